@@ -11,8 +11,8 @@ GatewayError
     ├── NotFound             ├── Conflict           ├── NoLongerUpdatable
     └── OutOfResources       └── NotAcceptable      └── Unsupported
 
-Messages are sentences for people: what, which one, what was expected, what to do. They never hold patient data: name the
-attribute, not its value; UIDs and accession numbers are allowed.
+Messages are sentences for people: what, which one, what was expected, what to do. They never hold patient data:
+name the attribute, not its value; UIDs and accession numbers are allowed.
 """
 
 from typing import ClassVar

@@ -1,0 +1,264 @@
+"""One way to open, migrate, read and write a SQLite file. Not for SQL: statements live with their owners.
+
+Rules:
+
+* Writing is durable. WAL with ``synchronous=FULL``: when ``with db.write()`` is left, the change has been synced to
+  disk.
+* One writer at a time, one sync for many. Threads that write at the same moment take turns inside one transaction,
+  each in a savepoint of its own; the last in the queue commits for all of them, and each leaves ``write()`` only
+  after that commit. Under load a sync is shared by as many changes as queued up while the previous one was running;
+  alone, nobody waits.
+* A change that raises is rolled back alone. A commit that fails raises in every thread that took part.
+* Reading is a snapshot, from any thread, and never blocks a writer.
+* The schema is numbered files, each applied once in a single transaction for all that are missing. `schema_history`
+  knows which, by folder and number, because the tables of the outbox and those of the owner come from different
+  folders.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from gateway.errors import DatabaseNotReady, OutOfResources
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another process's writer; far above any commit, far below a modality's patience."""
+
+LARGEST_BATCH = 64
+"""Changes that share one commit; bounds how long the first of them waits."""
+
+_RESOURCE_ERRORS = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_NOMEM,
+}
+
+
+def utc_text(now: datetime) -> str:
+    """Write a time-zone-aware datetime as it stands in every table: UTC, milliseconds, ``2026-11-22T01:02:03.456Z``."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
+
+
+class _Batch:
+    """The changes that share one commit."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.ended = threading.Event()
+        self.error: sqlite3.Error | None = None
+
+
+class Database:
+    """One SQLite file with its schema. `migrate` (the owner) or `check` (everybody else) opens it, `close` ends it."""
+
+    def __init__(self, path: Path, *schema: Traversable) -> None:
+        self.path = path
+        self._schema = schema
+        self._turn = threading.Lock()
+        self._count = threading.Lock()
+        self._waiting = 0
+        self._batch: _Batch | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._watcher: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+
+    def migrate(self) -> None:
+        """Create the file or bring it to the newest schema, in one transaction. Only its owner calls this.
+
+        Raises DatabaseNotReady when a newer program has already changed the file.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        conn = self._connect(mode="rwc")
+        conn.execute("PRAGMA journal_mode = WAL")
+        conn.execute("BEGIN IMMEDIATE")
+        conn.execute(
+            "CREATE TABLE IF NOT EXISTS schema_history (folder TEXT NOT NULL, number INTEGER NOT NULL,"
+            " name TEXT NOT NULL, applied_at TEXT NOT NULL, PRIMARY KEY (folder, number)) STRICT"
+        )
+        try:
+            self._apply_missing(conn)
+        except BaseException:
+            conn.execute("ROLLBACK")
+            conn.close()
+            raise
+        conn.execute("COMMIT")
+        self._writer = conn
+
+    def check(self) -> None:
+        """Open the file as somebody who does not own it.
+
+        Raises DatabaseNotReady while the file is absent or not at the schema this program needs.
+        """
+        if not self.path.exists():
+            raise DatabaseNotReady(f"{self.path} does not exist yet; start its owner, which creates it.")
+        conn = self._connect(mode="rw")
+        try:
+            known = self._history(conn)
+        except sqlite3.OperationalError as error:
+            conn.close()
+            raise DatabaseNotReady(
+                f"{self.path} has no schema yet ({error}); start its owner, which creates it."
+            ) from error
+        if known != {(folder, number) for folder, number, _, _ in self._files()}:
+            conn.close()
+            raise DatabaseNotReady(f"{self.path} has another schema than this program; update and restart its owner.")
+        self._writer = conn
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Change the database; when the block is left without an error, the change is on disk.
+
+        Raises OutOfResources when the file cannot be written; then nothing of the block has happened.
+        """
+        with self._count:
+            self._waiting += 1
+        with self._turn:
+            with self._count:
+                self._waiting -= 1
+            conn, batch = self._join()
+            try:
+                with self._part(conn, batch):
+                    yield conn
+            finally:
+                if conn.in_transaction and (self._waiting == 0 or batch.size >= LARGEST_BATCH):
+                    self._commit(conn, batch)
+        batch.ended.wait()
+        if batch.error is not None:
+            raise _translated(batch.error, self.path) from batch.error
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Look at one consistent state of the database."""
+        try:
+            conn = self._readers.pop()
+        except IndexError:
+            conn = self._connect(mode="rw")
+        conn.execute("BEGIN")
+        try:
+            yield conn
+        finally:
+            conn.execute("ROLLBACK")
+            self._readers.append(conn)
+
+    def data_version(self) -> int:
+        """A number that changes when anybody has committed; polling it costs no I/O to speak of."""
+        if self._watcher is None:
+            self._watcher = self._connect(mode="rw")
+        return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+
+    def close(self) -> None:
+        """End every connection. No read or write may be under way."""
+        for conn in [*self._readers, self._watcher, self._writer]:
+            if conn is not None:
+                conn.close()
+        self._readers, self._watcher, self._writer = [], None, None
+
+    def _connect(self, *, mode: str) -> sqlite3.Connection:
+        conn = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_SECONDS,
+        )
+        conn.row_factory = sqlite3.Row
+        conn.execute("PRAGMA synchronous = FULL")
+        conn.execute("PRAGMA foreign_keys = ON")
+        return conn
+
+    def _files(self) -> list[tuple[str, int, str, Traversable]]:
+        found = []
+        for folder in self._schema:
+            for file in sorted(folder.iterdir(), key=lambda item: item.name):
+                if file.name.endswith(".sql"):
+                    # The folder's own name would be "schema" for every owner; outbox tables come first.
+                    room = "outbox" if folder.name == "outbox" else "owner"
+                    found.append((room, int(file.name[:4]), file.name, file))
+        return found
+
+    def _history(self, conn: sqlite3.Connection) -> set[tuple[str, int]]:
+        return {(row["folder"], row["number"]) for row in conn.execute("SELECT folder, number FROM schema_history")}
+
+    def _apply_missing(self, conn: sqlite3.Connection) -> None:
+        applied = self._history(conn)
+        files = self._files()
+        if applied - {(folder, number) for folder, number, _, _ in files}:
+            raise DatabaseNotReady(f"{self.path} was written by a newer version of this program; install that version.")
+        for folder, number, name, file in files:
+            if (folder, number) not in applied:
+                for statement in _statements(file.read_text(encoding="utf-8")):
+                    conn.execute(statement)
+                row = (folder, number, name, utc_text(datetime.now(UTC)))
+                conn.execute("INSERT INTO schema_history VALUES (?, ?, ?, ?)", row)
+
+    def _join(self) -> tuple[sqlite3.Connection, _Batch]:
+        """Enter the open transaction, or begin one. Called with the turn held."""
+        if self._writer is None:
+            raise DatabaseNotReady(f"{self.path} is not open; migrate or check it first.")
+        if self._batch is None:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                raise _translated(error, self.path) from error
+            self._batch = _Batch()
+        self._batch.size += 1
+        return self._writer, self._batch
+
+    @contextmanager
+    def _part(self, conn: sqlite3.Connection, batch: _Batch) -> Iterator[None]:
+        conn.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException as error:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK TO part")
+                conn.execute("RELEASE part")
+            else:
+                # SQLite ended the whole transaction by itself (full disk, I/O error): nobody's change happened.
+                self._end(batch, error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error)))
+            if isinstance(error, sqlite3.Error):
+                raise _translated(error, self.path) from error
+            raise
+        conn.execute("RELEASE part")
+
+    def _commit(self, conn: sqlite3.Connection, batch: _Batch) -> None:
+        try:
+            conn.execute("COMMIT")
+        except sqlite3.Error as error:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            self._end(batch, error)
+        else:
+            self._end(batch, None)
+
+    def _end(self, batch: _Batch, error: sqlite3.Error | None) -> None:
+        batch.error = error
+        self._batch = None
+        batch.ended.set()
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Cut a script into statements, because `executescript` would commit."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement
+
+
+def _translated(error: sqlite3.Error, path: Path) -> Exception:
+    # Extended codes carry the primary code in their low byte.
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and (code & 0xFF) in _RESOURCE_ERRORS:
+        return OutOfResources(f"The database {path.name} cannot be written now: {error}.")
+    return error

@@ -1,0 +1,111 @@
+"""The outbox: open, delivered or parked; order per subject; nothing in between."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway import outbox
+from gateway.errors import NotFound
+from gateway.outbox import Outbox
+from gateway.sqlite import Database
+
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Outbox:
+    database = Database(tmp_path / "x.db", outbox.SCHEMA)
+    database.migrate()
+    return Outbox(database)
+
+
+def put(box: Outbox, message_id: str, subject: str = "s", priority: int = 2) -> None:
+    with box.database.write() as conn:
+        box.put(
+            conn,
+            message_id=message_id,
+            message_type="study.image_received",
+            subject=subject,
+            priority=priority,
+            parameters={"id": message_id},
+            now=NOW,
+        )
+
+
+def due(box: Outbox, now: datetime = NOW) -> list[str]:
+    return [entry.message_id for entry in box.due(now, limit=10)]
+
+
+def test_an_entry_carries_what_was_put(box: Outbox) -> None:
+    put(box, "m1")
+    (entry,) = box.due(NOW, limit=10)
+    assert entry == outbox.Entry(
+        id=1,
+        message_id="m1",
+        subject="s",
+        sequence=1,
+        message_type="study.image_received",
+        priority=2,
+        parameters={"id": "m1"},
+        created_at="2026-11-22T08:00:00.000Z",
+        attempts=0,
+        due_at="2026-11-22T08:00:00.000Z",
+        reason="",
+    )
+
+
+def test_only_the_oldest_open_entry_of_a_subject_is_due_and_subjects_do_not_wait_for_each_other(box: Outbox) -> None:
+    put(box, "a1", "a")
+    put(box, "a2", "a")
+    put(box, "b1", "b", priority=1)
+    assert due(box) == ["b1", "a1"]
+    box.delivered(box.due(NOW, limit=10)[1], now=NOW)
+    assert due(box) == ["b1", "a2"]
+
+
+def test_a_retry_holds_its_subject_back_until_it_is_due_again(box: Outbox) -> None:
+    put(box, "a1", "a")
+    put(box, "a2", "a")
+    box.retry(box.due(NOW, limit=1)[0], reason="refused", due_at=NOW + timedelta(seconds=30))
+    assert due(box) == []
+    assert box.next_due() == "2026-11-22T08:00:00.000Z"
+    assert due(box, NOW + timedelta(seconds=30)) == ["a1"]
+
+
+def test_a_parked_entry_lets_its_subject_go_on_and_can_be_released(box: Outbox) -> None:
+    put(box, "a1", "a")
+    put(box, "a2", "a")
+    box.park(box.due(NOW, limit=1)[0], reason="too large", now=NOW)
+    assert due(box) == ["a2"]
+    (parked,) = box.entries("parked")
+    assert (parked.message_id, parked.reason, parked.attempts) == ("a1", "too large", 1)
+    box.release(parked.id, now=NOW)
+    assert due(box) == ["a1"]
+    with pytest.raises(NotFound):
+        box.release(parked.id, now=NOW)
+
+
+def test_the_same_message_again_changes_nothing_even_after_delivery(box: Outbox) -> None:
+    put(box, "a1")
+    box.delivered(box.due(NOW, limit=1)[0], now=NOW)
+    put(box, "a1")
+    assert due(box) == []
+    assert box.counts() == {"open": 0, "delivered": 1, "parked": 0}
+
+
+def test_a_late_outcome_does_not_disturb_a_settled_entry(box: Outbox) -> None:
+    put(box, "a1")
+    (entry,) = box.due(NOW, limit=1)
+    box.delivered(entry, now=NOW)
+    box.retry(entry, reason="too late", due_at=NOW)
+    box.park(entry, reason="too late", now=NOW)
+    assert box.counts() == {"open": 0, "delivered": 1, "parked": 0}
+
+
+def test_a_fact_that_is_rolled_back_owes_nothing(box: Outbox) -> None:
+    with pytest.raises(ValueError, match="no"), box.database.write() as conn:
+        box.put(conn, message_id="m", message_type="t", subject="s", priority=1, parameters={}, now=NOW)
+        raise ValueError("no")
+    assert box.counts() == {"open": 0, "delivered": 0, "parked": 0}
+    assert box.oldest_open() is None
