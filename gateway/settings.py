@@ -1,0 +1,158 @@
+"""What the environment may say, read once at the start and passed down as frozen values.
+
+Every process has one class, in its own room, derived from `GatewaySettings`; a field is the variable of the room's
+prefix (`env_prefix`) and its own name in capitals, or the variable its `validation_alias` names. `load` turns
+whatever is wrong into sentences that name the *variable*, because that is what people can change.
+
+Sources, strongest first: the environment, systemd's credentials folder (`CREDENTIALS_DIRECTORY`, one file per
+variable, for secrets), and in development a `.env` file in the working directory.
+
+Not for: deciding what a value means to a room. There is no global settings object, and nothing is read again.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
+
+from gateway.errors import SettingsError
+
+
+def _ae_title(text: str) -> str:
+    """PS3.5 Table 6.2-1, VR AE: 1 to 16 characters without backslash and control; outer spaces mean nothing."""
+    title = text.strip(" ")
+    if not 1 <= len(title) <= 16 or "\\" in title or not (title.isascii() and title.isprintable()):
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+AeTitles = Annotated[tuple[AeTitle, ...], NoDecode, BeforeValidator(_split)]
+"""AE titles as people write them in one variable: separated by commas."""
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""A TCP port; 0 takes any free one (tests and demonstrations)."""
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
+
+
+class GatewaySettings(BaseSettings):
+    """What all three processes share. A room derives its own class and gives it an `env_prefix`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",  # the environment is full of other programs' variables
+        env_prefix="GATEWAY_",
+        env_file=".env",
+        env_ignore_empty=True,  # `PACS_STORAGE_PATH=` in a copied .env means: the default
+    )
+
+    data_dir: Path = Field(
+        Path("data"),
+        validation_alias="GATEWAY_DATA_DIR",
+        description="Folder that holds the databases and the images; /var/lib/gateway on a site. "
+        "Relative by default so that a checkout keeps its data to itself.",
+    )
+    site: str = Field(
+        "unnamed",
+        min_length=1,
+        max_length=64,
+        validation_alias="GATEWAY_SITE",
+        description="Name of this site in every event to the cloud, 1 to 64 characters.",
+    )
+    calling_aets: AeTitles = Field(
+        (),
+        validation_alias="GATEWAY_CALLING_AETS",
+        description="AE titles that may call, separated by commas. Empty lets anyone in: convenient on a bench, "
+        "not on a hospital network.",
+    )
+    log_level: LogLevel = Field(
+        "INFO",
+        validation_alias="LOG_LEVEL",
+        description="DEBUG, INFO, WARNING or ERROR. INFO is one line per instance, item and event.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the credentials folder takes its place
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        folder = os.environ.get("CREDENTIALS_DIRECTORY")
+        credentials = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
+        return init_settings, env_settings, *credentials, dotenv_settings
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(cls: type[S]) -> S:
+    """Read the settings of one process.
+
+    Raises SettingsError with one sentence per variable that is missing or wrong; the process then ends with exit
+    code 78. Values never appear in it when the field is a secret.
+    """
+    try:
+        return cls()
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        # A default that derives from a wrong field is not a second mistake.
+        sentences = [_sentence(cls, detail) for detail in details if detail["type"] != "default_factory_not_called"]
+        raise SettingsError("\n".join(sentences)) from None
+
+
+def variables(cls: type[BaseSettings]) -> Mapping[str, FieldInfo]:
+    """Every variable a settings class reads, in the order of its fields."""
+    return {_variable(cls, name): field for name, field in cls.model_fields.items()}
+
+
+def _variable(cls: type[BaseSettings], name: str) -> str:
+    alias = cls.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else f"{cls.model_config.get('env_prefix', '')}{name}".upper()
+
+
+def _sentence(cls: type[BaseSettings], detail: ErrorDetails) -> str:
+    if not detail["loc"]:  # a rule over several fields; its own message names the variables
+        return detail["msg"].removeprefix("Value error, ")
+    known = variables(cls)
+    first = str(detail["loc"][0])
+    variable = first if first in known else _variable(cls, first)
+    field = known[variable]
+    expected = (field.description or detail["msg"]).split(". ")[0].rstrip(".")
+    if detail["type"] == "missing":
+        return f"{variable} is not set; expected: {expected}."
+    return f"{variable}{_shown(field, detail)} cannot be used ({_lower_first(detail['msg'])}); expected: {expected}."
+
+
+def _shown(field: FieldInfo, detail: ErrorDetails) -> str:
+    if "Secret" in repr(field.annotation):
+        return ""
+    return f"={detail['input']!s:.80}"
+
+
+def _lower_first(text: str) -> str:
+    plain = text.removeprefix("Value error, ")
+    return plain[:1].lower() + plain[1:]
