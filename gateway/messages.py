@@ -277,7 +277,7 @@ ACTIONS: Mapping[str, type[Action]] = MappingProxyType(
 # --- events: past tense, to the cloud ---------------------------------------------------------------------------------
 
 
-class Event(Message):
+class EventParameters(Message):
     """The `parameters` of an event. The fact's owner puts `model_dump(mode="json")` into its outbox.
 
     `message_id` is the same whenever the same fact is told; facts of one `subject` are told in order.
@@ -379,7 +379,7 @@ class Image(Message):
     received_at: str
 
 
-class ImageReceived(Event):
+class ImageReceived(EventParameters):
     participant: ImagedParticipant
     study: Study
     series: Series
@@ -403,7 +403,7 @@ class PerformedSeries(Message):
     sop_instance_uids: tuple[str, ...] = ()
 
 
-class StepChanged(Event):
+class StepChanged(EventParameters):
     """A performed procedure step began, was completed or was discontinued.
 
     `started_at` and `ended_at` are the modality's wall time, ISO 8601 without an offset.
@@ -435,7 +435,7 @@ class StepChanged(Event):
         return self.study_instance_uid or self.accession_number or self.mpps_instance_uid
 
 
-class ImageRejected(Event):
+class ImageRejected(EventParameters):
     """An object a modality sent was refused for good; it is not kept."""
 
     accession_number: str = ""
@@ -456,7 +456,7 @@ class ImageRejected(Event):
         return self.study_instance_uid or self.accession_number or self.sop_instance_uid
 
 
-class ImageQuarantined(Event):
+class ImageQuarantined(EventParameters):
     """A second, different object came under a UID that is taken; it is kept aside under its `sha256`."""
 
     accession_number: str = ""
@@ -483,7 +483,7 @@ class Finding(Message):
     text: str
 
 
-class ExamQuality(Event):
+class ExamQuality(EventParameters):
     """What an exam looks like so far. `revision` grows with every change, so that each has its own message id."""
 
     accession_number: str = ""
@@ -523,7 +523,7 @@ class HealthReport(Message):
     checks: dict[str, Check]
 
 
-class Heartbeat(HealthReport, Event):
+class Heartbeat(HealthReport, EventParameters):
     """The gateway is alive. Not a fact that is owed: it is sent past the outbox and never repeated."""
 
     sent_at: str
@@ -541,7 +541,7 @@ class Heartbeat(HealthReport, Event):
         return "heartbeat"
 
 
-EVENTS: Mapping[str, type[Event]] = MappingProxyType(
+EVENTS: Mapping[str, type[EventParameters]] = MappingProxyType(
     {
         "study.image_received": ImageReceived,
         "mpps.in_progress": StepChanged,
