@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Final, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -44,6 +45,7 @@ PRIORITY: Mapping[str, int] = MappingProxyType(
 _NOT_TEXT = re.compile(r"[\\\x00-\x1f\x7f]")  # a backslash separates values, controls belong to character sets
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]*")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?")
+_ACTION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 
 
@@ -96,6 +98,25 @@ def _attributes(value: dict[str, object]) -> dict[str, object]:
     return value
 
 
+def _action_id(value: str) -> str:
+    if not _ACTION_ID.fullmatch(value):
+        raise ValueError("must be 1 to 128 letters, digits, dots, colons, hyphens and underscores")
+    return value
+
+
+def _optional_action_id(value: str) -> str:
+    return _action_id(value) if value else value
+
+
+def _time_zone(value: str) -> str:
+    try:
+        if value:
+            ZoneInfo(value)
+    except (ValueError, KeyError, OSError):
+        raise ValueError("must be the IANA name of a time zone, such as Europe/London or UTC") from None
+    return value
+
+
 def _status_word(value: object) -> object:
     return re.sub(r"[\s-]+", "_", value.strip().lower()) if isinstance(value, str) else value
 
@@ -113,7 +134,9 @@ def _measure(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-ActionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+ActionId = Annotated[str, AfterValidator(_action_id)]
+OptionalActionId = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_optional_action_id)]
+TimeZone = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_time_zone)]
 AccessionNumber = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_text)]  # SH
 PatientId = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_text)]  # LO
 PersonName = Annotated[str, Field(min_length=1), AfterValidator(_text), AfterValidator(_person_name)]  # PN
@@ -158,7 +181,7 @@ class Scheduled(Message):
 
     date: Date
     time: Time
-    timezone: str = ""
+    timezone: TimeZone = ""
 
 
 class Procedure(Message):
@@ -212,7 +235,7 @@ class Action(Message):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     action_type: str
-    action_id: ActionId | Literal[""] = ""
+    action_id: OptionalActionId = ""
     timestamp: str = ""
     source_system: str = ""
     source_reference: SourceReference = SourceReference()
@@ -432,7 +455,8 @@ class StepChanged(EventParameters):
 
     @property
     def subject(self) -> str:
-        return self.study_instance_uid or self.accession_number or self.mpps_instance_uid
+        # Never that of the study's images, so that a status does not wait behind them on a slow line.
+        return f"mpps/{self.accession_number or self.mpps_instance_uid}"
 
 
 class ImageRejected(EventParameters):
