@@ -1,0 +1,159 @@
+"""The life of a process: exit codes, stop signals, systemd, and several processes that live and die together."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import process
+from gateway.errors import CloudError, SettingsError
+
+WAIT = "from gateway.process import *\nimport sys, asyncio\n"
+SERVICE = WAIT + "sys.exit(run(until_stopped))"
+ASYNC_SERVICE = WAIT + "sys.exit(run(lambda: asyncio.run(until_stopped_async())))"
+
+
+def start(program: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program], env={**os.environ, **environment}, text=True, stderr=subprocess.PIPE
+    )
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[socket.socket]:
+    """The receiving end of sd_notify."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(tmp_path / "notify"))
+        channel.settimeout(20)
+        yield channel
+
+
+def failing(error: BaseException) -> int:
+    def main() -> None:
+        raise error
+
+    return process.run(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingsError("WORKLIST_PORT=x cannot be used."), 78),
+        (CloudError("The line is down.", permanent=False), 1),
+        (OSError(98, "Address already in use"), 1),
+        (ZeroDivisionError(), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_the_exit_code_says_what_became_of_the_process(error: BaseException, code: int) -> None:
+    assert failing(error) == code
+
+
+def test_a_process_that_did_its_work_ends_with_0() -> None:
+    assert process.run(lambda: None) == 0
+
+
+def test_wrong_settings_are_told_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    failing(SettingsError("WORKLIST_PORT=x cannot be used."))
+    assert capsys.readouterr().err == "Cannot start, the settings are wrong:\nWORKLIST_PORT=x cannot be used.\n"
+
+
+@pytest.mark.parametrize("program", [SERVICE, ASYNC_SERVICE])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_is_ready_and_stops_when_asked(systemd: socket.socket, program: str, number: signal.Signals) -> None:
+    service = start(program, NOTIFY_SOCKET=systemd.getsockname())
+    assert systemd.recv(64) == b"READY=1"
+    service.send_signal(number)
+    assert systemd.recv(64) == b"STOPPING=1"
+    assert service.wait(20) == 0
+
+
+@pytest.mark.parametrize("program", [SERVICE, ASYNC_SERVICE])
+def test_the_watchdog_hears_from_a_service_that_works(systemd: socket.socket, program: str) -> None:
+    service = start(program, NOTIFY_SOCKET=systemd.getsockname(), WATCHDOG_USEC="100000")
+    heard = [systemd.recv(64) for _ in range(3)]
+    service.terminate()
+    assert heard == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+    assert service.wait(20) == 0
+
+
+@pytest.mark.parametrize("call", ["until_stopped(broken)", "asyncio.run(until_stopped_async(broken))"])
+def test_a_service_that_no_longer_works_ends_instead_of_lingering(systemd: socket.socket, call: str) -> None:
+    program = WAIT + f"def broken(): raise OSError('the accept thread is gone')\nsys.exit(run(lambda: {call}))"
+    service = start(program, NOTIFY_SOCKET=systemd.getsockname(), WATCHDOG_USEC="100000")
+    assert service.wait(20) == 1
+    assert systemd.recv(64) == b"READY=1"
+
+
+def test_the_notification_socket_may_be_abstract(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"gateway-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind("\0" + name)
+        monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
+        process.notify("READY=1")
+        assert channel.recv(64) == b"READY=1"
+
+
+def test_a_vanished_notification_socket_does_not_end_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    process.notify("READY=1")
+
+
+SUPERVISE = WAIT + "sys.exit(supervise({name: [sys.executable, '-c', text] for name, text in %r.items()}))"
+
+
+def touching(path: Path, then: str) -> str:
+    return WAIT + f"import os, pathlib\npathlib.Path({str(path)!r}).write_text(str(os.getpid()))\n{then}"
+
+
+def wait_for(path: Path) -> int:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if path.exists() and (text := path.read_text()):
+            return int(text)
+        time.sleep(0.01)
+    raise AssertionError(f"{path.name} never came")
+
+
+def test_one_process_that_dies_takes_the_others_with_it(tmp_path: Path) -> None:
+    programs = {
+        "lives": touching(tmp_path / "lives", "sys.exit(run(until_stopped))"),
+        "dies": WAIT + f"import time, pathlib\nwhile not pathlib.Path({str(tmp_path / 'lives')!r}).exists(): "
+        "time.sleep(0.01)\nsys.exit(78)",
+    }
+    supervisor = start(SUPERVISE % programs)
+    assert supervisor.wait(20) == 78
+    with pytest.raises(ProcessLookupError):
+        os.kill(wait_for(tmp_path / "lives"), 0)
+
+
+def test_processes_stop_together_when_asked(tmp_path: Path) -> None:
+    programs = {name: touching(tmp_path / name, "sys.exit(run(until_stopped))") for name in ("one", "two")}
+    supervisor = start(SUPERVISE % programs)
+    pids = [wait_for(tmp_path / name) for name in programs]
+    supervisor.terminate()
+    supervisor.wait(20)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_child_that_will_not_stop_is_killed() -> None:
+    stubborn = subprocess.Popen(
+        [sys.executable, "-c", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)\n"
+         "while True: signal.pause()"],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert stubborn.stdout is not None
+    with stubborn.stdout as output:
+        output.readline()
+        process.end([stubborn], grace_seconds=0.1)
+    assert stubborn.returncode == -signal.SIGKILL
