@@ -1,0 +1,324 @@
+"""Synthetic mammograms and tomosyntheses as complete DICOM objects, for the demo, the self-test and the benchmarks.
+
+Every object is obviously synthetic: the participant is called PHANTOM, the manufacturer is a simulator, nothing is
+burned into the pixels. The same arguments give the same object, byte for byte. What the pixels look like is `tissue`'s
+business, what an examination is `exam`'s, how objects travel is `modality`'s.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.filewriter import dcmwrite
+from pydicom.tag import Tag
+from pydicom.uid import (
+    BreastTomosynthesisImageStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForProcessing,
+)
+
+from gateway.simulator import tissue
+from gateway.simulator.exam import (
+    MODIFIERS,
+    SCREENING_VIEWS,
+    VIEWS,
+    Exam,
+    Participant,
+    View,
+    code,
+    derived_uid,
+    describe_cells,
+    exam_modules,
+    positioning,
+    view_code,
+    with_file_meta,
+)
+
+__all__ = [
+    "COLUMNS",
+    "MODIFIERS",
+    "ROWS",
+    "SCREENING_VIEWS",
+    "VIEWS",
+    "Exam",
+    "Participant",
+    "mammogram",
+    "raw_mammogram",
+    "tomosynthesis",
+    "write_large_tomosynthesis",
+]
+
+ROWS, COLUMNS = 3328, 2560
+"""A 24 x 29 cm detector at 0.07 mm, with the chest wall on the long side."""
+
+PIXEL_SPACING = 0.07
+
+
+def mammogram(
+    view: str = "RCC",
+    exam: Exam | None = None,
+    *,
+    modifiers: Sequence[str] = (),
+    implant: bool = False,
+    partial: bool = False,
+    monochrome1: bool = False,
+    instance_number: int = 1,
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+) -> Dataset:
+    """Make one view For Presentation (PS3.3 A.26), file meta included, Explicit VR Little Endian.
+
+    `view` is a key of VIEWS, `modifiers` keys of MODIFIERS, `partial` says that not the whole breast is on it,
+    `monochrome1` stores the same picture inverted. A repeat of a view needs its own `instance_number`.
+    Rows and columns are multiples of 4. Raises KeyError for an unknown view or modifier.
+    """
+    exam = exam or Exam()
+    pixels = tissue.radiograph(_breast(view, exam, implant=implant), rows=rows, columns=columns)
+    ds = _projection(
+        view,
+        exam,
+        modifiers=modifiers,
+        implant=implant,
+        partial=partial,
+        number=instance_number,
+        intent="FOR PRESENTATION",
+    )
+    ds.ImageType = ["DERIVED", "PRIMARY", ""]
+    _presentation(ds, inverted=monochrome1)
+    _set_pixels(ds, np.uint16(tissue.LARGEST) - pixels if monochrome1 else pixels)
+    return with_file_meta(ds, DigitalMammographyXRayImageStorageForPresentation)
+
+
+def raw_mammogram(
+    view: str = "RCC", exam: Exam | None = None, *, instance_number: int = 1, rows: int = ROWS, columns: int = COLUMNS
+) -> Dataset:
+    """Make one view For Processing (PS3.3 A.26): linear in dose, air brightest, no window; else like `mammogram`."""
+    exam = exam or Exam()
+    pixels = tissue.exposure(_breast(view, exam), rows=rows, columns=columns)
+    ds = _projection(view, exam, number=instance_number, intent="FOR PROCESSING")
+    ds.ImageType = ["ORIGINAL", "PRIMARY", ""]
+    ds.PhotometricInterpretation = "MONOCHROME1"
+    ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LIN", 1
+    ds.PresentationLUTShape = "INVERSE"
+    _set_pixels(ds, pixels)
+    return with_file_meta(ds, DigitalMammographyXRayImageStorageForProcessing)
+
+
+def tomosynthesis(
+    view: str = "RMLO",
+    exam: Exam | None = None,
+    *,
+    frames: int = 15,
+    instance_number: int = 1,
+    rows: int = ROWS // 4,
+    columns: int = COLUMNS // 4,
+) -> Dataset:
+    """Make a small Breast Tomosynthesis object (PS3.3 A.55): `frames` planes, 1 mm apart."""
+    exam = exam or Exam()
+    planes = tissue.slices(_breast(view, exam), rows=rows, columns=columns, count=frames)
+    ds = _tomosynthesis_header(view, exam, number=instance_number, frames=frames, rows=rows, columns=columns)
+    ds.PixelData = planes.tobytes()
+    return with_file_meta(ds, BreastTomosynthesisImageStorage)
+
+
+def write_large_tomosynthesis(
+    path: Path,
+    exam: Exam | None = None,
+    *,
+    frames: int = 107,
+    rows: int = 2456,
+    columns: int = 1996,
+    view: str = "RMLO",
+) -> str:
+    """Write a tomosynthesis of any size with the memory of a few frames; the default is 1.05 GB. Returns its SOP UID.
+
+    Explicit VR Little Endian; the pixel data must stay below 4 GiB (PS3.5 7.1.2). Planes are eight drawn ones in turn,
+    each shifted a little, because the content of a benchmark's planes matters less than that they differ.
+    """
+    exam = exam or Exam()
+    ds = _tomosynthesis_header(view, exam, number=1, frames=frames, rows=rows, columns=columns)
+    with_file_meta(ds, BreastTomosynthesisImageStorage)
+    drawn = tissue.slices(_breast(view, exam), rows=rows, columns=columns, count=8)
+    with path.open("wb") as file:
+        dcmwrite(file, ds, enforce_file_format=True)
+        file.write(_pixel_data_header(frames * rows * columns * 2))
+        for plane in _shifted(drawn, frames):
+            file.write(plane.tobytes())
+    return str(ds.SOPInstanceUID)
+
+
+def _shifted(drawn: NDArray[np.uint16], frames: int) -> Iterator[NDArray[np.uint16]]:
+    for number in range(frames):
+        yield np.roll(drawn[number % len(drawn)], number // len(drawn), axis=0)
+
+
+def _pixel_data_header(length: int) -> bytes:
+    if length >= 0xFFFFFFFF:
+        raise ValueError("The pixel data would reach 4 GiB, more than an uncompressed element can say (PS3.5 7.1.2).")
+    return b"\xe0\x7f\x10\x00OW\x00\x00" + length.to_bytes(4, "little")
+
+
+def _breast(view: str, exam: Exam, *, implant: bool = False) -> tissue.Breast:
+    shown = VIEWS[view]
+    seed = exam.seed * 100 + list(VIEWS).index(view) * 20
+    return tissue.Breast(right=shown.laterality == "R", oblique=shown.oblique, implant=implant, seed=seed)
+
+
+def _projection(
+    view: str,
+    exam: Exam,
+    *,
+    number: int,
+    intent: str,
+    modifiers: Sequence[str] = (),
+    implant: bool = False,
+    partial: bool = False,
+) -> Dataset:
+    """Everything a mammogram says beside its pixels and their meaning."""
+    shown = VIEWS[view]
+    ds = exam_modules(exam, modality="MG")
+    ds.SeriesInstanceUID = derived_uid("series", exam.study_uid, view, intent)
+    ds.SOPInstanceUID = derived_uid("instance", exam.study_uid, view, intent, *modifiers, str(number))
+    ds.SeriesNumber, ds.InstanceNumber = list(VIEWS).index(view) + 1, number
+    ds.SeriesDescription = f"{shown.laterality} {shown.position}" + (" raw" if intent == "FOR PROCESSING" else "")
+    ds.PresentationIntentType, ds.ImageLaterality, ds.BodyPartExamined = intent, shown.laterality, "BREAST"
+    ds.AnatomicRegionSequence = [code("76752008", "Breast")]
+    ds.ViewPosition, ds.PatientOrientation = shown.position, shown.orientation
+    ds.ViewCodeSequence = [view_code(shown, modifiers)]
+    ds.PartialView = "YES" if partial else "NO"
+    if partial:
+        ds.PartialViewCodeSequence = [code("255561001", "Medial")]
+    ds.BreastImplantPresent = "YES" if implant else "NO"
+    positioning(ds, shown, magnified="magnification" in modifiers)
+    ds.AcquisitionDate, ds.AcquisitionTime, ds.AcquisitionNumber = ds.ContentDate, ds.ContentTime, number
+    _dose(ds)
+    _detector(ds, exam)
+    return ds
+
+
+def _dose(ds: Dataset) -> None:
+    """Exposure in the attributes' own units: organ dose is in dGy, so 0.0142 is 1.42 mGy (PS3.3 C.8.11.1)."""
+    ds.OrganExposed, ds.OrganDose, ds.EntranceDoseInmGy = "BREAST", "0.0142", "5.1"
+    ds.KVP, ds.ExposureTime, ds.XRayTubeCurrent = "29", "820", "100"
+    ds.Exposure, ds.ExposureInuAs, ds.HalfValueLayer = "82", "82000", "0.54"
+    ds.AnodeTargetMaterial, ds.FilterMaterial = "TUNGSTEN", "RHODIUM"
+    ds.FilterThicknessMinimum = ds.FilterThicknessMaximum = "0.05"
+    ds.Grid, ds.FocalSpots, ds.ExposureControlMode = ["FOCUSED"], "0.3", "AUTOMATIC"
+
+
+def _detector(ds: Dataset, exam: Exam) -> None:
+    ds.DetectorType, ds.DetectorID, ds.DetectorTemperature = "DIRECT", "SYNTHETIC", "30"
+    ds.DetectorConfiguration, ds.DetectorActiveShape = "AREA", "RECTANGLE"
+    ds.DateOfLastDetectorCalibration = exam.acquired.strftime("%Y%m%d")
+    ds.TimeOfLastDetectorCalibration = "060000"
+    ds.FieldOfViewShape, ds.FieldOfViewDimensions = "RECTANGLE", ["233", "179"]
+    ds.FieldOfViewRotation, ds.FieldOfViewHorizontalFlip = "0", "NO"
+    ds.FieldOfViewOrigin = ["0", "0"]
+    ds.ImagerPixelSpacing = [PIXEL_SPACING, PIXEL_SPACING]
+
+
+def _presentation(ds: Dataset, *, inverted: bool) -> None:
+    """What For Presentation must say about grey: VOI, padding and polarity (PS3.3 C.8.11.7, C.11.2, C.7.5.1.1.2)."""
+    ds.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    ds.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
+    ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LOG", 1 if inverted else -1
+    ds.PixelPaddingValue = tissue.LARGEST - tissue.AIR if inverted else tissue.AIR
+    ds.WindowCenter, ds.WindowWidth = (tissue.LARGEST - 1900 if inverted else 1900), 3200
+    ds.WindowCenterWidthExplanation, ds.VOILUTFunction = "NORMAL", "LINEAR"
+
+
+def _set_pixels(ds: Dataset, pixels: NDArray[np.uint16]) -> None:
+    ds.Rows, ds.Columns = pixels.shape
+    describe_cells(ds)
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = 0, 1, "US"
+    ds.PixelData = pixels.tobytes()
+
+
+def _tomosynthesis_header(view: str, exam: Exam, *, number: int, frames: int, rows: int, columns: int) -> Dataset:
+    """Breast Tomosynthesis: view in its own module, everything about planes in functional groups (PS3.3 A.55)."""
+    shown = VIEWS[view]
+    ds = exam_modules(exam, modality="MG")
+    ds.SeriesInstanceUID = derived_uid("series", exam.study_uid, view, "tomosynthesis")
+    ds.SOPInstanceUID = derived_uid("instance", exam.study_uid, view, "tomosynthesis", str(number), str(frames))
+    ds.SeriesNumber, ds.InstanceNumber = list(VIEWS).index(view) + 101, number
+    ds.SeriesDescription = f"{shown.laterality} {shown.position} tomosynthesis"
+    ds.BodyPartExamined, ds.BreastImplantPresent = "BREAST", "NO"
+    ds.ViewCodeSequence, ds.PartialView = [view_code(shown, ())], "NO"
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "TOMOSYNTHESIS", "NONE"]
+    ds.FrameOfReferenceUID = derived_uid("frame of reference", exam.study_uid, view)
+    ds.PositionReferenceIndicator = ""
+    ds.ContentQualification, ds.PixelPresentation, ds.VolumetricProperties = "PRODUCT", "MONOCHROME", "VOLUME"
+    ds.VolumeBasedCalculationTechnique = "TOMOSYNTHESIS"
+    ds.Rows, ds.Columns, ds.NumberOfFrames = rows, columns, frames
+    describe_cells(ds)
+    ds.PhotometricInterpretation, ds.PresentationLUTShape = "MONOCHROME2", "IDENTITY"
+    ds.SharedFunctionalGroupsSequence = [_shared_groups(shown, rows)]
+    _dimensions(ds)
+    ds.PerFrameFunctionalGroupsSequence = [_plane_groups(number, exam) for number in range(1, frames + 1)]
+    return ds
+
+
+def _shared_groups(view: View, rows: int) -> Dataset:
+    """What all planes have in common: size, orientation, anatomy and grey scale."""
+    spacing = PIXEL_SPACING * ROWS / rows
+    groups = Dataset()
+    groups.PixelMeasuresSequence = [_item(PixelSpacing=[spacing, spacing], SliceThickness=1, SpacingBetweenSlices=1)]
+    groups.PlaneOrientationSequence = [_item(ImageOrientationPatient=_direction(view))]
+    anatomy = _item(FrameLaterality=view.laterality, AnatomicRegionSequence=[code("76752008", "Breast")])
+    groups.FrameAnatomySequence = [anatomy]
+    groups.PixelValueTransformationSequence = [_item(RescaleIntercept=0, RescaleSlope=1, RescaleType="US")]
+    groups.FrameVOILUTSequence = [_item(WindowCenter=1700, WindowWidth=2600, VOILUTFunction="LINEAR")]
+    return groups
+
+
+def _direction(view: View) -> list[float]:
+    """Image Orientation (Patient): rows run to posterior on a right breast and to anterior on a left one."""
+    posterior = 1 if view.laterality == "R" else -1
+    down = math.radians(abs(view.angle))
+    return [0, posterior, 0, round(posterior * math.cos(down), 6), 0, round(-math.sin(down), 6)]
+
+
+def _dimensions(ds: Dataset) -> None:
+    """One dimension: the position of the plane in the stack (PS3.3 C.7.6.17)."""
+    uid = derived_uid("dimension", str(ds.SOPInstanceUID))
+    ds.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=uid)]
+    pointer = _item(
+        DimensionOrganizationUID=uid,
+        DimensionIndexPointer=Tag("InStackPositionNumber"),
+        FunctionalGroupPointer=Tag("FrameContentSequence"),
+    )
+    ds.DimensionIndexSequence = [pointer]
+
+
+def _plane_groups(number: int, exam: Exam) -> Dataset:
+    content = _item(
+        FrameAcquisitionNumber=1,
+        FrameAcquisitionDateTime=exam.acquired.strftime("%Y%m%d%H%M%S"),
+        FrameReferenceDateTime=exam.acquired.strftime("%Y%m%d%H%M%S"),
+        FrameAcquisitionDuration=3700.0,
+        StackID="1",
+        InStackPositionNumber=number,
+        DimensionIndexValues=number,
+    )
+    groups = Dataset()
+    groups.FrameContentSequence = [content]
+    groups.XRay3DFrameTypeSequence = [
+        _item(
+            FrameType=["ORIGINAL", "PRIMARY", "TOMOSYNTHESIS", "NONE"],
+            PixelPresentation="MONOCHROME",
+            VolumetricProperties="VOLUME",
+            VolumeBasedCalculationTechnique="TOMOSYNTHESIS",
+        )
+    ]
+    groups.PlanePositionSequence = [_item(ImagePositionPatient=[0, 0, number - 1])]
+    return groups
+
+
+def _item(**attributes: object) -> Dataset:
+    ds = Dataset()
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    return ds
