@@ -1,0 +1,317 @@
+"""A mammography machine as a gateway sees it: asks for its worklist, reports its steps, stores its views.
+
+It is a real DICOM client (pynetdicom), used by the demonstration, the self-test and the journeys; what its images show
+is `phantom`'s business. Every verb opens an association of its own, as many machines do, and returns only what the
+gateway confirmed; anything else is a `ModalityError` that says what was answered.
+
+Not for: load. One exam at a time, like the machine.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import groupby
+
+from pydicom import Dataset
+from pydicom import Sequence as Items
+from pydicom.uid import generate_uid
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ModalityPerformedProcedureStep,
+    ModalityWorklistInformationFind,
+    Verification,
+)
+
+from gateway.simulator import phantom
+from gateway.simulator.exam import SCREENING_VIEWS, Exam, Participant, code, reference
+
+PENDING = (0xFF00, 0xFF01)
+"""Pending, and pending with optional keys that were not matched (PS3.4 K.4.1.1.4)."""
+
+
+class ModalityError(Exception):
+    """What the machine asked for did not happen; the message says what was answered instead."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A DICOM application to call."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.ae_title} at {self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A performed procedure step in progress, and the exam that its images belong to."""
+
+    mpps_instance_uid: str
+    exam: Exam
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One instance that the gateway said is stored. `sha256` is that of the data set's bytes as they were sent."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    description: str
+    size_bytes: int
+    sha256: str
+
+
+class Modality:
+    """One machine with its AE title, and the two peers it was told about."""
+
+    def __init__(self, ae_title: str, *, worklist: Peer, pacs: Peer, timeout_seconds: float = 30) -> None:
+        self.ae_title = ae_title
+        self._worklist = worklist
+        self._pacs = pacs
+        self._timeout = timeout_seconds
+
+    def echo_worklist(self) -> None:
+        """C-ECHO to the worklist."""
+        self._echo(self._worklist)
+
+    def echo_pacs(self) -> None:
+        """C-ECHO to the archive."""
+        self._echo(self._pacs)
+
+    def find(self, *, accession_number: str = "", date: str = "") -> list[Dataset]:
+        """Ask the worklist with a C-FIND (PS3.4 Annex K); empty keys match everything. `date` is DA, or a range."""
+        identifier = _query(accession_number=accession_number, date=date)
+        with self._association(self._worklist, [ModalityWorklistInformationFind]) as assoc:
+            return list(_answers(assoc.send_c_find(identifier, ModalityWorklistInformationFind)))
+
+    def begin(self, item: Dataset, *, now: datetime) -> Step:
+        """Report with an N-CREATE that the scheduled step was begun. `now` is the machine's wall time."""
+        step = Step(str(generate_uid()), _exam(item, station=self.ae_title, now=now))
+        step = replace(step, exam=replace(step.exam, mpps_instance_uid=step.mpps_instance_uid))
+        with self._association(self._worklist, [ModalityPerformedProcedureStep]) as assoc:
+            status, _ = assoc.send_n_create(
+                _created(item, station=self.ae_title, now=now), ModalityPerformedProcedureStep, step.mpps_instance_uid
+            )
+        _expect_success("N-CREATE of the performed procedure step", status)
+        return step
+
+    def store(self, images: Iterable[Dataset]) -> Iterator[Sent]:
+        """Send images over one association, yielding each as soon as the gateway said that it is stored."""
+        with self._association(self._pacs, STORED_CLASSES) as assoc:
+            for image in images:
+                status = assoc.send_c_store(image)
+                _expect_success(f"C-STORE of {image.SOPInstanceUID}", status)
+                yield _sent(image)
+
+    def complete(self, step: Step, images: Sequence[Sent], *, now: datetime) -> None:
+        """Report with an N-SET that the step is completed and which images it made."""
+        self._finish(step, _finished("COMPLETED", images, now=now, operator=self.ae_title))
+
+    def discontinue(self, step: Step, images: Sequence[Sent] = (), *, now: datetime) -> None:
+        """Report with an N-SET that the step was given up; CID 9300, 110513: for unspecified reason."""
+        final = _finished("DISCONTINUED", images, now=now, operator=self.ae_title)
+        final.PerformedProcedureStepDiscontinuationReasonCodeSequence = [
+            code("110513", "Discontinued for unspecified reason", "DCM")
+        ]
+        self._finish(step, final)
+
+    def _finish(self, step: Step, final: Dataset) -> None:
+        with self._association(self._worklist, [ModalityPerformedProcedureStep]) as assoc:
+            status, _ = assoc.send_n_set(final, ModalityPerformedProcedureStep, step.mpps_instance_uid)
+        _expect_success(f"N-SET {final.PerformedProcedureStepStatus}", status)
+
+    def _echo(self, peer: Peer) -> None:
+        with self._association(peer, [Verification]) as assoc:
+            _expect_success("C-ECHO", assoc.send_c_echo())
+
+    @contextmanager
+    def _association(self, peer: Peer, contexts: Sequence[str]) -> Iterator[Association]:
+        ae = AE(self.ae_title)
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = self._timeout
+        for context in contexts:
+            ae.add_requested_context(context)
+        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+        if not assoc.is_established:
+            raise ModalityError(f"No association with {peer}: {_why_not(assoc)}.")
+        try:
+            yield assoc
+        except BaseException:
+            assoc.abort()
+            raise
+        assoc.release()
+
+
+STORED_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.1.2",  # Digital Mammography X-Ray, For Presentation
+    "1.2.840.10008.5.1.4.1.1.1.2.1",  # and For Processing
+    "1.2.840.10008.5.1.4.1.1.13.1.3",  # Breast Tomosynthesis
+)
+
+
+def standard_views(
+    step: Step, *, views: Sequence[str] = SCREENING_VIEWS, rows: int = phantom.ROWS, columns: int = phantom.COLUMNS
+) -> Iterator[Dataset]:
+    """Make the images of a step one at a time, at real size unless told otherwise."""
+    return (phantom.mammogram(view, step.exam, rows=rows, columns=columns) for view in views)
+
+
+def data_set_bytes(image: Dataset) -> bytes:
+    """The data set of an image as it travels, in the transfer syntax its file meta names."""
+    syntax = image.file_meta.TransferSyntaxUID
+    encoded = encode(image, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+    if encoded is None:
+        raise ModalityError(f"{image.SOPInstanceUID} cannot be encoded as {syntax.name}.")
+    return encoded
+
+
+def _sent(image: Dataset) -> Sent:
+    data = data_set_bytes(image)
+    return Sent(
+        study_instance_uid=str(image.StudyInstanceUID),
+        series_instance_uid=str(image.SeriesInstanceUID),
+        sop_class_uid=str(image.SOPClassUID),
+        sop_instance_uid=str(image.SOPInstanceUID),
+        description=str(image.SeriesDescription),
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _query(*, accession_number: str, date: str) -> Dataset:
+    """Every attribute a mammography machine asks for; an empty one matches all and is to be returned."""
+    ds = Dataset()
+    ds.AccessionNumber = accession_number
+    for keyword in (
+        "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID",
+        "RequestedProcedureID", "RequestedProcedureDescription",
+    ):  # fmt: skip
+        setattr(ds, keyword, "")
+    sps = Dataset()
+    sps.ScheduledProcedureStepStartDate = date
+    for keyword in (
+        "ScheduledStationAETitle", "ScheduledProcedureStepStartTime", "Modality", "ScheduledPerformingPhysicianName",
+        "ScheduledProcedureStepDescription", "ScheduledProcedureStepID",
+    ):  # fmt: skip
+        setattr(sps, keyword, "")
+    ds.ScheduledProcedureStepSequence = [sps]
+    return ds
+
+
+def _answers(responses: Iterable[tuple[Dataset, Dataset | None]]) -> Iterator[Dataset]:
+    for status, identifier in responses:
+        if getattr(status, "Status", None) in PENDING and identifier is not None:
+            yield identifier
+        else:
+            _expect_success("C-FIND on the worklist", status)
+
+
+def _exam(item: Dataset, *, station: str, now: datetime) -> Exam:
+    """What the worklist item says, as the exam its images carry."""
+    [sps] = item.ScheduledProcedureStepSequence
+    return Exam(
+        participant=Participant(
+            patient_id=str(item.PatientID),
+            patient_name=str(item.PatientName),
+            birth_date=str(item.get("PatientBirthDate") or ""),
+            sex=str(item.get("PatientSex") or ""),
+        ),
+        accession_number=str(item.AccessionNumber),
+        study_instance_uid=str(item.StudyInstanceUID),
+        study_description=str(
+            item.get("RequestedProcedureDescription") or sps.get("ScheduledProcedureStepDescription") or ""
+        ),
+        requested_procedure_id=str(item.RequestedProcedureID),
+        sps_id=str(sps.ScheduledProcedureStepID),
+        station_ae_title=station,
+        acquired=now,
+    )
+
+
+def _created(item: Dataset, *, station: str, now: datetime) -> Dataset:
+    """The attribute list of an N-CREATE (PS3.4 Table F.7.2-1): all of Type 1 and 2."""
+    [sps] = item.ScheduledProcedureStepSequence
+    ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.ScheduledStepAttributesSequence = [_scheduled(item, sps)]
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex"):
+        setattr(ds, keyword, item.get(keyword))
+    ds.ReferencedPatientSequence = []
+    ds.PerformedProcedureStepID = str(sps.ScheduledProcedureStepID)
+    ds.PerformedStationAETitle, ds.PerformedStationName, ds.PerformedLocation = station, "", ""
+    ds.PerformedProcedureStepStartDate, ds.PerformedProcedureStepStartTime = _date(now), _time(now)
+    ds.PerformedProcedureStepStatus = "IN PROGRESS"
+    ds.PerformedProcedureStepDescription, ds.PerformedProcedureTypeDescription = "Screening mammography", ""
+    ds.ProcedureCodeSequence, ds.PerformedProtocolCodeSequence = [], []
+    ds.PerformedProcedureStepEndDate = ds.PerformedProcedureStepEndTime = None
+    ds.Modality, ds.StudyID = "MG", "1"
+    ds.PerformedSeriesSequence = []
+    return ds
+
+
+def _scheduled(item: Dataset, sps: Dataset) -> Dataset:
+    ds = Dataset()
+    ds.StudyInstanceUID, ds.ReferencedStudySequence = item.StudyInstanceUID, []
+    ds.AccessionNumber = item.AccessionNumber
+    ds.RequestedProcedureID = item.RequestedProcedureID
+    ds.RequestedProcedureDescription = item.get("RequestedProcedureDescription")
+    ds.ScheduledProcedureStepID = sps.ScheduledProcedureStepID
+    ds.ScheduledProcedureStepDescription = sps.get("ScheduledProcedureStepDescription")
+    ds.ScheduledProtocolCodeSequence = []
+    return ds
+
+
+def _finished(status: str, images: Sequence[Sent], *, now: datetime, operator: str) -> Dataset:
+    """The modification list of the last N-SET; the performed series are the evidence of completeness."""
+    ds = Dataset()
+    ds.PerformedProcedureStepStatus = status
+    ds.PerformedProcedureStepEndDate, ds.PerformedProcedureStepEndTime = _date(now), _time(now)
+    by_series = groupby(sorted(images, key=_series), key=_series)
+    ds.PerformedSeriesSequence = Items(_performed(uid, list(made), operator) for uid, made in by_series)
+    return ds
+
+
+def _series(image: Sent) -> str:
+    return image.series_instance_uid
+
+
+def _performed(series_instance_uid: str, images: Sequence[Sent], operator: str) -> Dataset:
+    ds = Dataset()
+    ds.PerformingPhysicianName, ds.OperatorsName = "", operator
+    ds.ProtocolName, ds.SeriesDescription = "Screening", images[0].description
+    ds.SeriesInstanceUID, ds.RetrieveAETitle = series_instance_uid, ""
+    ds.ReferencedImageSequence = [reference(image.sop_class_uid, image.sop_instance_uid) for image in images]
+    ds.ReferencedNonImageCompositeSOPInstanceSequence = []
+    return ds
+
+
+def _date(now: datetime) -> str:
+    return now.strftime("%Y%m%d")
+
+
+def _time(now: datetime) -> str:
+    return now.strftime("%H%M%S")
+
+
+def _expect_success(what: str, status: Dataset) -> None:
+    """Raise ModalityError unless the response says 0000; an empty status is pynetdicom's word for no response."""
+    if "Status" not in status:
+        raise ModalityError(f"{what} got no answer; the association was lost.")
+    if status.Status != 0x0000:
+        comment = status.get("ErrorComment") or "no comment"
+        raise ModalityError(f"{what} was answered with status {status.Status:04X}: {comment}.")
+
+
+def _why_not(assoc: Association) -> str:
+    if assoc.is_rejected:
+        answer = assoc.acceptor.primitive
+        return f"rejected, {answer.reason_str}" if answer is not None else "rejected"
+    return "aborted during negotiation" if assoc.is_aborted and assoc.acceptor.primitive else "nobody answers there"
