@@ -1,0 +1,193 @@
+"""What a room hands to the listener, and what comes of it on the wire. No sockets.
+
+`Application` holds the handlers of worklist or pacs; a handler gets a `Request` and returns, or raises a `Refusal`. The
+functions at the end turn outcomes into responses: `failure` is the one place where an error becomes a DIMSE status.
+"""
+
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Protocol
+
+from pydicom import Dataset, config
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from gateway.association import AcceptedContext
+from gateway.dimse import NO_DATA_SET, RESPONSE, Command, CommandField
+from gateway.errors import InvalidDataSet, Refusal
+
+UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+"""Transfer syntaxes of everything that is not an image."""
+
+# pydicom warns about values that break a rule by quoting them, which would put patient data into the log. What has
+# to be valid is checked where it is used; what a modality sends is kept as it is.
+config.settings.reading_validation_mode = config.IGNORE
+config.settings.writing_validation_mode = config.IGNORE
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one listener grants. Times in seconds, lengths in bytes."""
+
+    associations: int = 32
+    associations_per_peer: int = 16
+    artim_seconds: float = 30.0
+    """How long a connection may take to send its association request, and to close after the last PDU (PS3.8 9.1.5)."""
+    idle_seconds: float = 300.0
+    """How long an association may be silent; modalities keep one open during an exam."""
+    max_pdu_bytes: int = 131_072
+    """Offered to the peer. Larger brings nothing; some peers never send more than 16 kB."""
+    data_set_bytes: int = 16 << 20
+    """Largest data set that is collected in memory: queries, performed steps. C-STORE is streamed and has no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """Who is on the other side; `id` binds the log lines of one association together."""
+
+    id: str
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One DIMSE request as a handler gets it. `data_set` is empty for C-STORE, which is streamed."""
+
+    association: Association
+    context: AcceptedContext
+    command: Command
+    data_set: bytes
+    is_cancelled: Callable[[], bool]
+    """Has the peer sent C-CANCEL for this request? To be asked between answers."""
+
+    @property
+    def abstract_syntax(self) -> str:
+        """The SOP class the presentation context was negotiated for."""
+        return self.context.abstract_syntax
+
+    @property
+    def transfer_syntax(self) -> str:
+        """The encoding of data sets in this presentation context."""
+        return self.context.transfer_syntax
+
+    def identifier(self) -> Dataset:
+        """The decoded data set. Raises InvalidDataSet when it cannot be read."""
+        return decode(self.data_set, self.transfer_syntax)
+
+
+class Incoming(Protocol):
+    """Where the data set of one C-STORE goes. Every method may raise a Refusal."""
+
+    def write(self, data: memoryview) -> None:
+        """Take the next piece; it must be used up before this returns."""
+
+    def finish(self) -> None:
+        """Everything has come. When this returns, Success is sent: the object must be safe."""
+
+    def discard(self) -> None:
+        """Nothing of it shall remain: the transfer was cut off or refused. Never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One pending answer of C-FIND: a data set, or its bytes in the transfer syntax of the request."""
+
+    data_set: Dataset | bytes
+    status: int = 0xFF00
+
+
+AttributesHandler = Callable[[Request], Dataset | None]
+"""Serves N-CREATE, N-SET, N-GET or N-ACTION; returns the data set of the response, if it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What a room serves: its AE title, the presentation contexts it accepts, and a handler for each service.
+
+    C-ECHO needs neither a context nor a handler here. `calling_ae_titles` empty means that anyone may connect.
+    """
+
+    ae_title: str
+    contexts: Mapping[str, tuple[str, ...]]
+    calling_ae_titles: frozenset[str] = frozenset()
+    handle_store: Callable[[Request], Incoming] | None = None
+    handle_find: Callable[[Request], Iterator[Match]] | None = None
+    handle_create: AttributesHandler | None = None
+    handle_set: AttributesHandler | None = None
+    handle_get: AttributesHandler | None = None
+    handle_action: AttributesHandler | None = None
+
+
+def decode(data: bytes, transfer_syntax: str) -> Dataset:
+    """Read a data set that came in a message. Raises InvalidDataSet when it cannot be read."""
+    try:
+        if transfer_syntax == DeflatedExplicitVRLittleEndian:
+            data = zlib.decompress(data, -zlib.MAX_WBITS)
+        data_set = read_dataset(BytesIO(data), transfer_syntax == ImplicitVRLittleEndian, True)
+        for _ in data_set.iterall():
+            pass  # values are converted when they are looked at, and only here may that fail
+    except Exception as error:
+        # A parser fed with garbage raises whatever it stumbles over.
+        raise InvalidDataSet(f"The data set cannot be read ({type(error).__name__}).") from error
+    return data_set
+
+
+def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
+    """Write a data set for a message in one of the `UNCOMPRESSED` transfer syntaxes."""
+    stream = DicomBytesIO()
+    stream.is_little_endian = True
+    stream.is_implicit_VR = transfer_syntax == ImplicitVRLittleEndian
+    write_dataset(stream, data_set)
+    return stream.getvalue()
+
+
+def response(request: Command, status: int, *, has_data_set: bool = False) -> Command:
+    """The response to a request: its class and instance come back as "affected" (PS3.7 Sections 9.3 and 10.3)."""
+    return Command(
+        command_field=request.command_field | RESPONSE,
+        message_id_being_responded_to=request.message_id,
+        command_data_set_type=0x0000 if has_data_set else NO_DATA_SET,
+        affected_sop_class_uid=request.affected_sop_class_uid or request.requested_sop_class_uid,
+        affected_sop_instance_uid=request.affected_sop_instance_uid or request.requested_sop_instance_uid,
+        event_type_id=request.event_type_id,
+        action_type_id=request.action_type_id,
+        status=status,
+    )
+
+
+_NORMALIZED = {0xA700: 0x0213, 0xA900: 0x0119, 0xC000: 0x0110}
+"""Statuses of the composite services as the N-services say them (PS3.7 Annex C)."""
+
+
+def failure(request: Command, error: Exception) -> Command:
+    """The response that tells a peer why its request was not carried out."""
+    if isinstance(error, Refusal):
+        status, comment, error_id = error.dimse_status, error.comment, error.error_id
+    else:
+        status, comment, error_id = 0xC000, "Internal error of the gateway; see its log.", None
+    if is_normalized(request):
+        status = _NORMALIZED.get(status, status)
+    return replace(
+        response(request, status),
+        error_comment=comment,
+        error_id=error_id,
+        offending_element=(error.offending or None) if isinstance(error, Refusal) else None,
+    )
+
+
+def is_normalized(request: Command) -> bool:
+    """Is it one of the N-services (PS3.7 Section 10)?"""
+    return CommandField.N_EVENT_REPORT <= request.command_field <= CommandField.N_DELETE
+
+
+def place(error: BaseException) -> str:
+    """Where an error was raised. Its text is left out: it may quote values of a data set."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}"

@@ -1,0 +1,235 @@
+"""The negotiation of an association (PS3.8 Sections 7.1 and 9.3.2-4, PS3.7 Annex D): request in, answer out. Pure.
+
+pynetdicom does the same with a Python object for every item, which costs 15 ms for a modality that proposes 128
+contexts; this reads the same bytes in well under one. The tests hold both against each other.
+
+Which transfer syntax is chosen: the first of the peer's list that is accepted for the class. The order of the list
+is the only wish a peer can express, and what is accepted is kept as sent, so there is nothing to prefer on this
+side.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID
+
+from gateway.errors import ProtocolError
+from gateway.upper_layer import AbortReason, PduType
+
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+IMPLEMENTATION_CLASS_UID = str(PYNETDICOM_IMPLEMENTATION_UID)
+IMPLEMENTATION_VERSION_NAME = "SCREENING_GW_01"
+"""At most 16 characters, PS3.7 D.3.3.2.3."""
+
+LEAST_MAX_LENGTH = 12
+"""A peer that can take less than this cannot be sent even a single byte of data."""
+
+_ITEM = struct.Struct(">BxH")
+_TITLE = slice(4, 20), slice(20, 36)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedContext:
+    """A presentation context as the peer offers it (PS3.8 9.3.2.2)."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedContext:
+    """A presentation context both sides use."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRequest:
+    """What an A-ASSOCIATE-RQ says. `max_length` is the largest PDU the peer takes, 0 for no limit."""
+
+    called_ae_title: str
+    calling_ae_title: str
+    application_context: str
+    contexts: tuple[ProposedContext, ...]
+    max_length: int
+    implementation_class_uid: str
+    implementation_version_name: str
+    roles: tuple[tuple[str, bool, bool], ...]
+    """SOP class, does the peer offer to be SCU, to be SCP (PS3.7 D.3.3.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why an association is not taken: result, source and reason of PS3.8 Table 9-21, a sentence for people."""
+
+    result: int
+    source: int
+    reason: int
+    sentence: str
+
+
+def called_ae_title_unknown(request: AssociateRequest, ours: str) -> Rejection:
+    """The peer called somebody else; its configuration of our AE title is wrong."""
+    return Rejection(
+        1, 1, 7, f"The peer called {request.called_ae_title!r}, but this is {ours!r}: set it on the modality."
+    )
+
+
+def calling_ae_title_unknown(request: AssociateRequest) -> Rejection:
+    """The peer is not on the list of those who may connect."""
+    return Rejection(
+        1, 1, 3, f"{request.calling_ae_title!r} is not in GATEWAY_CALLING_AETS; add it if this modality may connect."
+    )
+
+
+def too_many_associations(limit: int) -> Rejection:
+    """There is no room for one more association now."""
+    return Rejection(2, 3, 2, f"{limit} associations are open already, which is the limit; the peer may try again.")
+
+
+def application_context_unknown(request: AssociateRequest) -> Rejection:
+    """The peer speaks another application context than DICOM's (PS3.7 A.2.1)."""
+    return Rejection(1, 1, 2, f"The application context {request.application_context!r} is not DICOM's.")
+
+
+def parse_request(body: bytes) -> AssociateRequest:
+    """Read an A-ASSOCIATE-RQ (what stands behind the PDU header).
+
+    Raises ProtocolError when a length leads outside its item or a context is proposed twice or with an even number.
+    """
+    contexts: list[ProposedContext] = []
+    application_context = ""
+    user_items: dict[int, bytes] = {}
+    roles: list[tuple[str, bool, bool]] = []
+    for kind, value in _items(body, 68):
+        if kind == 0x20:
+            contexts.append(_proposed_context(value))
+        elif kind == 0x10:
+            application_context = _uid(value)
+        elif kind == 0x50:
+            for sub_kind, sub_value in _items(value, 0):
+                user_items[sub_kind] = sub_value
+                if sub_kind == 0x54:
+                    roles.append(_role(sub_value))
+    if len({context.context_id for context in contexts}) != len(contexts):
+        raise ProtocolError("Two presentation contexts have the same number.", reason=AbortReason.INVALID_PARAMETER)
+    return AssociateRequest(
+        called_ae_title=_title(body[_TITLE[0]]),
+        calling_ae_title=_title(body[_TITLE[1]]),
+        application_context=application_context,
+        contexts=tuple(contexts),
+        max_length=_max_length(user_items.get(0x51)),
+        implementation_class_uid=_uid(user_items.get(0x52, b"")),
+        implementation_version_name=_title(user_items.get(0x55, b"")),
+        roles=tuple(roles),
+    )
+
+
+def negotiate(
+    request: AssociateRequest, supported: Mapping[str, tuple[str, ...]]
+) -> tuple[tuple[AcceptedContext, ...], bytes]:
+    """Decide on every proposed context: those accepted, and the items that answer all of them (PS3.8 9.3.3.2)."""
+    accepted = []
+    items = []
+    for context in request.contexts:
+        ours = supported.get(context.abstract_syntax, ())
+        chosen = next((syntax for syntax in context.transfer_syntaxes if syntax in ours), "")
+        result = 0 if chosen else 4 if ours else 3
+        if chosen:
+            accepted.append(AcceptedContext(context.context_id, context.abstract_syntax, chosen))
+        # A refused context also names a transfer syntax, whose value means nothing (PS3.8 9.3.3.2).
+        syntax = chosen or next(iter(context.transfer_syntaxes), "")
+        items.append(
+            _item(0x21, bytes((context.context_id, 0, result, 0)) + _item(0x40, syntax.encode("ascii", "replace")))
+        )
+    return tuple(accepted), b"".join(items)
+
+
+def encode_accept(request: AssociateRequest, body: bytes, context_items: bytes, *, max_length: int) -> bytes:
+    """The A-ASSOCIATE-AC (PS3.8 9.3.3). `body` is that of the request: its titles are sent back as they came.
+
+    Role selection is answered for each class the peer asked about: it may be SCU where it offers to, and is not
+    needed as SCP.
+    """
+    roles = b"".join(
+        _item(0x54, struct.pack(">H", len(uid)) + uid.encode("ascii", "replace") + bytes((scu, 0)))
+        for uid, scu, _ in request.roles
+    )
+    user = _item(0x51, struct.pack(">I", max_length)) + _item(0x52, IMPLEMENTATION_CLASS_UID.encode()) + roles
+    user += _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+    items = _item(0x10, APPLICATION_CONTEXT.encode()) + context_items + _item(0x50, user)
+    return _pdu(PduType.ASSOCIATE_AC, struct.pack(">HH", 1, 0) + body[4:68] + items)
+
+
+def encode_reject(rejection: Rejection) -> bytes:
+    """The A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+    return _pdu(PduType.ASSOCIATE_RJ, bytes((0, rejection.result, rejection.source, rejection.reason)))
+
+
+def _items(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    while start < len(data):
+        if start + _ITEM.size > len(data):
+            raise ProtocolError("The association request ends inside an item.", reason=AbortReason.INVALID_PARAMETER)
+        kind, length = _ITEM.unpack_from(data, start)
+        start += _ITEM.size
+        if start + length > len(data):
+            raise ProtocolError(
+                f"Item {kind:02X}H of the association request states {length} bytes, more than there are.",
+                reason=AbortReason.INVALID_PARAMETER,
+            )
+        yield kind, data[start : start + length]
+        start += length
+
+
+def _proposed_context(value: bytes) -> ProposedContext:
+    if len(value) < 4 or value[0] % 2 == 0:
+        raise ProtocolError("A presentation context has no odd number.", reason=AbortReason.INVALID_PARAMETER)
+    abstract_syntax = ""
+    transfer_syntaxes = []
+    for kind, name in _items(value, 4):
+        if kind == 0x30:
+            abstract_syntax = _uid(name)
+        elif kind == 0x40:
+            transfer_syntaxes.append(_uid(name))
+    return ProposedContext(value[0], abstract_syntax, tuple(transfer_syntaxes))
+
+
+def _role(value: bytes) -> tuple[str, bool, bool]:
+    length = int.from_bytes(value[:2], "big")
+    if len(value) != length + 4:
+        raise ProtocolError("A role selection item has the wrong length.", reason=AbortReason.INVALID_PARAMETER)
+    return _uid(value[2 : 2 + length]), value[-2] == 1, value[-1] == 1
+
+
+def _max_length(value: bytes | None) -> int:
+    if value is None:
+        return 0
+    if len(value) != 4:
+        raise ProtocolError("The maximum length item does not have four bytes.", reason=AbortReason.INVALID_PARAMETER)
+    length = int.from_bytes(value, "big")
+    if 0 < length < LEAST_MAX_LENGTH:
+        raise ProtocolError(
+            f"A maximum PDU length of {length} bytes is unusable.", reason=AbortReason.INVALID_PARAMETER
+        )
+    return length
+
+
+def _uid(value: bytes) -> str:
+    # Some peers pad UIDs to an even length although PS3.8 Annex F says not to.
+    return value.rstrip(b"\0 ").decode("ascii", "replace")
+
+
+def _title(value: bytes) -> str:
+    return value.decode("ascii", "replace").strip(" \0")
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return _ITEM.pack(kind, len(value)) + value
+
+
+def _pdu(kind: PduType, body: bytes) -> bytes:
+    return struct.pack(">BxI", kind, len(body)) + body

@@ -1,0 +1,443 @@
+"""One association from accept to close: a thread, a socket, and the pure `upper_layer`, `association` and `dimse`.
+
+Rules:
+
+* A handler returns, or raises a `Refusal`, which becomes a DIMSE status with an Error Comment and one log line.
+  Anything else a handler raises is a fault of ours: C000H (0110H for N-services), logged with its place, and the
+  association goes on.
+* A broken peer loses its own association (A-ABORT with the reason of PS3.8 Table 9-26) and nobody else's.
+* A C-STORE data set is streamed into what `handle_store` returns. Success is sent only after its `finish` returned.
+  If it refuses half-way, the rest of the data set is read and dropped so that the peer gets its answer.
+* Stopping lets a message that is under way end, within a grace period, and then aborts the associations.
+
+Two things every fast DICOM listener on Linux needs: DCMTK-based peers send the header and the body of a PDU in two
+writes with Nagle's algorithm on, and the kernel delays our ACK by 40 ms. So TCP_NODELAY is set, and TCP_QUICKACK is
+re-armed after every short read, because the kernel forgets it.
+"""
+
+import socket
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from gateway import association, dimse, upper_layer
+from gateway.application import (
+    UNCOMPRESSED,
+    Application,
+    Association,
+    AttributesHandler,
+    Incoming,
+    Limits,
+    Match,
+    Request,
+    encode,
+    failure,
+    place,
+    response,
+)
+from gateway.association import AcceptedContext, Rejection
+from gateway.dimse import Command, CommandField, CommandReceived
+from gateway.errors import InvalidDataSet, ProtocolError, Refusal, Unsupported
+from gateway.upper_layer import AbortReason, AssociateRequested, Event, Fragment, Reader, ReleaseRequested, State
+
+VERIFICATION = "1.2.840.10008.1.1"
+
+_SHORT_READ = 65_000
+"""Bytes; a read that brought less has probably emptied the socket, so the peer may be waiting for our ACK."""
+
+_FLUSH_BYTES = 1 << 16
+"""C-FIND answers are collected up to this size before they are sent."""
+
+_FAREWELL_SECONDS = 5.0
+"""How long the peer may take to close after the last PDU."""
+
+log = structlog.get_logger()
+
+
+class _PeerGone(Exception):
+    """The connection ended or fell silent; the words say how."""
+
+
+@dataclass
+class Conversation:
+    """One connection from accept to close."""
+
+    connection: socket.socket
+    address: str
+    application: Application
+    limits: Limits
+    rejection: Callable[[association.AssociateRequest], Rejection | None]
+    """Why this association is not taken, or None if it is."""
+    stopping: threading.Event
+    reader: Reader = field(default_factory=Reader)
+    messages: dimse.Messages = field(default_factory=dimse.Messages)
+    contexts: dict[int, AcceptedContext] = field(default_factory=dict)
+    peer_max_length: int = 0
+    association: Association | None = None
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    log: structlog.stdlib.BoundLogger = field(default_factory=structlog.get_logger)
+    _cancelled: int | None = None
+    _incoming: Incoming | None = None
+
+    def run(self) -> None:
+        """Serve the connection until it ends, and say how it ended."""
+        self.log = log.bind(association=self.identity, address=self.address)
+        try:
+            self._configure()
+            self._serve()
+        except ProtocolError as error:
+            self.log.warning("association aborted", reason=str(error))
+            self._say_goodbye(upper_layer.pack_abort(source=2, reason=error.reason))
+        except _PeerGone as error:
+            self.log.warning("association lost", reason=str(error))
+        except Exception as error:  # noqa: BLE001  the thread must end in order, and the text may quote a data set
+            self.log.error("association failed", error=type(error).__name__, place=place(error))
+            self._say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
+        finally:
+            if self._incoming is not None:
+                self._incoming.discard()
+            self.connection.close()
+
+    def end_when_idle(self) -> None:
+        """Called by another thread: wake the association if it waits for its next message."""
+        if self.messages.is_between_messages:
+            self._shutdown(socket.SHUT_RD)
+
+    def cut(self) -> None:
+        """Called by another thread: end the association now."""
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
+        with suppress(OSError):  # it is closed already, which is what was wanted
+            self.connection.shutdown(how)
+
+    # ---- the stream ------------------------------------------------------------------------------------------------
+
+    def _configure(self) -> None:
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._set_patience(self.limits.artim_seconds)
+
+    def _set_patience(self, seconds: float) -> None:
+        """Limit one receive or send. The kernel's own timers keep the socket blocking: one system call per read."""
+        timeout = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+
+    def _events(self) -> Iterator[Event]:
+        while True:
+            event = self.reader.next_event()
+            if event is not None:
+                yield event
+            else:
+                self._receive()
+
+    def _receive(self) -> None:
+        if not self._is_ending():
+            count = self._received(0)
+            if count:
+                if count < _SHORT_READ:
+                    self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                return
+        if self._is_ending():
+            self._say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
+            raise _PeerGone("this service is stopping")
+        raise _PeerGone("the peer closed the connection without releasing the association")
+
+    def _is_ending(self) -> bool:
+        return self.stopping.is_set() and self.messages.is_between_messages
+
+    def _received(self, flags: int) -> int:
+        """Receive what there is; 0 at the end of the stream. Raises BlockingIOError only with MSG_DONTWAIT."""
+        try:
+            count = self.connection.recv_into(self.reader.space(), 0, flags)
+        except BlockingIOError:
+            if flags & socket.MSG_DONTWAIT:
+                raise
+            raise _PeerGone("the peer has been silent for too long") from None
+        except OSError as error:
+            raise _PeerGone(f"the connection broke: {error.strerror}") from error
+        self.reader.received(count)
+        return count
+
+    def _send(self, data: bytes | bytearray) -> None:
+        try:
+            self.connection.sendall(data)
+        except BlockingIOError:
+            raise _PeerGone("the peer does not read our answers") from None
+        except OSError as error:
+            raise _PeerGone(f"the connection broke: {error.strerror}") from error
+
+    def _say_goodbye(self, pdu: bytes) -> None:
+        """Send the last PDU, then wait for the peer to close, at most the ARTIM time (PS3.8 9.1.5, Sta13)."""
+        with suppress(OSError):  # the peer is gone; there is nobody left to be polite to
+            self._set_patience(min(self.limits.artim_seconds, _FAREWELL_SECONDS))
+            self.connection.sendall(pdu)
+            self.connection.shutdown(socket.SHUT_WR)
+            deadline = time.monotonic() + _FAREWELL_SECONDS
+            while self.connection.recv(1 << 16) and time.monotonic() < deadline:
+                pass
+
+    # ---- the association -------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        for event in self._events():
+            if isinstance(event, Fragment):
+                self._take(event)
+            elif isinstance(event, AssociateRequested):
+                if not self._associate(event.body):
+                    return
+            elif isinstance(event, ReleaseRequested):
+                self.log.info("association released")
+                self._say_goodbye(upper_layer.RELEASE_RESPONSE)
+                return
+            else:
+                self.log.warning("association aborted by peer", source=event.source, reason=event.reason)
+                return
+
+    def _associate(self, body: bytes) -> bool:
+        request = association.parse_request(body)
+        self.log = self.log.bind(calling_ae_title=request.calling_ae_title)
+        rejection = self.rejection(request)
+        if rejection is not None:
+            self.log.warning("association rejected", reason=rejection.sentence)
+            self._say_goodbye(association.encode_reject(rejection))
+            return False
+        supported = {VERIFICATION: UNCOMPRESSED, **self.application.contexts}
+        accepted, items = association.negotiate(request, supported)
+        self.contexts = {context.context_id: context for context in accepted}
+        self.peer_max_length = request.max_length
+        self.association = Association(self.identity, request.calling_ae_title, request.called_ae_title, self.address)
+        self.reader.state = State.ESTABLISHED
+        limits = self.limits
+        self._send(association.encode_accept(request, body, items, max_length=limits.max_pdu_bytes))
+        self._set_patience(limits.idle_seconds)
+        self.log.info("association accepted", **_offer(request, accepted))
+        return True
+
+    # ---- messages --------------------------------------------------------------------------------------------------
+
+    def _take(self, fragment: Fragment) -> None:
+        received = self.messages.feed(fragment)
+        if isinstance(received, CommandReceived):
+            self._begin(received)
+
+    def _begin(self, received: CommandReceived) -> None:
+        command, context = received.command, self.contexts.get(received.context_id)
+        if context is None:
+            raise ProtocolError(
+                f"A message came in presentation context {received.context_id}, which was not accepted.",
+                reason=AbortReason.INVALID_PARAMETER,
+            )
+        if command.command_field == CommandField.C_CANCEL:
+            return  # its request has been answered meanwhile
+        if command.command_field & dimse.RESPONSE or command.message_id is None:
+            raise ProtocolError(f"Command field {command.command_field:04X}H is not a request with a message id.")
+        self._cancelled = None
+        if command.command_field == CommandField.C_STORE:
+            self._store(self._request(command, context, b""))
+        else:
+            data_set = self._collect() if command.has_data_set else b""
+            self._dispatch(self._request(command, context, data_set))
+
+    def _request(self, command: Command, context: AcceptedContext, data_set: bytes) -> Request:
+        assert self.association is not None and command.message_id is not None
+        message_id = command.message_id
+        return Request(
+            association=self.association,
+            context=context,
+            command=command,
+            data_set=data_set,
+            is_cancelled=lambda: self._is_cancelled(message_id),
+        )
+
+    def _data(self) -> Iterator[memoryview]:
+        """The pieces of the data set of the current message, as they come."""
+        for event in self._events():
+            if not isinstance(event, Fragment):
+                raise _PeerGone("the association ended in the middle of a data set")
+            received = self.messages.feed(event)
+            if not isinstance(received, dimse.DataReceived):
+                raise ProtocolError("A command came in the middle of a data set.")
+            yield received.data
+            if received.is_last:
+                return
+
+    def _collect(self) -> bytes:
+        collected = bytearray()
+        for data in self._data():
+            if len(collected) + len(data) > self.limits.data_set_bytes:
+                raise ProtocolError(f"A data set is longer than {self.limits.data_set_bytes} bytes.")
+            collected += data
+        return bytes(collected)
+
+    def _store(self, request: Request) -> None:
+        """C-STORE (PS3.4 Annex B): stream the data set, then answer."""
+        error = self._attempt(lambda: self._open_store(request))
+        if request.command.has_data_set:
+            for data in self._data():
+                if error is None:
+                    assert self._incoming is not None
+                    error = self._attempt(partial(self._incoming.write, data))
+        incoming, self._incoming = self._incoming, None
+        if error is None and incoming is not None:
+            error = self._attempt(incoming.finish)
+        if error is None:
+            self._answer(request, response(request.command, 0x0000))
+            return
+        if incoming is not None:
+            incoming.discard()
+        self._refuse(request, error)
+
+    def _open_store(self, request: Request) -> None:
+        handle = self.application.handle_store
+        if handle is None:
+            raise Unsupported("C-STORE is not served here.")
+        if not request.command.has_data_set:
+            raise InvalidDataSet("The C-STORE request has no data set.")
+        self._incoming = handle(request)
+
+    @staticmethod
+    def _attempt(work: Callable[[], None]) -> Exception | None:
+        """Do one step of a C-STORE; an error is kept, since the rest of the data set must be read before it is told."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  whatever a handler raises is answered
+            return error
+        return None
+
+    def _dispatch(self, request: Request) -> None:
+        try:
+            if request.command.command_field == CommandField.C_ECHO:
+                self._answer(request, response(request.command, 0x0000))
+            elif request.command.command_field == CommandField.C_FIND:
+                self._find(request)
+            else:
+                self._serve_attributes(request)
+        except (ProtocolError, _PeerGone):
+            raise
+        except Exception as error:  # noqa: BLE001  whatever a handler raises is answered
+            self._refuse(request, error)
+
+    def _serve_attributes(self, request: Request) -> None:
+        name = _HANDLERS.get(request.command.command_field, "")
+        handle: AttributesHandler | None = getattr(self.application, name, None)
+        if handle is None:
+            raise Unsupported(f"{_name(request.command.command_field)} is not served here.")
+        result = handle(request)
+        self._answer(request, response(request.command, 0x0000, has_data_set=result is not None), result)
+
+    def _find(self, request: Request) -> None:
+        """C-FIND (PS3.4 C.4.1): one pending answer per match, FE00 if cancelled, 0000 at the end."""
+        handle = self.application.handle_find
+        if handle is None:
+            raise Unsupported("C-FIND is not served here.")
+        out = bytearray()
+        status = 0x0000
+        for match in handle(request):
+            out += self._pending(request, match)
+            if len(out) >= _FLUSH_BYTES:
+                self._send(out)
+                out = bytearray()
+            if request.is_cancelled():
+                status = 0xFE00
+                break
+        out += self._packed(request, dimse.pack_command(response(request.command, status)), is_command=True)
+        self._send(out)
+
+    def _pending(self, request: Request, match: Match) -> bytes:
+        command = dimse.pack_command(response(request.command, match.status, has_data_set=True))
+        data = match.data_set if isinstance(match.data_set, bytes) else encode(match.data_set, request.transfer_syntax)
+        return self._packed(request, command, is_command=True) + self._packed(request, data, is_command=False)
+
+    def _is_cancelled(self, message_id: int) -> bool:
+        """Look, without waiting, whether the peer cancelled the request being served (PS3.7 9.3.2.3)."""
+        while self._cancelled is None:
+            event = self.reader.next_event()
+            if event is None:
+                if not self._receive_at_once():
+                    return False
+            elif not isinstance(event, Fragment):
+                raise _PeerGone("the association ended while a request was being answered")
+            else:
+                self._note_cancel(event)
+        return self._cancelled == message_id
+
+    def _note_cancel(self, fragment: Fragment) -> None:
+        received = self.messages.feed(fragment)
+        if isinstance(received, CommandReceived):
+            if received.command.command_field != CommandField.C_CANCEL:
+                raise ProtocolError("A new request came before the last one was answered.")
+            self._cancelled = received.command.message_id_being_responded_to
+
+    def _receive_at_once(self) -> bool:
+        try:
+            count = self._received(socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        if count == 0:
+            raise _PeerGone("the peer closed the connection while a request was being answered")
+        return True
+
+    # ---- answers ---------------------------------------------------------------------------------------------------
+
+    def _refuse(self, request: Request, error: Exception) -> None:
+        """Tell the peer and the operator why the request was not carried out."""
+        command = request.command
+        answer = failure(command, error)
+        facts = {
+            "command": _name(command.command_field),
+            "sop_class_uid": answer.affected_sop_class_uid,
+            "sop_instance_uid": answer.affected_sop_instance_uid,
+            "status": f"{answer.status:04X}H",
+        }
+        if isinstance(error, Refusal):
+            self.log.warning("request refused", reason=str(error), **facts)
+        else:
+            self.log.error("request failed", error=type(error).__name__, place=place(error), **facts)
+        self._answer(request, answer)
+
+    def _answer(self, request: Request, answer: Command, data_set: Dataset | None = None) -> None:
+        packed = self._packed(request, dimse.pack_command(answer), is_command=True)
+        if data_set is not None:
+            packed += self._packed(request, encode(data_set, request.transfer_syntax), is_command=False)
+        self._send(packed)
+
+    def _packed(self, request: Request, data: bytes, *, is_command: bool) -> bytes:
+        context_id, most = request.context.context_id, self.peer_max_length
+        return upper_layer.pack_data(context_id, data, is_command=is_command, max_length=most)
+
+
+_HANDLERS: dict[int, str] = {
+    CommandField.N_CREATE: "handle_create",
+    CommandField.N_SET: "handle_set",
+    CommandField.N_GET: "handle_get",
+    CommandField.N_ACTION: "handle_action",
+}
+"""Which handler of an `Application` serves an N-service."""
+
+
+def _name(command_field: int) -> str:
+    known = CommandField.__members__.values()
+    return CommandField(command_field).name.replace("_", "-") if command_field in known else f"{command_field:04X}H"
+
+
+def _offer(request: association.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> dict[str, object]:
+    """What was proposed and what became of it, for the log."""
+    taken = {context.context_id for context in accepted}
+    refused = [context for context in request.contexts if context.context_id not in taken]
+    return {
+        "implementation": request.implementation_version_name,
+        "proposed": len(request.contexts),
+        "accepted": sorted({f"{UID(context.transfer_syntax).name}" for context in accepted}),
+        "refused": sorted({UID(context.abstract_syntax).name for context in refused})[:8],
+    }

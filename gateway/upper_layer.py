@@ -1,0 +1,271 @@
+"""The DICOM upper layer as an acceptor sees it (PS3.8 Section 9): bytes in, events out. No sockets, no clock.
+
+`Reader` owns one buffer. The caller asks for free `space`, receives into it, reports how much came, and takes
+events until there are none. The fragments of a data set are views into that buffer, handed out as they arrive and
+not when a PDU is complete, so that an object of any size passes through a fixed amount of memory.
+
+Rules:
+
+* Which PDU may come when is the table `_EXPECTED` (PS3.8 Table 9-10, acceptor, without the states that only wait
+  for a local decision). Anything else is answered with A-ABORT "unexpected PDU".
+* No length a peer states is trusted before it is bounded. Only association requests, releases and aborts are
+  collected in memory. The length of a P-DATA-TF is not held against the maximum we offered: it is streamed, costs
+  nothing, and peers that overstep it exist.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, IntEnum, auto
+from typing import NamedTuple
+
+from gateway.errors import ProtocolError
+
+BUFFER_BYTES = 1 << 20
+"""One receive buffer: large enough that a system call brings many PDUs, small enough for the processor's cache."""
+
+LARGEST_ASSOCIATE_REQUEST = 1 << 19
+"""Bytes. 128 presentation contexts with every transfer syntax there is, and a user identity, need less than half."""
+
+_LEAST_SPACE = 1 << 12
+_HEADER = struct.Struct(">BxI")
+_PDV_HEADER = struct.Struct(">IBB")
+
+
+class PduType(IntEnum):
+    """PS3.8 Section 9.3."""
+
+    ASSOCIATE_RQ = 0x01
+    ASSOCIATE_AC = 0x02
+    ASSOCIATE_RJ = 0x03
+    P_DATA_TF = 0x04
+    RELEASE_RQ = 0x05
+    RELEASE_RP = 0x06
+    ABORT = 0x07
+
+
+class AbortReason(IntEnum):
+    """A-ABORT reasons of the service provider, PS3.8 Table 9-26."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED_PDU = 1
+    UNEXPECTED_PDU = 2
+    UNRECOGNIZED_PARAMETER = 4
+    UNEXPECTED_PARAMETER = 5
+    INVALID_PARAMETER = 6
+
+
+class State(Enum):
+    """Where an association stands, seen from the acceptor; the names of PS3.8 Table 9-10."""
+
+    AWAITING_REQUEST = auto()  # Sta2
+    ESTABLISHED = auto()  # Sta6
+    AWAITING_CLOSE = auto()  # Sta13
+
+
+_EXPECTED: dict[State, frozenset[int]] = {
+    State.AWAITING_REQUEST: frozenset({PduType.ASSOCIATE_RQ, PduType.ABORT}),
+    State.ESTABLISHED: frozenset({PduType.P_DATA_TF, PduType.RELEASE_RQ, PduType.ABORT}),
+    State.AWAITING_CLOSE: frozenset({PduType.ABORT}),
+}
+
+
+class Fragment(NamedTuple):
+    """A piece of a presentation data value (PS3.8 Annex E). `data` is valid until `space` is asked for again.
+
+    `is_last` is true for the last piece of the last PDV of a command set or data set.
+    """
+
+    context_id: int
+    is_command: bool
+    is_last: bool
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRequested:
+    """An A-ASSOCIATE-RQ; `body` is everything behind the PDU's header."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequested:
+    """An A-RELEASE-RQ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """An A-ABORT from the peer: source 0 is its user, 2 its provider."""
+
+    source: int
+    reason: int
+
+
+Event = Fragment | AssociateRequested | ReleaseRequested | Aborted
+
+
+class _Part(Enum):
+    PDU_HEADER = auto()
+    PDV_HEADER = auto()
+    PDV_DATA = auto()
+    COLLECTED = auto()
+
+
+class Reader:
+    """Turns the byte stream of one association into events."""
+
+    def __init__(self, *, buffer_bytes: int = BUFFER_BYTES) -> None:
+        self.state = State.AWAITING_REQUEST
+        self._buffer = bytearray(buffer_bytes)
+        self._view = memoryview(self._buffer)
+        self._start = 0
+        self._end = 0
+        self._part = _Part.PDU_HEADER
+        self._pdu_left = 0
+        self._pdv_left = 0
+        self._context_id = 0
+        self._is_command = False
+        self._is_last = False
+        self._pdu_type = 0
+        self._collected = bytearray()
+
+    def space(self) -> memoryview:
+        """Free room to receive into. Fragments handed out before are no longer valid."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif len(self._buffer) - self._end < _LEAST_SPACE:
+            rest = bytes(self._view[self._start : self._end])
+            self._view[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        return self._view[self._end :]
+
+    def received(self, count: int) -> None:
+        """Tell that `count` bytes were put at the front of the last `space`."""
+        self._end += count
+
+    def events(self) -> Iterator[Event]:
+        """What has arrived so far; ends when more bytes are needed. Raises ProtocolError when the stream is broken."""
+        while (event := self.next_event()) is not None:
+            yield event
+
+    def next_event(self) -> Event | None:
+        """The next event, or None when more bytes are needed first. Raises ProtocolError when the stream is broken."""
+        while True:
+            part = self._part
+            if part is _Part.PDV_DATA:
+                if self._start < self._end or self._pdv_left == 0:
+                    return self._fragment()
+                return None
+            if part is _Part.PDV_HEADER:
+                if not self._read_pdv_header():
+                    return None
+            elif part is _Part.PDU_HEADER:
+                if not self._read_pdu_header():
+                    return None
+            else:
+                return self._collect()
+
+    def _read_pdu_header(self) -> bool:
+        if self._end - self._start < _HEADER.size:
+            return False
+        kind, length = _HEADER.unpack_from(self._buffer, self._start)
+        self._start += _HEADER.size
+        self._check_pdu(kind, length)
+        self._pdu_type, self._pdu_left = kind, length
+        self._part = _Part.PDV_HEADER if kind == PduType.P_DATA_TF else _Part.COLLECTED
+        return True
+
+    def _check_pdu(self, kind: int, length: int) -> None:
+        if kind not in PduType.__members__.values():
+            raise ProtocolError(f"PDU type {kind:02X}H does not exist.", reason=AbortReason.UNRECOGNIZED_PDU)
+        if kind not in _EXPECTED[self.state]:
+            raise ProtocolError(
+                f"A PDU of type {kind:02X}H is not expected while {self.state.name.lower().replace('_', ' ')}.",
+                reason=AbortReason.UNEXPECTED_PDU,
+            )
+        least, most = _LENGTHS[kind]
+        if not least <= length <= most:
+            raise ProtocolError(
+                f"A PDU of type {kind:02X}H states a length of {length} bytes; {least} to {most} are allowed.",
+                reason=AbortReason.INVALID_PARAMETER,
+            )
+
+    def _read_pdv_header(self) -> bool:
+        if self._pdu_left == 0:
+            self._part = _Part.PDU_HEADER
+            return True
+        if self._end - self._start < _PDV_HEADER.size:
+            return False
+        length, self._context_id, control = _PDV_HEADER.unpack_from(self._buffer, self._start)
+        if length < 2 or length + 4 > self._pdu_left or 0 < self._pdu_left - length - 4 < _PDV_HEADER.size:
+            raise ProtocolError(
+                f"A presentation data value of {length} bytes does not fit into the {self._pdu_left} left of its PDU.",
+                reason=AbortReason.INVALID_PARAMETER,
+            )
+        self._start += _PDV_HEADER.size
+        self._pdu_left -= length + 4
+        self._pdv_left = length - 2
+        self._is_command, self._is_last = bool(control & 1), bool(control & 2)
+        self._part = _Part.PDV_DATA
+        return True
+
+    def _fragment(self) -> Fragment:
+        start = self._start
+        count = min(self._pdv_left, self._end - start)
+        self._start = start + count
+        self._pdv_left -= count
+        if self._pdv_left:
+            return Fragment(self._context_id, self._is_command, False, self._view[start : start + count])
+        self._part = _Part.PDV_HEADER
+        return Fragment(self._context_id, self._is_command, self._is_last, self._view[start : start + count])
+
+    def _collect(self) -> Event | None:
+        count = min(self._pdu_left, self._end - self._start)
+        self._collected += self._view[self._start : self._start + count]
+        self._start += count
+        self._pdu_left -= count
+        if self._pdu_left:
+            return None
+        body, self._collected = bytes(self._collected), bytearray()
+        self._part = _Part.PDU_HEADER
+        if self._pdu_type == PduType.ASSOCIATE_RQ:
+            return AssociateRequested(body)
+        if self._pdu_type == PduType.RELEASE_RQ:
+            return ReleaseRequested()
+        return Aborted(source=body[2], reason=body[3])
+
+
+_LENGTHS: dict[int, tuple[int, int]] = {
+    PduType.ASSOCIATE_RQ: (68, LARGEST_ASSOCIATE_REQUEST),
+    PduType.P_DATA_TF: (6, 0xFFFFFFFF),
+    PduType.RELEASE_RQ: (4, 4),
+    PduType.ABORT: (4, 4),
+}
+"""Least and most bytes behind the header of the PDUs an acceptor takes."""
+
+RELEASE_RESPONSE = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
+
+
+def pack_abort(*, source: int, reason: int) -> bytes:
+    """An A-ABORT (PS3.8 9.3.8); source 0 is the service user, 2 the service provider."""
+    return b"\x07\x00\x00\x00\x00\x04\x00\x00" + bytes((source, reason))
+
+
+def pack_data(context_id: int, data: bytes, *, is_command: bool, max_length: int) -> bytes:
+    """Cut one command set or data set into P-DATA-TF PDUs of at most `max_length` bytes each (PS3.8 9.3.5, D.1).
+
+    `max_length` is what the peer stated, at least 12; 0 means that the peer sets no limit.
+    """
+    room = (max_length - _PDV_HEADER.size) if max_length else max(len(data), 1)
+    kind = 1 if is_command else 0
+    if len(data) <= room:
+        return _HEADER.pack(4, len(data) + 6) + _PDV_HEADER.pack(len(data) + 2, context_id, kind | 2) + data
+    parts = []
+    for start in range(0, len(data), room):
+        piece = data[start : start + room]
+        last = 2 if start + room >= len(data) else 0
+        parts.append(
+            _HEADER.pack(4, len(piece) + 6) + _PDV_HEADER.pack(len(piece) + 2, context_id, kind | last) + piece
+        )
+    return b"".join(parts)
