@@ -375,12 +375,13 @@ class Acquisition(Message):
 
 
 class Thumbnail(Message):
-    """A small picture to recognise an image by, never to read; `data` is base64."""
+    """A small picture to recognise an image by, never to read; `data` is base64, `note` a warning to show with it."""
 
     data: str
     format: Literal["jpeg"] = "jpeg"
     width: int
     height: int
+    note: str = ""
 
 
 class Image(Message):

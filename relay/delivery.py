@@ -1,13 +1,55 @@
 """What the site owes the cloud leaves here, in order per subject, however long it takes.
 
-Not for: what an event says (`gateway.messages`, `relay.protocol`), how a destination speaks (`relay.hybrid`,
-`relay.uploads`, `relay.servicebus`).
+The rules, each a pure function below:
+
+* `choose`: subjects travel side by side in a few places, the most urgent first; one more place is kept for what is most
+  urgent, so that a status never waits for pictures on a slow line.
+* `backoff`: after a passing failure the pause doubles up to a limit, with jitter; there is no last attempt.
+* `Circuit`: while the destination fails, only one event at a time knocks, and the first success lets all go on. A knock
+  that fails costs the event no more than the pause between knocks, so that nothing waits long once the line is back.
+* Only what the destination calls permanent is parked.
+
+Nothing here is remembered over a restart, and nothing needs to be: an entry is open until the destination confirmed it,
+so a process killed at any moment sends it again under the same message id.
+
+Not for: what an event says (`gateway.messages`, `relay.composer`), how a destination speaks (`relay.hybrid_sender`,
+`relay.uploads`, `relay.servicebus`), what is owed (`gateway.outbox`).
 """
 
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 
+import structlog
+from tenacity import retry, retry_if_exception_type, wait_exponential_jitter
+
+from gateway.errors import CloudError, OutOfResources
 from gateway.messages import Envelope
+from gateway.outbox import Entry, Outbox
+from relay.protocol import Json
+
+log = structlog.get_logger()
+
+PLACES = 4
+"""Events under way at once: enough to hide the line's latency, few enough to keep priorities on a slow one."""
+
+MOST_URGENT = 1
+"""The priority that has a place of its own beside the others."""
+
+LONGEST_PAUSE = 300.0
+"""Seconds between two attempts of one event that keeps failing while others succeed."""
+
+LONGEST_SILENCE = 30.0
+"""Seconds between two knocks at a destination that fails; bounds how late we notice that it is back."""
+
+POLL_SECONDS = 0.1
+"""How often the outboxes are looked at; the look is one number read from shared memory."""
+
+LOOKS_PER_QUERY = 10
+"""Without any change, every so many looks the outboxes are queried all the same, because pauses end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +74,7 @@ class Event:
         return self.envelope.source_reference.action_id
 
     @property
-    def parameters(self) -> dict[str, object]:
+    def parameters(self) -> Json:
         return self.envelope.parameters
 
     @property
@@ -44,9 +86,203 @@ class Destination(Protocol):
     """A door to the cloud."""
 
     async def send(self, event: Event) -> None:
-        """Return once the cloud has confirmed the event.
+        """Return once the cloud has confirmed the event, or raise, in bounded time.
 
         Raises CloudError: `permanent` when this very event can never succeed, else it is tried again.
         """
 
     async def close(self) -> None: ...
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+def backoff(attempts: int, *, longest: float, jitter: float) -> timedelta:
+    """Pause after `attempts` failures before this one: 1, 2, 4 ... `longest` seconds, shortened by up to half.
+
+    `jitter` is between 0 and 1; it keeps sites that failed together from coming back together.
+    """
+    seconds = min(longest, 2.0 ** min(attempts, 30))
+    return timedelta(seconds=seconds * (1 - jitter / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """What we believe of the destination: it works (`failures` is 0), or it failed and may be asked at `knock_at`."""
+
+    failures: int = 0
+    knock_at: datetime | None = None
+
+    def after_failure(self, *, now: datetime, jitter: float) -> "Circuit":
+        return Circuit(self.failures + 1, now + backoff(self.failures, longest=LONGEST_SILENCE, jitter=jitter))
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """An entry and the outbox it is in."""
+
+    outbox: Outbox
+    entry: Entry
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return id(self.outbox), self.entry.id
+
+
+def choose(due: Iterable[Owed], *, busy: Collection[tuple[int, int]], circuit: Circuit, now: datetime) -> list[Owed]:
+    """Which of the due entries leave now. Each is the head of its subject; `busy` are those already under way."""
+    waiting = sorted(
+        (owed for owed in due if owed.key not in busy), key=lambda owed: (owed.entry.priority, owed.entry.created_at)
+    )
+    if circuit.knock_at is not None:
+        return waiting[:1] if not busy and now >= circuit.knock_at else []
+    free = max(0, PLACES - len(busy))
+    urgent = [owed for owed in waiting[free:] if owed.entry.priority == MOST_URGENT]
+    return waiting[:free] + urgent[: PLACES + 1 - len(busy) - free]
+
+
+# --- delivering -------------------------------------------------------------------------------------------------------
+
+
+class Delivery:
+    """Empties the outboxes into one destination. `run` until `stop`.
+
+    `proven_at` is when the destination last confirmed anything, `trouble` why it did not since, for the health report.
+    """
+
+    def __init__(
+        self,
+        outboxes: Sequence[Outbox],
+        destination: Destination,
+        *,
+        compose: Callable[[Entry], Awaitable[Event]],
+        clock: Callable[[], datetime],
+        jitter: Callable[[], float] = random.random,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self.proven_at: datetime | None = None
+        self.trouble = ""
+        self._outboxes = outboxes
+        self._destination = destination
+        self._compose = compose
+        self._clock = clock
+        self._jitter = jitter
+        self._poll_seconds = poll_seconds
+        self._circuit = Circuit()
+        self._busy: set[tuple[int, int]] = set()
+        self._ended = asyncio.Event()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Deliver until `stop`; then finish what is under way. Cancelling is safe: what was cut off is sent again."""
+        async with asyncio.TaskGroup() as under_way:
+            while not self._stopping:
+                self._ended.clear()
+                versions = self._versions()
+                for owed in await self._chosen():
+                    self._busy.add(owed.key)
+                    under_way.create_task(self._deliver(owed))
+                await self._until_something_changed(versions)
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopping = True
+        self._ended.set()
+
+    async def prove(self, event: Event) -> None:
+        """Send an event that is owed to nobody, to learn whether the destination answers; never raises CloudError."""
+        circuit = self._circuit
+        try:
+            await self._destination.send(event)
+        except CloudError as error:
+            self._destination_failed(str(error), circuit)
+        else:
+            self._destination_answered(self._clock())
+
+    def _versions(self) -> list[int]:
+        return [outbox.database.data_version() for outbox in self._outboxes]
+
+    async def _until_something_changed(self, versions: list[int]) -> None:
+        for _ in range(LOOKS_PER_QUERY):
+            try:
+                await asyncio.wait_for(self._ended.wait(), self._poll_seconds)
+            except TimeoutError:
+                if self._versions() == versions:
+                    continue
+            return
+
+    async def _chosen(self) -> list[Owed]:
+        # `busy` is taken before the query: what is settled in between would look open and idle, and leave twice.
+        busy, now = frozenset(self._busy), self._clock()
+        due = await asyncio.to_thread(self._due, now)
+        return choose(due, busy=busy, circuit=self._circuit, now=now)
+
+    def _due(self, now: datetime) -> list[Owed]:
+        enough = 2 * (PLACES + 1)  # what is under way is still due
+        return [Owed(outbox, entry) for outbox in self._outboxes for entry in outbox.due(now, limit=enough)]
+
+    async def _deliver(self, owed: Owed) -> None:
+        try:
+            event = await self._compose(owed.entry)
+        except Exception:  # a fault of ours with this one entry: it waits, perhaps for an update, and the others go on
+            log.exception("event not composed", message_id=owed.entry.message_id)
+            await self._postpone(owed, "The gateway failed to compose the event; its log says why.", LONGEST_PAUSE)
+        else:
+            await self._send(owed, event)
+        finally:
+            self._busy.discard(owed.key)
+            self._ended.set()
+
+    async def _send(self, owed: Owed, event: Event) -> None:
+        circuit = self._circuit
+        try:
+            await self._destination.send(event)
+        except CloudError as error:
+            if error.permanent:
+                await self._park(owed, str(error))
+            else:
+                await self._fail(owed, str(error), circuit)
+        except Exception as error:
+            log.exception("destination crashed", message_id=event.message_id)
+            await self._fail(owed, f"The destination failed in an unexpected way ({type(error).__name__}).", circuit)
+        else:
+            await self._confirm(owed)
+
+    async def _confirm(self, owed: Owed) -> None:
+        entry, now = owed.entry, self._clock()
+        self._destination_answered(now)
+        await _settled(lambda: owed.outbox.delivered(entry, now=now))
+        log.info(
+            "event delivered", message_id=entry.message_id, message_type=entry.message_type, created_at=entry.created_at
+        )
+
+    async def _park(self, owed: Owed, reason: str) -> None:
+        entry, now = owed.entry, self._clock()
+        self._destination_answered(now)
+        await _settled(lambda: owed.outbox.park(entry, reason=reason, now=now))
+        log.error("event parked", message_id=entry.message_id, message_type=entry.message_type, reason=reason)
+
+    async def _fail(self, owed: Owed, reason: str, circuit: Circuit) -> None:
+        self._destination_failed(reason, circuit)
+        await self._postpone(owed, reason, LONGEST_SILENCE if circuit.failures else LONGEST_PAUSE)
+
+    async def _postpone(self, owed: Owed, reason: str, longest: float) -> None:
+        entry = owed.entry
+        due_at = self._clock() + backoff(entry.attempts, longest=longest, jitter=self._jitter())
+        await _settled(lambda: owed.outbox.retry(entry, reason=reason, due_at=due_at))
+        log.warning("event postponed", message_id=entry.message_id, attempts=entry.attempts + 1, reason=reason)
+
+    def _destination_answered(self, now: datetime) -> None:
+        self.proven_at, self.trouble, self._circuit = now, "", Circuit()
+
+    def _destination_failed(self, reason: str, circuit: Circuit) -> None:
+        """Remember a failure of what began under `circuit`; the second of two that began together changes nothing."""
+        self.trouble = reason
+        if circuit == self._circuit:
+            self._circuit = circuit.after_failure(now=self._clock(), jitter=self._jitter())
+
+
+@retry(retry=retry_if_exception_type(OutOfResources), wait=wait_exponential_jitter(initial=0.2, max=30))
+async def _settled(change: Callable[[], None]) -> None:
+    """Record an outcome, however long the disk is full: sending again what the cloud has confirmed would be worse."""
+    await asyncio.to_thread(change)
