@@ -10,7 +10,6 @@ unknown (PS3.18 Tables 10.6.3-3 to 10.6.3-5), and the attributes of the levels t
 Not here: matching itself (the archive does it, by the rules of `gateway.matching`), HTTP (`relay.dicomweb`).
 """
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from pydicom import DataElement, Dataset, Sequence, config
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from gateway.errors import InvalidQuery
+from relay.dicom_json import DicomJson
+from relay.dicom_json import text as text_of
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
-DicomJson = Mapping[str, object]
 TagPath = tuple[int, ...]
 
 LIMIT = 1000
@@ -87,8 +87,7 @@ _NEGOTIATION = frozenset(
 )  # PS3.18 Section 8.3.3: about the answer, not the query
 _SWITCHES = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
 _CONTROLS = frozenset({"includefield", "limit", "offset", *_SWITCHES})
-_WHOLE_NUMBERS = frozenset({"US", "SS", "UL", "SL", "UV", "SV"})
-_NOT_MATCHABLE = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "UR"})
+_NOT_MATCHABLE = frozenset({"AT", "SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "UR"})
 
 
 @dataclass(frozen=True)
@@ -167,8 +166,11 @@ def _put(ds: Dataset, tags: TagPath, value: object) -> None:
         if tag not in ds:
             ds.add(DataElement(tag, "SQ", Sequence([Dataset()])))
         _put(ds[tag].value[0], tuple(inside), value)
-    else:
+        return
+    try:
         ds.add(DataElement(tag, _vr(tag), value, validation_mode=config.IGNORE))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidQuery(f"{_shown(_key(tag))} has no value of its kind.") from error
 
 
 def _attribute(name: str) -> TagPath:
@@ -202,27 +204,12 @@ def _value(name: str, tags: TagPath, text: str) -> object:
     vr = _vr(tags[-1])
     if vr in _NOT_MATCHABLE:
         raise InvalidQuery(f"{_shown(name)} cannot be matched; its value representation is {vr}.")
-    if text == "":
+    if not text.strip("*"):
         return ""  # universal matching, PS3.4 C.2.2.2.3
-    if vr == "UI":
-        uids = [uid(part) for part in re.split(r"[,\\]", text)]  # PS3.18 8.3.4.1; viewers send backslashes
-        return uids[0] if len(uids) == 1 else uids
-    if vr == "AT":
-        return _tag(text, name)
-    return _number(name, vr, text) if vr in _WHOLE_NUMBERS | {"FL", "FD", "IS", "DS"} else text
-
-
-def _number(name: str, vr: str, text: str) -> object:
-    """Read a number; IS and DS stay text, as they travel in an identifier."""
-    if not re.fullmatch(r"[-+0-9.eE]{1,16}", text):
-        raise InvalidQuery(f"{_shown(name)} needs a number of at most 16 characters.")
-    try:
-        number = int(text) if vr in _WHOLE_NUMBERS | {"IS"} else float(text)
-    except ValueError as error:
-        raise InvalidQuery(f"{_shown(name)} needs a number.") from error
-    if not math.isfinite(number):
-        raise InvalidQuery(f"{_shown(name)} needs a finite number.")
-    return text if vr in {"IS", "DS"} else number
+    if vr != "UI":
+        return text
+    uids = [uid(part) for part in re.split(r"[,\\]", text)]  # PS3.18 8.3.4.1; viewers send backslashes
+    return uids[0] if len(uids) == 1 else uids
 
 
 def _listed(value: str) -> list[str]:
@@ -281,14 +268,7 @@ def _shape(search: Search) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _retrieve_url(level: Level, match: DicomJson, root: str) -> str:
-    return root + "".join(f"/{resource}/{first(match, key)}" for resource, key in _PATH[level])
-
-
-def first(data_set: DicomJson, key: str) -> object:
-    """Return the first value of an attribute in DICOM JSON, or "" where it is absent or empty."""
-    element = data_set.get(key)
-    values = element.get("Value") if isinstance(element, Mapping) else None
-    return values[0] if isinstance(values, list) and values and values[0] is not None else ""
+    return root + "".join(f"/{resource}/{text_of(match, key)}" for resource, key in _PATH[level])
 
 
 def _key(tag: int) -> str:

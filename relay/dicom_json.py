@@ -1,0 +1,37 @@
+"""Reading values out of DICOM JSON (PS3.18 Annex F), as the archive and the worklist keep data sets.
+
+Readers never raise: what is absent, empty or of another shape reads as nothing. Not here: writing it (the owners do).
+"""
+
+from collections.abc import Mapping
+
+DicomJson = Mapping[str, object]
+"""One data set: eight hexadecimal digits to {"vr": ..., "Value": [...]}."""
+
+
+def values(data_set: DicomJson, key: str) -> list[object]:
+    """Return all values of an attribute."""
+    element = data_set.get(key)
+    found = element.get("Value") if isinstance(element, Mapping) else None
+    return found if isinstance(found, list) else []
+
+
+def items(data_set: DicomJson, key: str) -> list[DicomJson]:
+    """Return the items of a sequence."""
+    return [item for item in values(data_set, key) if isinstance(item, Mapping)]
+
+
+def text(data_set: DicomJson, key: str) -> str:
+    """Return the first value as text; of a person name the alphabetic group, or the first there is."""
+    for value in values(data_set, key)[:1]:
+        if isinstance(value, Mapping):
+            groups = (value.get(group) for group in ("Alphabetic", "Ideographic", "Phonetic"))
+            return next((str(group).strip() for group in groups if group), "")
+        return "" if value is None else str(value).strip()
+    return ""
+
+
+def number(data_set: DicomJson, key: str, *, otherwise: int) -> int:
+    """Return the first value as a whole number."""
+    found = text(data_set, key)
+    return int(found) if found.isascii() and found.isdecimal() and len(found) <= 18 else otherwise
