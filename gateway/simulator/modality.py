@@ -26,6 +26,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
+from gateway.errors import GatewayError
 from gateway.simulator import phantom
 from gateway.simulator.exam import SCREENING_VIEWS, Exam, Participant, code, reference
 
@@ -33,7 +34,7 @@ PENDING = (0xFF00, 0xFF01)
 """Pending, and pending with optional keys that were not matched (PS3.4 K.4.1.1.4)."""
 
 
-class ModalityError(Exception):
+class ModalityError(GatewayError):
     """What the machine asked for did not happen; the message says what was answered instead."""
 
 

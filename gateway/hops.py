@@ -1,0 +1,122 @@
+"""Hops: what was observed on the way of a message or an image, one after the other, with the time each took.
+
+`gateway check`, the modality and the demonstration watch their hops with this and show them alike. A hop either was
+seen to work (`ok`), was seen to fail (`failed`, the detail says why), or there was nothing to look at (`skipped`).
+
+Not for: deciding what to look at, and not for the services; this belongs to the roof.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Literal
+
+from rich.table import Table
+
+from gateway.errors import GatewayError
+
+State = Literal["ok", "failed", "skipped"]
+COLOURS: dict[State, str] = {"ok": "green", "failed": "red", "skipped": "yellow"}
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One observation. `at` is when it began, UTC; `remedy` says what to do about a failed one."""
+
+    name: str
+    state: State
+    detail: str
+    at: str
+    seconds: float
+    remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """The hop as one line for people."""
+        text = f"{self.state:8}{self.name:32}{_duration(self.seconds):>9}  {self.detail}"
+        return f"{text} {self.remedy}" if self.state == "failed" and self.remedy else text
+
+
+@dataclass
+class Note:
+    """What a hop that is being watched wants to say when it is over."""
+
+    detail: str = ""
+
+
+class Observed(GatewayError):
+    """What was looked at is not as it must be; the message says what was seen instead."""
+
+
+class Nothing(GatewayError):
+    """There is nothing to look at, for instance because it is not configured; the message says what."""
+
+
+class HopFailed(Exception):
+    """A watched hop failed; it is recorded already, `__cause__` is what happened."""
+
+    def __init__(self, hop: Hop) -> None:
+        super().__init__(f"{hop.name}: {hop.detail}")
+        self.hop = hop
+
+
+@dataclass
+class Hops:
+    """The record. `began` and `ended` are told about each hop as it happens, for a display that moves."""
+
+    began: Callable[[str], None] = lambda _name: None
+    ended: Callable[[Hop], None] = lambda _hop: None
+    seen: list[Hop] = field(default_factory=list)
+
+    @contextmanager
+    def watch(self, name: str, *, remedy: str = "") -> Iterator[Note]:
+        """Record what happens inside as one hop. Raises HopFailed when it fails; a `Nothing` ends it as skipped."""
+        note, started, at = Note(), monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds")
+
+        def record(state: State, detail: str) -> Hop:
+            hop = Hop(name, state, detail, at.replace("+00:00", "Z"), round(monotonic() - started, 3), remedy)
+            self.seen.append(hop)
+            self.ended(hop)
+            return hop
+
+        self.began(name)
+        try:
+            yield note
+        except Nothing as nothing:
+            record("skipped", str(nothing))
+        except Exception as error:
+            raise HopFailed(record("failed", reason(error))) from error
+        else:
+            record("ok", note.detail)
+
+    @property
+    def failed(self) -> list[Hop]:
+        return [hop for hop in self.seen if hop.state == "failed"]
+
+    def facts(self) -> list[dict[str, object]]:
+        """The record for `--json`."""
+        return [asdict(hop) for hop in self.seen]
+
+    def table(self, title: str) -> Table:
+        """The record for people."""
+        table = Table(title=title, title_justify="left", expand=False)
+        for heading in ("hop", "", "what was seen"):
+            table.add_column(heading, overflow="fold")
+        table.add_column("time", justify="right", no_wrap=True)
+        for hop in self.seen:
+            colour = COLOURS[hop.state]
+            table.add_row(hop.name, f"[{colour}]{hop.state}[/]", hop.detail, _duration(hop.seconds))
+        return table
+
+
+def reason(error: BaseException) -> str:
+    """Say an error without what may hold patient data: only our own texts and the operating system's are passed on."""
+    if isinstance(error, GatewayError | OSError):
+        return str(error)
+    return f"{type(error).__name__} (the log has the lines of code)"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
