@@ -42,9 +42,11 @@ PRIORITY: Mapping[str, int] = MappingProxyType(
 
 # --- the kinds of text DICOM can hold (PS3.5 Table 6.2-1) -------------------------------------------------------------
 
+_EIGHT_DIGITS = re.compile(r"[0-9]{8}")
+_EARLIEST, _LATEST = "18500101", "99981231"  # beyond are typing errors, and what no time zone can be applied to
 _NOT_TEXT = re.compile(r"[\\\x00-\x1f\x7f]")  # a backslash separates values, controls belong to character sets
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]*")
-_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?")
+_TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9])?)?")
 _ACTION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 
@@ -62,13 +64,15 @@ def _code_string(value: str) -> str:
 
 
 def _date(value: str) -> str:
-    try:
-        if len(value) == 8 and value.isascii() and value.isdigit():
+    # strptime alone would also read "2026111 " and other digits than ASCII's.
+    if _EIGHT_DIGITS.fullmatch(value) and _EARLIEST <= value <= _LATEST:
+        try:
             datetime.strptime(value, "%Y%m%d")
+        except ValueError:
+            pass
+        else:
             return value
-    except ValueError:
-        pass
-    raise ValueError("must be a date written YYYYMMDD")
+    raise ValueError("must be a date of the calendar written YYYYMMDD")
 
 
 def _optional_date(value: str) -> str:
@@ -76,7 +80,7 @@ def _optional_date(value: str) -> str:
 
 
 def _time(value: str) -> str:
-    if not _TIME.fullmatch(value) or not value.isascii():
+    if not _TIME.fullmatch(value):
         raise ValueError("must be a time written HHMMSS, HHMM or HH")
     return value
 
@@ -134,17 +138,38 @@ def _measure(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-ActionId = Annotated[str, AfterValidator(_action_id)]
+# What a validator demands is repeated as a pattern where JSON Schema can say it: the schemas are for the cloud's team.
+ActionId = Annotated[str, AfterValidator(_action_id), Field(json_schema_extra={"pattern": "^[A-Za-z0-9._:-]{1,128}$"})]
 OptionalActionId = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_optional_action_id)]
-TimeZone = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_time_zone)]
 AccessionNumber = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_text)]  # SH
 PatientId = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_text)]  # LO
-PersonName = Annotated[str, Field(min_length=1), AfterValidator(_text), AfterValidator(_person_name)]  # PN
+PersonName = Annotated[
+    str,
+    Field(min_length=1, description="DICOM PN: LAST^FIRST^MIDDLE^PREFIX^SUFFIX"),
+    AfterValidator(_text),
+    AfterValidator(_person_name),
+]
 LongText = Annotated[str, BeforeValidator(_empty_if_null), Field(max_length=64), AfterValidator(_text)]  # LO, type 2
-CodeString = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_code_string)]  # CS
-Date = Annotated[str, AfterValidator(_date)]  # DA
-OptionalDate = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_optional_date)]  # DA, type 2
-Time = Annotated[str, AfterValidator(_time)]  # TM without fraction
+CodeString = Annotated[
+    str,
+    Field(min_length=1, max_length=16, json_schema_extra={"pattern": "^[A-Z0-9_ ]+$"}),
+    AfterValidator(_code_string),
+]  # CS
+Date = Annotated[str, AfterValidator(_date), Field(description="DICOM DA", json_schema_extra={"pattern": "^[0-9]{8}$"})]
+OptionalDate = Annotated[
+    str,
+    BeforeValidator(_empty_if_null),
+    AfterValidator(_optional_date),
+    Field(description="DICOM DA", json_schema_extra={"pattern": "^([0-9]{8})?$"}),
+]  # type 2
+Time = Annotated[
+    str,
+    AfterValidator(_time),
+    Field(description="DICOM TM without fraction", json_schema_extra={"pattern": "^[0-9]{2}([0-9]{2}){0,2}$"}),
+]
+TimeZone = Annotated[
+    str, BeforeValidator(_empty_if_null), AfterValidator(_time_zone), Field(description="IANA name; empty: site-local")
+]
 Sex = Annotated[Literal["M", "F", "O", ""], BeforeValidator(_empty_if_null)]  # PS3.3 C.7.1.1, type 2
 ItemStatus = Annotated[
     Literal["scheduled", "in_progress", "completed", "discontinued", "cancelled"], BeforeValidator(_status_word)

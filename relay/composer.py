@@ -6,7 +6,6 @@ a fact that is told (`thumbnail_reason`), never a reason to hold the metadata ba
 Not for: pixels (`pacs.preview`), sending (`relay.delivery`).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -20,14 +19,12 @@ from relay.protocol import Json
 
 log = structlog.get_logger()
 
-PREVIEW_SECONDS = 60.0
-"""How long the metadata wait for their thumbnail; a large tomosynthesis takes a few seconds."""
-
 
 class Composer:
     """Makes the events of one site.
 
-    `preview` makes the thumbnail of an instance, `action_id_of` finds the cloud's id for an accession number.
+    `preview` makes the thumbnail of an instance and comes to an end in bounded time; `action_id_of` finds the cloud's
+    id for an accession number.
     """
 
     def __init__(
@@ -61,12 +58,9 @@ class Composer:
 
     async def _thumbnail(self, sop_instance_uid: str) -> tuple[Thumbnail | None, str | None]:
         try:
-            async with asyncio.timeout(PREVIEW_SECONDS):
-                return await self._preview(sop_instance_uid), None
+            return await self._preview(sop_instance_uid), None
         except Refusal as refusal:
             return None, str(refusal)
-        except TimeoutError:
-            return None, f"Making the thumbnail took longer than {PREVIEW_SECONDS:.0f} seconds."
         except Exception:  # a decoder that crashes must not keep the metadata from the cloud
             log.exception("preview failed", sop_instance_uid=sop_instance_uid)
             return None, "Making the thumbnail failed inside the gateway; its log says why."

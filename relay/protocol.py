@@ -106,10 +106,7 @@ def site_time(scheduled: Scheduled, *, cloud: tzinfo | None, site: tzinfo | None
     if zone is None:
         return scheduled
     there = datetime.strptime(scheduled.date + scheduled.time.ljust(6, "0"), "%Y%m%d%H%M%S").replace(tzinfo=zone)
-    try:
-        here = there.astimezone(site)
-    except OverflowError:
-        raise InvalidValue("parameters.worklist_item.scheduled.date is outside of the calendar.") from None
+    here = there.astimezone(site)
     return Scheduled(date=here.strftime("%Y%m%d"), time=here.strftime("%H%M%S"))
 
 

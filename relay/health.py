@@ -1,0 +1,103 @@
+"""Is everything well? One fact per hop, judged by when it was last proven, never by what looks connected.
+
+The facts are gathered elsewhere (`relay.service`); this file judges them, as pure functions. The same report answers
+the `health` action, `/healthz`, the status page and each heartbeat.
+
+Not for: finding out, and what to do about it beyond a sentence.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gateway.messages import Check, HealthReport
+from gateway.sqlite import utc_text
+
+PROVEN_WITHIN = timedelta(minutes=3)
+"""A hop is well while its last round trip is younger; twice the longest pause between two proofs, and some."""
+
+ALMOST_FULL, TOO_FULL = 0.85, 0.95
+"""Used part of the data volume: a warning from the first on, no images are taken from the second on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What is known of one hop to the cloud. `trouble` is the last failure in words, empty when there is none."""
+
+    name: str
+    proven_at: datetime | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What is known of one database and of what it owes the cloud. `oldest` is UTC text, None when nothing is open."""
+
+    name: str
+    open: int = 0
+    parked: int = 0
+    oldest: str | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a report is made of. No hops means that no cloud is configured."""
+
+    version: str
+    started_at: datetime
+    hops: tuple[Hop, ...]
+    queues: tuple[Queue, ...]
+    disk: Disk
+
+
+def report(facts: Facts, *, now: datetime) -> HealthReport:
+    """Judge the facts; healthy is what has no check that is not ok."""
+    checks = {
+        **(_hops(facts.hops, now=now) if facts.hops else {"cloud": Check(ok=True, detail="No cloud is configured.")}),
+        **{queue.name: _queue(queue, now=now) for queue in facts.queues},
+        "disk": _disk(facts.disk, now=now),
+    }
+    return HealthReport(
+        healthy=all(check.ok for check in checks.values()),
+        version=facts.version,
+        listener_uptime_seconds=round((now - facts.started_at).total_seconds(), 3),
+        checks=checks,
+    )
+
+
+def _hops(hops: Iterable[Hop], *, now: datetime) -> dict[str, Check]:
+    return {hop.name: _hop(hop, now=now) for hop in hops}
+
+
+def _hop(hop: Hop, *, now: datetime) -> Check:
+    if hop.proven_at is None:
+        return Check(ok=False, detail=hop.trouble or "Not proven since the start; the first round trip is awaited.")
+    proven_at = utc_text(hop.proven_at)
+    if now - hop.proven_at <= PROVEN_WITHIN:
+        return Check(ok=True, detail=hop.trouble, proven_at=proven_at)
+    detail = hop.trouble or f"No round trip for more than {PROVEN_WITHIN.total_seconds():.0f} seconds."
+    return Check(ok=False, detail=detail, proven_at=proven_at)
+
+
+def _queue(queue: Queue, *, now: datetime) -> Check:
+    if queue.trouble:
+        return Check(ok=False, detail=queue.trouble)
+    owed = f"{queue.open} open since {queue.oldest}" if queue.oldest else "nothing open"
+    parked = f", {queue.parked} parked (gateway outbox list)" if queue.parked else ""
+    return Check(ok=True, detail=f"Owed to the cloud: {owed}{parked}.", proven_at=utc_text(now))
+
+
+def _disk(disk: Disk, *, now: datetime) -> Check:
+    used = 1 - disk.free_bytes / disk.total_bytes if disk.total_bytes else 1.0
+    detail = f"{used:.0%} used, {disk.free_bytes // 1_000_000} MB free."
+    if used >= TOO_FULL:
+        return Check(ok=False, detail=f"{detail} No images are taken until there is room.", proven_at=utc_text(now))
+    warning = " Make room soon." if used >= ALMOST_FULL else ""
+    return Check(ok=True, detail=detail + warning, proven_at=utc_text(now))
