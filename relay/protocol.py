@@ -107,7 +107,9 @@ def site_time(scheduled: Scheduled, *, cloud: tzinfo | None, site: tzinfo | None
         return scheduled
     there = datetime.strptime(scheduled.date + scheduled.time.ljust(6, "0"), "%Y%m%d%H%M%S").replace(tzinfo=zone)
     here = there.astimezone(site)
-    return Scheduled(date=here.strftime("%Y%m%d"), time=here.strftime("%H%M%S"))
+    return scheduled.model_copy(
+        update={"date": here.strftime("%Y%m%d"), "time": here.strftime("%H%M%S"), "timezone": ""}
+    )
 
 
 def envelope(entry: Entry, *, site: str, action_id: str | None, parameters: Json) -> Envelope:
