@@ -1,0 +1,180 @@
+"""The pretend programme in the cloud: sends worklist actions, takes events and images, and can have a bad day.
+
+It stands on a stand-in of the Hybrid Connections service and uses it as the real one does: actions go over one hybrid
+connection, on which the gateway listens; events come over another, on which the cloud listens. Beside that it serves
+the programme's HTTPS API (here without TLS) and a door for other processes (`cloud_http`).
+
+    python -m gateway.simulator.cloud --port 0
+
+prints one line of JSON with the addresses and the gateway's settings to use them, and runs until SIGTERM.
+
+Not for: anything but this machine. Its key and its token are no secrets.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import signal
+import sys
+import tempfile
+from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self, get_args
+
+from aiohttp import web
+
+from gateway import log
+from gateway.simulator.cloud_http import application
+from gateway.simulator.cloud_memory import EventLog, ImageLog, Mishap
+from gateway.simulator.hybrid_namespace import Faults
+from gateway.simulator.hybrid_service import HybridService
+from gateway.simulator.hybrid_tokens import Key
+from relay.hybrid import HybridListener, HybridSender, Limits, SasTokens, endpoint
+
+ACTIONS, EVENTS = "actions", "events"
+KEY_NAME, KEY, API_TOKEN = "simulated-key", "not a secret", "not-a-secret-either"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    namespace: str
+    door: str
+
+    def settings(self) -> dict[str, str]:
+        """The gateway's settings for this cloud; RELAY_DESTINATION is left to the caller."""
+        return {
+            "AZURE_RELAY_NAMESPACE": self.namespace,
+            "AZURE_RELAY_HYBRID_CONNECTION": ACTIONS,
+            "AZURE_RELAY_EVENTS_HYBRID_CONNECTION": EVENTS,
+            "AZURE_RELAY_KEY_NAME": KEY_NAME,
+            "AZURE_RELAY_SHARED_ACCESS_KEY": KEY,
+            "RELAY_API_URL": f"{self.door}/api/v1",
+            "RELAY_API_TOKEN": API_TOKEN,
+        }
+
+
+class Cloud:
+    """`async with Cloud() as cloud:` serves until the block ends; ports 0 are chosen freely."""
+
+    def __init__(self, *, port: int = 0, door_port: int = 0, service: HybridService | None = None) -> None:
+        self._port = port
+        self._door_port = door_port
+        self._stack = AsyncExitStack()
+        self.service = service or HybridService()
+        self.events = EventLog()
+        self.actions: dict[str, dict[str, object]] = {}
+        for path in (ACTIONS, EVENTS):
+            self.service.namespace.add(path, {KEY_NAME: Key(KEY)})
+
+    async def __aenter__(self) -> Self:
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="simulated-cloud-"))
+        self.images = ImageLog(Path(folder))
+        await self.service.start(port=self._port)
+        self._stack.push_async_callback(self.service.stop)
+        await self._listen()
+        self.addresses = Addresses(self.service.namespace.base, await self._open_door())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _listen(self) -> None:
+        base, tokens = self.service.namespace.base, SasTokens(KEY_NAME, KEY)
+        self._sender = HybridSender(endpoint(base, ACTIONS), tokens)
+        self._stack.push_async_callback(self._sender.close)
+        # It neither proves nor replaces its own link: it is in one process with the service.
+        limits = Limits(deaf_after=math.inf, delays=(0, 0.2, 1))
+        listener = HybridListener(endpoint(base, EVENTS), tokens, on_message=self._take_event, limits=limits)
+        self._stack.push_async_callback(_cancel, asyncio.create_task(listener.run()))
+        while listener.state.connected_since is None:
+            await asyncio.sleep(0.01)
+
+    async def _open_door(self) -> str:
+        runner = web.AppRunner(application(self, token=API_TOKEN), shutdown_timeout=0.2, handle_signals=False)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", self._door_port).start()
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    async def send_action(self, action: dict[str, object]) -> dict[str, object]:
+        """Send an action to the gateway as the programme does, once; raises CloudError when no answer came."""
+        self.actions[str(action.get("action_id"))] = action
+        answer = json.loads(await self.send_text(json.dumps(action)))
+        return answer if isinstance(answer, dict) else {"answer": answer}
+
+    async def send_text(self, text: str) -> str:
+        """Send anything at all to the gateway and give what it answers; raises CloudError when no answer came."""
+        return await self._sender.exchange(text)
+
+    async def _take_event(self, text: str) -> str:
+        answer = self.events.take(text, via="hybrid", now=datetime.now(UTC))
+        return json.dumps(answer) if answer else ""
+
+    async def fault(self, order: dict[str, object]) -> dict[str, object]:
+        """Do what `order` says and give how many listeners it hit. Raises KeyError or ValueError for an unknown one.
+
+        {"what": "events", "value": ["busy", "invalid", "lost"]}: what happens to the next events.
+        {"what": "freeze" | "mute" | "unlist" | "kill" | "close", "connection": "actions"}: to its listeners, at once.
+        {"what": a field of `Faults`, "connection": "actions", "value": ...}: until it is changed.
+        """
+        what, value = str(order["what"]), order.get("value")
+        if what == "events":
+            self.events.mishaps[:] = _mishaps(value)
+            return {"affected": 0}
+        connection = self.service.namespace.connections[str(order["connection"])]
+        if what == "close":
+            return {"affected": await self.service.close(connection.path, int(str(value or 1011)))}
+        if what in ("freeze", "mute", "unlist", "kill"):
+            return {"affected": getattr(self.service, what)(connection.path)}
+        if what not in asdict(Faults()):
+            raise KeyError(what)
+        setattr(connection.faults, what, value)
+        return {"affected": 0}
+
+    def state(self) -> dict[str, object]:
+        connections = self.service.namespace.connections.values()
+        return {
+            "connections": {c.path: {"listeners": len(c.listeners), "counts": c.counts} for c in connections},
+            "actions": len(self.actions),
+            "events": len(self.events.received),
+            "images": len(self.images.received),
+            "failures": self.images.failures,
+        }
+
+
+def _mishaps(value: object) -> list[Mishap]:
+    known = {name: name for name in get_args(Mishap)}
+    return [known[word] for word in (value if isinstance(value, list) else [value])]
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def serve(*, port: int, door_port: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Cloud(port=port, door_port=door_port) as cloud:
+        facts = {**asdict(cloud.addresses), "settings": cloud.addresses.settings()}
+        sys.stdout.write(json.dumps(facts) + "\n")
+        sys.stdout.flush()
+        await stop.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A pretend screening programme in the cloud, for this machine only.")
+    parser.add_argument("--port", type=int, default=0, help="of the hybrid connections; 0 chooses a free one")
+    parser.add_argument("--door-port", type=int, default=0, help="of the API and the door; 0 chooses a free one")
+    options = parser.parse_args()
+    log.configure("WARNING", process="cloud")
+    asyncio.run(serve(port=options.port, door_port=options.door_port))
+
+
+if __name__ == "__main__":
+    main()
