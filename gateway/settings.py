@@ -47,13 +47,22 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+split_commas = BeforeValidator(_split)
+"""Lets a tuple be written in one variable, separated by commas; goes with `NoDecode` into the field's type."""
+
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
-AeTitles = Annotated[tuple[AeTitle, ...], NoDecode, BeforeValidator(_split)]
-"""AE titles as people write them in one variable: separated by commas."""
-CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+AeTitles = Annotated[tuple[AeTitle, ...], NoDecode, split_commas]
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 takes any free one (tests and demonstrations)."""
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
+
+
+class _Credentials(SecretsSettingsSource):
+    """The credentials folder; an empty file is an unset variable, because systemd insists that the file exists."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return value or None, key, is_complex
 
 
 class GatewaySettings(BaseSettings):
@@ -102,7 +111,7 @@ class GatewaySettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the credentials folder takes its place
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         folder = os.environ.get("CREDENTIALS_DIRECTORY")
-        credentials = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
+        credentials = (_Credentials(settings_cls, secrets_dir=folder),) if folder else ()
         return init_settings, env_settings, *credentials, dotenv_settings
 
 

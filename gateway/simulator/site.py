@@ -6,23 +6,28 @@ nothing but their variables, so that neither a `.env` file nor the caller's own 
 Not for: a real site; there it is systemd (`systemd/`) or `gateway run` that starts the processes.
 """
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self, TextIO
 
 import gateway
 from gateway.errors import GatewayError
 from gateway.process import end
+from gateway.simulator.door import Door
+from gateway.simulator.modality import Modality, Peer
 
 OURS = ("GATEWAY_", "WORKLIST_", "PACS_", "RELAY_", "AZURE_", "LOG_LEVEL", "NOTIFY_SOCKET", "WATCHDOG_", "CREDENTIALS_")
-SERVICES = ("worklist", "pacs", "relay")
+"""What the caller's environment may say about another gateway."""
+
+CLOUD = "gateway.simulator.cloud"
 READY_SECONDS = 60.0
 """How long a start may take; a cold start on a small machine reads much code from disk."""
 
@@ -49,11 +54,25 @@ def wait_until(fact: Callable[[], bool], *, what: str, seconds: float = READY_SE
 
 
 class Site:
-    """The processes and their variables. Use it as a context manager: leaving it leaves nothing running."""
+    """Use it as a context manager: leaving it leaves nothing running. `settings` are variables added to its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self.folder = folder
-        self.environment = environment
+        self.data = folder / "data"
+        self.ports = {name: free_port() for name in ("worklist", "pacs", "relay")}
+        self.door = Door("")
+        self.settings = {
+            "GATEWAY_DATA_DIR": str(self.data),
+            "GATEWAY_SITE": "simulated",
+            "WORKLIST_HOST": "127.0.0.1",
+            "WORKLIST_PORT": str(self.ports["worklist"]),
+            "PACS_HOST": "127.0.0.1",
+            "PACS_PORT": str(self.ports["pacs"]),
+            "RELAY_HTTP_HOST": "127.0.0.1",
+            "RELAY_HTTP_PORT": str(self.ports["relay"]),
+            "RELAY_DESTINATION": "hybrid",
+            **settings,
+        }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -64,22 +83,33 @@ class Site:
     ) -> None:
         self.stop()
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Start one process, `python -m name`; its log is `logs/<last part of name>.log` in the folder."""
-        with self._open_log(name) as log:
-            self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", name, *arguments],
-                cwd=self.folder,
-                env=self._whole_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for us; we then stop them in order
-            )
+    @property
+    def url(self) -> str:
+        """Where the pages are; DICOMweb is below `/dicom-web`."""
+        return f"http://127.0.0.1:{self.ports['relay']}"
 
-    def wait_for_port(self, name: str, port: int) -> None:
-        """Wait until a process listens. Raises SiteError at once when it ended instead."""
-        wait_until(lambda: self._listens(name, port), what=f"{name} on port {port}")
+    def modality(self, ae_title: str = "SIM_MAMMO") -> Modality:
+        """A machine that was told this site's two addresses."""
+        return Modality(
+            ae_title,
+            worklist=Peer("SCREENING_MWL", "127.0.0.1", self.ports["worklist"]),
+            pacs=Peer("SCREENING_PACS", "127.0.0.1", self.ports["pacs"]),
+        )
+
+    def start_cloud(self) -> None:
+        """Start the stand-in cloud and take over the settings it wants a gateway to have."""
+        self._spawn(CLOUD)
+        wait_until(lambda: self._said(CLOUD, "{"), what="The stand-in cloud's address")
+        facts = json.loads(next(line for line in self.log(CLOUD).splitlines() if line.startswith("{")))
+        self.settings |= facts["settings"]
+        self.door = Door(facts["door"])
+
+    def start(self, *names: str) -> None:
+        """Start some of worklist, pacs and relay and wait until they listen. Raises SiteError when one ends."""
+        for name in names:
+            self._spawn(name)
+        for name in names:
+            wait_until(lambda name=name: self._listens(name), what=f"{name} on port {self.ports[name]}")  # type: ignore[misc]
 
     def kill(self, name: str) -> None:
         """End a process as a power cut would: SIGKILL, nothing is tidied up."""
@@ -87,23 +117,47 @@ class Site:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    def stop(self, name: str | None = None) -> None:
-        """Ask one process, or all, to stop, and wait until it is gone."""
-        names = [name] if name else list(self._running)
-        end([self._running.pop(each) for each in names], grace_seconds=20)
+    def stop(self, *names: str) -> None:
+        """Ask some processes, or all, to stop, and wait until they are gone."""
+        end([self._running.pop(name) for name in names or tuple(self._running)], grace_seconds=20)
 
     def log(self, name: str) -> str:
         """All that a process wrote so far."""
         path = self._log_path(name)
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def _listens(self, name: str, port: int) -> bool:
+    def environment(self) -> dict[str, str]:
+        """The variables of this site's processes, and of commands that are to talk to it."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        packages = str(Path(gateway.__file__).parents[1])  # also when run from a checkout that is not installed
+        return {**inherited, "PYTHONPATH": packages, **self.settings}
+
+    def _spawn(self, module: str) -> None:
+        with self._open_log(module) as log:
+            self._running[module] = subprocess.Popen(
+                [sys.executable, "-m", module],
+                cwd=self.folder,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the caller, who then stops them in order
+            )
+
+    def _listens(self, name: str) -> bool:
+        self._expect_alive(name)
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.ports[name])) == 0
+
+    def _said(self, name: str, beginning: str) -> bool:
+        self._expect_alive(name)
+        return any(line.startswith(beginning) for line in self.log(name).splitlines(keepends=True) if "\n" in line)
+
+    def _expect_alive(self, name: str) -> None:
         if (code := self._running[name].poll()) is not None:
             last = "\n".join(self.log(name).splitlines()[-10:])
             raise SiteError(f"{name} ended with exit code {code} instead of starting:\n{last}")
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            return probe.connect_ex(("127.0.0.1", port)) == 0
 
     def _log_path(self, name: str) -> Path:
         return self.folder / "logs" / f"{name.rpartition('.')[2]}.log"
@@ -112,8 +166,3 @@ class Site:
         path = self._log_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a")
-
-    def _whole_environment(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        packages = str(Path(gateway.__file__).parents[1])  # also when run from a checkout that is not installed
-        return {**inherited, "PYTHONPATH": packages, **self.environment}

@@ -139,6 +139,12 @@ def test_secrets_come_from_the_credentials_folder_and_the_environment_wins(
     assert load(Room).key == SecretStr("from the environment")
 
 
+def test_an_empty_credential_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "AZURE_KEY").write_text("\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load(Room).key is None
+
+
 def test_a_dotenv_file_in_the_working_directory_is_read_and_the_environment_wins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

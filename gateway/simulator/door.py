@@ -1,0 +1,60 @@
+"""The door of the stand-in cloud, from outside: send an action, see what arrived, order a mishap.
+
+Not for: the gateway, which knows the cloud only by its real protocols.
+"""
+
+import json
+import urllib.request
+from dataclasses import dataclass
+from urllib.error import HTTPError
+
+from gateway.errors import GatewayError
+
+Json = dict[str, object]
+
+
+class DoorError(GatewayError):
+    """The stand-in cloud could not do what it was asked; the message is its answer."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """The stand-in cloud at `url` (see `gateway.simulator.cloud_http`)."""
+
+    url: str
+
+    def send(self, action: Json) -> Json:
+        """Send an action to the gateway as the cloud does; gives the gateway's answer. Raises DoorError without one."""
+        return self._post("/actions", action)
+
+    def events(self, message_type: str = "") -> list[Json]:
+        """What the gateway told the cloud so far, each fact once, in order of arrival."""
+        found: list[Json] = json.loads(self._exchange(f"/events?type={message_type}" if message_type else "/events"))
+        return found
+
+    def fault(self, what: str, *, connection: str = "actions", value: object = None) -> Json:
+        """Order a mishap; `gateway.simulator.cloud.Cloud.fault` lists them."""
+        return self._post("/faults", {"what": what, "connection": connection, "value": value})
+
+    def listeners(self, connection: str = "actions") -> int:
+        """How many gateways listen for actions now."""
+        state = json.loads(self._exchange("/state"))
+        number: int = state["connections"][connection]["listeners"]
+        return number
+
+    def _post(self, path: str, content: Json) -> Json:
+        answer: Json = json.loads(self._exchange(path, json.dumps(content).encode()))
+        return answer
+
+    def _exchange(self, path: str, body: bytes | None = None) -> bytes:
+        request = urllib.request.Request(  # noqa: S310 - our own http address
+            self.url + path, data=body, headers={"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                content: bytes = answer.read()
+                return content
+        except HTTPError as error:
+            raise DoorError(
+                f"The stand-in cloud answered {error.code}: {error.read(300).decode(errors='replace')}"
+            ) from None
