@@ -270,7 +270,7 @@ _REFUSED_HANDSHAKES: Mapping[int, Trouble] = {
     429: _THROTTLED,
     500: _SERVICE,
     502: _NOBODY_ANSWERED,
-    503: _SERVICE,
+    503: Trouble("busy", "The service, or the listener it asked, is too busy."),
     504: _NOBODY_ANSWERED,
 }
 _NO_LISTENER = Trouble("no_listener", "Nobody listens on this hybrid connection, or it does not exist.")

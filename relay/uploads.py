@@ -1,0 +1,189 @@
+"""The cloud's HTTPS API as a destination for events.
+
+`HttpsDestination` posts every event, envelope and all, to `{base}/events`. `ManageDestination` speaks the API that the
+screening programme's cloud offers today, which knows two things only: here is the image of an action, and this action
+failed. `base` ends where the API's own paths begin, as in `https://programme.example/api/v1`.
+
+Not here: when an event is sent again (`relay.delivery`), a cap on answers that hide a permanent failure in a 500.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from gateway.errors import CloudError, NotFound
+from relay.delivery import Event
+from relay.hybrid_sender import explain
+
+MOST_BYTES = 100 * 1024 * 1024
+"""The programme's API refuses larger images; finding that out over a van's line would take half an hour."""
+
+NEVER = frozenset({400, 409, 413, 422})
+"""Answers to the content: the same request would get them again for ever."""
+
+SECONDS = 30.0
+"""For an exchange of small messages; an upload gets more by its size."""
+
+SLOWEST = 20_000
+"""Bytes a second below which an upload counts as stuck."""
+
+BearerToken = Callable[[], Awaitable[str]]
+"""Gives the token for the next request; raises CloudError when none can be had now."""
+
+
+def fixed_token(text: str) -> BearerToken:
+    """A token that never changes, from the settings."""
+
+    async def give() -> str:
+        return text
+
+    return give
+
+
+def api_url(text: str) -> str:
+    """Check the address of an API and give it without a final slash. Raises ValueError in words for the operator."""
+    url = text.strip().rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise ValueError("the address of the API must look like https://programme.example/api/v1")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise ValueError("http:// is not encrypted and allowed to this machine only; use https://")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Api:
+    """Makes requests with a bearer token, in bounded time, and turns what goes wrong into CloudError."""
+
+    def __init__(self, base: str, token: BearerToken) -> None:
+        self._base = base
+        self._token = token
+        self._http: aiohttp.ClientSession | None = None
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: str | aiohttp.FormData | None = None,
+        content_type: str | None = None,
+        seconds: float = SECONDS,
+    ) -> None:
+        """Return when the cloud answered 2xx; otherwise raise CloudError."""
+        try:
+            async with asyncio.timeout(seconds):
+                status = await self._status(method, path, data=data, content_type=content_type)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise CloudError(f"{method} {self._base}: {explain(error).text}", permanent=False) from error
+        judge(status)
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.close()
+
+    async def _status(
+        self, method: str, path: str, *, data: str | aiohttp.FormData | None, content_type: str | None
+    ) -> int:
+        headers = {"Authorization": f"Bearer {await self._token()}"}
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        if self._http is None:
+            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10))
+        # A redirect would lose the body or carry the token to somebody else.
+        async with self._http.request(
+            method, f"{self._base}{path}", data=data, headers=headers, allow_redirects=False
+        ) as answer:
+            await answer.read()
+            return answer.status
+
+
+def judge(status: int) -> None:
+    """Return when `status` confirms; otherwise raise CloudError, permanent if the content itself was refused."""
+    if 200 <= status < 300:
+        return
+    if status in NEVER:
+        raise CloudError(f"The cloud's API refused the content with HTTP {status}.", permanent=True)
+    if status in (401, 403):
+        raise CloudError(f"The cloud's API refused the token with HTTP {status}. Check it.", permanent=False)
+    raise CloudError(f"The cloud's API answered HTTP {status}.", permanent=False)
+
+
+class HttpsDestination:
+    """Posts each event as JSON. The cloud recognises a repeat by the envelope's message_id."""
+
+    def __init__(self, base: str, token: BearerToken) -> None:
+        self._api = Api(base, token)
+
+    async def send(self, event: Event) -> None:
+        await self._api.request("POST", "/events", data=event.text, content_type="application/json")
+
+    async def close(self) -> None:
+        await self._api.close()
+
+
+class ManageDestination:
+    """Puts images, and patches the actions whose image was rejected.
+
+    Other events have no call in that contract: they are done with once the API answers that it is there.
+    `locate` gives the stored Part 10 file of a SOP Instance UID or raises NotFound; it is called in a thread.
+    """
+
+    def __init__(self, base: str, token: BearerToken, *, locate: Callable[[str], Path]) -> None:
+        self._api = Api(base, token)
+        self._locate = locate
+
+    async def send(self, event: Event) -> None:
+        match event.message_type:
+            case "study.image_received":
+                await self._put_image(_action_path(event), _sop_instance_uid(event))
+            case "image.rejected":
+                await self._patch_failure(_action_path(event), str(event.parameters.get("reason", "")))
+            case _:
+                await self._api.request("GET", "/status")
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def _put_image(self, path: str, sop_instance_uid: str) -> None:
+        file = await asyncio.to_thread(self._open, sop_instance_uid)
+        with file as content:
+            size = content.seek(0, 2)
+            content.seek(0)
+            if size > MOST_BYTES:
+                raise CloudError("The image is larger than the 100 MiB that the cloud's API takes.", permanent=True)
+            form = aiohttp.FormData()
+            form.add_field("file", content, filename=f"{sop_instance_uid}.dcm", content_type="application/dicom")
+            await self._api.request("PUT", path, data=form, seconds=SECONDS + size / SLOWEST)
+
+    def _open(self, sop_instance_uid: str) -> BinaryIO:
+        try:
+            return self._locate(sop_instance_uid).open("rb")
+        except (NotFound, FileNotFoundError) as error:
+            raise CloudError(f"The image {sop_instance_uid} is not in the archive any more.", permanent=True) from error
+
+    async def _patch_failure(self, path: str, reason: str) -> None:
+        body = json.dumps({"error": reason})
+        await self._api.request("PATCH", f"{path}/failure", data=body, content_type="application/json")
+
+
+def _action_path(event: Event) -> str:
+    if not event.action_id:
+        raise CloudError("The cloud's API takes images of its own actions only, and this has none.", permanent=True)
+    return f"/dicom/{quote(event.action_id, safe='')}"
+
+
+def _sop_instance_uid(event: Event) -> str:
+    image = event.parameters.get("image")
+    return str(image["sop_instance_uid"]) if isinstance(image, dict) else event.message_id
