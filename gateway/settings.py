@@ -52,6 +52,7 @@ split_commas = BeforeValidator(_split)
 
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 AeTitles = Annotated[tuple[AeTitle, ...], NoDecode, split_commas]
+CommaList = Annotated[tuple[str, ...], NoDecode, split_commas]
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 takes any free one (tests and demonstrations)."""
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
