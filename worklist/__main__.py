@@ -1,0 +1,26 @@
+"""Start the worklist: `python -m worklist`."""
+
+import sys
+from contextlib import closing
+
+from gateway.listener import Listener
+from gateway.log import configure
+from gateway.process import run, until_stopped
+from gateway.settings import load
+from worklist.scp import Scp
+from worklist.settings import WorklistSettings
+from worklist.store import Worklist
+
+
+def main() -> None:
+    """Serve modalities until asked to stop."""
+    settings = load(WorklistSettings)
+    configure(settings.log_level, process="worklist")
+    with closing(Worklist.open(settings.db_path, shown=settings.shown_states)) as worklist:
+        application = Scp(worklist).application(settings.aet, calling_ae_titles=frozenset(settings.calling_aets))
+        with Listener(application, host=settings.host, port=settings.port):
+            until_stopped()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,258 @@
+"""An item: one scheduled procedure step, with the whole data set a modality is answered (PS3.4 Table K.6-1).
+
+`from_message` (the cloud's shape) and `from_dicom_json` (a whole data set) are the two ways to make one. Both complete
+what the table asks for and refuse what DICOM cannot hold: here, at the border, and never at the modality.
+
+The states of an item, and who moves it:
+
+* A performed step moves the item to what has been performed, from any state: that is a fact about the room.
+  `performed_state` says what several steps come to.
+* The cloud or an operator may move it along `MOVES` only.
+
+Not here: storing items, matching them, performed steps.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal, Self
+from uuid import NAMESPACE_OID, uuid5
+
+from gateway.errors import Conflict, InvalidValue
+from gateway.messages import WorklistItem
+from worklist import attributes
+from worklist.attributes import DicomJson, element, items, sequence, tag, text
+
+State = Literal["scheduled", "in_progress", "completed", "discontinued", "cancelled"]
+
+MOVES: Mapping[State, frozenset[State]] = MappingProxyType(
+    {
+        "scheduled": frozenset({"in_progress", "completed", "discontinued", "cancelled"}),
+        "in_progress": frozenset({"completed", "discontinued"}),
+        "completed": frozenset(),
+        "discontinued": frozenset({"scheduled"}),
+        "cancelled": frozenset({"scheduled"}),
+    }
+)
+"""Where the cloud or an operator may move an item. To where it is already is always allowed and changes nothing."""
+
+_STEP = "ScheduledProcedureStepSequence"
+
+_REQUIRED = ("AccessionNumber", "PatientName", "PatientID")
+_REQUIRED_OF_STEP = ("ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime", "Modality")
+
+_TYPE_2 = (
+    "ReferringPhysicianName", "PatientBirthDate", "PatientSex", "PatientWeight", "MedicalAlerts", "Allergies",
+    "PregnancyStatus", "RequestingPhysician", "AdmissionID", "SpecialNeeds", "CurrentPatientLocation", "PatientState",
+    "RequestedProcedurePriority", "PatientTransportArrangements", "ConfidentialityConstraintOnPatientDataDescription",
+    "ReferencedStudySequence", "ReferencedPatientSequence",
+)  # fmt: skip
+_TYPE_2_OF_STEP = ("ScheduledPerformingPhysicianName", "ScheduledStationName", "ScheduledProcedureStepLocation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One scheduled procedure step.
+
+    `data_set` is what is answered, in DICOM JSON; the properties read it. Study Instance UID is empty until the item
+    is scheduled, then fixed for good. `appointment_id` is the cloud's own name, kept and never interpreted. Times
+    ending in `_at` are UTC text.
+    """
+
+    data_set: DicomJson
+    state: State = "scheduled"
+    action_id: str = ""
+    appointment_id: str = ""
+    revision: int = 1
+    created_at: str = ""
+    updated_at: str = ""
+
+    @classmethod
+    def from_message(cls, message: WorklistItem, *, action_id: str = "", appointment_id: str = "") -> Self:
+        """Make an item of what the cloud sends; its named fields win over the same attributes in `dicom`.
+
+        Raises InvalidValue naming the attribute, never its value.
+        """
+        given = {key.upper(): value for key, value in message.dicom.items()}
+        data_set = given | {
+            tag("AccessionNumber"): element("AccessionNumber", message.accession_number),
+            tag("PatientName"): element("PatientName", message.participant.name),
+            tag("PatientID"): element("PatientID", message.participant.nhs_number),
+            tag("PatientBirthDate"): element("PatientBirthDate", message.participant.birth_date),
+            tag("PatientSex"): element("PatientSex", message.participant.sex),
+            tag(_STEP): sequence(_single_step(given) | _scheduled(message)),
+        }
+        if description := message.procedure.study_description:
+            data_set |= {
+                tag("StudyDescription"): element("StudyDescription", description),
+                tag("RequestedProcedureDescription"): element("RequestedProcedureDescription", description),
+            }
+        return cls.from_dicom_json(data_set, action_id=action_id, appointment_id=appointment_id)
+
+    @classmethod
+    def from_dicom_json(cls, data_set: Mapping[str, object], *, action_id: str = "", appointment_id: str = "") -> Self:
+        """Make an item of a whole data set in DICOM JSON, completing the Type 1 and 2 attributes it lacks.
+
+        Raises InvalidValue naming the attribute, never its value.
+        """
+        complete = _completed({key.upper(): value for key, value in data_set.items()})
+        attributes.check(complete)
+        return cls(data_set=complete, action_id=action_id, appointment_id=appointment_id)
+
+    @property
+    def step(self) -> DicomJson:
+        """The one item of the Scheduled Procedure Step Sequence."""
+        return items(self.data_set, _STEP)[0]
+
+    @property
+    def accession_number(self) -> str:
+        return text(self.data_set, "AccessionNumber")
+
+    @property
+    def participant_id(self) -> str:
+        return text(self.data_set, "PatientID")
+
+    @property
+    def patient_name(self) -> str:
+        return text(self.data_set, "PatientName")
+
+    @property
+    def birth_date(self) -> str:
+        return text(self.data_set, "PatientBirthDate")
+
+    @property
+    def sex(self) -> str:
+        return text(self.data_set, "PatientSex")
+
+    @property
+    def date(self) -> str:
+        """YYYYMMDD, wall time of the site."""
+        return text(self.step, "ScheduledProcedureStepStartDate")
+
+    @property
+    def time(self) -> str:
+        """HHMMSS or shorter, wall time of the site."""
+        return text(self.step, "ScheduledProcedureStepStartTime")
+
+    @property
+    def modality(self) -> str:
+        return text(self.step, "Modality")
+
+    @property
+    def station_ae_title(self) -> str:
+        """The station the item is for; '' is for any."""
+        return text(self.step, "ScheduledStationAETitle")
+
+    @property
+    def performing_physician_name(self) -> str:
+        return text(self.step, "ScheduledPerformingPhysicianName")
+
+    @property
+    def study_description(self) -> str:
+        return text(self.data_set, "RequestedProcedureDescription")
+
+    @property
+    def study_instance_uid(self) -> str:
+        return text(self.data_set, "StudyInstanceUID")
+
+    @property
+    def sps_id(self) -> str:
+        return text(self.step, "ScheduledProcedureStepID")
+
+    @property
+    def requested_procedure_id(self) -> str:
+        return text(self.data_set, "RequestedProcedureID")
+
+    def with_study(self, study_instance_uid: str) -> Self:
+        """The same item in a study; one that names its study already stays in it."""
+        if self.study_instance_uid:
+            return self
+        study = {tag("StudyInstanceUID"): element("StudyInstanceUID", study_instance_uid)}
+        return replace(self, data_set=self.data_set | study)
+
+    def rescheduled(self, *, date: str, time: str) -> Self:
+        """The same item at another date and time. Raises InvalidValue when they are none, Conflict once it is over."""
+        if self.state not in {"scheduled", "in_progress"}:
+            raise Conflict(f"Item {self.accession_number} is {self.state}; only an open item can be rescheduled.")
+        step = self.step | {
+            tag("ScheduledProcedureStepStartDate"): element("ScheduledProcedureStepStartDate", date),
+            tag("ScheduledProcedureStepStartTime"): element("ScheduledProcedureStepStartTime", time),
+        }
+        data_set = _completed(self.data_set | {tag(_STEP): sequence(step)})
+        attributes.check(data_set)
+        return replace(self, data_set=data_set)
+
+    def moved(self, state: State) -> Self:
+        """The same item in another state. Raises Conflict when `MOVES` does not allow it."""
+        if state != self.state and state not in MOVES[self.state]:
+            raise Conflict(f"Item {self.accession_number} is {self.state} and cannot become {state}.")
+        return replace(self, state=state)
+
+
+def performed_state(statuses: Collection[str], *, otherwise: State) -> State:
+    """What the statuses of all its performed steps say about an item; `otherwise` when there are none."""
+    if "IN PROGRESS" in statuses:
+        return "in_progress"
+    if "COMPLETED" in statuses:
+        return "completed"
+    return "discontinued" if statuses else otherwise
+
+
+def new_study(action_id: str, accession_number: str) -> str:
+    """A Study Instance UID for a scheduled item (PS3.5 B.2).
+
+    It follows from the action, so that a command repeated into a database that was restored from a backup leads to the
+    same study, and images do not part from it.
+    """
+    return f"2.25.{uuid5(NAMESPACE_OID, f'{action_id}/{accession_number}').int}"
+
+
+def _scheduled(message: WorklistItem) -> DicomJson:
+    return {
+        tag("Modality"): element("Modality", message.procedure.modality),
+        tag("ScheduledProcedureStepStartDate"): element("ScheduledProcedureStepStartDate", message.scheduled.date),
+        tag("ScheduledProcedureStepStartTime"): element("ScheduledProcedureStepStartTime", message.scheduled.time),
+    }
+
+
+def _completed(data_set: DicomJson) -> DicomJson:
+    _require(data_set, _REQUIRED)
+    step = _single_step(data_set)
+    _require(step, _REQUIRED_OF_STEP)
+    accession_number = text(data_set, "AccessionNumber")
+    complete = _filled(data_set, "RequestedProcedureID", accession_number)
+    if not _is_known(complete, "RequestedProcedureCodeSequence"):  # 1C: a code or a description
+        complete = _filled(complete, "RequestedProcedureDescription", text(step, "Modality"))
+    charset = {tag("SpecificCharacterSet"): element("SpecificCharacterSet", attributes.UTF_8)}
+    step = _completed_step(step, accession_number, text(complete, "RequestedProcedureDescription"))
+    empty = {tag(keyword): element(keyword) for keyword in _TYPE_2}
+    return dict(sorted((empty | complete | charset | {tag(_STEP): sequence(step)}).items()))
+
+
+def _completed_step(step: DicomJson, accession_number: str, description: str) -> DicomJson:
+    complete = _filled(step, "ScheduledProcedureStepID", accession_number)
+    if not _is_known(complete, "ScheduledProtocolCodeSequence"):  # 1C: a code or a description
+        complete = _filled(complete, "ScheduledProcedureStepDescription", description)
+    empty = {tag(keyword): element(keyword) for keyword in ("ScheduledStationAETitle", *_TYPE_2_OF_STEP)}
+    return dict(sorted((empty | complete).items()))
+
+
+def _single_step(data_set: DicomJson) -> DicomJson:
+    steps = items(data_set, _STEP)
+    if len(steps) > 1:
+        raise InvalidValue(f"{_STEP} has to have one item; schedule further steps as items of their own.")
+    return {key.upper(): value for key, value in steps[0].items()} if steps else {}
+
+
+def _require(data_set: DicomJson, keywords: tuple[str, ...]) -> None:
+    for keyword in keywords:
+        if not text(data_set, keyword).strip("^= "):
+            raise InvalidValue(f"{keyword} has to have a value.")
+
+
+def _filled(data_set: DicomJson, keyword: str, value: str) -> DicomJson:
+    return data_set if text(data_set, keyword) else data_set | {tag(keyword): element(keyword, value)}
+
+
+def _is_known(data_set: DicomJson, keyword: str) -> bool:
+    return bool(items(data_set, keyword))

@@ -1,0 +1,104 @@
+"""The worklist towards modalities: which presentation contexts are accepted, and a handler for each service.
+
+A handler unpacks the request, calls one verb of `Worklist` and returns; refusals pass through to the listener. Not
+here: sockets and failures (`gateway.listener`), what anything means (`store`, `mpps`, `gateway.matching`).
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import structlog
+from pydicom.dataset import Dataset
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ModalityPerformedProcedureStep,
+    ModalityPerformedProcedureStepRetrieve,
+    ModalityWorklistInformationFind,
+)
+
+from gateway import matching
+from gateway.application import UNCOMPRESSED, Application, Match, Request
+from gateway.errors import MissingAttribute
+from worklist.store import KEYS, Worklist
+
+PENDING, PENDING_WITH_WARNING = 0xFF00, 0xFF01
+"""More answers follow; with the warning that an optional key was not matched (PS3.4 Table K.4-1)."""
+
+CONTEXTS = {
+    str(uid): UNCOMPRESSED
+    for uid in (
+        ModalityWorklistInformationFind,
+        ModalityPerformedProcedureStep,
+        ModalityPerformedProcedureStepRetrieve,
+    )
+}
+
+log = structlog.get_logger()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Scp:
+    """The handlers over one worklist. `clock` gives the time that is recorded."""
+
+    def __init__(self, worklist: Worklist, *, clock: Callable[[], datetime] = _utc_now) -> None:
+        self.worklist = worklist
+        self.clock = clock
+
+    def application(self, ae_title: str, *, calling_ae_titles: frozenset[str] = frozenset()) -> Application:
+        """What to hand to the listener; `calling_ae_titles` empty means that anyone may connect."""
+        return Application(
+            ae_title=ae_title,
+            contexts=CONTEXTS,
+            calling_ae_titles=calling_ae_titles,
+            handle_find=self.handle_find,
+            handle_create=self.handle_create,
+            handle_set=self.handle_set,
+            handle_get=self.handle_get,
+        )
+
+    def handle_find(self, request: Request) -> Iterator[Match]:
+        """Modality Worklist C-FIND, PS3.4 K.4.1."""
+        identifier = request.identifier()
+        unmatched = matching.ignored(identifier, KEYS)
+        status = PENDING_WITH_WARNING if unmatched else PENDING
+        count = 0
+        for answer in self.worklist.find(identifier, calling_ae_title=request.association.calling_ae_title):
+            yield Match(answer, status)
+            count += 1
+        log.info("worklist answered", answers=count, unmatched_keys=unmatched)
+
+    def handle_create(self, request: Request) -> Dataset | None:
+        """MPPS N-CREATE, PS3.4 F.7.2.1."""
+        uid = _instance(request.command.affected_sop_instance_uid)
+        self.worklist.begin(uid, request.identifier(), now=self.clock())
+        log.info("step begun", mpps_instance_uid=uid)
+        return None
+
+    def handle_set(self, request: Request) -> Dataset | None:
+        """MPPS N-SET, PS3.4 F.7.2.2."""
+        uid = _instance(request.command.requested_sop_instance_uid)
+        self.worklist.change(uid, request.identifier(), now=self.clock())
+        log.info("step changed", mpps_instance_uid=uid)
+        return None
+
+    def handle_get(self, request: Request) -> Dataset | None:
+        """MPPS Retrieve N-GET, PS3.4 F.8.2.1; without a list of attributes, all of them."""
+        step = self.worklist.step(_instance(request.command.requested_sop_instance_uid))
+        wanted = request.command.attribute_identifier_list
+        return step if wanted is None else _only(step, wanted)
+
+
+def _instance(uid: str | None) -> str:
+    if not uid:
+        raise MissingAttribute("The SOP Instance UID of the performed procedure step is missing.")
+    return uid
+
+
+def _only(data_set: Dataset, tags: tuple[int, ...]) -> Dataset:
+    kept = Dataset()
+    for tag in {0x00080005, *tags}:
+        if tag in data_set:
+            kept[tag] = data_set[tag]
+    return kept
