@@ -12,15 +12,14 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID
-
 from gateway.errors import ProtocolError
 from gateway.upper_layer import AbortReason, PduType
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
-IMPLEMENTATION_CLASS_UID = str(PYNETDICOM_IMPLEMENTATION_UID)
+IMPLEMENTATION_CLASS_UID = "2.25.188031452790157226412061543930861429871"
 IMPLEMENTATION_VERSION_NAME = "SCREENING_GW_01"
-"""At most 16 characters, PS3.7 D.3.3.2.3."""
+"""At most 16 characters, PS3.7 D.3.3.2.3. Both stand in every stored file too, so they never change with a release: the
+same data set has to make the same file."""
 
 LEAST_MAX_LENGTH = 12
 """A peer that can take less than this cannot be sent even a single byte of data."""

@@ -1,0 +1,11 @@
+"""The archive: images in, kept as received, and found again.
+
+It owns pacs.db and the instance files. Its process takes C-STORE; the relay opens the same `Archive` to answer QIDO-RS
+and WADO-RS and to tell the cloud what came. `preview`, `rendered` and `frames` make pictures of a stored file.
+"""
+
+from pacs.archive import Archive, Stored
+from pacs.grayscale import Window
+from pacs.pixels import Frame, Picture, Viewport, frames, preview, rendered
+
+__all__ = ["Archive", "Frame", "Picture", "Stored", "Viewport", "Window", "frames", "preview", "rendered"]

@@ -1,0 +1,355 @@
+"""Reads what the index needs of a received data set: its attributes as DICOM JSON (PS3.18 Annex F), without bulk data.
+
+This runs for every image between its last byte and Success, so it is a walker of our own over the encoded bytes: it
+stops before the pixels, looks at each element once and makes the JSON value directly. pydicom is the fallback for what
+the walker does not understand, and the judge of it in the tests.
+
+Rules:
+
+* Nothing is corrected. Text is decoded with the data set's own character set and trimmed of padding; numbers become
+  numbers where they are some, and stay text where they are not, so that an odd value never costs an image.
+* Pixel data is named, not read: `{"vr": "OW", "BulkDataURI": "7FE00010"}`. The same for other binary values that are
+  longer than `INLINE_BYTES`; the URI is the path of tags and item numbers within the data set.
+* What is left of the pixels is checked for being complete: an element that ends behind the end of the data, or a
+  sequence of fragments without its delimiter, is a data set that was cut off (InvalidDataSet).
+"""
+
+import base64
+import math
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from mmap import mmap
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_VR, private_dictionary_VR
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from gateway.errors import InvalidDataSet
+
+Json = dict[str, dict[str, object]]
+"""A data set: tag of eight upper case hex digits to {"vr", "Value" | "InlineBinary" | "BulkDataURI"}."""
+
+INLINE_BYTES = 1 << 14
+"""A 12 bit VOI LUT has 8 kB and is needed by every viewer; anything larger than twice that is fetched on its own."""
+
+LARGEST_INFLATED = 1 << 28
+"""Bytes of a deflated data set that are looked at; a bomb is refused instead of unpacked."""
+
+DEEPEST_SEQUENCE = 64
+
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SHORT_VRS = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL"}
+    | {b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
+)
+_BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
+_NUMBERS = {"FL": "f", "FD": "d", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q"}
+_ONE_TEXT = {"LT", "ST", "UT", "UR"}
+_ASCII_TEXT = {"AE", "AS", "CS", "DA", "DT", "TM", "UI", "UR"}
+_TEXT_DELIMITERS = {0x09, 0x0A, 0x0C, 0x0D, 0x5C}
+_PN_DELIMITERS = {0x3D, 0x5C, 0x5E}
+"""Where a character set that was switched on by an escape sequence ends (PS3.5 6.1.2.5.3)."""
+_TAG_LENGTH = struct.Struct("<HHI")
+_EXPLICIT = struct.Struct("<HH2sH")
+_U32 = struct.Struct("<I")
+
+Buffer = bytes | memoryview | mmap
+
+
+def read_attributes(data: Buffer, transfer_syntax_uid: str) -> Json:
+    """Read a whole data set as it was received. Raises InvalidDataSet when it cannot be read or was cut off."""
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        data = _inflated(bytes(data))
+    walker = _Walker(data, implicit=transfer_syntax_uid == ImplicitVRLittleEndian)
+    try:
+        found: Json = {}
+        walker.data_set(0, len(data), found, _Context())
+    except (struct.error, IndexError, ValueError, LookupError) as error:
+        raise InvalidDataSet(f"The data set cannot be read ({type(error).__name__} at byte {walker.at}).") from error
+    return found
+
+
+def text(data_set: Mapping[str, Mapping[str, object]], tag: str) -> str:
+    """The first value of an attribute as text; '' when it is absent, empty, or not a plain value."""
+    values = data_set.get(tag, {}).get("Value")
+    first = values[0] if isinstance(values, list) and values else None
+    if isinstance(first, dict):
+        return str(first.get("Alphabetic", ""))
+    return "" if first is None else str(first)
+
+
+def items(data_set: Mapping[str, Mapping[str, object]], tag: str) -> list[Json]:
+    """The items of a sequence; empty when it is absent or has none."""
+    element = data_set.get(tag, {})
+    values = element.get("Value") if element.get("vr") == "SQ" else None
+    return values if isinstance(values, list) else []
+
+
+class CutOff(InvalidDataSet):
+    """The data set ends before it is complete; the sender has to send it again."""
+
+
+class _Context:
+    """What the meaning of an element depends on: character set, sign of the pixels, owners of private blocks, place."""
+
+    __slots__ = ("creators", "depth", "encodings", "path", "signed")
+
+    def __init__(self, outer: "_Context | None" = None, path: str = "") -> None:
+        self.encodings: list[str] | None = outer.encodings if outer else None
+        self.signed: bool = outer.signed if outer else False
+        self.creators: dict[int, str] = {}
+        self.depth: int = outer.depth + 1 if outer else 0
+        self.path = path
+
+
+class _Walker:
+    """One pass over an encoded data set, little endian."""
+
+    def __init__(self, data: Buffer, *, implicit: bool) -> None:
+        self.data = data
+        self.implicit = implicit
+        self.at = 0
+
+    def data_set(self, start: int, end: int, out: Json, context: _Context, *, delimited: bool = False) -> int:
+        """Read elements from `start` to `end`, or to the item's delimiter; give the place behind them."""
+        self.at = start
+        while self.at < end:
+            tag, vr, length = self._header()
+            if tag == _ITEM_END and delimited:
+                return self.at
+            if tag in _PIXELS and context.depth == 0:
+                out[f"{tag:08X}"] = {"vr": vr if vr in _BINARY else "OW", "BulkDataURI": f"{tag:08X}"}
+                self._skip_pixels(length)
+                continue
+            if vr == "SQ" or length == _UNDEFINED:
+                out[f"{tag:08X}"] = self._sequence(tag, vr, length, context)
+                continue
+            value_at = self.at
+            if value_at + length > end:
+                raise CutOff(_cut_off(tag, length, end - value_at))
+            self.at = value_at + length
+            if tag & 0xFFFF:  # a group length says nothing once the group is taken apart
+                self._element(tag, vr, slice(value_at, self.at), out, context)
+        if delimited:
+            raise CutOff("The data set ends inside a sequence item.")
+        return self.at
+
+    def _header(self) -> tuple[int, str, int]:
+        at = self.at
+        if self.implicit:
+            group, element, length = _TAG_LENGTH.unpack_from(self.data, at)
+            self.at = at + 8
+            return group << 16 | element, "", length
+        group, element, vr, short = _EXPLICIT.unpack_from(self.data, at)
+        tag = group << 16 | element
+        if group == 0xFFFE:  # items and delimiters have no VR (PS3.5 7.5)
+            self.at = at + 8
+            return tag, "", _U32.unpack_from(self.data, at + 4)[0]
+        if vr in _LONG_VRS:
+            self.at = at + 12
+            return tag, vr.decode(), _U32.unpack_from(self.data, at + 8)[0]
+        if vr not in _SHORT_VRS:
+            raise InvalidDataSet(f"Element ({group:04X},{element:04X}) has no value representation that exists.")
+        self.at = at + 8
+        return tag, vr.decode(), short
+
+    def _element(self, tag: int, stated_vr: str, raw_at: slice, out: Json, context: _Context) -> None:
+        vr = self._meant(tag, stated_vr, context)
+        length = raw_at.stop - raw_at.start
+        if vr == "SQ":  # implicit VR, defined length
+            self.at = raw_at.start
+            out[f"{tag:08X}"] = self._sequence(tag, stated_vr, length, context)
+            return
+        if vr in _BINARY and length > INLINE_BYTES:
+            out[f"{tag:08X}"] = {"vr": vr, "BulkDataURI": f"{context.path}{tag:08X}"}
+            return
+        raw = bytes(self.data[raw_at])
+        out[f"{tag:08X}"] = {"vr": vr, **_value(vr, raw, context)}
+        if tag == 0x00080005:
+            context.encodings = _encodings(raw)
+        elif tag == 0x00280103:
+            context.signed = raw[:1] == b"\1"
+        elif tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
+            context.creators[tag >> 16 << 8 | tag & 0xFF] = raw.decode("latin-1").strip(" \0")
+
+    def _meant(self, tag: int, vr: str, context: _Context) -> str:
+        """The VR of an element that does not state it, or hides it behind UN (PS3.5 6.2.2 Note 2)."""
+        if vr not in ("", "UN"):
+            return vr
+        if tag >> 16 & 1:
+            return vr or _private_vr(tag, context.creators)
+        if tag & 0xFFFF == 0:
+            return "UL"
+        known = _dictionary_vr(tag)
+        if " or " not in known:
+            return known
+        return ("SS" if context.signed else "US") if known.startswith("US or SS") else "OW"
+
+    def _sequence(self, tag: int, vr: str, length: int, context: _Context) -> dict[str, object]:
+        if context.depth >= DEEPEST_SEQUENCE:
+            raise InvalidDataSet(f"Sequences are nested more than {DEEPEST_SEQUENCE} deep.")
+        implicit = self.implicit
+        if vr == "UN":  # undefined length: its content is always Implicit VR (PS3.5 6.2.2 Note 2)
+            self.implicit = True
+        end = len(self.data) if length == _UNDEFINED else self.at + length
+        if end > len(self.data):
+            raise CutOff(_cut_off(tag, length, len(self.data) - self.at))
+        found: list[Json] = []
+        while self.at < end:
+            item_tag, _, item_length = self._header()
+            if item_tag == _SEQUENCE_END and length == _UNDEFINED:
+                break
+            if item_tag != _ITEM:
+                raise InvalidDataSet(f"Sequence ({tag >> 16:04X},{tag & 0xFFFF:04X}) holds something else than items.")
+            item: Json = {}
+            found.append(item)
+            inner = _Context(context, f"{context.path}{tag:08X}/{len(found)}/")
+            if item_length == _UNDEFINED:
+                self.data_set(self.at, len(self.data), item, inner, delimited=True)
+            elif self.at + item_length > end:
+                raise InvalidDataSet(f"An item of sequence ({tag >> 16:04X},{tag & 0xFFFF:04X}) is longer than it.")
+            else:
+                self.data_set(self.at, self.at + item_length, item, inner)
+        else:
+            if length == _UNDEFINED:
+                raise CutOff(f"The data set ends inside sequence ({tag >> 16:04X},{tag & 0xFFFF:04X}).")
+        self.implicit = implicit
+        return {"vr": "SQ", "Value": found} if found else {"vr": "SQ"}
+
+    def _skip_pixels(self, length: int) -> None:
+        """Go behind the pixel data; encapsulated fragments are stepped over one by one (PS3.5 A.4)."""
+        left = len(self.data) - self.at
+        if length != _UNDEFINED:
+            if length > left:
+                raise CutOff(_cut_off(0x7FE00010, length, left))
+            self.at += length
+            return
+        while self.at + 8 <= len(self.data):
+            group, element, size = _TAG_LENGTH.unpack_from(self.data, self.at)
+            self.at += 8
+            if group << 16 | element == _SEQUENCE_END:
+                return
+            if group << 16 | element != _ITEM:
+                raise InvalidDataSet("The pixel data holds something else than fragments.")
+            self.at += size
+        raise CutOff("The data set ends in the middle of its pixel data.")
+
+
+def _value(vr: str, raw: bytes, context: _Context) -> dict[str, object]:
+    """The value part of an element in DICOM JSON; empty for no value."""
+    if not raw:
+        return {}
+    if vr in _NUMBERS:
+        return _list(_numbers(vr, raw))
+    if vr in _BINARY:
+        return {"InlineBinary": base64.b64encode(raw).decode()}
+    if vr == "AT":
+        words = struct.unpack(f"<{len(raw) // 4 * 2}H", raw[: len(raw) // 4 * 4])
+        return _list([f"{words[i]:04X}{words[i + 1]:04X}" for i in range(0, len(words), 2)])
+    decoded = _decoded(vr, raw, context)
+    if vr in _ONE_TEXT:
+        stripped = decoded.rstrip(" \0")
+        return _list([stripped]) if stripped else {}
+    return _list([_CONVERSIONS.get(vr, _plain)(part) for part in decoded.split("\\")])
+
+
+def _list(values: list[object]) -> dict[str, object]:
+    """PS3.18 F.2.5: an empty value among others is null, and no value at all is no Value."""
+    return {} if all(value is None for value in values) else {"Value": values}
+
+
+def _numbers(vr: str, raw: bytes) -> list[object]:
+    kind = _NUMBERS[vr]
+    count = len(raw) // struct.calcsize(f"<{kind}")
+    values = struct.unpack_from(f"<{count}{kind}", raw)
+    # JSON has no NaN and no infinity.
+    return [value if math.isfinite(value) else None for value in values]
+
+
+def _decoded(vr: str, raw: bytes, context: _Context) -> str:
+    if raw.isascii() and b"\x1b" not in raw:
+        return raw.decode("ascii")
+    if context.encodings is None or vr in _ASCII_TEXT:
+        return raw.decode("latin-1")
+    return decode_bytes(raw, context.encodings, _PN_DELIMITERS if vr == "PN" else _TEXT_DELIMITERS)
+
+
+def _encodings(raw: bytes) -> list[str]:
+    names = [name.strip(" \0") for name in raw.decode("latin-1").split("\\")]
+    return convert_encodings(names)
+
+
+def _plain(part: str) -> object:
+    return part.strip(" \0") or None
+
+
+def _right_trimmed(part: str) -> object:
+    return part.rstrip(" \0") or None
+
+
+def _person_name(part: str) -> object:
+    groups = zip(("Alphabetic", "Ideographic", "Phonetic"), part.rstrip(" \0").split("="), strict=False)
+    return {name: group for name, group in groups if group} or None
+
+
+def _integer(part: str) -> object:
+    plain = part.strip(" \0")
+    try:
+        return int(plain) if plain else None
+    except ValueError:
+        return plain
+
+
+def _decimal(part: str) -> object:
+    plain = part.strip(" \0")
+    try:
+        number = float(plain) if plain else None
+    except ValueError:
+        return plain
+    return number if number is None or math.isfinite(number) else plain
+
+
+_CONVERSIONS: dict[str, Callable[[str], object]] = {
+    "DS": _decimal,
+    "IS": _integer,
+    "PN": _person_name,
+    "UC": _right_trimmed,
+}
+
+
+def _private_vr(tag: int, creators: dict[int, str]) -> str:
+    creator = creators.get(tag >> 16 << 8 | tag >> 8 & 0xFF)
+    if 0x10 <= tag & 0xFFFF <= 0xFF:
+        return "LO"
+    try:
+        return private_dictionary_VR(tag, creator) if creator else "UN"
+    except KeyError:
+        return "UN"
+
+
+@lru_cache(maxsize=4096)
+def _dictionary_vr(tag: int) -> str:
+    try:
+        return dictionary_VR(tag)
+    except KeyError:
+        return "UN"
+
+
+def _inflated(data: bytes) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        plain = inflater.decompress(data, LARGEST_INFLATED)
+    except zlib.error as error:
+        raise InvalidDataSet("The deflated data set cannot be unpacked.") from error
+    if not inflater.eof:
+        raise InvalidDataSet("The deflated data set is cut off, or unpacks to more than 256 MB.")
+    return plain
+
+
+def _cut_off(tag: int, length: int, left: int) -> str:
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) states {length} bytes but {left} are left: the data set is cut off."

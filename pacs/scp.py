@@ -1,0 +1,59 @@
+"""What the pacs serves over DICOM: storage of every class in every transfer syntax it can keep. Handlers only."""
+
+from datetime import UTC, datetime
+
+from pydicom import uid
+from pynetdicom import AllStoragePresentationContexts
+
+from gateway.application import Application, Incoming, Request
+from gateway.errors import ClassMismatch
+from pacs.archive import Archive, Origin
+
+TRANSFER_SYNTAXES = tuple(
+    str(syntax)
+    for syntax in (
+        uid.ExplicitVRLittleEndian,
+        uid.ImplicitVRLittleEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+        uid.JPEGLosslessSV1,
+        uid.JPEGLossless,
+        uid.JPEGLSLossless,
+        uid.JPEGLSNearLossless,
+        uid.JPEG2000Lossless,
+        uid.JPEG2000,
+        uid.HTJ2KLossless,
+        uid.HTJ2KLosslessRPCL,
+        uid.HTJ2K,
+        uid.RLELossless,
+        uid.JPEGBaseline8Bit,
+        uid.JPEGExtended12Bit,
+    )
+)
+"""Kept as sent, whichever it is. Big Endian was retired in 2006; it is not offered, so peers send Little Endian."""
+
+STORAGE_CLASSES = tuple(sorted({str(context.abstract_syntax) for context in AllStoragePresentationContexts}))
+
+
+def application(archive: Archive, *, ae_title: str, calling_ae_titles: frozenset[str] = frozenset()) -> Application:
+    """The application the listener serves for an archive."""
+    return Application(
+        ae_title=ae_title,
+        calling_ae_titles=calling_ae_titles,
+        contexts=dict.fromkeys(STORAGE_CLASSES, TRANSFER_SYNTAXES),
+        handle_store=lambda request: handle_store(archive, request),
+    )
+
+
+def handle_store(archive: Archive, request: Request) -> Incoming:
+    """C-STORE (PS3.4 Annex B): the class has to be the one the context was negotiated for."""
+    command = request.command
+    if command.affected_sop_class_uid != request.abstract_syntax:
+        raise ClassMismatch("The C-STORE request's SOP class is not that of its presentation context.")
+    origin = Origin(
+        sop_class_uid=request.abstract_syntax,
+        sop_instance_uid=command.affected_sop_instance_uid or "",
+        transfer_syntax_uid=request.transfer_syntax,
+        calling_ae_title=request.association.calling_ae_title,
+        association_id=request.association.id,
+    )
+    return archive.receive(origin, now=datetime.now(UTC))
