@@ -6,6 +6,17 @@ and WADO-RS and to tell the cloud what came. `preview`, `rendered` and `frames` 
 
 from pacs.archive import Archive, Stored
 from pacs.grayscale import Window
-from pacs.pixels import Frame, Picture, Viewport, frames, preview, rendered
+from pacs.pixels import Frame, Picture, Viewport, frames, preview, rendered, start_worker
 
-__all__ = ["Archive", "Frame", "Picture", "Stored", "Viewport", "Window", "frames", "preview", "rendered"]
+__all__ = [
+    "Archive",
+    "Frame",
+    "Picture",
+    "Stored",
+    "Viewport",
+    "Window",
+    "frames",
+    "preview",
+    "rendered",
+    "start_worker",
+]

@@ -1,6 +1,6 @@
 """Reading values out of DICOM JSON (PS3.18 Annex F), as the archive and the worklist keep data sets.
 
-Readers never raise: what is absent, empty or of another shape reads as nothing. Not here: writing it (the owners do).
+Readers never raise: what is absent, empty or of another shape reads as nothing. Not here: making it (the owners do).
 """
 
 from collections.abc import Mapping
@@ -35,3 +35,18 @@ def number(data_set: DicomJson, key: str, *, otherwise: int) -> int:
     """Return the first value as a whole number."""
     found = text(data_set, key)
     return int(found) if found.isascii() and found.isdecimal() and len(found) <= 18 else otherwise
+
+
+def with_bulk_data(data_set: DicomJson, base: str) -> dict[str, object]:
+    """Make every BulkDataURI absolute; `base` is the address that the archive's relative ones are relative to."""
+    return {key: _with_bulk_data(element, base) for key, element in data_set.items()}
+
+
+def _with_bulk_data(element: object, base: str) -> object:
+    if not isinstance(element, Mapping):
+        return element
+    if "BulkDataURI" in element:
+        return {**element, "BulkDataURI": f"{base}/{element['BulkDataURI']}"}
+    if element.get("vr") == "SQ" and isinstance(element.get("Value"), list):
+        return {**element, "Value": [with_bulk_data(item, base) for item in element["Value"]]}
+    return element

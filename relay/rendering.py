@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 from gateway.errors import Refusal
+from pacs import start_worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -103,7 +104,7 @@ class _Worker:
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             spawn = multiprocessing.get_context("spawn")  # a fork would copy threads' locks and open sockets
-            self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_end_with_parent)
+            self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin)
             self._pid = self._pool.submit(os.getpid).result()
         return self._pool
 
@@ -113,8 +114,9 @@ class _Worker:
                 os.kill(self._pid, signal.SIGKILL)
 
 
-def _end_with_parent() -> None:
-    """Ignore Ctrl-C (the relay decides when to stop) and end when the relay is gone, however it went."""
+def _begin() -> None:
+    """Bound memory, ignore Ctrl-C (the relay decides when to stop), end when the relay is gone, however it went."""
+    start_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

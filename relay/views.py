@@ -86,6 +86,7 @@ class Image:
     modifiers: tuple[str, ...]
     is_partial: bool
     frames: int
+    has_pixels: bool
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -119,6 +120,7 @@ def image(data_set: DicomJson) -> Image:
         modifiers=_modifiers(view),
         is_partial=text(data_set, "00281350") == "YES",
         frames=number(data_set, "00280008", otherwise=1),
+        has_pixels="00280010" in data_set,
         findings=(*_view_conflict(coded, position), *_side_conflict(own_side, series_side)),
     )
 

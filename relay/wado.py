@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import InvalidQuery, NotAcceptable, NotFound
+from pacs import Viewport, Window
 
 MULTIPART = "multipart/related"
 DICOM = "application/dicom"
@@ -24,8 +25,14 @@ JSON_TYPES = ("application/dicom+json", "application/json")
 IMAGE_TYPES = ("image/jpeg", "image/png")
 
 _MOST_FRAMES = 10_000
-_MOST_PIXELS = 16_384
-"""Longest side of a viewport; a mammogram at its own size has 4,096."""
+_SHOWN_FIRST = (
+    "1.2.840.10008.5.1.4.1.1.1.2",  # Digital Mammography X-Ray, For Presentation
+    "1.2.840.10008.5.1.4.1.1.13.1.4",  # Breast Projection X-Ray, For Presentation
+    "1.2.840.10008.5.1.4.1.1.13.1.3",  # Breast Tomosynthesis
+    "any other",
+    "1.2.840.10008.5.1.4.1.1.13.1.5",  # Breast Projection X-Ray, For Processing
+    "1.2.840.10008.5.1.4.1.1.1.2.1",  # Digital Mammography X-Ray, For Processing: raw, so last
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,15 @@ class Part:
 
     content_type: str
     body: Body
-    location: str = ""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How a picture shall look; None leaves it to the object and to its own size."""
+
+    window: Window | None
+    viewport: Viewport | None
+    quality: int
 
 
 ANYTHING = (MediaRange("*/*"),)
@@ -96,14 +111,20 @@ def is_acceptable(offer: Offer, ranges: Sequence[MediaRange]) -> bool:
 
 
 def multipart(parts: Iterable[Part], boundary: str) -> Iterator[Body]:
-    """Write a multipart body piece by piece (RFC 2046 Section 5.1.1: CRLF, closing boundary)."""
-    line = f"--{boundary}"
+    """Write a whole multipart body piece by piece (RFC 2046 Section 5.1.1)."""
     for part in parts:
-        location = f"Content-Location: {part.location}\r\n" if part.location else ""
-        yield f"{line}\r\nContent-Type: {part.content_type}\r\n{location}\r\n".encode()
-        yield part.body
-        line = f"\r\n--{boundary}"
-    yield f"{line}--\r\n".encode()
+        yield from framed(part, boundary)
+    yield closing(boundary)
+
+
+def framed(part: Part, boundary: str) -> tuple[Body, Body, Body]:
+    """Write one part: its delimiter and header, its body, the line end that belongs to the next delimiter."""
+    return f"--{boundary}\r\nContent-Type: {part.content_type}\r\n\r\n".encode(), part.body, b"\r\n"
+
+
+def closing(boundary: str) -> bytes:
+    """Write the closing delimiter; viewers show nothing when it is absent."""
+    return f"--{boundary}--\r\n".encode()
 
 
 def multipart_type(part_type: str, boundary: str) -> str:
@@ -133,37 +154,44 @@ def frame_numbers(text: str, count: int) -> tuple[int, ...]:
     return numbers
 
 
-def numbers(parameter: str, text: str, *, least: int, most: int) -> tuple[float, ...]:
-    """Read a list of decimal numbers of a rendering parameter; empty places count as 0. Raises InvalidQuery."""
-    fields = text.split(",")
-    if not least <= len(fields) <= most:
-        raise InvalidQuery(f"The parameter {parameter} has {least} to {most} numbers separated by commas.")
-    if not all(re.fullmatch(r"(-?[0-9]{1,9}(\.[0-9]{0,9})?)?", field.strip()) for field in fields):
-        raise InvalidQuery(f"The parameter {parameter} is made of decimal numbers.")
-    return tuple(float(field.strip() or 0) for field in fields)
+def thumbnail_rank(sop_class_uid: str) -> int:
+    """Say how well an object of this class stands for its series or study; the smallest is chosen (Supplement 203)."""
+    return _SHOWN_FIRST.index(sop_class_uid) if sop_class_uid in _SHOWN_FIRST else _SHOWN_FIRST.index("any other")
 
 
-def quality(parameters: Mapping[str, str]) -> int:
-    """Read `quality`, 1 to 100 (PS3.18 Section 8.3.5.1.2)."""
-    text = parameters.get("quality", "90")
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 100:
+def rendering(parameters: Mapping[str, str]) -> Rendering:
+    """Read what a rendering shall look like (PS3.18 Section 8.3.5.1). Raises InvalidQuery."""
+    quality = parameters.get("quality", "90")
+    if not re.fullmatch(r"[0-9]{1,3}", quality) or not 1 <= int(quality) <= 100:
         raise InvalidQuery("The parameter quality is a whole number from 1 to 100.")
-    return int(text)
+    return Rendering(
+        window=_window(parameters["window"]) if "window" in parameters else None,
+        viewport=_viewport(parameters["viewport"]) if "viewport" in parameters else None,
+        quality=int(quality),
+    )
 
 
-def absolute(data_set: Mapping[str, object], base: str) -> dict[str, object]:
-    """Return DICOM JSON with every BulkDataURI made absolute; `base` ends with the instance's `/bulkdata`."""
-    return {key: _absolute(element, base) for key, element in data_set.items()}
+def _window(text: str) -> Window:
+    center, width, function = [field.strip() for field in (text + ",,").split(",")[:3]]
+    if not (_is_number(center) and _is_number(width)) or text.count(",") > 2:
+        raise InvalidQuery("The parameter window is center,width,function.")
+    return Window(float(center), float(width), (function or "linear").upper().replace("-", "_"))
 
 
-def _absolute(element: object, base: str) -> object:
-    if not isinstance(element, Mapping):
-        return element
-    if "BulkDataURI" in element:
-        return {**element, "BulkDataURI": f"{base}/{element['BulkDataURI']}"}
-    if element.get("vr") == "SQ" and "Value" in element:
-        return {**element, "Value": [absolute(item, base) for item in element["Value"]]}
-    return element
+def _viewport(text: str) -> Viewport:
+    fields = [field.strip() for field in text.split(",")]
+    if len(fields) not in {2, 3, 4, 5, 6} or not all(field == "" or _is_number(field) for field in fields):
+        raise InvalidQuery("The parameter viewport is width,height,x,y,region width,region height.")
+    width, height, x, y, region_width, region_height = map(_pixels, fields + [""] * (6 - len(fields)))
+    return Viewport(width or 0, height or 0, x or 0, y or 0, region_width, region_height)
+
+
+def _pixels(field: str) -> int | None:
+    return round(float(field)) if field else None
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?[0-9]{1,9}(\.[0-9]{0,9})?", text) is not None
 
 
 def _range(text: str) -> MediaRange | None:
