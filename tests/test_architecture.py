@@ -12,7 +12,7 @@ from gateway.settings import GatewaySettings, variables
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay")
-ROOF = ("gateway.__main__", "gateway.check", "gateway.cli", "gateway.hops", "gateway.simulator")
+ROOF = ("gateway.__main__", "gateway.appointments", "gateway.check", "gateway.cli", "gateway.hops", "gateway.simulator")
 SQL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WITH|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b\s+\S"
 )

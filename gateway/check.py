@@ -1,0 +1,167 @@
+"""Proof by traffic: is this site able to work, hop by hop?
+
+Every line comes from a round trip that is made now: an association, a query, a request, an echo through the cloud's
+relay. A process that runs but does not answer fails here; a connection that looks open and is deaf fails here.
+
+Not for: repairing anything, and nothing it does leaves a trace in the worklist or the archive.
+"""
+
+import asyncio
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+
+from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
+from gateway.outbox import Outbox
+from gateway.simulator.modality import Modality, Peer
+from pacs import Archive
+from pacs.settings import PacsSettings
+from relay.hybrid_protocol import endpoint
+from relay.hybrid_sender import HybridSender, SasTokens, SelfEcho
+from relay.settings import RelaySettings
+from worklist import Worklist
+from worklist.settings import WorklistSettings
+
+CALLING_AE_TITLE = "GATEWAY_CHECK"
+"""Who we say we are when anyone may call; otherwise the first title that may (GATEWAY_CALLING_AETS)."""
+
+OVERDUE = timedelta(minutes=10)
+"""An event that the cloud has not confirmed for so long means that the line is down, not that it is slow."""
+
+ALMOST_FULL, TOO_FULL = 0.85, 0.95
+"""Used part of the data volume: worth a word, and where the archive stops taking images."""
+
+
+@dataclass(frozen=True)
+class SiteSettings:
+    """What all three processes were told."""
+
+    worklist: WorklistSettings
+    pacs: PacsSettings
+    relay: RelaySettings
+
+    @property
+    def url(self) -> str:
+        """Where pages and DICOMweb are, seen from this machine."""
+        return f"http://{reachable(self.relay.http_host)}:{self.relay.http_port}"
+
+    def modality(self, ae_title: str = "") -> Modality:
+        """A machine that calls this site."""
+        calling = ae_title or next(iter(self.worklist.calling_aets), CALLING_AE_TITLE)
+        return Modality(
+            calling,
+            worklist=Peer(self.worklist.aet, reachable(self.worklist.host), self.worklist.port),
+            pacs=Peer(self.pacs.aet, reachable(self.pacs.host), self.pacs.port),
+        )
+
+
+def reachable(host: str) -> str:
+    """The address to call for the address that is listened on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound
+
+
+def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
+    """Look at every hop once and record what was seen; no hop keeps another from being looked at."""
+    modality = settings.modality()
+    looks: list[tuple[str, Callable[[Note], None], str]] = [
+        ("worklist answers", lambda note: _echo(note, modality.echo_worklist), "Is gateway-worklist running?"),
+        ("worklist is queried", lambda note: _query(note, modality), "See the worklist's log."),
+        ("archive answers", lambda note: _echo(note, modality.echo_pacs), "Is gateway-pacs running?"),
+        ("relay answers", lambda note: _health(note, settings.url), "Is gateway-relay running?"),
+        ("DICOMweb is searched", lambda note: _search(note, settings.url), "See the relay's log."),
+        ("steps owed to the cloud", lambda note: _worklist_outbox(note, settings), "The status page has the reasons."),
+        ("images owed to the cloud", lambda note: _pacs_outbox(note, settings), "The status page has the reasons."),
+        ("room on disk", lambda note: _disk(note, settings.relay.data_dir), "Make room: 95 % is where images stop."),
+    ]
+    if with_cloud:
+        looks.insert(5, ("echo through the cloud", lambda note: _cloud(note, settings.relay), "See OPERATIONS, cloud."))
+    for name, look, remedy in looks:
+        with suppress(HopFailed), hops.watch(name, remedy=remedy) as note:
+            look(note)
+
+
+def _echo(note: Note, echo: Callable[[], None]) -> None:
+    echo()
+    note.detail = "C-ECHO was answered."
+
+
+def _query(note: Note, modality: Modality) -> None:
+    found = modality.find(date=f"{datetime.now().astimezone():%Y%m%d}")
+    note.detail = f"C-FIND was answered with {len(found)} items for today."
+
+
+def _health(note: Note, url: str) -> None:
+    report = json.loads(_get(f"{url}/healthz"))
+    troubles = [f"{name}: {seen['detail']}" for name, seen in report["checks"].items() if not seen["ok"]]
+    if troubles:
+        raise Observed(f"The relay reports {'; '.join(troubles)}")
+    note.detail = f"Version {report['version']} answers that all is well."
+
+
+def _search(note: Note, url: str) -> None:
+    body = _get(f"{url}/dicom-web/studies?limit=1")
+    found = json.loads(body) if body else []
+    note.detail = "QIDO-RS answered with a study." if found else "QIDO-RS answered that there is no study yet."
+
+
+def _get(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own http address
+            body: bytes = answer.read()
+            return body
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.SERVICE_UNAVAILABLE:  # not well, and the body says why
+            return error.read()
+        raise
+
+
+def _cloud(note: Note, relay: RelaySettings) -> None:
+    if not relay.namespace or not relay.hybrid_connection or relay.shared_access_key is None:
+        raise Nothing("No hybrid connection is configured.")
+    tokens = SasTokens(relay.key_name, relay.shared_access_key.get_secret_value())
+    sender = HybridSender(endpoint(relay.namespace, relay.hybrid_connection), tokens)
+    asyncio.run(_echo_once(sender))
+    note.detail = "The message came back by way of the cloud."
+
+
+async def _echo_once(sender: HybridSender) -> None:
+    try:
+        await SelfEcho(sender)()
+    finally:
+        await sender.close()
+
+
+def _worklist_outbox(note: Note, settings: SiteSettings) -> None:
+    with closing(Worklist.attach(settings.worklist.db_path)) as worklist:
+        _owed(note, worklist.outbox)
+
+
+def _pacs_outbox(note: Note, settings: SiteSettings) -> None:
+    with closing(Archive.attach(settings.pacs.db_path, settings.pacs.storage_path)) as archive:
+        _owed(note, archive.outbox)
+
+
+def _owed(note: Note, outbox: Outbox) -> None:
+    counts, oldest = outbox.counts(), outbox.oldest_open()
+    note.detail = f"{counts['open']} open, {counts['delivered']} delivered, {counts['parked']} parked."
+    if counts["parked"]:
+        raise Observed(f"{note.detail} What is parked waits for a person.")
+    if oldest and datetime.now(UTC) - datetime.fromisoformat(oldest) > OVERDUE:
+        raise Observed(f"{note.detail} The oldest waits since {oldest}.")
+
+
+def _disk(note: Note, folder: Path) -> None:
+    if not folder.exists():
+        raise Observed(f"The data folder {folder} does not exist (GATEWAY_DATA_DIR).")
+    usage = shutil.disk_usage(folder)
+    used = usage.used / usage.total
+    note.detail = f"{used:.0%} of {usage.total / 1e9:.0f} GB used" + (", almost full." if used > ALMOST_FULL else ".")
+    if used > TOO_FULL:
+        raise Observed(note.detail)

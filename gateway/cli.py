@@ -1,0 +1,271 @@
+"""`gateway`: what an operator does with a site, one command each.
+
+A command prints facts for people, or with `--json` for programs, and ends with 0 (done, well), 1 (not done, not well)
+or 78 (the settings are wrong); 2 is a mistake in the command itself. It reads the same variables as the services, so on
+a site it is run as they are: `sudo -u gateway env $(cat /etc/gateway/gateway.env) gateway check`.
+
+Not for: the rules behind a command; each lives in its own module.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway import __version__, appointments, log, process
+from gateway.check import SiteSettings, check
+from gateway.errors import GatewayError, SettingsError
+from gateway.hops import Hop, HopFailed, Hops, Observed
+from gateway.settings import load
+from gateway.simulator.exam import SCREENING_VIEWS, VIEWS
+from gateway.simulator.modality import Modality, standard_views
+from pacs import Archive
+from pacs.settings import PacsSettings
+from relay.settings import RelaySettings
+from worklist import Item, Worklist
+from worklist.settings import WorklistSettings
+
+app = typer.Typer(
+    help="A DICOM edge gateway between breast-screening modalities and the screening programme's cloud.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the help texts below are laid out as they are meant to be read
+)
+worklist_app = typer.Typer(help="Who is screened when: add, list.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(worklist_app, name="worklist")
+
+console = Console()
+AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
+
+
+def main() -> None:
+    """The console script."""
+    log.configure("WARNING", process="gateway")
+    sys.exit(process.run(_command))
+
+
+def _command() -> None:
+    try:
+        app()
+    except SettingsError:
+        raise
+    except (GatewayError, OSError) as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(process.EXIT_FAILED) from error
+
+
+def _settings() -> SiteSettings:
+    return SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
+
+
+@app.command()
+def run() -> None:
+    """Run worklist, pacs and relay in the foreground, for containers and development.
+
+    When one ends, all are stopped and the exit code is not 0. Ctrl-C or SIGTERM stops all.
+
+    Example: GATEWAY_DATA_DIR=/tmp/gateway gateway run
+    """
+    settings = _settings()
+    log.configure(settings.relay.log_level, process="gateway")
+    commands = {name: [sys.executable, "-m", name] for name in ("worklist", "pacs", "relay")}
+    raise SystemExit(process.supervise(commands))
+
+
+@app.command("check")
+def check_command(
+    local: Annotated[bool, typer.Option("--local", help="Leave the echo through the cloud out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prove by traffic that the site works: one line per hop, exit code 1 if one failed.
+
+    Example: gateway check --json | jq '.[] | select(.state == "failed")'
+    """
+    hops = Hops() if as_json else Hops(ended=_print_hop)
+    check(_settings(), hops, with_cloud=not local)
+    if as_json:
+        _print_json(hops.facts())
+    raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Say what the worklist and the archive hold and what is owed to the cloud. Reads the databases, calls nobody.
+
+    Example: gateway status
+    """
+    settings = _settings()
+    facts = {
+        "site": settings.relay.site,
+        "version": __version__,
+        "worklist": _worklist_facts(settings.worklist),
+        "pacs": _pacs_facts(settings.pacs),
+    }
+    if as_json:
+        _print_json(facts)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(name, value if isinstance(value, str) else _listed(value))
+    console.print(table)
+
+
+@worklist_app.command("add")
+def worklist_add(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON list; see below.")],
+    as_json: AsJson = False,
+) -> None:
+    """Put the items of a JSON file on the worklist; the same file again changes nothing.
+
+    An entry is a worklist item or a whole action as the cloud writes them, or a data set in DICOM JSON.
+
+    Example: gateway worklist add clinic.json, with clinic.json holding
+    [{"accession_number": "ACC0001",
+      "participant": {"nhs_number": "9990000018", "name": "DOE^JANE", "birth_date": "19700101", "sex": "F"},
+      "scheduled": {"date": "20261122", "time": "093000"},
+      "procedure": {"modality": "MG", "study_description": "Screening"}}]
+    """
+    read = appointments.read(file)
+    with closing(Worklist.attach(load(WorklistSettings).db_path)) as worklist:
+        items = [
+            worklist.schedule(
+                each.item, action_id=each.action_id, content_hash=each.content_hash, now=datetime.now(UTC)
+            )
+            for each in read
+        ]
+    _print_items(items, as_json=as_json)
+
+
+@worklist_app.command("list")
+def worklist_list(
+    date: Annotated[str, typer.Option(help="A day, YYYYMMDD, or 'all'.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the items of today, of another day or of all days.
+
+    Example: gateway worklist list --date 20261122
+    """
+    day = date or f"{datetime.now().astimezone():%Y%m%d}"
+    with closing(Worklist.attach(load(WorklistSettings).db_path)) as worklist:
+        items = worklist.items(date=None if day == "all" else day)
+    _print_items(items, as_json=as_json)
+
+
+@app.command()
+def modality(
+    accession_number: Annotated[
+        str, typer.Argument(help="The item to perform; the first scheduled one by default.")
+    ] = "",
+    views: Annotated[str, typer.Option(help=f"Of {', '.join(VIEWS)}.")] = ",".join(SCREENING_VIEWS),
+    ae_title: Annotated[str, typer.Option(help="The title to call with.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Be a mammography machine: ask for the worklist, report the step, store synthetic views, report the end.
+
+    The images are synthetic and say so, but they are stored and told to the cloud like any other.
+
+    Example: gateway modality ACC0001 --views RCC,LCC
+    """
+    wanted = [view.strip().upper() for view in views.split(",")]
+    if unknown := [view for view in wanted if view not in VIEWS]:
+        raise typer.BadParameter(f"{', '.join(unknown)} is not one of {', '.join(VIEWS)}.", param_hint="--views")
+    hops = Hops() if as_json else Hops(ended=_print_hop)
+    try:
+        _examine(_settings().modality(ae_title), accession_number, wanted, hops=hops)
+    except HopFailed as failed:
+        raise SystemExit(process.EXIT_FAILED) from failed
+    finally:
+        if as_json:
+            _print_json(hops.facts())
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Say which version this is.
+
+    Example: gateway version
+    """
+    if as_json:
+        _print_json({"version": __version__})
+    else:
+        console.print(__version__)
+
+
+def _examine(machine: Modality, accession_number: str, views: Sequence[str], *, hops: Hops) -> None:
+    with hops.watch("worklist query") as note:
+        items = machine.find(accession_number=accession_number)
+        if not items:
+            raise Observed("The worklist has no such item; see 'gateway worklist list'.")
+        note.detail = f"{len(items)} found, taking accession number {items[0].AccessionNumber}."
+    with hops.watch("step begun") as note:
+        step = machine.begin(items[0], now=datetime.now().astimezone())
+        note.detail = f"N-CREATE of {step.mpps_instance_uid}."
+    sent = []
+    for image in standard_views(step, views=views):
+        with hops.watch(f"{image.SeriesDescription} stored") as note:
+            [stored] = machine.store([image])
+            sent.append(stored)
+            note.detail = f"{stored.size_bytes / 1e6:.1f} MB, {stored.sop_instance_uid}."
+    with hops.watch("step completed") as note:
+        machine.complete(step, sent, now=datetime.now().astimezone())
+        note.detail = f"N-SET COMPLETED with {len(sent)} images."
+
+
+def _worklist_facts(settings: WorklistSettings) -> dict[str, object]:
+    with closing(Worklist.attach(settings.db_path)) as worklist:
+        today = worklist.items(date=f"{datetime.now().astimezone():%Y%m%d}")
+        states = Counter(str(item.state) for item in today)
+        return {"items today": len(today), **states, **_owed(worklist.outbox.counts, worklist.outbox.oldest_open)}
+
+
+def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
+    with closing(Archive.attach(settings.db_path, settings.storage_path)) as archive:
+        return {**archive.statistics(), **_owed(archive.outbox.counts, archive.outbox.oldest_open)}
+
+
+def _owed(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:
+    return {**{f"events {state}": number for state, number in counts().items()}, "oldest open": oldest_open()}
+
+
+def _print_hop(hop: Hop) -> None:
+    console.print(hop.line, highlight=False, markup=False, soft_wrap=True, style="red" if hop.state == "failed" else "")
+
+
+def _print_items(items: Sequence[Item], *, as_json: bool) -> None:
+    if as_json:
+        _print_json([_facts(item) for item in items])
+        return
+    table = Table("date", "time", "accession number", "modality", "state", title=None)
+    for item in items:
+        table.add_row(item.date, item.time, item.accession_number, item.modality, item.state)
+    console.print(table if items else "No items.")
+
+
+def _facts(item: Item) -> dict[str, object]:
+    """What may be seen over a shoulder and piped into a file: no names, no birth dates."""
+    return {
+        "accession_number": item.accession_number,
+        "date": item.date,
+        "time": item.time,
+        "modality": item.modality,
+        "state": item.state,
+        "study_instance_uid": item.study_instance_uid,
+        "updated_at": item.updated_at,
+    }
+
+
+def _listed(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
+
+
+def _print_json(facts: object) -> None:
+    print(json.dumps(facts, indent=2))

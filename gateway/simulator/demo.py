@@ -1,0 +1,118 @@
+"""Show the whole product on one machine: start everything, take one exam through, tell what was seen at each hop.
+
+    ./scripts/demo           and keep running until Ctrl-C, to look around
+    ./scripts/demo --once    and stop; exit code 0 only if every hop was observed
+
+Not for: proving a real site (that is `gateway check`), and not for patients: everything in it is synthetic.
+"""
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+from gateway import log
+from gateway.hops import Hop, HopFailed, Hops
+from gateway.process import run
+from gateway.simulator.journey import Journey
+from gateway.simulator.site import Site
+
+HOPS = 16
+"""How many hops the exam has, for the display of progress."""
+
+
+def main() -> None:
+    """Run the demonstration. Ends with exit code 1 and names the hop when one failed."""
+    once = _arguments().once
+    log.configure("WARNING", process="demo")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it the same way: everything is stopped
+    console = Console()
+    with _folder(keep=not once) as folder, Site(folder) as site:
+        _show(site, console)
+        if not once:
+            _invite(site, console)
+            with suppress(KeyboardInterrupt):  # how it is meant to end
+                signal.pause()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./scripts/demo", description="One whole exam through a whole gateway.")
+    parser.add_argument("--once", action="store_true", help="stop afterwards; exit 0 only if every hop was observed")
+    return parser.parse_args()
+
+
+@contextmanager
+def _folder(*, keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="screening-gateway-demo-"))
+    try:
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder)
+
+
+def _show(site: Site, console: Console) -> None:
+    with console.status("") as status:
+        hops = _display(console, status)
+        try:
+            _start(site, hops)
+            Journey(site.modality(), site.door, site.url, hops).run(now=datetime.now().astimezone())
+        except HopFailed as failure:
+            _explain(site, console, failure.hop)
+            raise SystemExit(1) from failure
+    total = sum(hop.seconds for hop in hops.seen)
+    console.print(hops.table(f"\nOne exam, {len(hops.seen)} hops, {total:.1f} s"))
+
+
+def _display(console: Console, status: Status) -> Hops:
+    hops = Hops()
+    hops.began = lambda name: status.update(f"[{len(hops.seen) + 1:2}/{HOPS}] {name}")
+    if not console.is_terminal:  # nothing moves in a log file: say each hop when it is over
+        hops.ended = lambda hop: console.print(hop.line, highlight=False, soft_wrap=True)
+    return hops
+
+
+def _start(site: Site, hops: Hops) -> None:
+    with hops.watch("stand-in cloud starts") as note:
+        site.start_cloud()
+        note.detail = "It offers two hybrid connections and the HTTPS API."
+    for name in ("worklist", "pacs", "relay"):
+        with hops.watch(f"{name} starts") as note:
+            site.start(name)
+            note.detail = f"It listens on port {site.ports[name]}."
+
+
+def _explain(site: Site, console: Console, hop: Hop) -> None:
+    console.print(f"[red]Failed[/] at the hop '{hop.name}': {hop.detail}", highlight=False)
+    for name in ("worklist", "pacs", "relay", "gateway.simulator.cloud"):
+        if lines := site.log(name).splitlines()[-5:]:
+            console.print(
+                f"\nThe last lines of {name}:", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True
+            )
+
+
+def _invite(site: Site, console: Console) -> None:
+    console.print(f"""
+Look around:
+  pages              {site.url}/
+  DICOMweb           {site.url}/dicom-web/studies
+  health             {site.url}/healthz
+  cloud's events     {site.door.url}/events
+Send an image yourself:
+  storescu -aec SCREENING_PACS 127.0.0.1 {site.ports["pacs"]} FILE.dcm
+Ask the worklist:
+  findscu -W -aec SCREENING_MWL -k PatientName -k "(0040,0100)[0].Modality" 127.0.0.1 {site.ports["worklist"]}
+
+Data and logs stay in {site.folder}. Ctrl-C ends everything.""", highlight=False, soft_wrap=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
