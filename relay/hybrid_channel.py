@@ -60,6 +60,7 @@ class Limits:
     answer: float = 30  # the cloud waits no longer
     http_answer: float = 50  # the service gives up after 60 s, which cannot be raised
     farewell: float = 2  # for the peer's close frame
+    exchange: float = 300  # all of one exchange: a peer that stops reading must not keep a session for ever
     heartbeat: float = 25  # pings; load balancers forget an idle connection after about 4 minutes
     proof_every: float = 30
     deaf_after: float = 120  # a link that takes nothing is replaced within two minutes
@@ -134,7 +135,8 @@ class Channel:
     async def _attend(self, announcement: Announcement) -> None:
         self._busy += 1
         try:
-            await self._exchange(announcement, overloaded=self._busy > self._limits.sessions)
+            async with asyncio.timeout(self._limits.exchange):
+                await self._exchange(announcement, overloaded=self._busy > self._limits.sessions)
         except SOCKET_ERRORS as error:
             self._handlers.failed(explain(error))
         finally:

@@ -64,10 +64,10 @@ def endpoint(namespace: str, hybrid_connection: str) -> Endpoint:
     `namespace` is a host (`site.servicebus.windows.net`, reached by TLS on port 443), `wss://host[:port]`, or
     `ws://host:port` for a service on this machine. Raises ValueError, in words fit for the operator.
     """
-    text = namespace.strip().rstrip("/")
+    text = namespace.strip()
     parts = urlsplit(text if "://" in text else f"wss://{text}")
     path = hybrid_connection.strip("/ ")
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.path or parts.query:
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ValueError("the namespace must be a host name such as site.servicebus.windows.net")
     if parts.scheme == "ws" and not _is_loopback(parts.hostname):
         raise ValueError("ws:// is not encrypted and allowed to this machine only; use the plain host name")

@@ -150,6 +150,9 @@ class SelfEcho:
         if answer != {"status": "echo", "payload": payload}:
             raise CloudError("The echo of this gateway's own message came back changed.", permanent=False)
 
+    async def close(self) -> None:
+        await self._sender.close()
+
 
 class HybridDestination:
     """Tells events over a hybrid connection on which the cloud listens. Delivered is what it answers as processed."""

@@ -133,6 +133,7 @@ class HybridService:
     async def _serve_listener(self, connection: HybridConnection, registration: Registration) -> None:
         connection.listeners.append(registration)
         connection.counts["listen"] += 1
+        connection.counts["most listeners"] = max(connection.counts["most listeners"], len(connection.listeners))
         expiring = asyncio.create_task(self._expire(connection, registration))
         reader = ControlReader(self, connection, registration)
         try:

@@ -1,0 +1,79 @@
+"""A gateway's link and the service it hangs on, for the tests of `relay.hybrid` and its neighbours."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from gateway.simulator.hybrid_namespace import HybridConnection
+from gateway.simulator.hybrid_service import HybridService
+from gateway.simulator.hybrid_tokens import Key
+from relay.hybrid import HttpAnswer, HybridListener, HybridSender, Limits, Request, SasTokens, SelfEcho, endpoint
+
+TOKENS = SasTokens("site", "the key")
+PATIENT = Limits(delays=(0, 0.05, 0.1), proof_every=60)
+"""Reconnects at once, and is not nervous."""
+
+
+@dataclass
+class Site:
+    service: HybridService
+    connection: HybridConnection
+    listener: HybridListener
+    sender: HybridSender
+
+
+async def echo(text: str) -> str:
+    return json.dumps({"status": "echo", "payload": json.loads(text)})
+
+
+@asynccontextmanager
+async def namespace(**options: float) -> AsyncIterator[HybridService]:
+    service = HybridService(**options)  # type: ignore[arg-type]
+    service.namespace.add("actions", {"site": Key("the key"), "deaf": Key("k", frozenset({"Send"}))})
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+@asynccontextmanager
+async def running(listener: HybridListener) -> AsyncIterator[None]:
+    task = asyncio.create_task(listener.run())
+    try:
+        yield
+        assert not task.done(), "the listener has ended"
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def site(
+    *,
+    on_message: Callable[[str], Awaitable[str]] = echo,
+    on_http: Callable[[Request], Awaitable[HttpAnswer]] | None = None,
+    limits: Limits = PATIENT,
+    tokens: SasTokens = TOKENS,
+    **options: float,
+) -> AsyncIterator[Site]:
+    """A listener that is connected and proves itself, and a sender beside it."""
+    async with namespace(**options) as service:
+        at = endpoint(service.namespace.base, "actions")
+        sender = HybridSender(at, tokens, timeout=5)
+        prove = SelfEcho(HybridSender(at, tokens, timeout=0.5))
+        listener = HybridListener(at, tokens, on_message=on_message, on_http=on_http, prove=prove, limits=limits)
+        async with running(listener):
+            await until(lambda: listener.state.connected_since is not None)
+            yield Site(service, service.namespace.connections["actions"], listener, sender)
+        await sender.close()
+        await prove.close()
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

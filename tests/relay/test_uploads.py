@@ -1,0 +1,208 @@
+"""What an event told over HTTPS becomes: delivered, tried again, or never; and that the image arrives as it is kept."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
+
+from gateway.errors import CloudError, NotFound
+from gateway.simulator.cloud import API_TOKEN, Cloud
+from relay.uploads import HttpsDestination, ManageDestination, api_url, fixed_token, judge
+from tests.relay.told import UID, event, outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(200, "delivered"), (201, "delivered"), (204, "delivered")]
+    + [(status, "parked") for status in (400, 409, 413, 422)]
+    + [(status, "tried again") for status in (301, 307, 401, 403, 404, 408, 429, 500, 503)],
+)
+def test_each_http_status_has_its_outcome(status: int, expected: str) -> None:
+    async def run() -> None:
+        async with answering(lambda _request: web.Response(status=status, headers={"Location": "/"})) as base:
+            destination = HttpsDestination(base, fixed_token("t"))
+            assert await outcome(destination) == expected
+            await destination.close()
+
+    asyncio.run(run())
+
+
+@asynccontextmanager
+async def answering(handler: Callable[[web.Request], web.StreamResponse]) -> AsyncIterator[str]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return handler(request)
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def test_an_api_that_is_not_there_is_tried_again() -> None:
+    async def run() -> None:
+        async with answering(lambda _request: web.Response()) as base:
+            pass
+        destination = HttpsDestination(base, fixed_token("t"))
+        assert await outcome(destination) == "tried again"
+        await destination.close()
+
+    asyncio.run(run())
+
+
+def test_the_api_gets_the_envelope_and_recognises_a_repeat() -> None:
+    async def run() -> None:
+        async with Cloud() as cloud:
+            destination = HttpsDestination(f"{cloud.addresses.door}/api/v1", fixed_token(API_TOKEN))
+            cloud.events.mishaps = ["busy", "lost"]
+            outcomes = [await outcome(destination) for _ in range(3)]
+            assert outcomes == ["tried again", "tried again", "delivered"]
+            assert [event["told"] for event in cloud.events.listed("study.image_received")] == [2]
+            assert cloud.events.received[UID].envelope == json.loads(event().text)
+            await destination.close()
+
+    asyncio.run(run())
+
+
+def test_a_wrong_bearer_token_is_tried_again() -> None:
+    async def run() -> None:
+        async with Cloud() as cloud:
+            destination = HttpsDestination(f"{cloud.addresses.door}/api/v1", fixed_token("wrong"))
+            assert await outcome(destination) == "tried again"
+            await destination.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("url", ["https://x.example/api/v1/", "http://127.0.0.1:1/api/v1", "http://localhost/a"])
+def test_an_api_is_encrypted_or_on_this_machine(url: str) -> None:
+    assert api_url(f" {url} ") == url.rstrip("/")
+
+
+@pytest.mark.parametrize("url", ["", "x.example", "ftp://x.example", "http://x.example/api", "https://"])
+def test_any_other_address_of_an_api_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"API|encrypted"):
+        api_url(url)
+
+
+def test_no_refusal_of_the_api_quotes_what_it_said() -> None:
+    with pytest.raises(CloudError, match=r"^The cloud's API refused the content with HTTP 422\.$"):
+        judge(422)
+
+
+# --- the programme's image API ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def manage(cloud: Cloud, file: Path | None) -> AsyncIterator[ManageDestination]:
+    def locate(sop_instance_uid: str) -> Path:
+        if file is None:
+            raise NotFound(f"There is no image {sop_instance_uid}.")
+        return file
+
+    cloud.actions["action-1"] = {}
+    base = f"{cloud.addresses.door}/api/v1"
+    destination = ManageDestination(base, fixed_token(API_TOKEN), locate=locate)
+    try:
+        yield destination
+    finally:
+        await destination.close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A Part 10 file of two megabytes with three UIDs and something to send."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
+    ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID = UID, "1.2.3", "1.2.4"
+    ds.add_new("PixelData", "OW", bytes(2_000_000))
+    ds.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    return tmp_path / "image.dcm"
+
+
+def test_an_image_is_put_under_its_action_bit_by_bit(image: Path) -> None:
+    async def run() -> None:
+        async with Cloud() as cloud, manage(cloud, image) as destination:
+            assert [await outcome(destination) for _ in range(2)] == ["delivered", "delivered"]
+            [received] = cloud.images.received.values()
+            assert (received.action_id, received.sop_instance_uid) == ("action-1", UID)
+            assert received.sha256 == hashlib.sha256(image.read_bytes()).hexdigest()
+
+    asyncio.run(run())
+
+
+def test_a_file_that_is_not_dicom_is_parked(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello")
+
+    async def run() -> None:
+        async with Cloud() as cloud, manage(cloud, tmp_path / "text") as destination:
+            assert await outcome(destination) == "parked"
+            assert list(cloud.images._folder.iterdir()) == []
+
+    asyncio.run(run())
+
+
+def test_a_file_too_large_for_the_api_is_parked_without_sending_it(tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(100 * 1024 * 1024 + 1)
+
+    async def run() -> None:
+        async with Cloud() as cloud, manage(cloud, tmp_path / "large") as destination:
+            assert await outcome(destination) == "parked"
+
+    asyncio.run(run())
+
+
+def test_an_image_of_no_action_or_no_longer_there_is_parked(image: Path) -> None:
+    async def run() -> None:
+        async with Cloud() as cloud:
+            async with manage(cloud, image) as destination:
+                assert await outcome(destination, event(action_id=None)) == "parked"
+            async with manage(cloud, None) as destination:
+                assert await outcome(destination) == "parked"
+            async with manage(cloud, image.with_name("gone")) as destination:
+                assert await outcome(destination) == "parked"
+
+    asyncio.run(run())
+
+
+def test_an_action_that_the_api_does_not_know_yet_is_tried_again(image: Path) -> None:
+    async def run() -> None:
+        async with Cloud() as cloud, manage(cloud, image) as destination:
+            assert await outcome(destination, event(action_id="another")) == "tried again"
+
+    asyncio.run(run())
+
+
+def test_a_rejected_image_is_recorded_as_the_failure_of_its_action() -> None:
+    async def run() -> None:
+        async with Cloud() as cloud, manage(cloud, None) as destination:
+            assert await outcome(destination, event("image.rejected")) == "delivered"
+            assert cloud.images.failures == {"action-1": "Laterality is missing."}
+
+    asyncio.run(run())
+
+
+def test_an_event_that_the_api_has_no_call_for_is_done_with_once_the_api_answers() -> None:
+    async def run() -> None:
+        async with Cloud() as cloud, manage(cloud, None) as destination:
+            assert await outcome(destination, event("mpps.completed")) == "delivered"
+        async with answering(lambda _request: web.Response(status=503)) as base:
+            destination = ManageDestination(base, fixed_token("t"), locate=Path)
+            assert await outcome(destination, event("mpps.completed")) == "tried again"
+            await destination.close()
+
+    asyncio.run(run())
