@@ -23,6 +23,7 @@ DicomJson = dict[str, object]
 UTF_8 = "ISO_IR 192"
 _BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+_TAG = re.compile("[0-9A-Fa-f]{8}")
 _CONTROL = re.compile(r"[\\\x00-\x1f\x7f]")  # a backslash separates values, controls belong to character sets
 _PARAGRAPHS = frozenset({"LT", "ST", "UT"})  # the VRs that may have line breaks, and backslashes (PS3.5 6.2)
 
@@ -60,7 +61,9 @@ def text(data_set: Mapping[str, object], keyword: str) -> str:
 
 def items(data_set: Mapping[str, object], keyword: str) -> list[DicomJson]:
     """The items of a sequence."""
-    return [item for item in _values(data_set, keyword) if isinstance(item, dict)]
+    attribute = data_set.get(tag(keyword))
+    is_sequence = isinstance(attribute, Mapping) and attribute.get("vr") == "SQ"
+    return [item for item in _values(data_set, keyword) if isinstance(item, dict)] if is_sequence else []
 
 
 def from_data_set(data_set: Dataset) -> DicomJson:
@@ -87,6 +90,8 @@ def check(data_set: Mapping[str, object]) -> None:
     Raises InvalidValue that names the attribute, never its value.
     """
     for key, attribute in data_set.items():
+        if not _TAG.fullmatch(key):
+            raise InvalidValue("Attributes have to be named by eight hexadecimal digits.")
         name = _name(key)
         if not isinstance(attribute, dict):
             raise InvalidValue(f"{name} has to be an object with its vr.")

@@ -1,4 +1,4 @@
-"""What the tests of the worklist work with: a message of the cloud, queries and performed steps as modalities send them."""
+"""What the tests of the worklist work with: messages of the cloud, queries and performed steps of modalities."""
 
 from datetime import UTC, datetime
 

@@ -1,0 +1,229 @@
+"""worklist.scp: modalities over real associations, pynetdicom and DCMTK being the modality."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ModalityPerformedProcedureStep,
+    ModalityPerformedProcedureStepRetrieve,
+    ModalityWorklistInformationFind,
+)
+
+from gateway.listener import Listener
+from tests.worklist.samples import NOW, begun, ended, item, query
+from worklist import Worklist
+from worklist.scp import Scp
+
+MPPS, RETRIEVE, MWL = (
+    ModalityPerformedProcedureStep,
+    ModalityPerformedProcedureStepRetrieve,
+    ModalityWorklistInformationFind,
+)
+
+
+@pytest.fixture
+def worklist(tmp_path: Path) -> Iterator[Worklist]:
+    opened = Worklist.open(tmp_path / "worklist.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def port(worklist: Worklist) -> Iterator[int]:
+    application = Scp(worklist, clock=lambda: NOW).application("SCREENING_MWL")
+    with Listener(application, host="127.0.0.1", port=0) as listener:
+        yield listener.port
+
+
+@contextmanager
+def associated(port: int, transfer_syntax: str = ExplicitVRLittleEndian) -> Iterator[Association]:
+    ae = AE(ae_title="MAMMO1")
+    for abstract_syntax in (MPPS, RETRIEVE, MWL):
+        ae.add_requested_context(abstract_syntax, transfer_syntax)
+    association = ae.associate("127.0.0.1", port, ae_title="SCREENING_MWL")
+    assert association.is_established
+    yield association
+    if association.is_established:
+        association.release()
+
+
+def put(worklist: Worklist, *accession_numbers: str) -> None:
+    for accession_number in accession_numbers:
+        worklist.schedule(item(accession_number), action_id=accession_number, content_hash="h", now=NOW)
+
+
+def asked(association: Association, identifier: Dataset) -> tuple[list[int], list[Dataset]]:
+    """Every status of a C-FIND, and the answers."""
+    responses = list(association.send_c_find(identifier, MWL))
+    return [status.Status for status, _ in responses], [answer for _, answer in responses if answer is not None]
+
+
+@pytest.mark.parametrize("transfer_syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_modality_gets_its_worklist(worklist: Worklist, port: int, transfer_syntax: str) -> None:
+    put(worklist, "ACC1", "ACC2")
+    with associated(port, transfer_syntax) as association:
+        statuses, answers = asked(association, query({"Modality": "MG"}, AccessionNumber="", PatientName="zzz*"))
+        assert (statuses, answers) == ([0x0000], [])
+        identifier = query(
+            {"Modality": "MG", "ScheduledStationAETitle": ""}, AccessionNumber="", PatientName="smith^zoe"
+        )
+        statuses, answers = asked(association, identifier)
+    assert statuses == [0xFF00, 0xFF00, 0x0000]
+    assert [answer.AccessionNumber for answer in answers] == ["ACC1", "ACC2"]
+    assert [str(answer.PatientName) for answer in answers] == ["SMITH^Zoë", "SMITH^Zoë"]
+    assert [answer.ScheduledProcedureStepSequence[0].ScheduledStationAETitle for answer in answers] == ["MAMMO1"] * 2
+
+
+def test_an_optional_key_that_is_not_matched_is_a_warning(worklist: Worklist, port: int) -> None:
+    put(worklist, "ACC1")
+    with associated(port) as association:
+        statuses, _ = asked(association, query(AccessionNumber="", CurrentPatientLocation="WARD 7"))
+    assert statuses == [0xFF01, 0x0000]
+
+
+def test_a_query_that_makes_no_sense_is_refused_and_the_association_lives(worklist: Worklist, port: int) -> None:
+    put(worklist, "ACC1")
+    with associated(port) as association:
+        [(status, _)] = association.send_c_find(query(StudyInstanceUID="1.2.?"), MWL)
+        assert (status.Status, status.ErrorComment) == (
+            0xA900,
+            "StudyInstanceUID has to be a UID, or several separated by bac...",
+        )
+        statuses, _ = asked(association, query(AccessionNumber=""))
+    assert statuses == [0xFF00, 0x0000]
+
+
+def test_a_query_is_cancelled(worklist: Worklist, port: int) -> None:
+    put(worklist, *(f"ACC{number}" for number in range(400)))
+    with associated(port) as association:
+        [context] = [each for each in association.accepted_contexts if each.abstract_syntax == MWL]
+        everything = query()
+        everything.ScheduledProcedureStepSequence = []
+        for keyword in ("PatientName", "PatientID", "AccessionNumber", "StudyInstanceUID", "Allergies"):
+            setattr(everything, keyword, "")
+        responses = association.send_c_find(everything, MWL, msg_id=7)
+        statuses = [next(responses)[0].Status]
+        association.send_c_cancel(7, context.context_id)
+        statuses += [status.Status for status, _ in responses]
+    assert statuses[0] == 0xFF00
+    assert statuses[-1] in (0xFE00, 0x0000)  # all answers may have left before the peer reads its first one
+
+
+def test_a_step_is_begun_changed_completed_and_read_back(worklist: Worklist, port: int) -> None:
+    put(worklist, "ACC1")
+    progress = Dataset()
+    progress.PerformedProcedureStepDescription = "two of four views"
+    with associated(port) as association:
+        statuses = [
+            association.send_n_create(begun(), MPPS, "1.2.3")[0].Status,
+            association.send_n_set(progress, MPPS, "1.2.3")[0].Status,
+            association.send_n_set(ended(), MPPS, "1.2.3")[0].Status,
+        ]
+        got, step = association.send_n_get([Tag(0x00400252), Tag(0x00400254)], RETRIEVE, "1.2.3")
+        whole, everything = association.send_n_get([], RETRIEVE, "1.2.3")
+    assert statuses == [0x0000, 0x0000, 0x0000]
+    assert step is not None and everything is not None
+    assert worklist.item("ACC1").state == "completed"
+    assert (got.Status, step.to_json_dict()) == (
+        0x0000,
+        {
+            "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
+            "00400252": {"vr": "CS", "Value": ["COMPLETED"]},
+            "00400254": {"vr": "LO", "Value": ["two of four views"]},
+        },
+    )
+    assert (whole.Status, str(everything.PatientName)) == (0x0000, "SMITH^Zoë")
+
+
+def test_refusals_carry_the_status_of_the_standard(port: int) -> None:
+    another, without_id, named = begun("OTHER"), begun(), ended()
+    del without_id.PerformedProcedureStepID
+    named.PatientName = "JONES"
+    finished = begun()
+    finished.PerformedProcedureStepStatus = "COMPLETED"
+    endless = ended()
+    endless.PerformedProcedureStepEndTime = ""
+    with associated(port) as association:
+        assert association.send_n_create(begun(), MPPS, "1.2.3")[0].Status == 0x0000
+        answers = {
+            "the same again": association.send_n_create(begun(), MPPS, "1.2.3")[0],
+            "another under its UID": association.send_n_create(another, MPPS, "1.2.3")[0],
+            "completed from the start": association.send_n_create(finished, MPPS, "1.2.4")[0],
+            "without Type 1": association.send_n_create(without_id, MPPS, "1.2.4")[0],
+            "unknown": association.send_n_set(ended(), MPPS, "1.2.9")[0],
+            "unknown to read": association.send_n_get([], RETRIEVE, "1.2.9")[0],
+            "not allowed": association.send_n_set(named, MPPS, "1.2.3")[0],
+            "without an end": association.send_n_set(endless, MPPS, "1.2.3")[0],
+            "to the end": association.send_n_set(ended(), MPPS, "1.2.3")[0],
+            "after the end": association.send_n_set(ended(), MPPS, "1.2.3")[0],
+        }
+    assert {what: status.Status for what, status in answers.items()} == {
+        "the same again": 0x0000,
+        "another under its UID": 0x0111,
+        "completed from the start": 0x0106,
+        "without Type 1": 0x0120,
+        "unknown": 0x0112,
+        "unknown to read": 0x0112,
+        "not allowed": 0x0105,
+        "without an end": 0x0121,
+        "to the end": 0x0000,
+        "after the end": 0x0110,
+    }
+    after = answers["after the end"]
+    assert after.ErrorComment == "Performed Procedure Step Object may no longer be updated"
+
+
+def test_the_error_id_of_a_final_step_is_on_the_wire(worklist: Worklist, port: int) -> None:
+    worklist.begin("1.2.3", begun(), now=NOW)
+    worklist.change("1.2.3", ended(), now=NOW)
+    with associated(port) as association:
+        status, _ = association.send_n_set(ended(), MPPS, "1.2.3")
+    assert (status.Status, status.ErrorID) == (0x0110, 0xA710)
+
+
+def test_echoscu_is_answered(port: int) -> None:
+    done = _dcmtk("echoscu", "-aet", "MAMMO1", "-aec", "SCREENING_MWL", "127.0.0.1", str(port))
+    assert done.returncode == 0, done.stderr
+
+
+def test_findscu_gets_its_worklist(worklist: Worklist, port: int, tmp_path: Path) -> None:
+    put(worklist, "ACC1")
+    done = _dcmtk(
+        "findscu", "-W", "-X", "-od", str(tmp_path), "-aet", "MAMMO1", "-aec", "SCREENING_MWL", "127.0.0.1", str(port),
+        "-k", "AccessionNumber", "-k", "PatientName=SMITH*", "-k", "StudyInstanceUID",
+        "-k", "ScheduledProcedureStepSequence[0].ScheduledProcedureStepStartDate=20261122-20261123",
+        "-k", "ScheduledProcedureStepSequence[0].ScheduledStationAETitle=MAMMO1",
+        "-k", "ScheduledProcedureStepSequence[0].Modality=MG",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [file] = tmp_path.glob("rsp*.dcm")
+    answer = dcmread(file, force=True)
+    assert (answer.AccessionNumber, str(answer.PatientName)) == ("ACC1", "SMITH^Zoë")
+    assert answer.StudyInstanceUID == worklist.item("ACC1").study_instance_uid
+    assert answer.ScheduledProcedureStepSequence[0].ScheduledStationAETitle == "MAMMO1"
+
+
+def test_findscu_with_an_empty_step_sequence_is_answered(worklist: Worklist, port: int, tmp_path: Path) -> None:
+    put(worklist, "ACC1")
+    done = _dcmtk(
+        "findscu", "-W", "-X", "-od", str(tmp_path), "-aet", "MAMMO1", "-aec", "SCREENING_MWL", "127.0.0.1", str(port),
+        "-k", "AccessionNumber", "-k", "ScheduledProcedureStepSequence",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("rsp*.dcm"))) == 1
+
+
+def _dcmtk(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which(command) is None:
+        pytest.skip(f"DCMTK's {command} is not installed")
+    return subprocess.run([command, *arguments], capture_output=True, text=True, timeout=30, check=False)
