@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -207,10 +207,14 @@ class Channel:
             return _error("internal", "The gateway failed on this action; its log says where.")
 
     async def _farewell(self, ws: ClientWebSocket) -> None:
-        """Let the peer close, which says that it has the answer; a peer that leaves it to us is no worse."""
-        with suppress(TimeoutError):
-            await ws.receive(timeout=self._limits.farewell)
-        self._proven()
+        """Let the peer close, which says that it has the answer. One that leaves it to us is no worse; a cut is."""
+        try:
+            message = await ws.receive(timeout=self._limits.farewell)
+        except TimeoutError:
+            self._proven()
+        else:
+            if message.type is not aiohttp.WSMsgType.CLOSED:
+                self._proven()
 
     # --- HTTP mode ----------------------------------------------------------------------------------------------------
 
