@@ -226,7 +226,8 @@ def _completed(data_set: DicomJson) -> DicomJson:
     charset = {tag("SpecificCharacterSet"): element("SpecificCharacterSet", attributes.UTF_8)}
     step = _completed_step(step, accession_number, text(complete, "RequestedProcedureDescription"))
     empty = {tag(keyword): element(keyword) for keyword in _TYPE_2}
-    return dict(sorted((empty | complete | charset | {tag(_STEP): sequence(step)}).items()))
+    whole = empty | complete | charset | {tag(_STEP): sequence(step)}
+    return {key: whole[key] for key in sorted(whole) if not key.endswith("0000")}  # group lengths would not hold
 
 
 def _completed_step(step: DicomJson, accession_number: str, description: str) -> DicomJson:

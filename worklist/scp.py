@@ -4,6 +4,7 @@ A handler unpacks the request, calls one verb of `Worklist` and returns; refusal
 here: sockets and failures (`gateway.listener`), what anything means (`store`, `mpps`, `gateway.matching`).
 """
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -17,7 +18,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from gateway import matching
 from gateway.application import UNCOMPRESSED, Application, Match, Request
-from gateway.errors import MissingAttribute
+from gateway.errors import InvalidValue, MissingAttribute
 from worklist.store import KEYS, Worklist
 
 PENDING, PENDING_WITH_WARNING = 0xFF00, 0xFF01
@@ -31,6 +32,8 @@ CONTEXTS = {
         ModalityPerformedProcedureStepRetrieve,
     )
 }
+
+_UID = re.compile(r"[0-9.]{1,64}")
 
 log = structlog.get_logger()
 
@@ -93,6 +96,8 @@ class Scp:
 def _instance(uid: str | None) -> str:
     if not uid:
         raise MissingAttribute("The SOP Instance UID of the performed procedure step is missing.")
+    if not _UID.fullmatch(uid):
+        raise InvalidValue("The SOP Instance UID of the performed procedure step is not a UID.")
     return uid
 
 

@@ -131,11 +131,11 @@ class Worklist:
 
     def items(self, *, date: str | None = None, state: State | None = None) -> list[Item]:
         """All items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
+        wanted = {"date": date, "state": state}
+        expression = " AND ".join(f"{name} = :{name}" for name, value in wanted.items() if value is not None) or "1"
         with self.database.read() as conn:
             rows = conn.execute(
-                f"SELECT {_ITEM} FROM items WHERE date = coalesce(:date, date) AND state = coalesce(:state, state)"
-                " ORDER BY date, time, accession_number",
-                {"date": date, "state": state},
+                f"SELECT {_ITEM} FROM items WHERE {expression} ORDER BY date, time, accession_number", wanted
             ).fetchall()
         return [_read_item(row) for row in rows]
 

@@ -12,13 +12,17 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
-from pynetdicom.association import Association
+from pynetdicom.association import Association as ClientAssociation
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityPerformedProcedureStep,
     ModalityPerformedProcedureStepRetrieve,
     ModalityWorklistInformationFind,
 )
 
+from gateway.application import Association, Request, encode
+from gateway.association import AcceptedContext
+from gateway.dimse import Command, CommandField
+from gateway.errors import InvalidValue, MissingAttribute, Refusal
 from gateway.listener import Listener
 from tests.worklist.samples import NOW, begun, ended, item, query
 from worklist import Worklist
@@ -46,7 +50,7 @@ def port(worklist: Worklist) -> Iterator[int]:
 
 
 @contextmanager
-def associated(port: int, transfer_syntax: str = ExplicitVRLittleEndian) -> Iterator[Association]:
+def associated(port: int, transfer_syntax: str = ExplicitVRLittleEndian) -> Iterator[ClientAssociation]:
     ae = AE(ae_title="MAMMO1")
     for abstract_syntax in (MPPS, RETRIEVE, MWL):
         ae.add_requested_context(abstract_syntax, transfer_syntax)
@@ -62,7 +66,7 @@ def put(worklist: Worklist, *accession_numbers: str) -> None:
         worklist.schedule(item(accession_number), action_id=accession_number, content_hash="h", now=NOW)
 
 
-def asked(association: Association, identifier: Dataset) -> tuple[list[int], list[Dataset]]:
+def asked(association: ClientAssociation, identifier: Dataset) -> tuple[list[int], list[Dataset]]:
     """Every status of a C-FIND, and the answers."""
     responses = list(association.send_c_find(identifier, MWL))
     return [status.Status for status, _ in responses], [answer for _, answer in responses if answer is not None]
@@ -101,6 +105,19 @@ def test_a_query_that_makes_no_sense_is_refused_and_the_association_lives(workli
         )
         statuses, _ = asked(association, query(AccessionNumber=""))
     assert statuses == [0xFF00, 0x0000]
+
+
+@pytest.mark.parametrize("name", ["SMITH^ZOË", "Smith^Zoe", "sm?th^zo*"])
+@pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192", "GB18030"])
+def test_a_query_in_one_character_set_finds_an_item_from_another(
+    worklist: Worklist, port: int, character_set: str, name: str
+) -> None:
+    put(worklist, "ACC1")
+    identifier = query(PatientName=name, AccessionNumber="")
+    identifier.SpecificCharacterSet = character_set
+    with associated(port) as association:
+        _, [answer] = asked(association, identifier)
+    assert (answer.SpecificCharacterSet, str(answer.PatientName)) == ("ISO_IR 192", "SMITH^Zoë")
 
 
 def test_a_query_is_cancelled(worklist: Worklist, port: int) -> None:
@@ -181,6 +198,22 @@ def test_refusals_carry_the_status_of_the_standard(port: int) -> None:
     }
     after = answers["after the end"]
     assert after.ErrorComment == "Performed Procedure Step Object may no longer be updated"
+
+
+@pytest.mark.parametrize(
+    ("uid", "refusal"), [(None, MissingAttribute), ("step", InvalidValue), ("1" * 65, InvalidValue)]
+)
+def test_a_step_has_a_uid(worklist: Worklist, uid: str | None, refusal: type[Refusal]) -> None:
+    command = Command(command_field=CommandField.N_SET, message_id=1, requested_sop_instance_uid=uid)
+    request = Request(
+        association=Association("a", "MAMMO1", "SCREENING_MWL", "127.0.0.1"),
+        context=AcceptedContext(1, MPPS, ExplicitVRLittleEndian),
+        command=command,
+        data_set=encode(ended(), ExplicitVRLittleEndian),
+        is_cancelled=lambda: False,
+    )
+    with pytest.raises(refusal):
+        Scp(worklist).handle_set(request)
 
 
 def test_the_error_id_of_a_final_step_is_on_the_wire(worklist: Worklist, port: int) -> None:
