@@ -276,7 +276,9 @@ def _finished(status: str, images: Sequence[Sent], *, now: datetime, operator: s
     ds.PerformedProcedureStepStatus = status
     ds.PerformedProcedureStepEndDate, ds.PerformedProcedureStepEndTime = _date(now), _time(now)
     by_series = groupby(sorted(images, key=_series), key=_series)
-    ds.PerformedSeriesSequence = Items(_performed(uid, list(made), operator) for uid, made in by_series)
+    performed = [_performed(uid, list(made), operator) for uid, made in by_series]
+    # Type 1 in the final state: a step without images still has a series (PS3.4 Table F.7.2-1, Note 2).
+    ds.PerformedSeriesSequence = Items(performed or [_performed(str(generate_uid()), [], operator)])
     return ds
 
 
@@ -287,7 +289,7 @@ def _series(image: Sent) -> str:
 def _performed(series_instance_uid: str, images: Sequence[Sent], operator: str) -> Dataset:
     ds = Dataset()
     ds.PerformingPhysicianName, ds.OperatorsName = "", operator
-    ds.ProtocolName, ds.SeriesDescription = "Screening", images[0].description
+    ds.ProtocolName, ds.SeriesDescription = "Screening", images[0].description if images else ""
     ds.SeriesInstanceUID, ds.RetrieveAETitle = series_instance_uid, ""
     ds.ReferencedImageSequence = [reference(image.sop_class_uid, image.sop_instance_uid) for image in images]
     ds.ReferencedNonImageCompositeSOPInstanceSequence = []
