@@ -93,7 +93,7 @@ class Conversation:
         self.log = log.bind(association=self.identity, address=self.address)
         try:
             self._configure()
-            self._serve()
+            self._serve_or_discard()
         except ProtocolError as error:
             self.log.warning("association aborted", reason=str(error))
             self._say_goodbye(upper_layer.pack_abort(source=2, reason=error.reason))
@@ -103,9 +103,14 @@ class Conversation:
             self.log.error("association failed", error=type(error).__name__, place=place(error))
             self._say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
         finally:
+            self.connection.close()
+
+    def _serve_or_discard(self) -> None:
+        try:
+            self._serve()
+        finally:
             if self._incoming is not None:
                 self._incoming.discard()
-            self.connection.close()
 
     def end_when_idle(self) -> None:
         """Called by another thread: wake the association if it waits for its next message."""

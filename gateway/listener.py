@@ -42,8 +42,9 @@ class Listener:
         self._thread.start()
 
     def stop(self, *, grace_seconds: float = 10.0) -> None:
-        """Accept nobody any more, let messages under way end for up to `grace_seconds`, then close."""
-        assert self._socket is not None and self._thread is not None
+        """Accept nobody any more, let messages under way end for up to `grace_seconds`, then close. Again: nothing."""
+        if self._stopping.is_set() or self._socket is None or self._thread is None:
+            return
         self._stopping.set()
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
