@@ -32,7 +32,7 @@ from pydicom import Dataset, dcmread
 
 from gateway import outbox
 from gateway.errors import ClassMismatch, Conflict, InvalidDataSet, OutOfResources
-from gateway.matching import conditions
+from gateway.matching import conditions, ignored
 from gateway.messages import PRIORITY, EventParameters, ImageQuarantined
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
@@ -148,6 +148,10 @@ class Archive:
         `identifier` is what a C-FIND carries (PS3.4 C.4.1.1.3) without the level. Raises InvalidQuery.
         """
         return self.index.find(level, conditions(identifier, KEYS[level]), limit=limit, offset=offset)
+
+    def unmatched(self, level: Level, identifier: Dataset) -> list[str]:
+        """Name the keys of a query that `find` does not apply, because nothing is indexed that could match them."""
+        return ignored(identifier, KEYS[level])
 
     def locate(
         self, study_instance_uid: str, series_instance_uid: str | None = None, sop_instance_uid: str | None = None

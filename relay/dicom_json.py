@@ -37,16 +37,20 @@ def number(data_set: DicomJson, key: str, *, otherwise: int) -> int:
     return int(found) if found.isascii() and found.isdecimal() and len(found) <= 18 else otherwise
 
 
-def with_bulk_data(data_set: DicomJson, base: str) -> dict[str, object]:
-    """Make every BulkDataURI absolute; `base` is the address that the archive's relative ones are relative to."""
-    return {key: _with_bulk_data(element, base) for key, element in data_set.items()}
+def published(data_set: DicomJson, bulk_data: str) -> dict[str, object]:
+    """Make a data set fit to leave the house: in UTF-8 (PS3.18 F.1.1), every BulkDataURI absolute.
+
+    `bulk_data` is the address that the archive's relative ones are relative to.
+    """
+    sent = {key: _with_bulk_data(element, bulk_data) for key, element in data_set.items()}
+    return sent | ({"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}} if "00080005" in sent else {})
 
 
-def _with_bulk_data(element: object, base: str) -> object:
+def _with_bulk_data(element: object, address: str) -> object:
     if not isinstance(element, Mapping):
         return element
     if "BulkDataURI" in element:
-        return {**element, "BulkDataURI": f"{base}/{element['BulkDataURI']}"}
+        return {**element, "BulkDataURI": f"{address}/{element['BulkDataURI']}"}
     if element.get("vr") == "SQ" and isinstance(element.get("Value"), list):
-        return {**element, "Value": [with_bulk_data(item, base) for item in element["Value"]]}
+        return {**element, "Value": [published(item, address) for item in element["Value"]]}
     return element

@@ -13,11 +13,12 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from gateway.errors import InvalidQuery
 from pacs import Archive, Picture, Stored, Viewport, frames, rendered
 from relay import qido, wado
 from relay.bodies import send, send_parts, stream_parts
 from relay.bulkdata import bulk_data
-from relay.dicom_json import DicomJson, text, with_bulk_data
+from relay.dicom_json import DicomJson, published, text
 from relay.rendering import Renderer
 from relay.wado import MediaRange, Offer, Part, Rendering, Slice
 
@@ -81,14 +82,19 @@ class DicomWeb:
         media_type = _json_type(request)
         path = {_KEYS[name]: uid for name, uid in request.match_info.items()}
         search = qido.read(level, path, request.query.items())
-        matches = await asyncio.to_thread(
-            self._archive.find, level, search.identifier, limit=search.limit + 1, offset=search.offset
-        )  # one more than asked tells whether there are more
+        matches = await asyncio.to_thread(self._found, search)
         answers = qido.answers(search, matches[: search.limit], _root(request))
         response = web.Response(body=_dumped(answers), content_type=media_type) if answers else web.Response(status=204)
         for warning in (*search.warnings, *([qido.MORE] if len(matches) > search.limit else [])):
             response.headers.add("Warning", f'299 screening-gateway "{warning}"')
         return response
+
+    def _found(self, search: qido.Search) -> list[DicomJson]:
+        """The matches, and one more than asked for, which tells whether there are more."""
+        if names := self._archive.unmatched(search.level, search.identifier):
+            raise InvalidQuery(f"{', '.join(names)} cannot be matched at this level.")
+        found = self._archive.find(search.level, search.identifier, limit=search.limit + 1, offset=search.offset)
+        return list(found)
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
         """WADO-RS (PS3.18 Section 10.4.1.1.1): objects as stored; 206 when the client takes only some of them."""
@@ -211,7 +217,13 @@ def _uids(request: web.Request) -> tuple[str, ...]:
 
 
 def _root(request: web.Request) -> str:
-    return f"{request.scheme}://{request.host}{ROOT}"
+    return f"{request.scheme}://{_host(request)}{ROOT}"
+
+
+def _host(request: web.Request) -> str:
+    """The Host header; dicomweb-client leaves its port out, which is seen when it names our own address."""
+    address, port = request.get_extra_info("sockname", ("", 0))[:2]
+    return f"{address}:{port}" if request.host == address else request.host
 
 
 def _accepted(request: web.Request) -> tuple[MediaRange, ...]:
@@ -236,7 +248,7 @@ def _whole_file(stored: Stored) -> Slice:
 
 def _described(data_set: DicomJson, root: str) -> dict[str, object]:
     study, series, instance = (text(data_set, key) for key in _KEYS.values())
-    return with_bulk_data(data_set, f"{root}/studies/{study}/series/{series}/instances/{instance}/bulkdata")
+    return published(data_set, f"{root}/studies/{study}/series/{series}/instances/{instance}/bulkdata")
 
 
 def _dumped(data_sets: Sequence[DicomJson]) -> bytes:

@@ -19,7 +19,7 @@ from pydicom import DataElement, Dataset, Sequence, config
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from gateway.errors import InvalidQuery
-from relay.dicom_json import DicomJson, with_bulk_data
+from relay.dicom_json import DicomJson, published
 from relay.dicom_json import text as text_of
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
@@ -184,7 +184,7 @@ def _attribute(name: str) -> TagPath:
 def _tag(part: str, name: str) -> int:
     if re.fullmatch(r"[0-9A-Fa-f]{8}", part):
         return int(part, 16)
-    tag = tag_for_keyword(part)
+    tag = tag_for_keyword(part) if part else None  # the dictionary has nameless entries
     if tag is None:
         raise InvalidQuery(
             f"{_shown(name)} is not an attribute or a parameter; give a DICOM keyword or eight hexadecimal digits."
@@ -250,11 +250,9 @@ def _answer(search: Search, match: DicomJson, root: str) -> dict[str, object]:
     required, known = _shape(search)
     address = _retrieve_url(search.level, match, root)
     chosen = match if search.everything else {key: match[key] for key in known if key in match}
-    answer = with_bulk_data(chosen, f"{address}/bulkdata")
+    answer = published(chosen, f"{address}/bulkdata")
     for key in required:
         answer[key] = match.get(key, {"vr": _vr(int(key, 16))})
-    if CHARACTER_SET in answer:
-        answer[CHARACTER_SET] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # DICOM JSON is UTF-8, PS3.18 F.2
     answer[INSTANCE_AVAILABILITY] = {"vr": "CS", "Value": ["ONLINE"]}
     answer[RETRIEVE_URL] = {"vr": "UR", "Value": [address]}
     return dict(sorted(answer.items()))

@@ -121,7 +121,9 @@ class _Pages:
         media_type = ASSETS.get(request.match_info["name"])
         if media_type is None:
             raise web.HTTPNotFound
-        return web.FileResponse(PAGES / request.match_info["name"], headers={"Content-Type": media_type})
+        return web.FileResponse(
+            PAGES / request.match_info["name"], headers={"Content-Type": media_type, "Cache-Control": "no-cache"}
+        )
 
 
 @web.middleware
