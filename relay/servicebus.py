@@ -27,9 +27,17 @@ SECONDS = 30.0
 class ServiceBusDestination:
     """Sends each event as one message to a queue or topic; the broker's duplicate detection knows it by message_id."""
 
-    def __init__(self, connection_string: str, *, queue: str, seconds: float = SECONDS) -> None:
+    def __init__(
+        self,
+        connection_string: str,
+        *,
+        queue: str,
+        transport: TransportType = TransportType.AmqpOverWebsocket,  # port 443, through proxies
+        seconds: float = SECONDS,
+    ) -> None:
         self._connection_string = connection_string
         self._queue = queue
+        self._transport = transport
         self._seconds = seconds
         self._turn = asyncio.Lock()
         self._client: ServiceBusClient | None = None
@@ -64,7 +72,7 @@ class ServiceBusDestination:
         if self._sender is None:
             self._client = ServiceBusClient.from_connection_string(
                 self._connection_string,
-                transport_type=TransportType.AmqpOverWebsocket,  # port 443, through proxies
+                transport_type=self._transport,
                 retry_total=1,
                 try_timeout=self._seconds / 3,
             )
