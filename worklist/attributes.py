@@ -52,11 +52,13 @@ def sequence(*items: DicomJson) -> DicomJson:
 
 def text(data_set: Mapping[str, object], keyword: str) -> str:
     """The first value of an attribute; person names with their groups joined by `=`. '' when it is not known."""
-    for value in _values(data_set, keyword)[:1]:
-        if isinstance(value, Mapping):
-            return _joined_name(value)
-        return "" if value is None else str(value).strip()
-    return ""
+    return next(iter(texts(data_set, keyword)), "")
+
+
+def texts(data_set: Mapping[str, object], keyword: str) -> tuple[str, ...]:
+    """All values of an attribute that are known."""
+    values = (_joined_name(value) if isinstance(value, Mapping) else value for value in _values(data_set, keyword))
+    return tuple(known for value in values if value is not None and (known := str(value).strip()))
 
 
 def items(data_set: Mapping[str, object], keyword: str) -> list[DicomJson]:

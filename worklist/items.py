@@ -21,7 +21,7 @@ from uuid import NAMESPACE_OID, uuid5
 from gateway.errors import Conflict, InvalidValue
 from gateway.messages import WorklistItem
 from worklist import attributes
-from worklist.attributes import DicomJson, element, items, sequence, tag, text
+from worklist.attributes import DicomJson, element, items, sequence, tag, text, texts
 
 State = Literal["scheduled", "in_progress", "completed", "discontinued", "cancelled"]
 
@@ -139,9 +139,9 @@ class Item:
         return text(self.step, "Modality")
 
     @property
-    def station_ae_title(self) -> str:
-        """The station the item is for; '' is for any."""
-        return text(self.step, "ScheduledStationAETitle")
+    def station_ae_titles(self) -> tuple[str, ...]:
+        """The stations the item is for; none is for any."""
+        return texts(self.step, "ScheduledStationAETitle")
 
     @property
     def performing_physician_name(self) -> str:

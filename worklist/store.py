@@ -32,6 +32,12 @@ SHOWN: tuple[State, ...] = ("scheduled", "in_progress")
 _SPS = "ScheduledProcedureStepSequence"
 _STATION = f"{_SPS}.ScheduledStationAETitle"
 
+# An item for any station is for the one that asks.
+_FOR_STATION = (
+    "EXISTS (SELECT 1 FROM json_each(iif(station_ae_titles = '[]', json_array(:station), station_ae_titles)) AS station"
+    " WHERE {})"
+)
+
 KEYS = (
     Key("PatientName", Kind.NAME, "patient_name"),
     Key("PatientID", Kind.TEXT, "participant_id"),
@@ -40,8 +46,7 @@ KEYS = (
     Key("AccessionNumber", Kind.TEXT, "accession_number"),
     Key("RequestedProcedureID", Kind.TEXT, "requested_procedure_id"),
     Key("StudyInstanceUID", Kind.UID, "study_instance_uid"),
-    # An item for any station is for the one that asks.
-    Key(_STATION, Kind.TEXT, "iif(station_ae_title = '', :station, station_ae_title)"),
+    Key(_STATION, Kind.TEXT, "station.value", within=_FOR_STATION),
     Key(f"{_SPS}.ScheduledProcedureStepStartDate", Kind.DATE, "date"),
     Key(
         f"{_SPS}.ScheduledProcedureStepStartTime",
@@ -306,7 +311,7 @@ def _columns(item: Item) -> dict[str, str | int]:
         "date": matching.column_value(Kind.DATE, item.date),
         "time": matching.column_value(Kind.TIME, item.time),
         "modality": matching.column_value(Kind.TEXT, item.modality),
-        "station_ae_title": matching.column_value(Kind.TEXT, item.station_ae_title),
+        "station_ae_titles": json.dumps([matching.column_value(Kind.TEXT, title) for title in item.station_ae_titles]),
         "physician_name": matching.column_value(Kind.NAME, item.performing_physician_name),
         "sps_id": matching.column_value(Kind.TEXT, item.sps_id),
         "requested_procedure_id": matching.column_value(Kind.TEXT, item.requested_procedure_id),

@@ -61,7 +61,7 @@ def test_an_item_reads_like_its_data_set() -> None:
         "ACC1", "1", "Yamada^Tarou=山田^太郎", "", "",
     )  # fmt: skip
     assert (made.date, made.time, made.modality, made.study_description) == ("20261122", "093000", "MG", "Screening")
-    assert (made.sps_id, made.requested_procedure_id, made.station_ae_title) == ("ACC1", "ACC1", "")
+    assert (made.sps_id, made.requested_procedure_id, made.station_ae_titles) == ("ACC1", "ACC1", ())
     assert (made.study_instance_uid, made.state, made.appointment_id) == ("", "scheduled", "appointment-1")
 
 
@@ -71,11 +71,13 @@ def test_a_message_may_carry_more_attributes_and_its_named_fields_win() -> None:
         "001021c0": {"vr": "US", "Value": [4]},
         "00400100": {
             "vr": "SQ",
-            "Value": [{"00400001": {"vr": "AE", "Value": ["MAMMO1"]}, "00080060": {"vr": "CS", "Value": ["CT"]}}],
+            "Value": [
+                {"00400001": {"vr": "AE", "Value": ["MAMMO1", "MAMMO2"]}, "00080060": {"vr": "CS", "Value": ["CT"]}}
+            ],
         },
     }
     made = item(dicom=dicom)
-    assert (made.patient_name, made.modality, made.station_ae_title) == ("SMITH^Zoë", "MG", "MAMMO1")
+    assert (made.patient_name, made.modality, made.station_ae_titles) == ("SMITH^Zoë", "MG", ("MAMMO1", "MAMMO2"))
     assert made.data_set["001021C0"] == {"vr": "US", "Value": [4]}
 
 

@@ -177,6 +177,7 @@ def test_an_answer_has_the_keys_that_were_asked_and_type_1_keys_have_values(work
         ({"ScheduledStationAETitle": "MAMMO1"}, {}, ["A", "B"]),
         ({"ScheduledStationAETitle": "MAMMO2"}, {}, ["A", "B"]),
         ({"ScheduledStationAETitle": "CT1"}, {}, ["A", "B", "C"]),
+        ({"ScheduledStationAETitle": "CT2"}, {}, ["A", "B", "C"]),
         ({"ScheduledStationAETitle": "C*"}, {}, ["C"]),
         ({"ScheduledStationAETitle": "M*"}, {}, ["A", "B"]),
         (None, {"PatientID": "1"}, ["A"]),
@@ -201,7 +202,7 @@ def test_a_query_finds_what_it_asks_for(
             "vr": "SQ",
             "Value": [
                 {
-                    "00400001": {"vr": "AE", "Value": ["CT1"]},
+                    "00400001": {"vr": "AE", "Value": ["CT1", "CT2"]},
                     "00400006": {"vr": "PN", "Value": [{"Alphabetic": "House^Gregory"}]},
                 }
             ],

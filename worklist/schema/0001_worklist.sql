@@ -11,7 +11,7 @@ CREATE TABLE items (
     date                   TEXT NOT NULL CHECK (length(date) = 8),     -- YYYYMMDD, wall time of the site
     time                   TEXT NOT NULL CHECK (length(time) = 13),    -- HHMMSS.FFFFFF, wall time of the site
     modality               TEXT NOT NULL CHECK (modality <> ''),
-    station_ae_title       TEXT NOT NULL,    -- '' = for any station
+    station_ae_titles      TEXT NOT NULL CHECK (json_valid(station_ae_titles)),    -- JSON list; [] = for any station
     physician_name         TEXT NOT NULL,    -- folded
     sps_id                 TEXT NOT NULL CHECK (sps_id <> ''),
     requested_procedure_id TEXT NOT NULL CHECK (requested_procedure_id <> ''),
@@ -30,8 +30,8 @@ CREATE INDEX items_by_time ON items (date, time, accession_number);
 CREATE INDEX items_by_participant ON items (participant_id);
 CREATE INDEX items_by_name ON items (patient_name);
 CREATE INDEX items_by_study ON items (study_instance_uid);
--- Most items are over; what is still open is found without them.
-CREATE INDEX items_open ON items (date, time, accession_number) WHERE state IN ('scheduled', 'in_progress');
+-- Most items are over; those still open are found without looking at them.
+CREATE INDEX items_by_state ON items (state, date, time, accession_number);
 
 CREATE TABLE actions (
     action_id        TEXT PRIMARY KEY,
