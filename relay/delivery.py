@@ -193,7 +193,7 @@ class Delivery:
         """Send an event that is owed to nobody, to learn whether the destination answers; never raises CloudError."""
         circuit = self._circuit
         try:
-            await self._destination.send(event)
+            await self._send(event)
         except CloudError as error:
             self._destination_failed(str(error), circuit)
         else:
@@ -228,25 +228,32 @@ class Delivery:
             log.exception("event not composed", message_id=owed.entry.message_id)
             await self._postpone(owed, "The gateway failed to compose the event; its log says why.", LONGEST_PAUSE)
         else:
-            await self._send(owed, event)
+            await self._tell(owed, event)
         finally:
             self._busy.discard(owed.key)
             self._ended.set()
 
-    async def _send(self, owed: Owed, event: Event) -> None:
+    async def _tell(self, owed: Owed, event: Event) -> None:
         circuit = self._circuit
         try:
-            await self._destination.send(event)
+            await self._send(event)
         except CloudError as error:
             if error.permanent:
                 await self._park(owed, str(error))
             else:
                 await self._fail(owed, str(error), circuit)
-        except Exception as error:
-            log.exception("destination crashed", message_id=event.message_id)
-            await self._fail(owed, f"The destination failed in an unexpected way ({type(error).__name__}).", circuit)
         else:
             await self._confirm(owed)
+
+    async def _send(self, event: Event) -> None:
+        try:
+            await self._destination.send(event)
+        except CloudError:
+            raise
+        except Exception as error:
+            log.exception("destination crashed", message_id=event.message_id)
+            words = f"The destination failed in an unexpected way ({type(error).__name__})."
+            raise CloudError(words, permanent=False) from error
 
     async def _confirm(self, owed: Owed) -> None:
         entry, now = owed.entry, self._clock()
@@ -282,7 +289,7 @@ class Delivery:
             self._circuit = circuit.after_failure(now=self._clock(), jitter=self._jitter())
 
 
-@retry(retry=retry_if_exception_type(OutOfResources), wait=wait_exponential_jitter(initial=0.2, max=30))
+@retry(retry=retry_if_exception_type(OutOfResources), wait=wait_exponential_jitter(multiplier=0.2, max=30))
 async def _settled(change: Callable[[], None]) -> None:
     """Record an outcome, however long the disk is full: sending again what the cloud has confirmed would be worse."""
     await asyncio.to_thread(change)

@@ -1,0 +1,28 @@
+"""Start the relay: `python -m relay`."""
+
+import asyncio
+import sys
+from contextlib import closing
+
+from gateway.log import configure
+from gateway.process import run
+from gateway.settings import load
+from pacs import Archive
+from relay.service import Relay, attached
+from relay.settings import RelaySettings
+from worklist import Worklist
+
+
+def main() -> None:
+    """Stand between this site and the cloud until asked to stop."""
+    settings = load(RelaySettings)
+    configure(settings.log_level, process="relay")
+    with (
+        closing(attached(lambda: Worklist.attach(settings.worklist_db_path))) as worklist,
+        closing(attached(lambda: Archive.attach(settings.pacs_db_path, settings.pacs_storage_path))) as archive,
+    ):
+        asyncio.run(Relay(settings, worklist, archive).run())
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,123 @@
+"""What the cloud may ask for, and what becomes of it: one verb each, answered at once.
+
+Every message gets an answer, and every refusal is a structured one; this is the only place where errors become answers
+for the cloud. Work is acknowledged after it is committed, never before. Idempotence is the worklist's: it knows which
+action id made an item, and with which content.
+
+Not here: understanding a message (`relay.protocol`), the connection it came over (`relay.hybrid`), rules about items
+(`worklist`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+
+import structlog
+
+from gateway.errors import Refusal, Unsupported
+from gateway.messages import (
+    Action,
+    CancelItem,
+    CreateItem,
+    CreateTestItem,
+    Echo,
+    Health,
+    HealthReport,
+    RescheduleItem,
+    UpdateStatus,
+)
+from relay import protocol
+from relay.protocol import Json
+from worklist import Item, Worklist
+
+log = structlog.get_logger()
+
+INTERNAL: Json = {
+    "status": "error",
+    "code": "internal",
+    "message": "The gateway failed to do this; its log says why. The same action may be sent again.",
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What commands work with. `cloud_zone` is the zone of times the cloud sends, None for the site's wall time."""
+
+    worklist: Worklist
+    health: Callable[[], HealthReport]
+    clock: Callable[[], datetime]
+    cloud_zone: tzinfo | None = None
+
+
+async def answer(text: str, context: Context) -> str:
+    """Answer one message of the cloud; never raises."""
+    action_id: str | None = None
+    try:
+        message = protocol.parse(text)
+        action_id = protocol.claimed_action_id(message)
+        return protocol.encode(await apply(protocol.decode(message), context))
+    except Refusal as refusal:
+        log.warning("action refused", action_id=action_id, code=refusal.code, reason=str(refusal))
+        return protocol.encode(protocol.refused(refusal, action_id=action_id))
+    except Exception:
+        log.exception("action failed", action_id=action_id)
+        return protocol.encode({**INTERNAL, "action_id": action_id})
+
+
+async def apply(action: Action, context: Context) -> Json:
+    """Do what an action asks for and give the answer. Raises a Refusal when it cannot be done."""
+    match action:
+        case CreateItem() | CreateTestItem():
+            return await asyncio.to_thread(_create, action, context)
+        case UpdateStatus():
+            return await asyncio.to_thread(_update_status, action, context)
+        case CancelItem():
+            return await asyncio.to_thread(_cancel, action, context)
+        case RescheduleItem():
+            return await asyncio.to_thread(_reschedule, action, context)
+        case Health():
+            return await asyncio.to_thread(_health, action, context)
+        case Echo():
+            return {"status": "echo", "payload": action.payload}
+        case _:
+            raise Unsupported(f"Unsupported action: {action.action_type}")
+
+
+def _create(action: CreateItem | CreateTestItem, context: Context) -> Json:
+    asked = action.parameters.worklist_item
+    here = asked.model_copy(update={"scheduled": protocol.site_time(asked.scheduled, cloud=context.cloud_zone)})
+    item = Item.from_message(here, action_id=action.action_id, appointment_id=action.source_reference.appointment_id)
+    item = context.worklist.schedule(
+        item, action_id=action.action_id, content_hash=protocol.content_hash(action), now=context.clock()
+    )
+    log.info("item scheduled", action_id=action.action_id, accession_number=item.accession_number)
+    return {"status": "created", "action_id": action.action_id}
+
+
+def _update_status(action: UpdateStatus, context: Context) -> Json:
+    asked = action.parameters.worklist_item
+    item = context.worklist.change_status(asked.accession_number, asked.status, now=context.clock())
+    return _updated(item)
+
+
+def _cancel(action: CancelItem, context: Context) -> Json:
+    item = context.worklist.cancel(action.parameters.worklist_item.accession_number, now=context.clock())
+    return _updated(item)
+
+
+def _reschedule(action: RescheduleItem, context: Context) -> Json:
+    asked = action.parameters.worklist_item
+    here = protocol.site_time(asked.scheduled, cloud=context.cloud_zone)
+    item = context.worklist.reschedule(asked.accession_number, date=here.date, time=here.time, now=context.clock())
+    return _updated(item)
+
+
+def _updated(item: Item) -> Json:
+    log.info("item updated", accession_number=item.accession_number, state=item.state, revision=item.revision)
+    return {"accession_number": item.accession_number, "status": "updated"}
+
+
+def _health(action: Health, context: Context) -> Json:
+    report = context.health().model_dump(mode="json")
+    return {"status": "ok", "action_id": action.action_id or None, "health": report}
