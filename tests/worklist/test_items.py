@@ -1,11 +1,15 @@
 """worklist.items: what an item must hold before it may stand on a worklist, and how it moves."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.uid import ExplicitVRLittleEndian
 
+from gateway.application import encode
 from gateway.errors import Conflict, InvalidValue
 from tests.worklist.samples import item, message, query
 from worklist import Item
-from worklist.attributes import from_data_set
+from worklist.attributes import from_data_set, to_data_set
 from worklist.items import MOVES, State, new_study, performed_state
 
 
@@ -148,6 +152,33 @@ def test_what_dicom_cannot_hold_is_refused_by_the_name_of_the_attribute(
         assert str(refusal.value) == sentence
     for value in ("12345678901234567", "19701301", "many", "nuts", "study"):
         assert value not in str(refusal.value)
+
+
+_KEYS = st.sampled_from(
+    ["00080050", "00100010", "00100020", "00100030", "00400100", "00081110", "001021C0", "00101030"]
+)
+_VRS = st.sampled_from(["SH", "PN", "LO", "DA", "SQ", "US", "DS", "UN", "XX"])
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+_JSON = st.recursive(
+    _SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=4) | _KEYS | st.just("Alphabetic"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+_ATTRIBUTES = st.fixed_dictionaries({}, optional={"vr": _VRS | _JSON, "Value": st.lists(_JSON, max_size=3) | _JSON})
+
+
+@given(st.dictionaries(_KEYS | st.text(max_size=9), _ATTRIBUTES | _JSON, max_size=4))
+@settings(deadline=None)
+def test_whatever_comes_is_an_item_that_can_be_answered_or_a_clear_refusal(changes: dict[str, object]) -> None:
+    try:
+        made = Item.from_dicom_json(_changed(changes))
+    except InvalidValue:
+        return
+    assert encode(to_data_set(made.data_set), ExplicitVRLittleEndian)
+    assert made.accession_number and made.participant_id and made.date and made.time
 
 
 def test_a_whole_data_set_is_taken_as_it_is() -> None:

@@ -1,6 +1,7 @@
 """worklist.store: items, answers and steps in a real database."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -425,3 +426,14 @@ def test_a_wrong_time_is_refused_and_nothing_moves(worklist: Worklist) -> None:
     with pytest.raises(InvalidValue, match="ScheduledProcedureStepStartDate has to be a"):
         worklist.reschedule("ACC1", date="20261399", time="100000", now=LATER)
     assert worklist.item("ACC1").revision == 1
+
+
+def test_many_at_once_make_one_item_and_one_step(worklist: Worklist) -> None:
+    def act(number: int) -> None:
+        worklist.schedule(item(), action_id=f"action-{number}", content_hash="h", now=NOW)
+        worklist.begin("1.2.3", begun(), now=NOW)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(act, range(16)))
+    assert [(each.accession_number, each.state) for each in worklist.items()] == [("ACC1", "in_progress")]
+    assert len(owed(worklist)) == 1
