@@ -39,8 +39,9 @@ OTHERS = {
 log = structlog.get_logger()
 
 
-def configure(level: str, *, process: str, stream: TextIO = sys.stderr) -> None:
+def configure(level: str, *, process: str) -> None:
     """Set logging up for this process; call it once, right after the settings were read."""
+    stream = sys.stderr
     render = _renderer(stream)
     structlog.configure(
         processors=[*_common(process), *render],

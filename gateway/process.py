@@ -27,11 +27,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from time import monotonic
 
 import structlog
 
 from gateway.errors import GatewayError, SettingsError
+from gateway.log import configure
 
 EXIT_OK, EXIT_FAILED, EXIT_SETTINGS, EXIT_INTERRUPTED = 0, 1, 78, 130
 LOOK_SECONDS = 5.0
@@ -42,6 +44,8 @@ log = structlog.get_logger()
 
 def run(main: Callable[[], None]) -> int:
     """Run `main` and return the exit code for what became of it; every reason is said once, on standard error."""
+    if not structlog.is_configured():  # its default shows the values of variables with a trace, secrets included
+        configure("INFO", process=Path(sys.argv[0]).stem)
     try:
         main()
     except SettingsError as error:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from gateway import process
-from gateway.errors import CloudError, SettingsError
 
 WAIT = "from gateway.process import *\nimport sys, asyncio\n"
 SERVICE = WAIT + "sys.exit(run(until_stopped))"
@@ -34,34 +33,41 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
         yield channel
 
 
-def failing(error: BaseException) -> int:
-    def main() -> None:
-        raise error
-
-    return process.run(main)
+def ended(main: str) -> tuple[int, str]:
+    """Run a process whose main does this; gives its exit code and what it wrote on standard error."""
+    errors = "from gateway.errors import *\ndef fail(error): raise error\n"
+    process = start(WAIT + errors + f"sys.exit(run(lambda: {main}))")
+    _, written = process.communicate(timeout=20)
+    return process.returncode, written
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("main", "code", "told"),
     [
-        (SettingsError("WORKLIST_PORT=x cannot be used."), 78),
-        (CloudError("The line is down.", permanent=False), 1),
-        (OSError(98, "Address already in use"), 1),
-        (ZeroDivisionError(), 1),
-        (KeyboardInterrupt(), 130),
+        ("None", 0, ""),
+        ("fail(SettingsError('WORKLIST_PORT=x cannot be used.'))", 78, "WORKLIST_PORT=x cannot be used."),
+        ("fail(CloudError('The line is down.', permanent=False))", 1, "The line is down."),
+        ("fail(OSError(98, 'Address already in use'))", 1, "Address already in use"),
+        ("fail(ZeroDivisionError('DOE^JANE'))", 1, "ZeroDivisionError"),
+        ("fail(KeyboardInterrupt())", 130, ""),
     ],
 )
-def test_the_exit_code_says_what_became_of_the_process(error: BaseException, code: int) -> None:
-    assert failing(error) == code
+def test_the_exit_code_says_what_became_of_the_process(main: str, code: int, told: str) -> None:
+    returned, written = ended(main)
+    assert returned == code
+    assert told in written
+    assert "DOE^JANE" not in written
 
 
-def test_a_process_that_did_its_work_ends_with_0() -> None:
-    assert process.run(lambda: None) == 0
+def test_a_crash_before_the_settings_were_read_shows_no_values() -> None:
+    _, written = ended("(lambda secret: fail(ValueError()))('hush')")
+    assert '"event": "process crashed"' in written
+    assert "hush" not in written
 
 
-def test_wrong_settings_are_told_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    failing(SettingsError("WORKLIST_PORT=x cannot be used."))
-    assert capsys.readouterr().err == "Cannot start, the settings are wrong:\nWORKLIST_PORT=x cannot be used.\n"
+def test_wrong_settings_are_told_plainly() -> None:
+    _, written = ended("fail(SettingsError('WORKLIST_PORT=x cannot be used.'))")
+    assert written == "Cannot start, the settings are wrong:\nWORKLIST_PORT=x cannot be used.\n"
 
 
 @pytest.mark.parametrize("program", [SERVICE, ASYNC_SERVICE])
