@@ -1,0 +1,70 @@
+"""The instance files by themselves: places, headers, linking."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from pacs.files import AlreadyServed, Files, digest, part10_header
+
+UID = "1.2.3.4"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    files = Files(tmp_path)
+    files.open()
+    return files
+
+
+def written(files: Files, content: bytes = b"x") -> Path:
+    part, file = files.begin(UID)
+    os.write(file, content)
+    os.close(file)
+    return part
+
+
+def test_the_place_is_the_hash_of_the_uid_in_two_levels_of_folders(files: Files, tmp_path: Path) -> None:
+    path = files.path(UID)
+    assert path.parent.parent.parent == tmp_path
+    assert (path.parent.parent.name, path.parent.name) == (path.stem[:2], path.stem[2:4])
+    assert (len(path.stem), path.suffix) == (64, ".dcm")
+    assert files.path(UID) != files.path("1.2.3.5")
+
+
+def test_the_header_is_read_by_pydicom() -> None:
+    header = part10_header("1.2.840.10008.5.1.4.1.1.1.2", UID, "1.2.840.10008.1.2.1")
+    meta = dcmread(io.BytesIO(header)).file_meta
+    assert (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID) == (
+        "1.2.840.10008.5.1.4.1.1.1.2",
+        UID,
+        "1.2.840.10008.1.2.1",
+    )
+    assert meta.FileMetaInformationGroupLength == len(header) - 144
+
+
+def test_a_kept_file_is_never_overwritten_by_another(files: Files) -> None:
+    first, second = written(files, b"first"), written(files, b"second")
+    files.keep(first, UID)
+    with pytest.raises(FileExistsError):
+        files.keep(second, UID)
+    assert files.path(UID).read_bytes() == b"first"
+    files.replace(second, UID)
+    assert files.path(UID).read_bytes() == b"second"
+    assert sorted(files.leftovers()) == sorted([first, second])
+
+
+def test_what_is_set_aside_is_found_under_its_content(files: Files) -> None:
+    part = written(files, b"other")
+    name = files.set_aside(part, digest(part))
+    assert (files.quarantine / name).read_bytes() == b"other"
+    assert list(files.leftovers()) == []
+
+
+def test_a_second_process_is_kept_out(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(AlreadyServed):
+        Files(tmp_path).open()
+    files.close()
+    Files(tmp_path).open()
