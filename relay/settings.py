@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from gateway.messages import TimeZone
 from gateway.settings import GatewaySettings, Port, variables
 from relay.hybrid_protocol import endpoint
-from relay.uploads import api_url
+from relay.uploads import api_url as check_api_url  # the field below has the name
 
 
 def _unless_empty(check: Callable[[str], object]) -> Callable[[str], str]:
@@ -72,7 +72,7 @@ class RelaySettings(GatewaySettings):
         description="IANA name of the time zone in which this cloud sends appointments, such as UTC. Empty by default: "
         "it sends the site's wall time.",
     )
-    api_url: Annotated[str, AfterValidator(_unless_empty(api_url))] = Field(
+    api_url: Annotated[str, AfterValidator(_unless_empty(check_api_url))] = Field(
         "",
         description="Address of the cloud's HTTPS API such as https://programme.example/api/v1. For the destinations "
         "https and manage.",
