@@ -54,10 +54,12 @@ SPECIFIC_CHARACTER_SET = Tag(0x0008, 0x0005)
 NOT_MATCHED = frozenset({SPECIFIC_CHARACTER_SET, Tag(0x0008, 0x0052), Tag(0x0008, 0x0053), Tag(0x0008, 0x0201)})
 """Say how to read the query rather than what to look for: character set, level, view, time zone (PS3.4 C.4.1.1.3.1)."""
 
-_DATE = re.compile(r"(\d{4})(\.?)(\d\d)\2(\d\d)")  # 20261122, or 2026.11.22 as ACR-NEMA wrote it (PS3.5 6.2 DA)
-_TIME = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(?:\.(\d{1,6}))?)?)?")
+_DATE = re.compile(
+    r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})"
+)  # 20261122, or 2026.11.22 as ACR-NEMA wrote it (PS3.5 6.2 DA)
+_TIME = re.compile(r"([01][0-9]|2[0-3])(?::?([0-5][0-9])(?::?([0-5][0-9]|60)(?:\.([0-9]{1,6}))?)?)?")
 _UID = re.compile(r"[0-9.]{1,64}")
-_NUMBER = re.compile(r"[+-]?\d{1,18}")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _WHOLE_DAY = ("000000.000000", "235960.999999")  # 60: a leap second is a legal TM
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _BARRED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "\u0131": "i", "\u2019": "'"})

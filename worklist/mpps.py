@@ -239,7 +239,11 @@ def _performed(series: DicomJson) -> PerformedSeries:
 
 def _moment(data_set: DicomJson, date: str, time: str) -> str:
     day, clock = text(data_set, date), text(data_set, time)
-    if not re.fullmatch(r"\d{8}", day):
+    if not re.fullmatch(r"[0-9]{8}", day):
         return ""
     written = f"{day[:4]}-{day[4:6]}-{day[6:]}"
-    return f"{written}T{clock[:2]}:{clock[2:4]}:{clock[4:]}" if re.fullmatch(r"\d{6}(\.\d{1,6})?", clock) else written
+    return (
+        f"{written}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
+        if re.fullmatch(r"[0-9]{6}(\.[0-9]{1,6})?", clock)
+        else written
+    )
