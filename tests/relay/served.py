@@ -180,7 +180,7 @@ def item(accession_number: str = "ACC-1", **attributes: str) -> Item:
 
 
 def healthy() -> HealthReport:
-    checks = {"pacs": Check(ok=True, detail="Nothing open.", proven_at="2026-11-22T09:29:48.000Z")}
+    checks = {"archive": Check(ok=True, detail="Nothing open.", proven_at="2026-11-22T09:29:48.000Z")}
     return HealthReport(healthy=True, version="0.1.0", listener_uptime_seconds=60, checks=checks)
 
 

@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from dicomweb_client import DICOMwebClient
+from numpy.typing import NDArray
 from PIL import Image
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from tests import corpus
@@ -47,6 +49,13 @@ def parts(answer: Answer) -> list[tuple[str, bytes]]:
     pieces = answer.body.removesuffix(b"--" + limit + b"--\r\n").split(b"--" + limit + b"\r\n")[1:]
     split = [piece.removesuffix(b"\r\n").partition(b"\r\n\r\n") for piece in pieces]
     return [(head.decode().removeprefix("Content-Type: "), body) for head, _, body in split]
+
+
+def mammogram_of(picture: NDArray[np.uint16], number: int) -> Dataset:
+    ds = served.mammogram("RCC", number)
+    ds.Rows, ds.Columns = picture.shape
+    ds.PixelData = (picture + number).astype(np.uint16).tobytes()
+    return ds
 
 
 def value(data_set: dict[str, dict[str, list[object]]], key: str) -> object:
@@ -199,6 +208,15 @@ def test_an_object_comes_back_byte_for_byte(site: Site) -> None:
     assert hashlib.sha256(answer.body).hexdigest() == stored.sha256
     [(_, same)] = parts(site.get(RMLO))
     assert same == answer.body
+
+
+def test_large_objects_come_back_byte_for_byte(tmp_path_factory: pytest.TempPathFactory) -> None:
+    picture = np.arange(2000 * 2000, dtype=np.uint16).reshape(2000, 2000)
+    large = [mammogram_of(picture, number) for number in (1, 2)]
+    with served.site(tmp_path_factory.mktemp("large"), large) as site:
+        found = parts(site.get(f"{ROOT}/studies/{STUDY}"))
+        stored = site.archive.locate(STUDY)
+    assert [hashlib.sha256(body).hexdigest() for _, body in found] == [each.sha256 for each in stored]
 
 
 def test_a_client_that_insists_on_another_syntax_is_told_what_there_is(site: Site) -> None:

@@ -49,7 +49,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def test_the_first_page_says_in_one_sentence_whether_it_works(site: Site) -> None:
     page = Reader(site.get("/", accept="text/html").body)
     assert "Everything is working" in page.text
-    assert "Pacs ✓ Working Seen to work 12 seconds ago" in page.text
+    assert "Images ✓ Working Seen to work 12 seconds ago" in page.text
     assert "Van 7" in page.text
 
 
@@ -72,16 +72,16 @@ def test_the_first_page_shows_the_latest_studies_and_the_queue(site: Site) -> No
         f"/studies/{OTHER_STUDY}",
         f"/studies/{STUDY}",
     ]
-    assert "Waiting 6 oldest since just now Parked 0 Delivered 0 Images kept 6" in page.text
+    assert "Waiting 6 the oldest from just now Parked 0 Delivered 0 Images kept 6" in page.text
 
 
 def test_a_hop_that_does_not_work_is_a_word_a_shape_and_a_reason(site: Site) -> None:
     healthy = site.report
-    broken = {"cloud_events": Check(ok=False, detail="No round trip for more than 180 seconds.")}
+    broken = {"delivery": Check(ok=False, detail="No round trip for more than 180 seconds.")}
     site.report = healthy.model_copy(update={"healthy": False, "checks": broken})
     page = Reader(site.get("/").body)
     site.report = healthy
-    assert "Something needs attention" in page.text
+    assert "Something needs attention: Cloud events" in page.text
     assert "Cloud events ! Not working No round trip for more than 180 seconds." in page.text
 
 
