@@ -1,8 +1,8 @@
 """`gateway`: what an operator does with a site, one command each.
 
 A command prints facts for people, or with `--json` for programs, and ends with 0 (done, well), 1 (not done, not well)
-or 78 (the settings are wrong); 2 is a mistake in the command itself. It reads the same variables as the services, so on
-a site it is run as they are: `sudo -u gateway env $(cat /etc/gateway/gateway.env) gateway check`.
+or 78 (the settings are wrong); 2 is a mistake in the command itself. It reads the same variables as the services; on a
+site `systemd/gateway` runs it with theirs.
 
 Not for: the rules behind a command; each lives in its own module.
 """
@@ -104,7 +104,7 @@ def status(as_json: AsJson = False) -> None:
     Example: gateway status
     """
     settings = _settings()
-    facts = {
+    facts: dict[str, str | dict[str, object]] = {
         "site": settings.relay.site,
         "version": __version__,
         "worklist": _worklist_facts(settings.worklist),
@@ -129,6 +129,8 @@ def worklist_add(
     An entry is a worklist item or a whole action as the cloud writes them, or a data set in DICOM JSON.
 
     Example: gateway worklist add clinic.json, with clinic.json holding
+
+    \b
     [{"accession_number": "ACC0001",
       "participant": {"nhs_number": "9990000018", "name": "DOE^JANE", "birth_date": "19700101", "sex": "F"},
       "scheduled": {"date": "20261122", "time": "093000"},

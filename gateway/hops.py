@@ -102,8 +102,9 @@ class Hops:
     def table(self, title: str) -> Table:
         """The record for people."""
         table = Table(title=title, title_justify="left", expand=False)
-        for heading in ("hop", "", "what was seen"):
-            table.add_column(heading, overflow="fold")
+        table.add_column("hop", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        table.add_column("what was seen", overflow="fold")
         table.add_column("time", justify="right", no_wrap=True)
         for hop in self.seen:
             colour = COLOURS[hop.state]

@@ -25,7 +25,7 @@ from gateway.process import run
 from gateway.simulator.journey import Journey
 from gateway.simulator.site import Site
 
-HOPS = 16
+HOPS = 19
 """How many hops the exam has, for the display of progress."""
 
 
@@ -68,14 +68,14 @@ def _show(site: Site, console: Console) -> None:
         except HopFailed as failure:
             _explain(site, console, failure.hop)
             raise SystemExit(1) from failure
-    total = sum(hop.seconds for hop in hops.seen)
-    console.print(hops.table(f"\nOne exam, {len(hops.seen)} hops, {total:.1f} s"))
+    title = f"One exam, {len(hops.seen)} hops, {sum(hop.seconds for hop in hops.seen):.1f} s, everything observed."
+    console.print(hops.table(title) if console.is_terminal else title)
 
 
 def _display(console: Console, status: Status) -> Hops:
     hops = Hops()
     hops.began = lambda name: status.update(f"[{len(hops.seen) + 1:2}/{HOPS}] {name}")
-    if not console.is_terminal:  # nothing moves in a log file: say each hop when it is over
+    if not console.is_terminal:  # nothing moves in a log file: the table grows line by line
         hops.ended = lambda hop: console.print(hop.line, highlight=False, soft_wrap=True)
     return hops
 
@@ -91,7 +91,7 @@ def _start(site: Site, hops: Hops) -> None:
 
 
 def _explain(site: Site, console: Console, hop: Hop) -> None:
-    console.print(f"[red]Failed[/] at the hop '{hop.name}': {hop.detail}", highlight=False)
+    console.print(f"\nFailed at the hop '{hop.name}': {hop.detail}", style="red", highlight=False, soft_wrap=True)
     for name in ("worklist", "pacs", "relay", "gateway.simulator.cloud"):
         if lines := site.log(name).splitlines()[-5:]:
             console.print(

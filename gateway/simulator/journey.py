@@ -124,7 +124,10 @@ class Journey:
         with self.hops.watch("cloud: hears of the images") as note:
             events = self._wait_for_events(IMAGE, step.exam.study_uid, count=len(images))
             _expect_pictures(events, images)
-            note.detail = f"{len(events)} events with metadata and thumbnail, each once."
+            slowest = max(_delay(event) for event in events)
+            note.detail = (
+                f"{len(events)} events with metadata and thumbnail, the slowest {slowest:.1f} s after its image."
+            )
         with self.hops.watch("cloud: hears of the end") as note:
             [event] = self._wait_for_events(COMPLETED, step.exam.study_uid, count=1)
             note.detail = f"{COMPLETED}, sequence {event.get('sequence')}."
@@ -200,6 +203,14 @@ def only_part(body: bytes, headers: Message) -> bytes:
 
 def _path(image: Sent) -> str:
     return f"/studies/{image.study_instance_uid}/series/{image.series_instance_uid}/instances/{image.sop_instance_uid}"
+
+
+def _delay(event: Json) -> float:
+    """Seconds from the image's receipt to the arrival of its event in the cloud."""
+    match event:
+        case {"received_at": str(arrived), "parameters": {"image": {"received_at": str(received)}}}:
+            return (datetime.fromisoformat(arrived) - datetime.fromisoformat(received)).total_seconds()
+    raise Observed(f"The event of {event.get('message_id')} does not say when its image was received.")
 
 
 def _expect_pictures(events: Sequence[Json], images: Sequence[Sent]) -> None:

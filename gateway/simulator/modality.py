@@ -16,8 +16,8 @@ from itertools import groupby
 
 from pydicom import Dataset
 from pydicom import Sequence as Items
-from pydicom.uid import generate_uid
-from pynetdicom import AE
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
@@ -107,7 +107,7 @@ class Modality:
 
     def store(self, images: Iterable[Dataset]) -> Iterator[Sent]:
         """Send images over one association, yielding each as soon as the gateway said that it is stored."""
-        with self._association(self._pacs, STORED_CLASSES) as assoc:
+        with self._association(self._pacs, STORED_CLASSES, STORED_SYNTAXES) as assoc:
             for image in images:
                 status = assoc.send_c_store(image)
                 _expect_success(f"C-STORE of {image.SOPInstanceUID}", status)
@@ -135,11 +135,13 @@ class Modality:
             _expect_success("C-ECHO", assoc.send_c_echo())
 
     @contextmanager
-    def _association(self, peer: Peer, contexts: Sequence[str]) -> Iterator[Association]:
+    def _association(
+        self, peer: Peer, classes: Sequence[str], syntaxes: Sequence[str] = DEFAULT_TRANSFER_SYNTAXES
+    ) -> Iterator[Association]:
         ae = AE(self.ae_title)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = self._timeout
-        for context in contexts:
-            ae.add_requested_context(context)
+        for sop_class in classes:
+            ae.add_requested_context(sop_class, list(syntaxes))
         assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
         if not assoc.is_established:
             raise ModalityError(f"No association with {peer}: {_why_not(assoc)}.")
@@ -156,6 +158,8 @@ STORED_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.1.2.1",  # and For Processing
     "1.2.840.10008.5.1.4.1.1.13.1.3",  # Breast Tomosynthesis
 )
+STORED_SYNTAXES = (ExplicitVRLittleEndian,)
+"""What the phantom makes; with nothing else proposed, what arrives is what was made, byte for byte."""
 
 
 def standard_views(
