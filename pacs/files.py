@@ -103,12 +103,11 @@ class Files:
 
     def _prepared(self, target: Path) -> Path:
         """Make the folders of a file; a new folder is only there once the folder that holds its name is synced."""
-        folder = target.parent
-        if folder not in self._synced:
-            folder.mkdir(parents=True, exist_ok=True)
-            _sync_folder(folder.parent)
-            _sync_folder(self.root)
-            self._synced.add(folder)
+        for folder in (target.parent.parent, target.parent):
+            if folder not in self._synced:
+                folder.mkdir(exist_ok=True)
+                _sync_folder(folder.parent)
+                self._synced.add(folder)
         return target
 
 
