@@ -165,6 +165,9 @@ def response(request: Command, status: int, *, has_data_set: bool = False) -> Co
 _NORMALIZED = {0xA700: 0x0213, 0xA900: 0x0119, 0xC000: 0x0110}
 """Statuses of the composite services as the N-services say them (PS3.7 Annex C)."""
 
+_STORAGE = {0x0111: 0xC111}
+"""The other way round: C-STORE has no "duplicate SOP instance", only a range of its own for errors (PS3.4 B.2.3)."""
+
 
 def failure(request: Command, error: Exception) -> Command:
     """The response that tells a peer why its request was not carried out."""
@@ -174,6 +177,8 @@ def failure(request: Command, error: Exception) -> Command:
         status, comment, error_id = 0xC000, "Internal error of the gateway; see its log.", None
     if is_normalized(request):
         status = _NORMALIZED.get(status, status)
+    elif request.command_field == CommandField.C_STORE:
+        status = _STORAGE.get(status, status)
     return replace(
         response(request, status),
         error_comment=comment,

@@ -148,6 +148,6 @@ def test_a_second_different_object_is_refused_and_the_first_is_served(
     first = corpus.write(tmp_path / "1.dcm", image(PatientID="FIRST"))
     second = corpus.write(tmp_path / "2.dcm", image(PatientID="SECOND"))
     assert "Success" in storescu(listener, first)
-    assert "0x0111" in storescu(listener, "-d", second)
+    assert "0xc111" in storescu(listener, "-d", second)
     assert dcmread(archive.instance("2.25.1").path).PatientID == "FIRST"
     assert [kind for kind, _ in events(archive)] == ["study.image_received", "image.quarantined"]
