@@ -2,15 +2,12 @@
 
 import subprocess
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from structlog.testing import capture_logs
 
 from gateway.listener import Listener
@@ -18,7 +15,8 @@ from pacs import Archive
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES, application
 from tests import corpus
 from tests.pacs.test_archive import events, folder, image
-from tests.pacs.test_attributes import encoded
+from tests.pacs.test_attributes import EXPLICIT, encoded
+from tests.raw_peer import RawPeer
 
 
 @pytest.fixture
@@ -108,38 +106,20 @@ def test_a_wrong_object_gets_its_status_a_comment_and_one_line_without_patient_d
     archive: Archive, listener: Listener, attributes: dict[str, object], status: int, words: str
 ) -> None:
     data_set = image(PatientName="SECRET^NAME", PatientID="SECRET-ID")
-    entity = AE()
-    entity.add_requested_context(data_set.SOPClassUID, "1.2.840.10008.1.2.1")
-    association = entity.associate("127.0.0.1", listener.port, ae_title="SCREENING_PACS")
-    announced = {name: data_set[name].value for name in ("SOPClassUID", "SOPInstanceUID")}
-    wrong = {keyword: value for keyword, value in attributes.items() if value is not None}
+    announced = str(data_set.SOPClassUID), str(data_set.SOPInstanceUID)
     for keyword, value in attributes.items():
         if value is None:
             del data_set[keyword]
-    with capture_logs() as logs:
-        answer = _sent_as(association, data_set, announced, wrong)
-        association.release()
-    assert answer.Status == status
-    assert words in answer.ErrorComment
+        else:
+            setattr(data_set, keyword, value)
+    with capture_logs() as logs, RawPeer(listener.port, announced[0], EXPLICIT) as peer:
+        answer = peer.store(*announced, encoded(data_set, EXPLICIT))
+    assert answer.status == status
+    assert words in (answer.error_comment or "")
     assert [line["event"] for line in logs if line["log_level"] != "info"] == ["request refused"]
     assert "SECRET" not in str(logs)
     assert folder(archive) == []
     assert events(archive) == []
-
-
-def _sent_as(
-    association: Association, data_set: Dataset, announced: dict[str, str], wrong: dict[str, object]
-) -> C_STORE:
-    """Announce one object and send another; pynetdicom's own call would take the UIDs from the data set."""
-    for keyword, value in wrong.items():
-        setattr(data_set, keyword, value)
-    request = C_STORE()
-    request.MessageID, request.Priority = 1, 0
-    request.AffectedSOPClassUID = announced["SOPClassUID"]
-    request.AffectedSOPInstanceUID = announced["SOPInstanceUID"]
-    request.DataSet = BytesIO(encoded(data_set, "1.2.840.10008.1.2.1"))
-    association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
-    return association.dimse.get_msg(block=True)[1]
 
 
 def test_a_second_different_object_is_refused_and_the_first_is_served(
