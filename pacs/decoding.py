@@ -5,8 +5,7 @@ compressed frame says about its own size is compared with the header *before* a 
 the frame says. Values are left as stored cells; their sign and meaning is `grayscale`'s business, colour comes as RGB.
 """
 
-import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -33,10 +32,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from pacs import codestreams
+from pacs.codestreams import Said
 from pacs.stored_frames import NATIVE, Layout, PixelError
-
-MOST_TILES = 16_384
-"""Most tiles of a JPEG 2000 image: decoders keep several kilobytes for each."""
 
 Cells: TypeAlias = NDArray[np.unsignedinteger]
 """Values as they are stored, sign and unused bits included."""
@@ -52,11 +50,25 @@ _PLUGINS: Mapping[str, str] = MappingProxyType(
         RLELossless: "pydicom",
     }
 )
+_SIZES: Mapping[str, Callable[[bytes], Said]] = MappingProxyType(
+    {
+        JPEGBaseline8Bit: codestreams.jpeg,
+        JPEGExtended12Bit: codestreams.jpeg,
+        JPEGLossless: codestreams.jpeg_lossless,
+        JPEGLosslessSV1: codestreams.jpeg_lossless,
+        JPEGLSLossless: codestreams.jpeg,
+        JPEGLSNearLossless: codestreams.jpeg,
+    }
+)
+_END_OF_IMAGE = b"\xff\xd9"
+"""A second one goes behind every JPEG frame: GDCM waits forever for more, and CharLS counts to 2**32, when damage took
+the first (found by fuzzing).
+"""
+
 _JPEG_2000 = frozenset({JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K})
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-_CODESTREAM = b"\xff\x4f\xff\x51"
 
 
 def decode(frame: bytes, layout: Layout, transfer_syntax_uid: str) -> Cells:
@@ -93,8 +105,9 @@ def _cell(layout: Layout) -> np.dtype[np.unsignedinteger]:
 
 def _decode_by_pydicom(frame: bytes, layout: Layout, transfer_syntax_uid: str) -> Cells:
     native = transfer_syntax_uid in NATIVE
-    if not native and transfer_syntax_uid != RLELossless:
-        _check_said(_jpeg_size(frame), layout)
+    if transfer_syntax_uid in _SIZES:
+        _check_said(_SIZES[transfer_syntax_uid](frame), layout)
+        frame += _END_OF_IMAGE
     decoder = get_decoder(UID(ExplicitVRLittleEndian if native else transfer_syntax_uid))
     options: dict[str, object] = {
         "rows": layout.rows,
@@ -120,44 +133,15 @@ def _decode_by_pydicom(frame: bytes, layout: Layout, transfer_syntax_uid: str) -
 
 def _decode_jpeg_2000(frame: bytes, layout: Layout) -> Cells:
     """JPEG 2000 and its high-throughput kind; the colour transform of the codestream (RCT, ICT) is already undone."""
-    _check_said(_jpeg_2000_size(frame), layout)
+    _check_said(codestreams.jpeg_2000(frame), layout)
     array: Cells = decode_jpeg_2000(frame)
     if layout.photometric == "YBR_FULL":
         return convert_color_space(array, "YBR_FULL", "RGB")
     return array
 
 
-def _check_said(said: tuple[int, int, int, int], layout: Layout) -> None:
-    rows, columns, samples, bits = said
-    if (rows, columns, samples) != (layout.rows, layout.columns, layout.samples):
+def _check_said(said: Said, layout: Layout) -> None:
+    if (said.rows, said.columns, said.samples) != (layout.rows, layout.columns, layout.samples):
         raise PixelError("The compressed frame says another size than the header.")
-    if bits > layout.bits_allocated:
+    if said.bits > layout.bits_allocated:
         raise PixelError("The compressed frame has more bits than the header says.")
-
-
-def _jpeg_size(frame: bytes) -> tuple[int, int, int, int]:
-    """Return rows, columns, components and bits of a JPEG or JPEG-LS image: its first frame header (ITU T.81 B.2.2)."""
-    position = 2
-    while frame[position : position + 1] == b"\xff" and position + 10 <= len(frame):
-        marker, length = frame[position + 1], int.from_bytes(frame[position + 2 : position + 4], "big")
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            bits, rows, columns, components = struct.unpack_from(">BHHB", frame, position + 4)
-            return rows, columns, components, bits
-        position += 2 + length
-    raise PixelError("The compressed frame is not a JPEG image.")
-
-
-def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int, int]:
-    """Return rows, columns, components and bits of a JPEG 2000 codestream: its SIZ marker (ITU T.800 A.5.1)."""
-    start = frame.find(_CODESTREAM, 0, 65_536)
-    if start < 0 or start + 43 > len(frame):
-        raise PixelError("The compressed frame is not a JPEG 2000 image.")
-    right, bottom, left, top, wide, high, tile_left, tile_top, components, depth = struct.unpack_from(
-        ">8IHB", frame, start + 8
-    )
-    if not wide or not high or -(-(right - tile_left) // wide) * -(-(bottom - tile_top) // high) > MOST_TILES:
-        raise PixelError(f"The compressed frame has more than {MOST_TILES} tiles.")
-    return bottom - top, right - left, components, (depth & 0x7F) + 1
