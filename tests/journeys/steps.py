@@ -64,17 +64,23 @@ def status_of(site: Site, path: str) -> int:
 
 
 def wait_for_events(site: Site, expected: dict[str, int]) -> list[Json]:
-    """Wait until the cloud heard of so many facts of each type, then make sure that it heard of no others."""
+    """Wait until the cloud heard of so many facts of each type, then make sure that it heard of no others.
+
+    Heartbeats are no facts.
+    """
+
+    def facts() -> list[Json]:
+        return [event for event in site.door.events() if event["message_type"] != "gateway.heartbeat"]
 
     def heard() -> dict[str, int]:
-        return dict(Counter(str(event["message_type"]) for event in site.door.events()))
+        return dict(Counter(str(event["message_type"]) for event in facts()))
 
     def enough() -> bool:
         return all(heard().get(name, 0) >= count for name, count in expected.items())
 
     wait_until(enough, what=f"{expected} at the stand-in cloud, which heard {heard()}")
     assert heard() == expected
-    return site.door.events()
+    return facts()
 
 
 def told_of(site: Site) -> set[str]:
