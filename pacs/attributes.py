@@ -19,7 +19,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from mmap import mmap
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -39,6 +39,7 @@ LARGEST_INFLATED = 1 << 28
 
 DEEPEST_SEQUENCE = 64
 
+_UNSTATED = frozenset({"", "UN"})
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -47,10 +48,9 @@ _SHORT_VRS = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL"}
     | {b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 )
+_VR_TEXT = {vr: vr.decode() for vr in _LONG_VRS | _SHORT_VRS}
 _BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
 _NUMBERS = {"FL": "f", "FD": "d", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q"}
-_ONE_TEXT = {"LT", "ST", "UT", "UR"}
-_ASCII_TEXT = {"AE", "AS", "CS", "DA", "DT", "TM", "UI", "UR"}
 _TEXT_DELIMITERS = {0x09, 0x0A, 0x0C, 0x0D, 0x5C}
 _PN_DELIMITERS = {0x3D, 0x5C, 0x5E}
 """Where a character set that was switched on by an escape sequence ends (PS3.5 6.1.2.5.3)."""
@@ -90,6 +90,19 @@ def items(data_set: Mapping[str, Mapping[str, object]], tag: str) -> list[Json]:
     return values if isinstance(values, list) else []
 
 
+class _TagNames(dict[int, str]):
+    """Tags as DICOM JSON writes them; made once each, because every image has much the same ones."""
+
+    def __missing__(self, tag: int) -> str:
+        name = f"{tag:08X}"
+        if len(self) < 10_000:  # private tags could be any number
+            self[tag] = name
+        return name
+
+
+_TAG_NAMES = _TagNames()
+
+
 class CutOff(InvalidDataSet):
     """The data set ends before it is complete; the sender has to send it again."""
 
@@ -123,11 +136,11 @@ class _Walker:
             if tag == _ITEM_END and delimited:
                 return self.at
             if tag in _PIXELS and context.depth == 0:
-                out[f"{tag:08X}"] = {"vr": vr if vr in _BINARY else "OW", "BulkDataURI": f"{tag:08X}"}
+                out[_TAG_NAMES[tag]] = {"vr": vr if vr in _BINARY else "OW", "BulkDataURI": f"{tag:08X}"}
                 self._skip_pixels(length)
                 continue
             if vr == "SQ" or length == _UNDEFINED:
-                out[f"{tag:08X}"] = self._sequence(tag, vr, length, context)
+                out[_TAG_NAMES[tag]] = self._sequence(tag, vr, length, context)
                 continue
             value_at = self.at
             if value_at + length > end:
@@ -141,46 +154,42 @@ class _Walker:
 
     def _header(self) -> tuple[int, str, int]:
         at = self.at
+        self.at = at + 8
         if self.implicit:
             group, element, length = _TAG_LENGTH.unpack_from(self.data, at)
-            self.at = at + 8
             return group << 16 | element, "", length
-        group, element, vr, short = _EXPLICIT.unpack_from(self.data, at)
+        group, element, vr, length = _EXPLICIT.unpack_from(self.data, at)
         tag = group << 16 | element
         if group == 0xFFFE:  # items and delimiters have no VR (PS3.5 7.5)
-            self.at = at + 8
             return tag, "", _U32.unpack_from(self.data, at + 4)[0]
+        if vr in _SHORT_VRS:
+            return tag, _VR_TEXT[vr], length
         if vr in _LONG_VRS:
             self.at = at + 12
-            return tag, vr.decode(), _U32.unpack_from(self.data, at + 8)[0]
-        if vr not in _SHORT_VRS:
-            raise InvalidDataSet(f"Element ({group:04X},{element:04X}) has no value representation that exists.")
-        self.at = at + 8
-        return tag, vr.decode(), short
+            return tag, _VR_TEXT[vr], _U32.unpack_from(self.data, at + 8)[0]
+        raise InvalidDataSet(f"Element ({group:04X},{element:04X}) has no value representation that exists.")
 
     def _element(self, tag: int, stated_vr: str, raw_at: slice, out: Json, context: _Context) -> None:
-        vr = self._meant(tag, stated_vr, context)
+        vr = stated_vr if stated_vr not in _UNSTATED else self._meant(tag, stated_vr, context)
         length = raw_at.stop - raw_at.start
         if vr == "SQ":  # implicit VR, defined length
             self.at = raw_at.start
-            out[f"{tag:08X}"] = self._sequence(tag, stated_vr, length, context)
+            out[_TAG_NAMES[tag]] = self._sequence(tag, stated_vr, length, context)
             return
         if vr in _BINARY and length > INLINE_BYTES:
-            out[f"{tag:08X}"] = {"vr": vr, "BulkDataURI": f"{context.path}{tag:08X}"}
+            out[_TAG_NAMES[tag]] = {"vr": vr, "BulkDataURI": f"{context.path}{tag:08X}"}
             return
         raw = bytes(self.data[raw_at])
-        out[f"{tag:08X}"] = {"vr": vr, **_value(vr, raw, context)}
+        out[_TAG_NAMES[tag]] = {"vr": vr, **_value(vr, raw, context)}
         if tag == 0x00080005:
             context.encodings = _encodings(raw)
         elif tag == 0x00280103:
             context.signed = raw[:1] == b"\1"
-        elif tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
+        elif tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF:
             context.creators[tag >> 16 << 8 | tag & 0xFF] = raw.decode("latin-1").strip(" \0")
 
     def _meant(self, tag: int, vr: str, context: _Context) -> str:
         """The VR of an element that does not state it, or hides it behind UN (PS3.5 6.2.2 Note 2)."""
-        if vr not in ("", "UN"):
-            return vr
         if tag >> 16 & 1:
             return vr or _private_vr(tag, context.creators)
         if tag & 0xFFFF == 0:
@@ -242,41 +251,58 @@ class _Walker:
 
 def _value(vr: str, raw: bytes, context: _Context) -> dict[str, object]:
     """The value part of an element in DICOM JSON; empty for no value."""
-    if not raw:
-        return {}
-    if vr in _NUMBERS:
-        return _list(_numbers(vr, raw))
-    if vr in _BINARY:
-        return {"InlineBinary": base64.b64encode(raw).decode()}
-    if vr == "AT":
-        words = struct.unpack(f"<{len(raw) // 4 * 2}H", raw[: len(raw) // 4 * 4])
-        return _list([f"{words[i]:04X}{words[i + 1]:04X}" for i in range(0, len(words), 2)])
-    decoded = _decoded(vr, raw, context)
-    if vr in _ONE_TEXT:
-        stripped = decoded.rstrip(" \0")
-        return _list([stripped]) if stripped else {}
-    return _list([_CONVERSIONS.get(vr, _plain)(part) for part in decoded.split("\\")])
+    return _READERS[vr](raw, context) if raw else {}
 
 
 def _list(values: list[object]) -> dict[str, object]:
     """PS3.18 F.2.5: an empty value among others is null, and no value at all is no Value."""
-    return {} if all(value is None for value in values) else {"Value": values}
+    return {"Value": values} if any(value is not None for value in values) else {}
 
 
-def _numbers(vr: str, raw: bytes) -> list[object]:
-    kind = _NUMBERS[vr]
-    count = len(raw) // struct.calcsize(f"<{kind}")
-    values = struct.unpack_from(f"<{count}{kind}", raw)
+def _numbers(kind: str, raw: bytes, _context: _Context) -> dict[str, object]:
+    values = struct.unpack_from(f"<{len(raw) // struct.calcsize(f'<{kind}')}{kind}", raw)
     # JSON has no NaN and no infinity.
-    return [value if math.isfinite(value) else None for value in values]
+    return _list([value if math.isfinite(value) else None for value in values])
 
 
-def _decoded(vr: str, raw: bytes, context: _Context) -> str:
+def _inline(raw: bytes, _context: _Context) -> dict[str, object]:
+    return {"InlineBinary": base64.b64encode(raw).decode()}
+
+
+def _tags(raw: bytes, _context: _Context) -> dict[str, object]:
+    words = struct.unpack_from(f"<{len(raw) // 4 * 2}H", raw)
+    return _list([f"{words[i]:04X}{words[i + 1]:04X}" for i in range(0, len(words), 2)])
+
+
+def _long_text(raw: bytes, context: _Context) -> dict[str, object]:
+    stripped = _decoded(raw, context, _TEXT_DELIMITERS).rstrip(" \0")
+    return {"Value": [stripped]} if stripped else {}
+
+
+def _codes(raw: bytes, _context: _Context) -> dict[str, object]:
+    """Texts of the default repertoire; what is outside of it is read as Latin-1 rather than lost."""
+    return _split(raw.decode("latin-1"), _plain)
+
+
+def _texts(raw: bytes, context: _Context) -> dict[str, object]:
+    return _split(_decoded(raw, context, _TEXT_DELIMITERS), _plain)
+
+
+def _names(raw: bytes, context: _Context) -> dict[str, object]:
+    return _split(_decoded(raw, context, _PN_DELIMITERS), _person_name)
+
+
+def _split(decoded: str, convert: Callable[[str], object]) -> dict[str, object]:
+    if "\\" in decoded:
+        return _list([convert(part) for part in decoded.split("\\")])
+    value = convert(decoded)
+    return {} if value is None else {"Value": [value]}
+
+
+def _decoded(raw: bytes, context: _Context, delimiters: set[int]) -> str:
     if raw.isascii() and b"\x1b" not in raw:
         return raw.decode("ascii")
-    if context.encodings is None or vr in _ASCII_TEXT:
-        return raw.decode("latin-1")
-    return decode_bytes(raw, context.encodings, _PN_DELIMITERS if vr == "PN" else _TEXT_DELIMITERS)
+    return raw.decode("latin-1") if context.encodings is None else decode_bytes(raw, context.encodings, delimiters)
 
 
 def _encodings(raw: bytes) -> list[str]:
@@ -314,12 +340,19 @@ def _decimal(part: str) -> object:
     return number if number is None or math.isfinite(number) else plain
 
 
-_CONVERSIONS: dict[str, Callable[[str], object]] = {
-    "DS": _decimal,
-    "IS": _integer,
-    "PN": _person_name,
-    "UC": _right_trimmed,
+_READERS: dict[str, Callable[[bytes, _Context], dict[str, object]]] = {
+    **dict.fromkeys(_BINARY, _inline),
+    **{vr: partial(_numbers, kind) for vr, kind in _NUMBERS.items()},
+    **dict.fromkeys(("AE", "AS", "CS", "DA", "DT", "TM", "UI"), _codes),
+    **dict.fromkeys(("LO", "SH"), _texts),
+    **dict.fromkeys(("LT", "ST", "UR", "UT"), _long_text),
+    "AT": _tags,
+    "DS": lambda raw, _: _split(raw.decode("latin-1"), _decimal),
+    "IS": lambda raw, _: _split(raw.decode("latin-1"), _integer),
+    "PN": _names,
+    "UC": lambda raw, context: _split(_decoded(raw, context, _TEXT_DELIMITERS), _right_trimmed),
 }
+"""How the value of each VR is read (PS3.5 6.2, PS3.18 F.2.3)."""
 
 
 def _private_vr(tag: int, creators: dict[int, str]) -> str:
