@@ -132,8 +132,8 @@ def rendered(
     _check(window, viewport, quality=quality, media_type=media_type)
     with _only_refusals(), opened(path) as stored:
         number = stored.layout.frames // 2 + 1 if frame is None else frame
-        attributes = frame_attributes(stored.header, number)
         cells = decode(stored.read(number), stored.layout, stored.transfer_syntax_uid)
+        attributes = frame_attributes(stored.header, number)
         image, estimated = _shaded(cells, attributes, stored.layout, window)
         image = _scaled(image, _stretch(attributes), viewport)
         note = _note(stored, number=number, estimated=estimated)
