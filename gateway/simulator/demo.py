@@ -40,7 +40,7 @@ def main() -> None:
         if not once:
             _invite(site, console)
             with suppress(KeyboardInterrupt):  # how it is meant to end
-                signal.pause()
+                site.attend()
 
 
 def _arguments() -> argparse.Namespace:

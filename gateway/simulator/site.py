@@ -111,6 +111,13 @@ class Site:
         for name in names:
             wait_until(lambda name=name: self._listens(name), what=f"{name} on port {self.ports[name]}")  # type: ignore[misc]
 
+    def attend(self) -> None:
+        """Block as long as every process lives. Raises SiteError when one ended by itself."""
+        while True:
+            for name in self._running:
+                self._expect_alive(name)
+            time.sleep(0.5)
+
     def kill(self, name: str) -> None:
         """End a process as a power cut would: SIGKILL, nothing is tidied up."""
         process = self._running.pop(name)
@@ -157,7 +164,7 @@ class Site:
     def _expect_alive(self, name: str) -> None:
         if (code := self._running[name].poll()) is not None:
             last = "\n".join(self.log(name).splitlines()[-10:])
-            raise SiteError(f"{name} ended with exit code {code} instead of starting:\n{last}")
+            raise SiteError(f"{name} ended by itself with exit code {code}. Its last lines:\n{last}")
 
     def _log_path(self, name: str) -> Path:
         return self.folder / "logs" / f"{name.rpartition('.')[2]}.log"
