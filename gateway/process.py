@@ -139,6 +139,23 @@ def end(children: Iterable[subprocess.Popen[bytes]], *, grace_seconds: float) ->
             child.wait()
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the block is over, so that a child process is never started and forgotten."""
+    waiting: list[int] = []
+    before = {
+        number: signal.signal(number, lambda which, _frame: waiting.append(which))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in waiting:
+        signal.raise_signal(number)
+
+
 class _Stop:
     def __init__(self, reader: int) -> None:
         self._reader = reader

@@ -20,7 +20,7 @@ from typing import Self, TextIO
 
 import gateway
 from gateway.errors import GatewayError
-from gateway.process import end
+from gateway.process import end, uninterrupted
 from gateway.simulator.door import Door
 from gateway.simulator.modality import Modality, Peer
 
@@ -126,7 +126,8 @@ class Site:
 
     def stop(self, *names: str) -> None:
         """Ask some processes, or all, to stop, and wait until they are gone."""
-        end([self._running.pop(name) for name in names or tuple(self._running)], grace_seconds=20)
+        with uninterrupted():  # an impatient second Ctrl-C leaves nothing behind either
+            end([self._running.pop(name) for name in names or tuple(self._running)], grace_seconds=20)
 
     def log(self, name: str) -> str:
         """All that a process wrote so far."""
@@ -140,7 +141,7 @@ class Site:
         return {**inherited, "PYTHONPATH": packages, **self.settings}
 
     def _spawn(self, module: str) -> None:
-        with self._open_log(module) as log:
+        with self._open_log(module) as log, uninterrupted():
             self._running[module] = subprocess.Popen(
                 [sys.executable, "-m", module],
                 cwd=self.folder,

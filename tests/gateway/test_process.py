@@ -163,3 +163,18 @@ def test_a_child_that_will_not_stop_is_killed() -> None:
         output.readline()
         process.end([stubborn], grace_seconds=0.1)
     assert stubborn.returncode == -signal.SIGKILL
+
+
+def test_a_signal_waits_until_the_block_is_over() -> None:
+    program = WAIT + (
+        "import signal\n"
+        "try:\n"
+        "    with uninterrupted():\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "        print('done', file=sys.stderr)\n"
+        "    print('never', file=sys.stderr)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', file=sys.stderr)\n"
+    )
+    _, written = start(program).communicate(timeout=20)
+    assert written == "done\ninterrupted\n"
