@@ -152,8 +152,8 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number in waiting:
-        signal.raise_signal(number)
+    for which in waiting:
+        signal.raise_signal(which)
 
 
 class _Stop:
