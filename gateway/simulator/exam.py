@@ -29,8 +29,10 @@ class View:
     @property
     def orientation(self) -> list[str]:
         """Patient Orientation (0020,0020): the chest wall is at the right edge of a right breast, and mirrored."""
-        row, other = ("P", "L") if self.laterality == "R" else ("A", "R")
-        return [row, f"F{other}" if self.oblique else other]
+        row, inward = ("P", "L") if self.laterality == "R" else ("A", "R")
+        if not self.oblique:
+            return [row, inward]
+        return [row, "F" if abs(self.angle) == 90 else f"F{inward}"]
 
 
 _PROJECTIONS = {
@@ -43,7 +45,7 @@ _PROJECTIONS = {
 
 VIEWS = MappingProxyType(
     {
-        laterality + position: View(laterality, code, meaning, position, angle if laterality == "R" else -angle)
+        laterality + position: View(laterality, code, meaning, position, angle if laterality == "R" else 0.0 - angle)
         for laterality in "RL"
         for position, (code, meaning, angle) in _PROJECTIONS.items()
     }

@@ -56,6 +56,9 @@ ROWS, COLUMNS = 3328, 2560
 
 PIXEL_SPACING = 0.07
 
+WINDOW = (1900, 3200)
+"""Center and width at which a view For Presentation looks right."""
+
 
 def mammogram(
     view: str = "RCC",
@@ -73,8 +76,11 @@ def mammogram(
 
     `view` is a key of VIEWS, `modifiers` keys of MODIFIERS, `partial` says that not the whole breast is on it,
     `monochrome1` stores the same picture inverted. A repeat of a view needs its own `instance_number`.
-    Rows and columns are multiples of 4. Raises KeyError for an unknown view or modifier.
+    Rows and columns are multiples of 4. Raises KeyError for an unknown view or modifier, ValueError for a partial view
+    that is spot or magnified (PS3.3 C.8.11.7: Partial View is not for those).
     """
+    if partial and {"spot", "magnification"} & set(modifiers):
+        raise ValueError("A spot or magnified view is not called partial (PS3.3 C.8.11.7).")
     exam = exam or Exam()
     pixels = tissue.radiograph(_breast(view, exam, implant=implant), rows=rows, columns=columns)
     ds = _projection(
@@ -135,16 +141,17 @@ def write_large_tomosynthesis(
 ) -> str:
     """Write a tomosynthesis of any size with the memory of a few frames; the default is 1.05 GB. Returns its SOP UID.
 
-    Explicit VR Little Endian; the pixel data must stay below 4 GiB (PS3.5 7.1.2). Planes are eight drawn ones in turn,
-    each shifted a little, because the content of a benchmark's planes matters less than that they differ.
+    Explicit VR Little Endian; raises ValueError when the pixel data would reach 4 GiB (PS3.5 7.1.2). Planes are eight
+    drawn ones in turn, each shifted a little: what a benchmark's planes show matters less than that they differ.
     """
+    pixel_data_header = _pixel_data_header(frames * rows * columns * 2)
     exam = exam or Exam()
     ds = _tomosynthesis_header(view, exam, number=1, frames=frames, rows=rows, columns=columns)
     with_file_meta(ds, BreastTomosynthesisImageStorage)
     drawn = tissue.slices(_breast(view, exam), rows=rows, columns=columns, count=8)
     with path.open("wb") as file:
         dcmwrite(file, ds, enforce_file_format=True)
-        file.write(_pixel_data_header(frames * rows * columns * 2))
+        file.write(pixel_data_header)
         for plane in _shifted(drawn, frames):
             file.write(plane.tobytes())
     return str(ds.SOPInstanceUID)
@@ -226,7 +233,8 @@ def _presentation(ds: Dataset, *, inverted: bool) -> None:
     ds.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
     ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LOG", 1 if inverted else -1
     ds.PixelPaddingValue = tissue.LARGEST - tissue.AIR if inverted else tissue.AIR
-    ds.WindowCenter, ds.WindowWidth = (tissue.LARGEST - 1900 if inverted else 1900), 3200
+    center, ds.WindowWidth = WINDOW
+    ds.WindowCenter = tissue.LARGEST - center if inverted else center
     ds.WindowCenterWidthExplanation, ds.VOILUTFunction = "NORMAL", "LINEAR"
 
 

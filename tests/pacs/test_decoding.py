@@ -1,20 +1,38 @@
 """Every accepted transfer syntax gives the same pixels; frames that contradict their header are not decoded."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from jpeg_ls import encode_array as encode_jpeg_ls
 from numpy.typing import NDArray
+from openjpeg.utils import encode_array
+from PIL import Image
 from pydicom import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels.processing import convert_color_space
-from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from pacs.decoding import decode
 from pacs.stored_frames import PixelError, opened
 from tests import corpus
 
 COLOUR = np.stack([corpus.GREY >> 4, 255 - (corpus.GREY >> 4), corpus.GREY % 200], axis=-1).astype(np.uint8)
+
+_row, _column = np.mgrid[0:40, 0:32]
+SMOOTH = np.stack([_row * 6, _column * 7, 240 - _row * 3], axis=-1).astype(np.uint8)
+"""Colours that halved chrominance does not spoil."""
 
 
 def decoded(path: Path, ds: Dataset, number: int = 1) -> NDArray[np.unsignedinteger]:
@@ -77,6 +95,37 @@ def test_halved_chrominance_comes_as_rgb(tmp_path: Path) -> None:
     ds = corpus.data_set(COLOUR, PhotometricInterpretation="YBR_FULL_422", Rows=1, Columns=4)
     ds.PixelData = bytes([10, 20, 128, 128, 30, 40, 128, 128])
     assert decoded(tmp_path, ds).tolist() == [[[10] * 3, [20] * 3, [30] * 3, [40] * 3]]
+
+
+def in_jpeg() -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(SMOOTH).save(target, "JPEG", quality=100, subsampling="4:2:2")
+    return target.getvalue()
+
+
+def in_rle() -> bytes:
+    ds = corpus.data_set(SMOOTH)
+    ds.compress(RLELossless)
+    return get_frame(ds.PixelData, 0, number_of_frames=1)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "photometric", "encode"),
+    [
+        (JPEGBaseline8Bit, "YBR_FULL_422", in_jpeg),
+        (JPEG2000Lossless, "YBR_RCT", lambda: encode_array(SMOOTH, photometric_interpretation=1, use_mct=True)),
+        (JPEG2000Lossless, "RGB", lambda: encode_array(SMOOTH, photometric_interpretation=1, use_mct=False)),
+        (JPEGLSLossless, "RGB", lambda: bytes(encode_jpeg_ls(SMOOTH, interleave_mode=2))),
+        (RLELossless, "RGB", in_rle),
+    ],
+)
+def test_compressed_colour_comes_as_rgb(
+    tmp_path: Path, syntax: str, photometric: str, encode: Callable[[], bytes]
+) -> None:
+    ds = corpus.data_set(SMOOTH, transfer_syntax_uid=ExplicitVRLittleEndian, PhotometricInterpretation=photometric)
+    ds.file_meta.TransferSyntaxUID = UID(syntax)
+    corpus.set_compressed(ds, [encode()])
+    np.testing.assert_allclose(decoded(tmp_path, ds).astype(int), SMOOTH.astype(int), atol=6)
 
 
 @pytest.mark.parametrize(
