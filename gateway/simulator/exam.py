@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
+from uuid import NAMESPACE_OID, uuid5
 
 from pydicom import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Exam:
 
 
 def derived_uid(*sources: str) -> str:
-    """Return the UID that always belongs to these words (PS3.5 B.2, "2.25." from a hash)."""
-    return str(generate_uid(prefix="2.25.", entropy_srcs=list(sources)))[:64]
+    """Return the UID that always belongs to these words: a name-based UUID under 2.25 (PS3.5 B.2)."""
+    return f"2.25.{uuid5(NAMESPACE_OID, '/'.join(sources)).int}"
 
 
 def view_code(view: View, modifiers: Sequence[str]) -> Dataset:

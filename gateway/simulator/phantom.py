@@ -89,8 +89,10 @@ def mammogram(
         modifiers=modifiers,
         implant=implant,
         partial=partial,
+        inverted=monochrome1,
         number=instance_number,
         intent="FOR PRESENTATION",
+        size=(rows, columns),
     )
     ds.ImageType = ["DERIVED", "PRIMARY", ""]
     _presentation(ds, inverted=monochrome1)
@@ -104,7 +106,7 @@ def raw_mammogram(
     """Make one view For Processing (PS3.3 A.26): linear in dose, air brightest, no window; else like `mammogram`."""
     exam = exam or Exam()
     pixels = tissue.exposure(_breast(view, exam), rows=rows, columns=columns)
-    ds = _projection(view, exam, number=instance_number, intent="FOR PROCESSING")
+    ds = _projection(view, exam, number=instance_number, intent="FOR PROCESSING", size=(rows, columns))
     ds.ImageType = ["ORIGINAL", "PRIMARY", ""]
     ds.PhotometricInterpretation = "MONOCHROME1"
     ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LIN", 1
@@ -180,15 +182,18 @@ def _projection(
     *,
     number: int,
     intent: str,
+    size: tuple[int, int],
     modifiers: Sequence[str] = (),
     implant: bool = False,
     partial: bool = False,
+    inverted: bool = False,
 ) -> Dataset:
     """Everything a mammogram says beside its pixels and their meaning."""
     shown = VIEWS[view]
     ds = exam_modules(exam, modality="MG")
     ds.SeriesInstanceUID = derived_uid("series", exam.study_uid, view, intent)
-    ds.SOPInstanceUID = derived_uid("instance", exam.study_uid, view, intent, *modifiers, str(number))
+    options = [*modifiers, *["implant"] * implant, *["partial"] * partial, *["inverted"] * inverted]
+    ds.SOPInstanceUID = derived_uid("instance", exam.study_uid, view, intent, *options, str(number), str(size))
     ds.SeriesNumber, ds.InstanceNumber = list(VIEWS).index(view) + 1, number
     ds.SeriesDescription = f"{shown.laterality} {shown.position}" + (" raw" if intent == "FOR PROCESSING" else "")
     ds.PresentationIntentType, ds.ImageLaterality, ds.BodyPartExamined = intent, shown.laterality, "BREAST"
@@ -250,7 +255,8 @@ def _tomosynthesis_header(view: str, exam: Exam, *, number: int, frames: int, ro
     shown = VIEWS[view]
     ds = exam_modules(exam, modality="MG")
     ds.SeriesInstanceUID = derived_uid("series", exam.study_uid, view, "tomosynthesis")
-    ds.SOPInstanceUID = derived_uid("instance", exam.study_uid, view, "tomosynthesis", str(number), str(frames))
+    size = f"{frames} x {rows} x {columns}"
+    ds.SOPInstanceUID = derived_uid("instance", exam.study_uid, view, "tomosynthesis", str(number), size)
     ds.SeriesNumber, ds.InstanceNumber = list(VIEWS).index(view) + 101, number
     ds.SeriesDescription = f"{shown.laterality} {shown.position} tomosynthesis"
     ds.BodyPartExamined, ds.BreastImplantPresent = "BREAST", "NO"

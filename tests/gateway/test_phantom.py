@@ -137,6 +137,10 @@ def test_every_view_repeat_and_kind_is_an_instance_of_its_own() -> None:
     objects += [
         phantom.mammogram("RCC", EXAM, instance_number=2, **SMALL),
         phantom.mammogram("RCC", EXAM, modifiers=("spot",), **SMALL),
+        phantom.mammogram("RCC", EXAM, implant=True, **SMALL),
+        phantom.mammogram("RCC", EXAM, partial=True, **SMALL),
+        phantom.mammogram("RCC", EXAM, monochrome1=True, **SMALL),
+        phantom.mammogram("RCC", EXAM, rows=64, columns=48),
         phantom.raw_mammogram("RCC", EXAM, **SMALL),
         phantom.tomosynthesis("RCC", EXAM, frames=2, **SMALL),
     ]
