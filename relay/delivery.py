@@ -205,7 +205,9 @@ class Delivery:
     async def _until_something_changed(self, versions: list[int]) -> None:
         for _ in range(LOOKS_PER_QUERY):
             try:
-                await asyncio.wait_for(self._ended.wait(), self._poll_seconds)
+                # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._ended.wait()
             except TimeoutError:
                 if self._versions() == versions:
                     continue

@@ -8,6 +8,7 @@ Not for: rules; each part has its own file.
 
 import asyncio
 import base64
+import os
 import shutil
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from relay.composer import Composer
 from relay.delivery import Delivery, Destination, Event
 from relay.health import Disk, Facts, Hop, Queue, report
 from relay.hybrid import HybridDestination, HybridListener, HybridSender, LinkState, SasTokens, SelfEcho, endpoint
-from relay.rendering import Renderer
+from relay.rendering import WORKERS, Renderer
 from relay.settings import RelaySettings, revealed
 from relay.uploads import HttpsDestination, ManageDestination, fixed_token
 from worklist import Worklist
@@ -80,7 +81,7 @@ class Relay:
         async with self._renderer, serving as port:
             log.info("relay serves", port=port, destination=self._settings.destination, listens=self._settings.listens)
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(vital(name, work)) for name, work in self._works().items()]
+                running = {name: tasks.create_task(vital(name, work)) for name, work in self._works().items()}
                 await until_stopped_async()
                 await self._end(running)
 
@@ -97,7 +98,7 @@ class Relay:
     # --- what runs ----------------------------------------------------------------------------------------------------
 
     def _works(self) -> dict[str, Coroutine[None, None, None]]:
-        works = {}
+        works = {"renderer": self._warm_up()}
         if self._listener:
             works["listener"] = self._listener.run()
         if self._delivery:
@@ -105,16 +106,19 @@ class Relay:
             works["heartbeat"] = self._beat(self._delivery)
         return works
 
-    async def _end(self, running: list[asyncio.Task[None]]) -> None:
+    async def _end(self, running: dict[str, asyncio.Task[None]]) -> None:
         if self._delivery:
             self._delivery.stop()
-            # Of the tasks only delivery comes to an end by itself.
-            await asyncio.wait(running, timeout=GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for task in running:
+            await asyncio.wait({running["delivery"]}, timeout=GRACE_SECONDS)
+        for task in running.values():
             task.cancel()
         for door in (self._echo, self._destination):
             if door:
                 await door.close()
+
+    async def _warm_up(self) -> None:
+        """Start the workers now: a second that the first image of the day would have to wait otherwise."""
+        await asyncio.gather(*(self._renderer.run(os.getpid) for _ in range(WORKERS)))
 
     async def _beat(self, delivery: Delivery) -> None:
         """Tell the cloud how everything is, again and again; that the cloud confirms proves the way out."""
