@@ -393,11 +393,13 @@ def test_everything_arrives_in_order_per_subject_whatever_happens_on_the_way(
     owed: list[tuple[int, str, int]], faults: list[Behaviour]
 ) -> None:
     with TemporaryDirectory() as folder:
-        asyncio.run(live_through(Path(folder), owed, faults))
+        boxes = [opened(Path(folder) / "one.db"), opened(Path(folder) / "other.db")]
+        asyncio.run(live_through(boxes, owed, faults))  # its end waits for the threads that still use the databases
+        for box in boxes:
+            box.database.close()
 
 
-async def live_through(folder: Path, owed: list[tuple[int, str, int]], faults: list[Behaviour]) -> None:
-    boxes = [opened(folder / "one.db"), opened(folder / "other.db")]
+async def live_through(boxes: list[Outbox], owed: list[tuple[int, str, int]], faults: list[Behaviour]) -> None:
     expected: dict[tuple[int, str], list[str]] = {}
     for number, (which, subject, priority) in enumerate(owed):
         put(boxes[which], f"m{number}", subject=subject, priority=priority)
@@ -409,8 +411,6 @@ async def live_through(folder: Path, owed: list[tuple[int, str, int]], faults: l
     for message_ids in expected.values():
         assert [message_id for message_id in seen if message_id in message_ids] == message_ids
     assert len(seen) == len(owed)
-    for box in boxes:
-        box.database.close()
 
 
 async def run_or_be_killed(boxes: list[Outbox], cloud: FakeCloud) -> None:
