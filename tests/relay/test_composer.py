@@ -1,0 +1,82 @@
+"""Composing: the fact as recorded, its thumbnail or why there is none, and the cloud's id of the action."""
+
+import pytest
+
+from gateway.errors import InvalidDataSet
+from gateway.messages import Thumbnail
+from gateway.outbox import Entry
+from relay.composer import Composer
+from tests.gateway.test_messages import example
+
+PICTURE = Thumbnail(data="/9j/", width=197, height=256)
+
+
+def entry(message_type: str) -> Entry:
+    content = example(message_type)
+    parameters = content["parameters"]
+    assert isinstance(parameters, dict)
+    image = parameters.get("image")
+    if isinstance(image, dict):
+        image["thumbnail"] = None
+    return Entry(
+        id=1,
+        message_id=str(content["message_id"]),
+        subject="s",
+        sequence=7,
+        message_type=message_type,
+        priority=2,
+        parameters=parameters,
+        created_at="2026-11-22T10:21:07.250Z",
+        attempts=0,
+        due_at="2026-11-22T10:21:07.250Z",
+        reason="",
+    )
+
+
+async def picture(sop_instance_uid: str) -> Thumbnail:
+    del sop_instance_uid
+    return PICTURE
+
+
+async def action_of(accession_number: str) -> str | None:
+    return {"ACC202611220001": "action-1"}.get(accession_number)
+
+
+async def test_an_image_leaves_with_its_thumbnail_and_the_id_of_its_action() -> None:
+    event = await Composer("Van 1", preview=picture, action_id_of=action_of)(entry("study.image_received"))
+    image = event.parameters["image"]
+    assert isinstance(image, dict)
+    assert image["thumbnail"] == {"data": "/9j/", "format": "jpeg", "width": 197, "height": 256, "note": ""}
+    assert image["thumbnail_reason"] is None
+    assert (event.action_id, event.envelope.site, event.envelope.sequence) == ("action-1", "Van 1", 7)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (InvalidDataSet("The object has no pixels."), "The object has no pixels."),
+        (MemoryError("EXAMPLE^ANNA"), "Making the thumbnail failed inside the gateway; its log says why."),
+    ],
+)
+async def test_a_thumbnail_that_cannot_be_made_is_a_fact(error: Exception, reason: str) -> None:
+    async def failing(_: str) -> Thumbnail:
+        raise error
+
+    event = await Composer("Van 1", preview=failing, action_id_of=action_of)(entry("study.image_received"))
+    image = event.parameters["image"]
+    assert isinstance(image, dict)
+    assert (image["thumbnail"], image["thumbnail_reason"]) == (None, reason)
+
+
+async def test_other_events_leave_as_they_were_recorded() -> None:
+    step = entry("mpps.completed")
+    event = await Composer("Van 1", preview=picture, action_id_of=action_of)(step)
+    assert event.parameters == step.parameters
+    assert event.action_id == "action-1"
+
+
+async def test_a_fact_that_belongs_to_no_action_has_no_id() -> None:
+    rejected = entry("image.rejected")
+    rejected.parameters["accession_number"] = ""
+    event = await Composer("Van 1", preview=picture, action_id_of=action_of)(rejected)
+    assert event.action_id is None

@@ -1,0 +1,85 @@
+"""Health is judged by proof: when a round trip last came through, not by what looks connected."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from gateway.messages import Check
+from relay.health import Disk, Facts, Hop, Queue, report
+
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+ROOM = Disk(total_bytes=100_000_000_000, free_bytes=60_000_000_000)
+LINK = Hop("hybrid_connection", NOW)
+
+
+def facts(*hops: Hop, queue: Queue | None = None, disk: Disk = ROOM) -> Facts:
+    return Facts("0.1.0", NOW - timedelta(seconds=90), hops, (queue or Queue("archive"),), disk)
+
+
+def test_a_site_where_all_is_proven_is_healthy() -> None:
+    assert report(facts(LINK, Hop("delivery", NOW - timedelta(minutes=2))), now=NOW).model_dump() == {
+        "healthy": True,
+        "version": "0.1.0",
+        "listener_uptime_seconds": 90.0,
+        "checks": {
+            "hybrid_connection": {"ok": True, "detail": "", "proven_at": "2026-11-22T08:00:00.000Z"},
+            "delivery": {"ok": True, "detail": "", "proven_at": "2026-11-22T07:58:00.000Z"},
+            "archive": {
+                "ok": True,
+                "detail": "Owed to the cloud: nothing open.",
+                "proven_at": "2026-11-22T08:00:00.000Z",
+            },
+            "disk": {"ok": True, "detail": "40% used, 60000 MB free.", "proven_at": "2026-11-22T08:00:00.000Z"},
+        },
+    }
+
+
+def test_without_a_cloud_it_says_so() -> None:
+    assert report(facts(), now=NOW).checks["cloud"] == Check(ok=True, detail="No cloud is configured.")
+
+
+@pytest.mark.parametrize(
+    ("hop", "ok", "detail"),
+    [
+        (Hop("link", None), False, "Not proven since the start; the first round trip is awaited."),
+        (Hop("link", None, "Token refused."), False, "Token refused."),
+        (Hop("link", NOW - timedelta(seconds=180)), True, ""),
+        (Hop("link", NOW - timedelta(seconds=180), "Busy."), True, "Busy."),
+        (Hop("link", NOW - timedelta(seconds=181)), False, "No round trip for more than 180 seconds."),
+        (Hop("link", NOW - timedelta(seconds=181), "Busy."), False, "Busy."),
+    ],
+)
+def test_a_hop_is_well_while_its_proof_is_young(hop: Hop, ok: bool, detail: str) -> None:
+    found = report(facts(hop), now=NOW)
+    assert (found.healthy, found.checks["link"].ok, found.checks["link"].detail) == (ok, ok, detail)
+
+
+@pytest.mark.parametrize(
+    ("queue", "ok", "detail"),
+    [
+        (
+            Queue("archive", open=3, oldest="2026-11-22T07:00:00.000Z"),
+            True,
+            "Owed to the cloud: 3 open since 2026-11-22T07:00:00.000Z.",
+        ),
+        (Queue("archive", parked=2), True, "Owed to the cloud: nothing open, 2 parked (gateway outbox list)."),
+        (Queue("archive", trouble="The database cannot be read."), False, "The database cannot be read."),
+    ],
+)
+def test_a_queue_says_what_is_owed(queue: Queue, ok: bool, detail: str) -> None:
+    check = report(facts(LINK, queue=queue), now=NOW).checks["archive"]
+    assert (check.ok, check.detail) == (ok, detail)
+
+
+@pytest.mark.parametrize(
+    ("free", "ok", "words"),
+    [
+        (16, True, "84% used, 16 MB free."),
+        (15, True, "85% used, 15 MB free. Make room soon."),
+        (6, True, "94% used, 6 MB free. Make room soon."),
+        (5, False, "95% used, 5 MB free. No images are taken until there is room."),
+    ],
+)
+def test_the_disk_warns_before_it_is_too_full(free: int, ok: bool, words: str) -> None:
+    check = report(facts(LINK, disk=Disk(100_000_000, free * 1_000_000)), now=NOW).checks["disk"]
+    assert (check.ok, check.detail) == (ok, words)

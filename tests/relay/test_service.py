@@ -1,0 +1,156 @@
+"""The relay put together: which parts there are for which settings, and what it says of itself."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.messages import EVENTS, Check, HealthReport
+from gateway.settings import load
+from gateway.simulator.site import free_port
+from pacs import Archive
+from relay.health import Hop
+from relay.hybrid import HybridDestination, LinkState
+from relay.service import Relay, attached, destination, heartbeat, link_hop, vital
+from relay.servicebus import ServiceBusDestination
+from relay.settings import RelaySettings
+from relay.uploads import HttpsDestination, ManageDestination
+from tests.relay.test_settings import LINK
+from worklist import Worklist
+
+NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
+BEFORE = datetime(2026, 11, 22, 7, 59, tzinfo=UTC)
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[tuple[Worklist, Archive]]:
+    worklist = Worklist.open(tmp_path / "data" / "worklist.db")
+    archive = Archive.open(tmp_path / "data" / "pacs.db", tmp_path / "data" / "instances")
+    yield worklist, archive
+    worklist.close()
+    archive.close()
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RelaySettings:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELAY_HTTP_PORT", str(free_port()))
+    return load(RelaySettings)
+
+
+async def test_without_a_cloud_it_serves_and_says_that_none_is_configured(
+    settings: RelaySettings, stores: tuple[Worklist, Archive]
+) -> None:
+    running = asyncio.create_task(Relay(settings, *stores).run())
+    report = await asyncio.to_thread(get_when_there, f"http://127.0.0.1:{settings.http_port}/healthz")
+    os.kill(os.getpid(), signal.SIGTERM)
+    await running
+    checks = report["checks"]
+    assert isinstance(checks, dict)
+    assert report["healthy"] is True
+    assert checks["cloud"] == {"ok": True, "detail": "No cloud is configured.", "proven_at": None}
+    assert set(checks) == {"cloud", "worklist", "archive", "disk"}
+
+
+def get_when_there(url: str) -> dict[str, object]:
+    for _ in range(200):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                content: dict[str, object] = json.load(answer)
+                return content
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(f"Nothing answers at {url}.")
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind"),
+    [
+        ({}, type(None)),
+        ({**LINK, "RELAY_DESTINATION": "hybrid"}, HybridDestination),
+        (
+            {"RELAY_DESTINATION": "https", "RELAY_API_URL": "https://x.example/api/v1", "RELAY_API_TOKEN": "t"},
+            HttpsDestination,
+        ),
+        (
+            {"RELAY_DESTINATION": "manage", "RELAY_API_URL": "https://x.example/api/v1", "RELAY_API_TOKEN": "t"},
+            ManageDestination,
+        ),
+        (
+            {
+                "RELAY_DESTINATION": "servicebus",
+                "AZURE_SERVICEBUS_CONNECTION_STRING": "Endpoint=sb://x.example/;SharedAccessKeyName=n;SharedAccessKey=k",
+                "AZURE_SERVICEBUS_QUEUE": "events",
+            },
+            ServiceBusDestination,
+        ),
+    ],
+)
+def test_the_settings_choose_the_destination(
+    monkeypatch: pytest.MonkeyPatch, stores: tuple[Worklist, Archive], variables: dict[str, str], kind: type[object]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert type(destination(load(RelaySettings), stores[1])) is kind
+
+
+@pytest.mark.parametrize(
+    ("state", "hop"),
+    [
+        (LinkState(), Hop("hybrid_connection", None, "")),
+        (LinkState(last_error="Refused.", last_error_at=NOW), Hop("hybrid_connection", None, "Refused.")),
+        (
+            LinkState(last_proven=BEFORE, last_error="Cut.", last_error_at=NOW),
+            Hop("hybrid_connection", BEFORE, "Cut."),
+        ),
+        (LinkState(last_proven=NOW, last_error="Cut.", last_error_at=BEFORE), Hop("hybrid_connection", NOW, "")),
+    ],
+)
+def test_a_trouble_of_the_link_is_over_once_it_is_proven_again(state: LinkState, hop: Hop) -> None:
+    assert link_hop(state) == hop
+
+
+def test_a_heartbeat_carries_the_health_report() -> None:
+    health = HealthReport(
+        healthy=True, version="0.1.0", listener_uptime_seconds=1, checks={"disk": Check(ok=True, detail="Roomy.")}
+    )
+    beat = heartbeat(health, site="Van 1", now=NOW)
+    assert (beat.message_type, beat.message_id) == ("gateway.heartbeat", "heartbeat/2026-11-22T08:00:00.000Z")
+    assert beat.envelope.sequence == 1795334400
+    assert EVENTS[beat.message_type].model_validate(beat.parameters).model_dump() == {
+        **health.model_dump(),
+        "sent_at": "2026-11-22T08:00:00.000Z",
+    }
+
+
+def test_the_relay_waits_for_the_owner_of_a_database(tmp_path: Path) -> None:
+    attempts: list[int] = []
+
+    def attach() -> Worklist:
+        attempts.append(1)
+        if len(attempts) == 2:
+            Worklist.open(tmp_path / "worklist.db").close()
+        return Worklist.attach(tmp_path / "worklist.db")
+
+    attached(attach).close()
+    assert len(attempts) == 2
+
+
+def test_any_other_trouble_with_a_database_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        attached(tmp_path.read_bytes)
+
+
+async def test_the_death_of_a_task_is_passed_on() -> None:
+    async def dies() -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await vital("link", dies())

@@ -1,0 +1,99 @@
+"""The relay's settings: nothing configured is a working site without a cloud; half a configuration is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import SettingsError
+from gateway.settings import load
+from relay.settings import RelaySettings, revealed
+
+LINK = {
+    "AZURE_RELAY_NAMESPACE": "site.servicebus.windows.net",
+    "AZURE_RELAY_HYBRID_CONNECTION": "actions",
+    "AZURE_RELAY_EVENTS_HYBRID_CONNECTION": "events",
+    "AZURE_RELAY_KEY_NAME": "gateway",
+    "AZURE_RELAY_SHARED_ACCESS_KEY": "c2VjcmV0",
+}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env of the checkout
+
+
+def loaded(monkeypatch: pytest.MonkeyPatch, **variables: str) -> RelaySettings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load(RelaySettings)
+
+
+def test_without_any_variable_the_relay_serves_a_site_that_has_no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = loaded(monkeypatch)
+    assert (settings.http_host, settings.http_port) == ("127.0.0.1", 8042)
+    assert (settings.destination, settings.listens) == ("none", False)
+    assert settings.worklist_db_path == Path("data/worklist.db")
+    assert settings.pacs_db_path == Path("data/pacs.db")
+    assert settings.pacs_storage_path == Path("data/instances")
+
+
+def test_a_whole_link_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = loaded(monkeypatch, RELAY_DESTINATION="hybrid", **LINK)
+    assert settings.listens
+    assert revealed(settings.shared_access_key) == "c2VjcmV0"
+    assert "c2VjcmV0" not in repr(settings)
+
+
+def test_the_databases_are_where_their_owners_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = loaded(monkeypatch, GATEWAY_DATA_DIR="/srv", PACS_DB_PATH="/fast/index.db")
+    assert (settings.worklist_db_path, settings.pacs_db_path) == (Path("/srv/worklist.db"), Path("/fast/index.db"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentences"),
+    [
+        (
+            {"RELAY_DESTINATION": "https"},
+            [
+                "RELAY_API_URL is not set; RELAY_DESTINATION=https needs it.",
+                "RELAY_API_TOKEN is not set; RELAY_DESTINATION=https needs it.",
+            ],
+        ),
+        (
+            {**LINK, "RELAY_DESTINATION": "hybrid", "AZURE_RELAY_EVENTS_HYBRID_CONNECTION": ""},
+            ["AZURE_RELAY_EVENTS_HYBRID_CONNECTION is not set; RELAY_DESTINATION=hybrid needs it."],
+        ),
+        (
+            {"AZURE_RELAY_NAMESPACE": "site.servicebus.windows.net", "AZURE_RELAY_HYBRID_CONNECTION": "actions"},
+            [
+                "AZURE_RELAY_KEY_NAME is not set; a site that the cloud calls needs it.",
+                "AZURE_RELAY_SHARED_ACCESS_KEY is not set; a site that the cloud calls needs it.",
+            ],
+        ),
+        (
+            {"RELAY_DESTINATION": "servicebus", "AZURE_SERVICEBUS_QUEUE": "events"},
+            ["AZURE_SERVICEBUS_CONNECTION_STRING is not set; RELAY_DESTINATION=servicebus needs it."],
+        ),
+    ],
+)
+def test_half_a_configuration_is_refused_by_the_names_of_its_variables(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentences: list[str]
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        loaded(monkeypatch, **variables)
+    assert str(caught.value).splitlines() == sentences
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AZURE_RELAY_NAMESPACE", "ws://site.example"),
+        ("RELAY_API_URL", "http://programme.example/api/v1"),
+        ("RELAY_DESTINATION", "carrier pigeon"),
+        ("RELAY_HEARTBEAT_SECONDS", "3600"),
+        ("RELAY_CLOUD_TIMEZONE", "Middle/Earth"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{variable}="):
+        loaded(monkeypatch, **{variable: value})
