@@ -23,6 +23,7 @@ from gateway.outbox import Outbox
 from gateway.simulator.modality import Modality, Peer
 from pacs import Archive
 from pacs.settings import PacsSettings
+from relay.health import ALMOST_FULL, TOO_FULL
 from relay.hybrid_protocol import endpoint
 from relay.hybrid_sender import HybridSender, SasTokens, SelfEcho
 from relay.settings import RelaySettings
@@ -34,9 +35,6 @@ CALLING_AE_TITLE = "GATEWAY_CHECK"
 
 OVERDUE = timedelta(minutes=10)
 """An event that the cloud has not confirmed for so long means that the line is down, not that it is slow."""
-
-ALMOST_FULL, TOO_FULL = 0.85, 0.95
-"""Used part of the data volume: worth a word, and where the archive stops taking images."""
 
 
 @dataclass(frozen=True)
@@ -140,20 +138,22 @@ async def _echo_once(sender: HybridSender) -> None:
 
 def _worklist_outbox(note: Note, settings: SiteSettings) -> None:
     with closing(Worklist.attach(settings.worklist.db_path)) as worklist:
-        _owed(note, worklist.outbox)
+        _owed(note, worklist.outbox, settings.relay)
 
 
 def _pacs_outbox(note: Note, settings: SiteSettings) -> None:
     with closing(Archive.attach(settings.pacs.db_path, settings.pacs.storage_path)) as archive:
-        _owed(note, archive.outbox)
+        _owed(note, archive.outbox, settings.relay)
 
 
-def _owed(note: Note, outbox: Outbox) -> None:
+def _owed(note: Note, outbox: Outbox, relay: RelaySettings) -> None:
     counts, oldest = outbox.counts(), outbox.oldest_open()
     note.detail = f"{counts['open']} open, {counts['delivered']} delivered, {counts['parked']} parked."
     if counts["parked"]:
         raise Observed(f"{note.detail} What is parked waits for a person.")
-    if oldest and datetime.now(UTC) - datetime.fromisoformat(oldest) > OVERDUE:
+    if relay.destination == "none":
+        note.detail += " They wait for a destination (RELAY_DESTINATION)."
+    elif oldest and datetime.now(UTC) - datetime.fromisoformat(oldest) > OVERDUE:
         raise Observed(f"{note.detail} The oldest waits since {oldest}.")
 
 

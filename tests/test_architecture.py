@@ -146,6 +146,17 @@ def test_the_example_of_the_environment_lists_exactly_the_settings() -> None:
     assert sorted(listed) == sorted(known)
 
 
+def test_systemd_hands_over_every_secret() -> None:
+    secrets = {
+        name
+        for cls in settings_classes()
+        for name, field in variables(cls).items()
+        if "Secret" in repr(field.annotation)
+    }
+    units = "".join(path.read_text() for path in (ROOT / "systemd").glob("*.service"))
+    assert set(re.findall(r"^LoadCredential=(\w+):", units, flags=re.MULTILINE)) == secrets
+
+
 def test_every_setting_says_what_it_is() -> None:
     silent = [name for cls in settings_classes() for name, field in variables(cls).items() if not field.description]
     assert silent == []
