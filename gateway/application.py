@@ -36,6 +36,9 @@ class Limits:
 
     associations: int = 32
     associations_per_peer: int = 16
+    waiting: int = 128
+    """Connections without an association, each a thread and a buffer of 1 MB. They take nobody's association away."""
+    waiting_per_peer: int = 32
     artim_seconds: float = 30.0
     """How long a connection may take to send its association request, and to close after the last PDU (PS3.8 9.1.5)."""
     idle_seconds: float = 300.0

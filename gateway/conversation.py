@@ -85,6 +85,8 @@ class Conversation:
     association: Association | None = None
     identity: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     log: structlog.stdlib.BoundLogger = field(default_factory=structlog.get_logger)
+    _request_due: float = 0.0
+    _is_idle: bool = False
     _cancelled: int | None = None
     _incoming: Incoming | None = None
 
@@ -114,7 +116,7 @@ class Conversation:
 
     def end_when_idle(self) -> None:
         """Called by another thread: wake the association if it waits for its next message."""
-        if self.messages.is_between_messages:
+        if self._is_idle:
             self._shutdown(socket.SHUT_RD)
 
     def cut(self) -> None:
@@ -130,10 +132,11 @@ class Conversation:
     def _configure(self) -> None:
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._set_patience(self.limits.artim_seconds)
+        self._request_due = time.monotonic() + self.limits.artim_seconds
 
     def _set_patience(self, seconds: float) -> None:
         """Limit one receive or send. The kernel's own timers keep the socket blocking: one system call per read."""
+        seconds = max(seconds, 0.001)  # the kernel takes 0 for "as long as you like"
         timeout = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
@@ -147,19 +150,31 @@ class Conversation:
                 self._receive()
 
     def _receive(self) -> None:
-        if not self._is_ending():
-            count = self._received(0)
-            if count:
-                if count < _SHORT_READ:
-                    self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-                return
-        if self._is_ending():
+        """Wait for more; the end of the stream ends the association.
+
+        This thread says that it is idle and then looks whether to stop. Who stops does it the other way round, so
+        that one of the two sees the other.
+        """
+        if self.association is None:
+            self._hurry()
+        self._is_idle = self.messages.is_between_messages
+        count = 0 if self._is_idle and self.stopping.is_set() else self._received(0)
+        self._is_idle = False
+        if count:
+            if count < _SHORT_READ:
+                self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            return
+        if self.stopping.is_set():
             self._say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
             raise _PeerGone("this service is stopping")
         raise _PeerGone("the peer closed the connection without releasing the association")
 
-    def _is_ending(self) -> bool:
-        return self.stopping.is_set() and self.messages.is_between_messages
+    def _hurry(self) -> None:
+        """Leave what is left of the ARTIM time: it is for the whole request, however many pieces it comes in."""
+        left = self._request_due - time.monotonic()
+        if left <= 0:
+            raise _PeerGone("the association request did not come in time")
+        self._set_patience(left)
 
     def _received(self, flags: int) -> int:
         """Receive what there is; 0 at the end of the stream. Raises BlockingIOError only with MSG_DONTWAIT."""
@@ -366,7 +381,7 @@ class Conversation:
 
     def _is_cancelled(self, message_id: int) -> bool:
         """Look, without waiting, whether the peer cancelled the request being served (PS3.7 9.3.2.3)."""
-        while self._cancelled is None:
+        while self._cancelled != message_id:
             event = self.reader.next_event()
             if event is None:
                 if not self._receive_at_once():
@@ -375,7 +390,7 @@ class Conversation:
                 raise _PeerGone("the association ended while a request was being answered")
             else:
                 self._note_cancel(event)
-        return self._cancelled == message_id
+        return True
 
     def _note_cancel(self, fragment: Fragment) -> None:
         received = self.messages.feed(fragment)

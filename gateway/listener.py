@@ -7,6 +7,7 @@ and not for calling others: where this product is the caller, pynetdicom is used
 import socket
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,9 @@ from gateway import association
 from gateway.application import Application, Limits
 from gateway.association import Rejection
 from gateway.conversation import Conversation
+
+_BREATH_SECONDS = 0.5
+"""Rest after a connection could not be taken: what is missing (descriptors, threads, memory) is so for a while."""
 
 log = structlog.get_logger()
 
@@ -32,6 +36,8 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._open: dict[threading.Thread, Conversation] = {}
+        self._associated: dict[threading.Thread, str] = {}
+        """The address of those in `_open` that count as associations; the others have not asked for one yet."""
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -53,8 +59,9 @@ class Listener:
             threads = dict(self._open)
         for conversation in threads.values():
             conversation.end_when_idle()
+        deadline = time.monotonic() + grace_seconds
         for thread in threads:
-            thread.join(grace_seconds / max(len(threads), 1))
+            thread.join(max(0.0, deadline - time.monotonic()))
         for thread, conversation in threads.items():
             if thread.is_alive():
                 conversation.cut()
@@ -68,7 +75,7 @@ class Listener:
         self.stop()
 
     def rejection(self, request: association.AssociateRequest, address: str) -> Rejection | None:
-        """Why this association is not taken, or None if it is."""
+        """Why this association is not taken, or None if it is: then it counts until the calling thread ends."""
         application, limits = self.application, self.limits
         if request.application_context != association.APPLICATION_CONTEXT:
             return association.application_context_unknown(request)
@@ -77,29 +84,48 @@ class Listener:
         if application.calling_ae_titles and request.calling_ae_title not in application.calling_ae_titles:
             return association.calling_ae_title_unknown(request)
         with self._lock:
-            here = [conversation.address for conversation in self._open.values()]
-        if len(here) > limits.associations:
-            return association.too_many_associations(limits.associations)
-        if here.count(address) > limits.associations_per_peer:
-            return association.too_many_associations(limits.associations_per_peer)
+            here = list(self._associated.values())
+            if len(here) >= limits.associations:
+                return association.too_many_associations(limits.associations)
+            if here.count(address) >= limits.associations_per_peer:
+                return association.too_many_associations(limits.associations_per_peer)
+            self._associated[threading.current_thread()] = address
         return None
 
     def _accept(self) -> None:
-        assert self._socket is not None
-        while True:
+        while not self._stopping.is_set():
             try:
-                connection, peer = self._socket.accept()
-            except OSError:
-                if self._stopping.is_set():
-                    return
-                # Out of file descriptors, or the peer is gone already: others must still be served.
-                log.warning("connection not accepted", reason=str(sys.exception()))
-                continue
-            conversation = self._conversation(connection, peer[0])
-            thread = threading.Thread(target=self._converse, args=(conversation,), name="association", daemon=True)
-            with self._lock:
-                self._open[thread] = conversation
+                self._accept_one()
+            except (OSError, RuntimeError, MemoryError):
+                # Out of descriptors, threads or memory, or the peer is gone already: others must still be served.
+                if not self._stopping.is_set():
+                    log.warning("connection not accepted", reason=str(sys.exception()))
+                    self._stopping.wait(_BREATH_SECONDS)
+
+    def _accept_one(self) -> None:
+        assert self._socket is not None
+        connection, peer = self._socket.accept()
+        try:
+            if self._is_crowded(peer[0]):
+                log.warning("connection not accepted", address=peer[0], reason="too many wait for an association")
+                connection.close()
+            else:
+                self._begin(self._conversation(connection, peer[0]))
+        except BaseException:
+            connection.close()
+            raise
+
+    def _is_crowded(self, address: str) -> bool:
+        """Are there too many connections, of all or of this peer, that have not asked for their association?"""
+        with self._lock:
+            waiting = [conv.address for thread, conv in self._open.items() if thread not in self._associated]
+        return len(waiting) >= self.limits.waiting or waiting.count(address) >= self.limits.waiting_per_peer
+
+    def _begin(self, conversation: Conversation) -> None:
+        thread = threading.Thread(target=self._converse, args=(conversation,), name="association", daemon=True)
+        with self._lock:  # what cannot be started is not open, and what ends at once waits here to be known
             thread.start()
+            self._open[thread] = conversation
 
     def _conversation(self, connection: socket.socket, address: str) -> Conversation:
         return Conversation(
@@ -117,3 +143,4 @@ class Listener:
         finally:
             with self._lock:
                 del self._open[threading.current_thread()]
+                self._associated.pop(threading.current_thread(), None)

@@ -1,12 +1,14 @@
 """The listener with real sockets: foreign clients, broken peers, refusals, limits, stopping."""
 
+import os
+import resource
 import socket
 import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -79,6 +81,12 @@ def find_many(count: int) -> Callable[[Request], Iterator[Match]]:
     return handle_find
 
 
+def asked(patient_id: str) -> Dataset:
+    data_set = Dataset()
+    data_set.PatientID = patient_id
+    return data_set
+
+
 @contextmanager
 def listening(limits: Limits | None = None, **handlers: object) -> Iterator[Listener]:
     contexts = {CT: SYNTAXES, str(ModalityWorklistInformationFind): SYNTAXES}
@@ -112,8 +120,8 @@ def image(size: int = 1000) -> Dataset:
     return data_set
 
 
-def raw_connection(listener: Listener) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", listener.port))
+def raw_connection(listener: Listener, *, address: str = "127.0.0.1") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", listener.port), source_address=(address, 0))
     connection.settimeout(10)
     return connection
 
@@ -245,6 +253,58 @@ def test_one_association_too_many_is_told_to_come_again() -> None:
         assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
 
 
+def test_connections_that_ask_for_no_association_take_nobody_elses() -> None:
+    limits = Limits(associations=2, waiting_per_peer=4)
+    with listening(limits) as listener, capture_logs() as logs:
+        idle = [raw_connection(listener, address="127.0.0.2") for _ in range(6)]
+        assert [everything(connection) for connection in idle[4:]] == [b"", b""]
+        with associated(listener) as peer:
+            assert peer.send_c_echo().Status == 0x0000
+        for connection in idle:
+            connection.close()
+    assert [line["address"] for line in logs if line["event"] == "connection not accepted"] == ["127.0.0.2"] * 2
+
+
+def test_an_association_that_ended_leaves_its_place_to_the_next() -> None:
+    with listening(Limits(associations=1)) as listener:
+        for _ in range(3):
+            with associated(listener) as peer:
+                assert peer.send_c_echo().Status == 0x0000
+            wait_until(lambda: not listener._open)
+
+
+def test_without_free_descriptors_or_threads_the_listener_waits_and_goes_on() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listening() as listener, capture_logs() as logs:
+        refused = socket.socket()
+        taken: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (refused.fileno() + 16, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                while True:
+                    taken.append(os.dup(refused.fileno()))
+            refused.connect(("127.0.0.1", listener.port))
+            wait_until(lambda: bool(logs))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in taken:
+                os.close(descriptor)
+        threading.stack_size(1 << 46)  # more than there are addresses: the next thread cannot be started
+        try:
+            second = raw_connection(listener)
+            assert everything(second) == b""
+        finally:
+            threading.stack_size(0)
+        with associated(listener) as peer:
+            assert peer.send_c_echo().Status == 0x0000
+        refused.close()
+        second.close()
+    reasons = [line["reason"] for line in logs if line["event"] == "connection not accepted"]
+    assert "Too many open files" in reasons[0]
+    assert reasons[-1] == "can't start new thread"
+    assert len(reasons) < 10
+
+
 def test_the_largest_pdu_we_take_is_stated() -> None:
     with listening() as listener, raw_connection(listener) as connection:
         connection.sendall(request_pdu([build_context(str(ModalityWorklistInformationFind), [IMPLICIT])]))
@@ -310,6 +370,75 @@ def test_a_silent_connection_is_closed_after_the_artim_time() -> None:
         started = time.monotonic()
         assert everything(connection) == b""
     assert 0.15 < time.monotonic() - started < 3
+
+
+def test_a_request_that_trickles_in_is_not_waited_for_longer_than_the_artim_time() -> None:
+    with listening(Limits(artim_seconds=0.3)) as listener, raw_connection(listener) as connection:
+        started = time.monotonic()
+        with pytest.raises(OSError, match=r"Broken pipe|reset"):
+            for byte in request_pdu([build_context(CT, [EXPLICIT])]):
+                connection.sendall(bytes([byte]))
+                time.sleep(0.1)
+        assert time.monotonic() - started < 3
+
+
+def test_a_late_cancel_of_another_query_does_not_hide_the_right_one() -> None:
+    def handle_find(request: Request) -> Iterator[Match]:
+        wait_until(request.is_cancelled)
+        yield Match(asked("1"))
+
+    with listening(handle_find=handle_find) as listener, associated(listener) as peer:
+        answers = peer.send_c_find(asked(""), ModalityWorklistInformationFind, msg_id=7)
+        for message_id in (6, 7):
+            peer.send_c_cancel(message_id, query_model=ModalityWorklistInformationFind)
+        assert [status.Status for status, _ in answers] == [0xFF00, 0xFE00]
+
+
+def test_stopping_lets_a_query_being_answered_end() -> None:
+    answering, go_on = threading.Event(), threading.Event()
+
+    def handle_find(request: Request) -> Iterator[Match]:
+        for number in range(3):
+            yield Match(asked(str(number)))
+            answering.set()
+            go_on.wait(10)
+
+    with listening(handle_find=handle_find) as listener, associated(listener) as peer:
+        statuses: list[int] = []
+        asking = threading.Thread(
+            target=lambda: statuses.extend(
+                status.Status for status, _ in peer.send_c_find(asked(""), ModalityWorklistInformationFind)
+            )
+        )
+        asking.start()
+        answering.wait(10)
+        stopping = threading.Thread(target=listener.stop)
+        stopping.start()
+        wait_until(listener._stopping.is_set)
+        time.sleep(0.1)
+        go_on.set()
+        asking.join()
+        stopping.join()
+    assert statuses == [0xFF00, 0xFF00, 0xFF00, 0x0000]
+
+
+def test_the_busy_one_has_the_whole_grace_however_many_are_idle() -> None:
+    memory = Memory(go_on=threading.Event())
+    with listening(handle_store=memory) as listener, ExitStack() as idle, associated(listener) as sender:
+        for _ in range(9):
+            idle.enter_context(associated(listener))
+        statuses: list[int] = []
+        sending = threading.Thread(target=lambda: statuses.append(sender.send_c_store(image(100_000)).Status))
+        sending.start()
+        memory.busy.wait(10)
+        stopping = threading.Thread(target=lambda: listener.stop(grace_seconds=5))
+        stopping.start()
+        time.sleep(1)  # a tenth of five seconds is over
+        assert memory.go_on is not None
+        memory.go_on.set()
+        sending.join()
+        stopping.join()
+    assert statuses == [0x0000]
 
 
 def test_stopping_lets_the_object_under_way_end_and_aborts_the_idle() -> None:
