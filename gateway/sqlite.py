@@ -18,7 +18,7 @@ Rules:
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -135,17 +135,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """Look at one consistent state of the database."""
+        """Look at one consistent state of the database. Raises OutOfResources when the file cannot be read now."""
         try:
-            conn = self._readers.pop()
-        except IndexError:
-            conn = self._connect(mode="rw")
-        conn.execute("BEGIN")
-        try:
-            yield conn
-        finally:
-            conn.execute("ROLLBACK")
-            self._readers.append(conn)
+            with self._snapshot() as conn:
+                yield conn
+        except sqlite3.Error as error:
+            raise _translated(error, self.path) from error
 
     def data_version(self) -> int:
         """A number that changes when anybody has committed; polling it costs no I/O to speak of."""
@@ -198,6 +193,19 @@ class Database:
                 row = (folder, number, name, utc_text(datetime.now(UTC)))
                 conn.execute("INSERT INTO schema_history VALUES (?, ?, ?, ?)", row)
 
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        try:
+            conn = self._readers.pop()
+        except IndexError:
+            conn = self._connect(mode="rw")
+        conn.execute("BEGIN")
+        try:
+            yield conn
+        finally:
+            conn.execute("ROLLBACK")
+            self._readers.append(conn)
+
     def _join(self) -> tuple[sqlite3.Connection, _Batch]:
         """Enter the open transaction, or begin one. Called with the turn held."""
         if self._writer is None:
@@ -213,30 +221,33 @@ class Database:
 
     @contextmanager
     def _part(self, conn: sqlite3.Connection, batch: _Batch) -> Iterator[None]:
-        conn.execute("SAVEPOINT part")
         try:
+            conn.execute("SAVEPOINT part")
             yield
+            conn.execute("RELEASE part")
         except BaseException as error:
-            if conn.in_transaction:
+            try:
                 conn.execute("ROLLBACK TO part")
                 conn.execute("RELEASE part")
-            else:
+            except sqlite3.Error as failure:
                 # SQLite ended the whole transaction by itself (full disk, I/O error): nobody's change happened.
-                self._end(batch, error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error)))
+                self._abandon(conn, batch, error if isinstance(error, sqlite3.Error) else failure)
             if isinstance(error, sqlite3.Error):
                 raise _translated(error, self.path) from error
             raise
-        conn.execute("RELEASE part")
 
     def _commit(self, conn: sqlite3.Connection, batch: _Batch) -> None:
         try:
             conn.execute("COMMIT")
         except sqlite3.Error as error:
-            if conn.in_transaction:
-                conn.execute("ROLLBACK")
-            self._end(batch, error)
+            self._abandon(conn, batch, error)
         else:
             self._end(batch, None)
+
+    def _abandon(self, conn: sqlite3.Connection, batch: _Batch, error: sqlite3.Error) -> None:
+        with suppress(sqlite3.Error):  # there is no transaction any more, which is what was wanted
+            conn.execute("ROLLBACK")
+        self._end(batch, error)
 
     def _end(self, batch: _Batch, error: sqlite3.Error | None) -> None:
         batch.error = error
@@ -260,5 +271,5 @@ def _translated(error: sqlite3.Error, path: Path) -> Exception:
     # Extended codes carry the primary code in their low byte.
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and (code & 0xFF) in _RESOURCE_ERRORS:
-        return OutOfResources(f"The database {path.name} cannot be written now: {error}.")
+        return OutOfResources(f"The database {path.name} cannot be used now: {error}.")
     return error

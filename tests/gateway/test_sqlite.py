@@ -103,6 +103,39 @@ def test_a_full_disk_refuses_every_change_of_the_batch_and_recovers(database: Da
     assert notes(database) == ["again"]
 
 
+def test_a_transaction_that_ended_by_itself_fails_for_all_who_share_it_and_the_next_one_works(
+    database: Database,
+) -> None:
+    inside, outcomes = threading.Event(), []
+
+    def share() -> None:
+        try:
+            with database.write() as conn:
+                conn.execute("INSERT INTO note (text) VALUES ('shared')")
+                inside.set()
+                while not database._waiting:  # the other one has to be in the queue to share this transaction
+                    pass
+        except sqlite3.Error as error:
+            outcomes.append(str(error))
+
+    thread = threading.Thread(target=share)
+    thread.start()
+    inside.wait(10)
+    with pytest.raises(sqlite3.OperationalError, match="no such savepoint"), database.write() as conn:
+        conn.execute("ROLLBACK")  # as SQLite does after an error that somebody did not let through
+    thread.join(10)
+    assert outcomes == ["no such savepoint: part"]
+    with database.write() as conn:
+        conn.execute("INSERT INTO note (text) VALUES ('next')")
+    assert notes(database) == ["next"]
+
+
+def test_a_file_that_cannot_be_opened_for_reading_is_out_of_resources(database: Database) -> None:
+    database.path.rename(database.path.with_suffix(".away"))
+    with pytest.raises(OutOfResources, match="cannot be used now"), database.read():
+        pass
+
+
 def test_a_snapshot_does_not_see_a_later_commit(database: Database) -> None:
     with database.read() as conn:
         assert conn.execute("SELECT count(*) FROM note").fetchone()[0] == 0
