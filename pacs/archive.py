@@ -37,7 +37,7 @@ from gateway.messages import PRIORITY, EventParameters, ImageQuarantined
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from pacs.attributes import INLINE_BYTES, CutOff, Json, read_attributes, text
-from pacs.files import Files, digest, part10_header
+from pacs.files import Files, announced_uid, digest, part10_header, quarantine_name
 from pacs.index import KEYS, Identity, Index, Level, Receipt, identity, is_uid
 from pacs.telling import image_received
 
@@ -135,10 +135,13 @@ class Archive:
     def sweep(self, *, now: datetime) -> None:
         """Clean up what a process that was killed has left in `incoming` (see the order at the top)."""
         for part in self.files.leftovers():
-            if part.stat().st_nlink == 1:
-                part.unlink()  # never linked, so never acknowledged: a rest of a transfer
-            else:
-                self._sweep_linked(part, now=now)
+            try:
+                if self.files.is_linked(part):
+                    self._sweep_linked(part, now=now)
+                part.unlink()  # if it was never linked, it was never acknowledged: a rest of a transfer
+            except (OSError, OutOfResources) as error:
+                # A full or failing disk must not keep the archive from serving; the next start tries again.
+                log.warning("leftover not swept", file=part.name, reason=str(error))
 
     # ---- out ---------------------------------------------------------------------------------------------------------
 
@@ -190,18 +193,13 @@ class Archive:
 
     def _enter(self, part: Path, data_set: Json, found: Identity, receipt: Receipt, *, now: datetime) -> None:
         try:
-            self.files.keep(part, found.sop_instance_uid)
-        except FileExistsError:
-            # No row knows it (we looked, holding the turn of this UID): nobody was told that it is stored.
-            log.warning("orphan replaced", sop_instance_uid=found.sop_instance_uid)
-            self.files.replace(part, found.sop_instance_uid)
-        try:
+            self._place(part, found.sop_instance_uid)
             event = image_received(data_set, found, receipt)
             with self.database.write() as conn:
                 self.index.add(conn, data_set, found, receipt)
                 self._owe(conn, event, now=now)
         except BaseException:
-            self.files.path(found.sop_instance_uid).unlink()
+            self.files.path(found.sop_instance_uid).unlink(missing_ok=True)
             raise
         part.unlink()
         log.info(
@@ -213,6 +211,14 @@ class Archive:
             size_bytes=receipt.size_bytes,
             association=receipt.association_id,
         )
+
+    def _place(self, part: Path, sop_instance_uid: str) -> None:
+        try:
+            self.files.keep(part, sop_instance_uid)
+        except FileExistsError:
+            # No row knows it (we looked, holding the turn of this UID): nobody was told that it is stored.
+            log.warning("orphan replaced", sop_instance_uid=sop_instance_uid)
+            self.files.replace(part, sop_instance_uid)
 
     def _again(self, part: Path, found: Identity, receipt: Receipt) -> None:
         """The same object once more: nothing new, but if its file was lost, here it is again."""
@@ -252,19 +258,21 @@ class Archive:
         )
 
     def _sweep_linked(self, part: Path, *, now: datetime) -> None:
-        """A complete file whose receipt was cut off between link and commit, or between commit and unlink."""
-        meta = dcmread(part, stop_before_pixels=True, specific_tags=[]).file_meta
-        uid = str(meta.MediaStorageSOPInstanceUID)
-        if self.index.digest(uid) is not None:
-            part.unlink()
+        """Set a file aside whose receipt was cut off between link and commit; after the commit it stays.
+
+        Row, file, and by the caller the name in `incoming`: killed in between, the next start goes on from there. One
+        whose header is damaged stays too: it was synced before it was linked, so it may be one that is acknowledged.
+        """
+        uid = announced_uid(part)
+        if not uid or self.index.digest(uid) is not None:
             return
-        sha256 = digest(part)
-        receipt = Receipt(str(meta.TransferSyntaxUID), part.stat().st_size, 0, sha256, "", "", utc_text(now))
+        sha256, target = digest(part), self.files.path(uid)
+        name = quarantine_name(target, sha256)
+        receipt = Receipt("", part.stat().st_size, 0, sha256, "", "", utc_text(now))
         reason = "The service ended before the sender was told that this object is stored."
-        self.files.path(uid).unlink()
-        name = self.files.set_aside(part, sha256)
         with self.database.write() as conn:
             self.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+        self.files.set_aside(target, sha256)
         log.warning("orphan set aside", sop_instance_uid=uid, file=name)
 
 
@@ -307,21 +315,20 @@ class Receiving:
 
     def finish(self) -> None:
         """Make it safe, see the module's four steps. Raises a Refusal; then `discard` has to be called."""
-        data_set = self._attributes()
-        self._check(identity(data_set))
-        with _resources("synced"):
-            os.fsync(self._file)
-        receipt = Receipt(
-            transfer_syntax_uid=self.origin.transfer_syntax_uid,
-            size_bytes=self._size,
-            data_set_offset=len(self._header),
-            sha256=self._digest(),
-            calling_ae_title=self.origin.calling_ae_title,
-            association_id=self.origin.association_id,
-            received_at=utc_text(self.now),
-        )
-        self._close()
         with _resources("kept"):
+            data_set = self._attributes()
+            self._check(identity(data_set))
+            os.fsync(self._file)
+            receipt = Receipt(
+                transfer_syntax_uid=self.origin.transfer_syntax_uid,
+                size_bytes=self._size,
+                data_set_offset=len(self._header),
+                sha256=self._digest(),
+                calling_ae_title=self.origin.calling_ae_title,
+                association_id=self.origin.association_id,
+                received_at=utc_text(self.now),
+            )
+            self._close()
             self.archive.keep(self.part, data_set, receipt, now=self.now)
 
     def discard(self) -> None:
@@ -356,11 +363,13 @@ class Receiving:
         return self._hash.hexdigest()
 
     def _close(self) -> None:
-        if self._follower is not None:
-            self._follower.finish()
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        try:
+            if self._follower is not None:
+                self._follower.finish()
+        finally:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
 
 
 class _Follower:
@@ -373,6 +382,7 @@ class _Follower:
         self._told = self._last = start
         self._ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._error: OSError | None = None
+        self._buffer = memoryview(bytearray(_FOLLOW_BYTES))
         self._thread = threading.Thread(target=self._run, name="hash", daemon=True)
         self._thread.start()
 
@@ -393,7 +403,7 @@ class _Follower:
             raise self._error
 
     def _run(self) -> None:
-        buffer = memoryview(bytearray(_FOLLOW_BYTES))
+        buffer = self._buffer
         try:
             while (end := self._ends.get()) is not None:
                 while self._at < end:

@@ -20,6 +20,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydicom import dcmread
+
 from gateway.association import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import GatewayError
 
@@ -69,8 +71,7 @@ class Files:
 
     def path(self, sop_instance_uid: str) -> Path:
         """Where the file of an instance lies, or would lie."""
-        name = _hash(sop_instance_uid)
-        return self.root / name[:2] / name[2:4] / f"{name}.dcm"
+        return self._place(_hash(sop_instance_uid))
 
     def begin(self, sop_instance_uid: str) -> tuple[Path, int]:
         """A new file to write one receipt to, and its descriptor."""
@@ -92,14 +93,22 @@ class Files:
 
     def set_aside(self, part: Path, sha256: str) -> str:
         """Move a complete file to the quarantine and give its name there."""
-        name = f"{part.name.split('.')[0]}.{sha256[:16]}.dcm"
+        name = quarantine_name(part, sha256)
         part.rename(self.quarantine / name)
         _sync_folder(self.quarantine)
         return name
 
     def leftovers(self) -> Iterator[Path]:
-        """What a process that ended has left in `incoming`."""
-        yield from sorted(self.incoming.iterdir())
+        """What a process that ended has left in `incoming`. What somebody else has put there is not looked at."""
+        yield from sorted(path for path in self.incoming.iterdir() if path.suffix in (".part", ".link"))
+
+    def is_linked(self, part: Path) -> bool:
+        """Is the file at its place too, or did its receipt never come so far?"""
+        target = self._place(_stem(part))
+        return target.exists() and target.samefile(part)
+
+    def _place(self, name: str) -> Path:
+        return self.root / name[:2] / name[2:4] / f"{name}.dcm"
 
     def _prepared(self, target: Path) -> Path:
         """Make the folders of a file; a new folder is only there once the folder that holds its name is synced."""
@@ -111,6 +120,20 @@ class Files:
         return target
 
 
+def quarantine_name(part: Path, sha256: str) -> str:
+    """What a file of the archive is called in the quarantine."""
+    return f"{_stem(part)}.{sha256[:16]}.dcm"
+
+
+def announced_uid(part: Path) -> str:
+    """The SOP Instance UID a leftover was received under; '' when its header is damaged."""
+    try:
+        uid = str(dcmread(part, stop_before_pixels=True, specific_tags=[]).file_meta.MediaStorageSOPInstanceUID)
+    except Exception:  # noqa: BLE001  a parser fed with garbage raises whatever it stumbles over
+        return ""
+    return uid if _hash(uid) == _stem(part) else ""
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file, 64 lower case hex digits."""
     with path.open("rb") as file:
@@ -119,6 +142,10 @@ def digest(path: Path) -> str:
 
 def _hash(sop_instance_uid: str) -> str:
     return hashlib.sha256(sop_instance_uid.encode()).hexdigest()
+
+
+def _stem(part: Path) -> str:
+    return part.name.split(".")[0]
 
 
 def _element(element: int, vr: bytes, value: str) -> bytes:

@@ -1,7 +1,10 @@
 """The archive on real files and a real database: what is kept, what is refused, what a crash leaves."""
 
+import os
+import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +15,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 from gateway.errors import ClassMismatch, Conflict, InvalidDataSet, InvalidQuery, NotFound, OutOfResources, Refusal
 from pacs import Archive
 from pacs.archive import INLINE_HASH_BYTES, Origin
+from pacs.attributes import read_attributes
 from pacs.files import digest
+from pacs.index import Receipt
 from tests import corpus
 from tests.pacs.test_attributes import encoded
 
@@ -247,6 +252,72 @@ def test_killed_between_commit_and_unlink_keeps_the_image(archive: Archive) -> N
     again.close()
 
 
+def test_killed_while_replacing_an_orphan_the_next_start_sweeps_both_names(archive: Archive) -> None:
+    part = begun(archive, image())
+    orphan = archive.files.path("2.25.1")
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(b"nobody was told Success for this")
+    part.with_suffix(".link").hardlink_to(part)
+    again = reopened(archive)
+    assert folder(again) == ["kept"]
+    send(again, image())
+    assert again.instance("2.25.1").sha256 == digest(orphan)
+    again.close()
+
+
+def cut_to_nothing(part: Path) -> None:
+    part.write_bytes(b"")
+
+
+def cut_in_the_header(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[:200])
+
+
+def zeroed(part: Path) -> None:
+    part.write_bytes(bytes(part.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [cut_to_nothing, cut_in_the_header, zeroed])
+def test_a_linked_file_that_is_damaged_stays_in_its_place_and_does_not_stop_a_start(
+    archive: Archive, damage: Callable[[Path], None]
+) -> None:
+    part = begun(archive, image())
+    archive.files.keep(part, "2.25.1")
+    damage(part)
+    again = reopened(archive)
+    assert folder(again) == ["kept"]
+    send(again, image())
+    assert again.instance("2.25.1").sha256 == digest(again.instance("2.25.1").path)
+    again.close()
+
+
+def test_what_others_have_put_into_the_folder_or_linked_elsewhere_does_not_stop_a_start(archive: Archive) -> None:
+    part = begun(archive, image())
+    (archive.files.root / "backup.part").hardlink_to(part)
+    (archive.files.incoming / "lost+found").mkdir()
+    (archive.files.incoming / "folder.part").mkdir()
+    (archive.files.incoming / "from_the_van.dcm").write_bytes(b"somebody's image")
+    again = reopened(archive)
+    left = sorted(path.name for path in again.files.incoming.iterdir())
+    assert left == ["folder.part", "from_the_van.dcm", "lost+found"]
+    again.close()
+
+
+def test_a_sweep_that_cannot_write_its_row_leaves_everything_to_the_next_start(archive: Archive) -> None:
+    part = begun(archive, image())
+    archive.files.keep(part, "2.25.1")
+    writer = archive.database._writer
+    assert writer is not None
+    writer.execute("PRAGMA query_only = ON")
+    archive.sweep(now=NOW)
+    assert folder(archive) == ["incoming", "kept"]
+    again = reopened(archive)
+    assert folder(again) == ["quarantine"]
+    (row,) = again.index.quarantined()
+    assert dcmread(again.files.quarantine / row["file_name"]).SOPInstanceUID == "2.25.1"
+    again.close()
+
+
 def test_an_orphan_is_replaced_by_the_next_receipt(archive: Archive) -> None:
     orphan = archive.files.path("2.25.1")
     orphan.parent.mkdir(parents=True)
@@ -286,6 +357,48 @@ def test_a_folder_that_cannot_be_written_is_out_of_resources(archive: Archive) -
         send(archive, image())
     (archive.files.root / "gone").rename(archive.files.incoming)
     send(archive, image())
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Nothing can be opened: how a step fails even for root."""
+    taken, limits = [os.open(os.devnull, os.O_RDONLY)], resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 16, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(taken[0]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+def test_a_file_whose_folder_cannot_be_synced_does_not_stay(archive: Archive) -> None:
+    part, data_set = begun(archive, image()), read_attributes(encoded(image(), EXPLICIT), EXPLICIT)
+    archive.files.keep(part, "2.25.1")  # makes the folders
+    archive.files.path("2.25.1").unlink()
+    assert archive.index.digest("2.25.1") is None  # opens the database for reading
+    receipt = Receipt(EXPLICIT, part.stat().st_size, 0, digest(part), "MAMMO_1", "a1", "2026-11-22T08:00:00.000Z")
+    with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
+        archive.keep(part, data_set, receipt, now=NOW)
+    assert folder(archive) == ["incoming"]
+    send(archive, image())
+
+
+def test_an_object_that_cannot_be_read_back_is_out_of_resources_and_keeps_no_descriptor(archive: Archive) -> None:
+    receiving = archive.receive(Origin("1.2", "2.25.1", EXPLICIT, "MAMMO_1", "a1"), now=NOW)
+    file = receiving._file
+    with open(os.devnull, "wb") as unreadable:
+        os.dup2(unreadable.fileno(), file)
+    receiving.write(memoryview(bytes(INLINE_HASH_BYTES + 1)))
+    with pytest.raises(OutOfResources, match="cannot be kept"):
+        receiving.finish()
+    receiving.discard()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
+    assert folder(archive) == []
 
 
 # ---- queries -------------------------------------------------------------------------------------------------------
