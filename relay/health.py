@@ -17,7 +17,7 @@ PROVEN_WITHIN = timedelta(minutes=3)
 """A hop is well while its last round trip is younger; twice the longest pause between two proofs, and some."""
 
 ALMOST_FULL, TOO_FULL = 0.85, 0.95
-"""Used part of the data volume: a warning from the first on, no images are taken from the second on."""
+"""Used part of the data volume: a warning from the first on, not well from the second on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,17 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What is known of one database and of what it owes the cloud. `oldest` is UTC text, None when nothing is open."""
+    """What is known of one database and of what it owes the cloud.
+
+    `oldest` is UTC text, None when nothing is open; `parked_because` is why the newest parked entry is; `trouble` why
+    the database cannot be read.
+    """
 
     name: str
     open: int = 0
     parked: int = 0
     oldest: str | None = None
+    parked_because: str = ""
     trouble: str = ""
 
 
@@ -90,14 +95,14 @@ def _queue(queue: Queue, *, now: datetime) -> Check:
     if queue.trouble:
         return Check(ok=False, detail=queue.trouble)
     owed = f"{queue.open} open since {queue.oldest}" if queue.oldest else "nothing open"
-    parked = f", {queue.parked} parked (gateway outbox list)" if queue.parked else ""
-    return Check(ok=True, detail=f"Owed to the cloud: {owed}{parked}.", proven_at=utc_text(now))
+    parked = f" {queue.parked} parked, the newest because: {queue.parked_because}" if queue.parked else ""
+    return Check(ok=True, detail=f"Owed to the cloud: {owed}.{parked}", proven_at=utc_text(now))
 
 
 def _disk(disk: Disk, *, now: datetime) -> Check:
     used = 1 - disk.free_bytes / disk.total_bytes if disk.total_bytes else 1.0
     detail = f"{used:.0%} used, {disk.free_bytes // 1_000_000} MB free."
     if used >= TOO_FULL:
-        return Check(ok=False, detail=f"{detail} No images are taken until there is room.", proven_at=utc_text(now))
+        return Check(ok=False, detail=f"{detail} Make room now.", proven_at=utc_text(now))
     warning = " Make room soon." if used >= ALMOST_FULL else ""
     return Check(ok=True, detail=detail + warning, proven_at=utc_text(now))

@@ -228,11 +228,12 @@ def link_hop(state: LinkState) -> Hop:
 def queue(name: str, outbox: Outbox) -> Queue:
     """What is owed from one database, or that it cannot be read."""
     try:
-        counts, oldest = outbox.counts(), outbox.oldest_open()
+        counts, oldest, parked = outbox.counts(), outbox.oldest_open(), outbox.entries("parked", limit=1)
     except Exception:  # whatever it is, the report has to be made
         log.exception("database not readable", database=name)
         return Queue(name, trouble="The database cannot be read; the log says why.")
-    return Queue(name, open=counts["open"], parked=counts["parked"], oldest=oldest)
+    because = parked[0].reason if parked else ""
+    return Queue(name, open=counts["open"], parked=counts["parked"], oldest=oldest, parked_because=because)
 
 
 def disk(folder: Path) -> Disk:

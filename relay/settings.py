@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from gateway.messages import TimeZone
+from gateway.fields import TimeZone
 from gateway.settings import GatewaySettings, Port, variables
 from relay.hybrid_protocol import endpoint
 from relay.uploads import api_url as check_api_url  # the field below has the name

@@ -75,8 +75,8 @@ def test_a_module_says_what_it_is_for(module: str) -> None:
 HOMES = {
     "sqlite3": ("gateway.sqlite", "gateway.outbox", "worklist.store", "pacs.index",
                 "pacs.archive"),  # passes its transaction on and names the type; its statements are the index's
-    "pydantic": ("gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings", "relay.settings",
-                 "relay.protocol"),  # translates pydantic's errors for the cloud
+    "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
+                 "relay.settings", "relay.protocol"),  # translates pydantic's errors for the cloud
     "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.cli", "gateway.simulator"),
     "aiohttp": ("relay", "gateway.check", "gateway.cli", "gateway.simulator"),
     "azure": ("relay.servicebus", "relay.settings"),

@@ -62,7 +62,11 @@ def test_a_hop_is_well_while_its_proof_is_young(hop: Hop, ok: bool, detail: str)
             True,
             "Owed to the cloud: 3 open since 2026-11-22T07:00:00.000Z.",
         ),
-        (Queue("archive", parked=2), True, "Owed to the cloud: nothing open, 2 parked (gateway outbox list)."),
+        (
+            Queue("archive", parked=2, parked_because="It is too large."),
+            True,
+            "Owed to the cloud: nothing open. 2 parked, the newest because: It is too large.",
+        ),
         (Queue("archive", trouble="The database cannot be read."), False, "The database cannot be read."),
     ],
 )
@@ -77,7 +81,7 @@ def test_a_queue_says_what_is_owed(queue: Queue, ok: bool, detail: str) -> None:
         (16, True, "84% used, 16 MB free."),
         (15, True, "85% used, 15 MB free. Make room soon."),
         (6, True, "94% used, 6 MB free. Make room soon."),
-        (5, False, "95% used, 5 MB free. No images are taken until there is room."),
+        (5, False, "95% used, 5 MB free. Make room now."),
     ],
 )
 def test_the_disk_warns_before_it_is_too_full(free: int, ok: bool, words: str) -> None:

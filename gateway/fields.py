@@ -1,0 +1,157 @@
+"""What a field of a message may hold: the texts DICOM can carry (PS3.5 Table 6.2-1), as pydantic types.
+
+A value that does not fit is refused at the cloud's border in words that say what was expected and never what was given;
+the sentence around them, with the field's name, is made by `relay.protocol`.
+
+Not for: which fields a message has (`gateway.messages`), values that modalities send; those are kept as they come.
+"""
+
+import math
+import re
+from datetime import datetime
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+_EIGHT_DIGITS = re.compile(r"[0-9]{8}")
+_EARLIEST, _LATEST = "18500101", "99981231"  # beyond are typing errors, and what no time zone can be applied to
+_NOT_TEXT = re.compile(r"[\\\x00-\x1f\x7f]")  # a backslash separates values, controls belong to character sets
+_CODE_STRING = re.compile(r"[A-Z0-9_ ]*")
+_TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9])?)?")
+_ACTION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TAG = re.compile(r"[0-9A-Fa-f]{8}")
+
+
+def _text(value: str) -> str:
+    if _NOT_TEXT.search(value):
+        raise ValueError("must not contain a backslash or control characters")
+    return value
+
+
+def _code_string(value: str) -> str:
+    if not _CODE_STRING.fullmatch(value):
+        raise ValueError("must hold upper case letters, digits, spaces and underscores only")
+    return value
+
+
+def _date(value: str) -> str:
+    # strptime alone would also read "2026111 " and other digits than ASCII's.
+    if _EIGHT_DIGITS.fullmatch(value) and _EARLIEST <= value <= _LATEST:
+        try:
+            datetime.strptime(value, "%Y%m%d")
+        except ValueError:
+            pass
+        else:
+            return value
+    raise ValueError("must be a date of the calendar written YYYYMMDD")
+
+
+def _optional_date(value: str) -> str:
+    return _date(value) if value else value
+
+
+def _time(value: str) -> str:
+    if not _TIME.fullmatch(value):
+        raise ValueError("must be a time written HHMMSS, HHMM or HH")
+    return value
+
+
+def _person_name(value: str) -> str:
+    groups = value.split("=")
+    if len(groups) > 3 or any(len(group) > 64 or group.count("^") > 4 for group in groups):
+        raise ValueError("must be a person name of at most 3 groups of 64 characters with 5 components each")
+    if not value.strip("^= "):
+        raise ValueError("must not be empty")
+    return value
+
+
+def _attributes(value: dict[str, object]) -> dict[str, object]:
+    # Checked as a whole, so that an error never names a key: keys come from outside as well.
+    for tag, element in value.items():
+        if not _TAG.fullmatch(tag) or not isinstance(element, dict) or not isinstance(element.get("vr"), str):
+            raise ValueError("must be DICOM JSON: eight hexadecimal digits naming an object with its vr (PS3.18 F.2)")
+    return value
+
+
+def _action_id(value: str) -> str:
+    if not _ACTION_ID.fullmatch(value):
+        raise ValueError("must be 1 to 128 letters, digits, dots, colons, hyphens and underscores")
+    return value
+
+
+def _optional_action_id(value: str) -> str:
+    return _action_id(value) if value else value
+
+
+def _time_zone(value: str) -> str:
+    try:
+        if value:
+            ZoneInfo(value)
+    except (ValueError, KeyError, OSError):
+        raise ValueError("must be the IANA name of a time zone, such as Europe/London or UTC") from None
+    return value
+
+
+def _status_word(value: object) -> object:
+    return re.sub(r"[\s-]+", "_", value.strip().lower()) if isinstance(value, str) else value
+
+
+def _empty_if_null(value: object) -> object:
+    return "" if value is None else value
+
+
+def _measure(value: object) -> float | None:
+    """Give a number as JSON can hold it; a value nobody can read as a number is absent, not an error."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+# What a validator demands is repeated as a pattern where JSON Schema can say it: the schemas are for the cloud's team.
+ActionId = Annotated[str, AfterValidator(_action_id), Field(json_schema_extra={"pattern": "^[A-Za-z0-9._:-]{1,128}$"})]
+OptionalActionId = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_optional_action_id)]
+AccessionNumber = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_text)]
+"""VR SH."""
+PatientId = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_text)]
+"""VR LO."""
+PersonName = Annotated[
+    str,
+    Field(min_length=1, description="DICOM PN: LAST^FIRST^MIDDLE^PREFIX^SUFFIX"),
+    AfterValidator(_text),
+    AfterValidator(_person_name),
+]
+LongText = Annotated[str, BeforeValidator(_empty_if_null), Field(max_length=64), AfterValidator(_text)]
+"""VR LO, Type 2: may be empty."""
+CodeString = Annotated[
+    str,
+    Field(min_length=1, max_length=16, json_schema_extra={"pattern": "^[A-Z0-9_ ]+$"}),
+    AfterValidator(_code_string),
+]
+Date = Annotated[str, AfterValidator(_date), Field(description="DICOM DA", json_schema_extra={"pattern": "^[0-9]{8}$"})]
+OptionalDate = Annotated[
+    str,
+    BeforeValidator(_empty_if_null),
+    AfterValidator(_optional_date),
+    Field(description="DICOM DA", json_schema_extra={"pattern": "^([0-9]{8})?$"}),
+]
+Time = Annotated[
+    str,
+    AfterValidator(_time),
+    Field(description="DICOM TM without fraction", json_schema_extra={"pattern": "^[0-9]{2}([0-9]{2}){0,2}$"}),
+]
+TimeZone = Annotated[
+    str, BeforeValidator(_empty_if_null), AfterValidator(_time_zone), Field(description="IANA name; empty: site-local")
+]
+Sex = Annotated[Literal["M", "F", "O", ""], BeforeValidator(_empty_if_null)]
+"""PS3.3 C.7.1.1, Type 2."""
+ItemStatus = Annotated[
+    Literal["scheduled", "in_progress", "completed", "discontinued", "cancelled"], BeforeValidator(_status_word)
+]
+"""The state of a worklist item; read in any case and with blanks or hyphens, as `IN PROGRESS`."""
+Measure = Annotated[float | None, BeforeValidator(_measure)]
+"""A number, or null for what nobody can read as one."""
+DicomJson = Annotated[dict[str, object], AfterValidator(_attributes)]
+"""Attributes in the DICOM JSON model (PS3.18 F.2)."""
