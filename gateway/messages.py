@@ -2,8 +2,8 @@
 
 The shapes are the wire contract, so they are written here once, as pydantic models: the worklist and the archive build
 their events with them, the relay reads actions with them, and `docs/messages/` shows one example of each with its JSON
-Schema. Reading is strict about what we keep (`gateway.fields`: a value that DICOM cannot hold is refused at this border,
-never at the modality) and blind to what we do not know (unknown keys are ignored). Writing never fails on what a modality
+Schema. Reading is strict about what we keep (`gateway.fields`: what DICOM cannot hold is refused at this border, never
+at the modality) and blind to what we do not know (unknown keys are ignored). Writing never fails on what a modality
 sent: events carry texts as they came and measures as numbers or null.
 
 Not here: what an action does (`relay.commands`), how an event travels (`relay.delivery`), the outbox itself.
