@@ -74,8 +74,8 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
         ("archive answers", lambda note: _echo(note, modality.echo_pacs), "Is gateway-pacs running?"),
         ("relay answers", lambda note: _health(note, settings.url), "Is gateway-relay running?"),
         ("DICOMweb is searched", lambda note: _search(note, settings.url), "See the relay's log."),
-        ("steps owed to the cloud", lambda note: _worklist_outbox(note, settings), "The status page has the reasons."),
-        ("images owed to the cloud", lambda note: _pacs_outbox(note, settings), "The status page has the reasons."),
+        ("steps owed to the cloud", lambda note: _worklist_outbox(note, settings), "See: gateway outbox list."),
+        ("images owed to the cloud", lambda note: _pacs_outbox(note, settings), "See: gateway outbox list."),
         ("room on disk", lambda note: _disk(note, settings.relay.data_dir), "Make room: 95 % is where images stop."),
     ]
     if with_cloud:

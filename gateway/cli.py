@@ -12,9 +12,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -24,6 +26,7 @@ from gateway import __version__, appointments, log, process
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hop, HopFailed, Hops, Observed
+from gateway.outbox import Entry
 from gateway.settings import load
 from gateway.simulator.exam import SCREENING_VIEWS, VIEWS
 from gateway.simulator.modality import Modality, standard_views
@@ -42,8 +45,22 @@ app = typer.Typer(
 )
 worklist_app = typer.Typer(help="Who is screened when: add, list.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(worklist_app, name="worklist")
+outbox_app = typer.Typer(help="What is owed to the cloud: list, release.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(outbox_app, name="outbox")
 
 console = Console()
+OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
+"""What of an entry is shown; its parameters hold patient data."""
+
+
+class OutboxState(StrEnum):
+    """`gateway.outbox.State`, as typer wants it."""
+
+    OPEN = "open"
+    DELIVERED = "delivered"
+    PARKED = "parked"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 
 
@@ -162,6 +179,42 @@ def worklist_list(
     _print_items(items, as_json=as_json)
 
 
+@outbox_app.command("list")
+def outbox_list(
+    state: Annotated[OutboxState, typer.Option(help="Open, delivered or parked.")] = OutboxState.PARKED,
+    as_json: AsJson = False,
+) -> None:
+    """List what is owed to the cloud in one state, at most 100 of the worklist and 100 of the archive.
+
+    Example: gateway outbox list --state open
+    """
+    facts = [
+        {"of": name, **{key: value for key, value in asdict(entry).items() if key in OUTBOX_SHOWN}}
+        for name, attach in _owners().items()
+        for entry in _entries(attach, state)
+    ]
+    if as_json:
+        _print_json(facts)
+        return
+    table = Table("of", *OUTBOX_SHOWN)
+    for fact in facts:
+        table.add_row(*map(str, fact.values()))
+    console.print(table if facts else "Nothing.")
+
+
+@outbox_app.command("release")
+def outbox_release(
+    of: Annotated[Literal["worklist", "pacs"], typer.Argument(help="Whose entry it is.")],
+    entry_id: Annotated[int, typer.Argument(metavar="ID", help="Its id in `gateway outbox list`.")],
+) -> None:
+    """Let a parked entry be sent again, after what was in its way has been put right.
+
+    Example: gateway outbox release pacs 17
+    """
+    with closing(_owners()[of]()) as owner:
+        owner.outbox.release(entry_id, now=datetime.now(UTC))
+
+
 @app.command()
 def modality(
     accession_number: Annotated[
@@ -220,6 +273,20 @@ def _examine(machine: Modality, accession_number: str, views: Sequence[str], *, 
     with hops.watch("step completed") as note:
         machine.complete(step, sent, now=datetime.now().astimezone())
         note.detail = f"N-SET COMPLETED with {len(sent)} images."
+
+
+def _owners() -> dict[str, Callable[[], Worklist | Archive]]:
+    """How to open each database that owes the cloud something."""
+    worklist, pacs = load(WorklistSettings), load(PacsSettings)
+    return {
+        "worklist": lambda: Worklist.attach(worklist.db_path),
+        "pacs": lambda: Archive.attach(pacs.db_path, pacs.storage_path),
+    }
+
+
+def _entries(attach: Callable[[], Worklist | Archive], state: OutboxState) -> list[Entry]:
+    with closing(attach()) as owner:
+        return owner.outbox.entries(state.value)
 
 
 def _worklist_facts(settings: WorklistSettings) -> dict[str, object]:

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from gateway.cli import app
 from pacs import Archive
 from worklist import Worklist
 
+NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 ITEM = {
     "accession_number": "ACC0001",
     "participant": {"nhs_number": "9990000018", "name": "PHANTOM^JANE", "birth_date": "19700101", "sex": "F"},
@@ -91,6 +94,37 @@ def test_a_list_for_people_does_not_show_who_they_are(site: Path) -> None:
     assert "ACC0001" in shown
     assert "PHANTOM" not in shown
     assert "9990000018" not in shown
+
+
+def test_what_is_parked_is_listed_with_its_reason_and_released(site: Path) -> None:
+    with closing(Worklist.attach(site / "data" / "worklist.db")) as worklist:
+        with worklist.database.write() as conn:
+            worklist.outbox.put(
+                conn, message_id="2.25.7/completed", message_type="mpps.completed", subject="2.25.1", priority=1,
+                parameters={"patient_name": "PHANTOM^JANE"}, now=NOW,
+            )  # fmt: skip
+        [entry] = worklist.outbox.due(NOW, limit=1)
+        worklist.outbox.park(entry, reason="The cloud does not know this step.", now=NOW)
+    assert facts("outbox", "list") == [
+        {
+            "of": "worklist",
+            "id": entry.id,
+            "message_id": "2.25.7/completed",
+            "message_type": "mpps.completed",
+            "created_at": "2026-11-22T09:30:00.000Z",
+            "attempts": 1,
+            "due_at": "2026-11-22T09:30:00.000Z",
+            "reason": "The cloud does not know this step.",
+        }
+    ]
+    assert CliRunner().invoke(app, ["outbox", "release", "worklist", str(entry.id)]).exit_code == 0
+    assert facts("outbox", "list") == []
+    assert len(facts("outbox", "list", "--state", "open")) == 1  # type: ignore[arg-type]
+
+
+def test_releasing_what_is_not_parked_is_an_error(site: Path) -> None:
+    done = command(site, "outbox", "release", "pacs", "17")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)
 
 
 def test_status_counts_what_is_there_and_what_is_owed(site: Path) -> None:
