@@ -47,8 +47,9 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    total_bytes: int
-    free_bytes: int
+    total_bytes: int = 0
+    free_bytes: int = 0
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,9 @@ def _queue(queue: Queue, *, now: datetime) -> Check:
 
 
 def _disk(disk: Disk, *, now: datetime) -> Check:
-    used = 1 - disk.free_bytes / disk.total_bytes if disk.total_bytes else 1.0
+    if disk.trouble:
+        return Check(ok=False, detail=disk.trouble)
+    used = 1 - disk.free_bytes / disk.total_bytes
     detail = f"{used:.0%} used, {disk.free_bytes // 1_000_000} MB free."
     if used >= TOO_FULL:
         return Check(ok=False, detail=f"{detail} Make room now.", proven_at=utc_text(now))

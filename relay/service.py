@@ -31,7 +31,7 @@ from relay.composer import Composer
 from relay.delivery import Delivery, Destination, Event
 from relay.health import Disk, Facts, Hop, Queue, report
 from relay.hybrid import HybridDestination, HybridListener, HybridSender, LinkState, SasTokens, SelfEcho, endpoint
-from relay.rendering import WORKERS, Renderer
+from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.settings import RelaySettings, revealed
 from relay.uploads import HttpsDestination, ManageDestination, fixed_token
 from worklist import Worklist
@@ -118,7 +118,10 @@ class Relay:
 
     async def _warm_up(self) -> None:
         """Start the workers now: a second that the first image of the day would have to wait otherwise."""
-        await asyncio.gather(*(self._renderer.run(os.getpid) for _ in range(WORKERS)))
+        try:
+            await asyncio.gather(*(self._renderer.run(os.getpid) for _ in range(WORKERS)))
+        except RenderingFailed:  # pictures may fail for as long as they like; the worklist must not
+            log.exception("workers not started")
 
     async def _beat(self, delivery: Delivery) -> None:
         """Tell the cloud how everything is, again and again; that the cloud confirms proves the way out."""
@@ -237,5 +240,9 @@ def queue(name: str, outbox: Outbox) -> Queue:
 
 
 def disk(folder: Path) -> Disk:
-    usage = shutil.disk_usage(folder)
+    """How full the data volume is, or that it is not there."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError as error:
+        return Disk(trouble=f"The folder of the images cannot be looked at: {error.strerror}.")
     return Disk(usage.total, usage.free)

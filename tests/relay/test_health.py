@@ -87,3 +87,8 @@ def test_a_queue_says_what_is_owed(queue: Queue, ok: bool, detail: str) -> None:
 def test_the_disk_warns_before_it_is_too_full(free: int, ok: bool, words: str) -> None:
     check = report(facts(LINK, disk=Disk(100_000_000, free * 1_000_000)), now=NOW).checks["disk"]
     assert (check.ok, check.detail) == (ok, words)
+
+
+def test_a_volume_that_is_gone_is_said_so() -> None:
+    check = report(facts(LINK, disk=Disk(trouble="The folder is gone.")), now=NOW).checks["disk"]
+    assert check == Check(ok=False, detail="The folder is gone.")

@@ -18,7 +18,7 @@ from gateway.simulator.site import free_port
 from pacs import Archive
 from relay.health import Hop
 from relay.hybrid import HybridDestination, LinkState
-from relay.service import Relay, attached, destination, heartbeat, link_hop, vital
+from relay.service import Relay, attached, destination, disk, heartbeat, link_hop, vital
 from relay.servicebus import ServiceBusDestination
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination
@@ -115,6 +115,11 @@ def test_the_settings_choose_the_destination(
 )
 def test_a_trouble_of_the_link_is_over_once_it_is_proven_again(state: LinkState, hop: Hop) -> None:
     assert link_hop(state) == hop
+
+
+def test_a_volume_that_is_not_mounted_is_a_fact_for_the_report(tmp_path: Path) -> None:
+    assert disk(tmp_path).trouble == ""
+    assert disk(tmp_path / "gone").trouble == "The folder of the images cannot be looked at: No such file or directory."
 
 
 def test_a_heartbeat_carries_the_health_report() -> None:
