@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as resources
+from io import BytesIO
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Self
@@ -36,7 +37,7 @@ from gateway.matching import conditions, ignored
 from gateway.messages import PRIORITY, EventParameters, ImageQuarantined
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
-from pacs.attributes import INLINE_BYTES, CutOff, Json, read_attributes, text
+from pacs.attributes import INLINE_BYTES, CutOff, Json, TooMuch, read_attributes, text
 from pacs.files import Files, announced_uid, digest, part10_header, quarantine_name
 from pacs.index import KEYS, Identity, Index, Level, Receipt, identity, is_uid
 from pacs.telling import image_received
@@ -45,6 +46,9 @@ INLINE_HASH_BYTES = 4_000_000
 """Up to here the receiving thread hashes what it writes; above, a second thread follows it through the page cache."""
 
 _FOLLOW_BYTES = 1 << 20
+
+_SECOND_OPINION_BYTES = 1 << 20
+"""Up to here an object's pixels have begun, as a rule; pydicom takes a hundred times the memory of what it reads."""
 
 log = structlog.get_logger()
 
@@ -346,7 +350,7 @@ class Receiving:
         ):
             try:
                 return read_attributes(data_set, self.origin.transfer_syntax_uid)
-            except CutOff:
+            except (CutOff, TooMuch):
                 raise
             except InvalidDataSet as refusal:
                 return _read_by_pydicom(self.part, refusal)
@@ -444,9 +448,13 @@ def _resources(what: str) -> Iterator[None]:
 
 
 def _read_by_pydicom(path: Path, refusal: InvalidDataSet) -> Json:
-    """Second opinion on a data set our walker refused. Raises that refusal if pydicom cannot read it either."""
+    """Second opinion on a data set our walker refused. Raises that refusal if pydicom cannot read it either.
+
+    It sees as much of the file as it can read with little memory, even if that is one empty item after another.
+    """
     try:
-        data_set = dcmread(path, stop_before_pixels=True)
+        with path.open("rb") as file:
+            data_set = dcmread(BytesIO(file.read(_SECOND_OPINION_BYTES)), stop_before_pixels=True)
         return data_set.to_json_dict(
             bulk_data_threshold=INLINE_BYTES, bulk_data_element_handler=lambda element: f"{element.tag:08X}"
         )

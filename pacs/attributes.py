@@ -9,7 +9,9 @@ Rules:
 * Nothing is corrected. Text is decoded with the data set's own character set and trimmed of padding; numbers become
   numbers where they are some, and stay text where they are not, so that an odd value never costs an image.
 * Pixel data is named, not read: `{"vr": "OW", "BulkDataURI": "7FE00010"}`. The same for other binary values that are
-  longer than `INLINE_BYTES`; the URI is the path of tags and item numbers within the data set.
+  longer than `INLINE_BYTES`, and for any value longer than `LONGEST_VALUE`; the URI is the path of tags and item
+  numbers within the data set.
+* Whoever sends an object does not decide how much memory it takes: what is read of one is bounded (TooMuch).
 * What is left of the pixels is checked for being complete: an element that ends behind the end of the data, or a
   sequence of fragments without its delimiter, is a data set that was cut off (InvalidDataSet).
 """
@@ -34,11 +36,19 @@ Json = dict[str, dict[str, object]]
 INLINE_BYTES = 1 << 14
 """A 12 bit VOI LUT has 8 kB and is needed by every viewer; anything larger than twice that is fetched on its own."""
 
+LONGEST_VALUE = 1 << 18
+"""Bytes of a text or a list of numbers; in JSON and on the way there it takes up to thirty times as many."""
+
+LARGEST_READ = 1 << 24
+"""Bytes of everything that is not bulk data, each element and item counted as `_ELEMENT_COST` at least. The largest
+tomosynthesis has less than one megabyte."""
+
 LARGEST_INFLATED = 1 << 28
 """Bytes of a deflated data set that are looked at; a bomb is refused instead of unpacked."""
 
 DEEPEST_SEQUENCE = 64
 
+_ELEMENT_COST = 32
 _UNSTATED = frozenset({"", "UN"})
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -107,6 +117,10 @@ class CutOff(InvalidDataSet):
     """The data set ends before it is complete; the sender has to send it again."""
 
 
+class TooMuch(InvalidDataSet):
+    """Reading the data set would take more memory than any image is worth, whoever reads it."""
+
+
 class _Context:
     """What the meaning of an element depends on: character set, sign of the pixels, owners of private blocks, place."""
 
@@ -127,6 +141,7 @@ class _Walker:
         self.data = data
         self.implicit = implicit
         self.at = 0
+        self.left = LARGEST_READ
 
     def data_set(self, start: int, end: int, out: Json, context: _Context, *, delimited: bool = False) -> int:
         """Read elements from `start` to `end`, or to the item's delimiter; give the place behind them."""
@@ -153,6 +168,9 @@ class _Walker:
         return self.at
 
     def _header(self) -> tuple[int, str, int]:
+        self.left -= _ELEMENT_COST
+        if self.left < 0:
+            raise TooMuch(f"The attributes take more than {LARGEST_READ >> 20} MB; no image needs that.")
         at = self.at
         self.at = at + 8
         if self.implicit:
@@ -176,9 +194,10 @@ class _Walker:
             self.at = raw_at.start
             out[_TAG_NAMES[tag]] = self._sequence(tag, stated_vr, length, context)
             return
-        if vr in _BINARY and length > INLINE_BYTES:
+        if length > (INLINE_BYTES if vr in _BINARY else LONGEST_VALUE):
             out[_TAG_NAMES[tag]] = {"vr": vr, "BulkDataURI": f"{context.path}{tag:08X}"}
             return
+        self.left -= length
         raw = bytes(self.data[raw_at])
         out[_TAG_NAMES[tag]] = {"vr": vr, **_value(vr, raw, context)}
         if tag == 0x00080005:
@@ -191,10 +210,11 @@ class _Walker:
     def _meant(self, tag: int, vr: str, context: _Context) -> str:
         """The VR of an element that does not state it, or hides it behind UN (PS3.5 6.2.2 Note 2)."""
         if tag >> 16 & 1:
-            return vr or _private_vr(tag, context.creators)
-        if tag & 0xFFFF == 0:
+            known = vr or _private_vr(tag, context.creators)
+        elif tag & 0xFFFF == 0:
             return "UL"
-        known = _dictionary_vr(tag)
+        else:
+            known = _dictionary_vr(tag)
         if " or " not in known:
             return known
         return ("SS" if context.signed else "US") if known.startswith("US or SS") else "OW"
@@ -360,7 +380,8 @@ def _private_vr(tag: int, creators: dict[int, str]) -> str:
     if 0x10 <= tag & 0xFFFF <= 0xFF:
         return "LO"
     try:
-        return private_dictionary_VR(tag, creator) if creator else "UN"
+        # pydicom's private dictionary writes OB_OW where the public one writes "OB or OW".
+        return private_dictionary_VR(tag, creator).replace("_", " or ") if creator else "UN"
     except KeyError:
         return "UN"
 
@@ -379,8 +400,10 @@ def _inflated(data: bytes) -> bytes:
         plain = inflater.decompress(data, LARGEST_INFLATED)
     except zlib.error as error:
         raise InvalidDataSet("The deflated data set cannot be unpacked.") from error
+    if inflater.unconsumed_tail:
+        raise TooMuch(f"The deflated data set unpacks to more than {LARGEST_INFLATED >> 20} MB.")
     if not inflater.eof:
-        raise InvalidDataSet("The deflated data set is cut off, or unpacks to more than 256 MB.")
+        raise CutOff("The deflated data set is cut off.")
     return plain
 
 

@@ -4,6 +4,7 @@ Not for: what a query means (`gateway.matching`), what happens to files (`archiv
 """
 
 import json
+import re
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
@@ -75,6 +76,9 @@ _SERIES_TAGS = (
     *("00080005", "00080021", "00080031", "00080060", "00080070", "00081010", "0008103E", "00081090", "00180015"),
     *("00181030", "0020000E", "00200011", "00200060", "00400244", "00400245", "00400253", "00400254", "00400275"),
 )
+
+_COUNT = re.compile(r"[0-9]{1,10}")
+"""As many digits as an IS can have (PS3.5 6.2); more would not fit into a column either."""
 
 _FROM: Mapping[Level, str] = {
     "STUDY": "study",
@@ -339,8 +343,13 @@ def frame_count(data_set: Json) -> int:
     """How many frames an instance has; 0 when it has no pixels."""
     if "00280010" not in data_set:
         return 0
-    frames = text(data_set, "00280008")
-    return int(frames) if frames.isdecimal() and int(frames) > 0 else 1
+    return count(data_set, "00280008") or 1
+
+
+def count(data_set: Json, tag: str) -> int | None:
+    """The number of rows, columns or frames; None when it is absent or no number of anything."""
+    value = text(data_set, tag)
+    return int(value) if _COUNT.fullmatch(value) else None
 
 
 def unpacked(stored: bytes) -> Json:

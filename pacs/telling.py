@@ -15,7 +15,7 @@ from gateway.messages import (
     Study,
 )
 from pacs.attributes import Json, items, text
-from pacs.index import Identity, Receipt, frame_count
+from pacs.index import Identity, Receipt, count, frame_count
 
 
 def image_received(data_set: Json, found: Identity, receipt: Receipt) -> ImageReceived:
@@ -41,7 +41,7 @@ def image_received(data_set: Json, found: Identity, receipt: Receipt) -> ImageRe
             transfer_syntax_uid=receipt.transfer_syntax_uid,
             instance_number=text(data_set, "00200013"),
             dimensions=Dimensions(
-                rows=_count(data_set, "00280010"), columns=_count(data_set, "00280011"), frames=frame_count(data_set)
+                rows=count(data_set, "00280010"), columns=count(data_set, "00280011"), frames=frame_count(data_set)
             ),
             acquisition=acquisition(data_set),
             size_bytes=receipt.size_bytes,
@@ -88,8 +88,3 @@ def _frame_laterality(data_set: Json) -> str:
         for anatomy in items(next(iter(groups), Json()), "00209071"):
             return text(anatomy, "00209072")
     return ""
-
-
-def _count(data_set: Json, tag: str) -> int | None:
-    value = text(data_set, tag)
-    return int(value) if value.isdecimal() else None

@@ -2,7 +2,9 @@
 
 import os
 import resource
+import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -15,7 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 from gateway.errors import ClassMismatch, Conflict, InvalidDataSet, InvalidQuery, NotFound, OutOfResources, Refusal
 from pacs import Archive
 from pacs.archive import INLINE_HASH_BYTES, Origin
-from pacs.attributes import read_attributes
+from pacs.attributes import LARGEST_INFLATED, read_attributes
 from pacs.files import digest
 from pacs.index import Receipt
 from tests import corpus
@@ -158,6 +160,49 @@ def test_a_data_set_cut_off_in_its_pixels_is_refused(archive: Archive) -> None:
             send(archive, image(), data=whole[:end])
     assert folder(archive) == []
     send(archive, image())
+    assert folder(archive) == ["kept"]
+
+
+ODD_NUMBERS = {
+    "frames that no column can hold": (0x00280008, b"IS", b"99999999999999999999", 1),
+    "frames that no int can hold": (0x00280008, b"IS", b"9" * 5000, 1),
+    "fewer frames than none": (0x00280008, b"IS", b"-5", 1),
+    "frames in words": (0x00280008, b"IS", b"many", 1),
+    "rows in too many digits": (0x00280010, b"LO", b"9" * 5000, 1),
+    "an instance number without end": (0x00200013, b"IS", b"9" * 4000, 1),
+    "a voltage beyond all numbers": (0x00180060, b"DS", b"1e999 ", 1),
+}
+
+
+@pytest.mark.parametrize(("tag", "vr", "value", "frames"), ODD_NUMBERS.values(), ids=ODD_NUMBERS)
+def test_an_odd_number_never_costs_an_image(archive: Archive, tag: int, vr: bytes, value: bytes, frames: int) -> None:
+    data_set = image()
+    if tag in data_set:
+        del data_set[tag]
+    odd = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+    send(archive, data_set, data=encoded(data_set, EXPLICIT) + odd)
+    assert archive.instance("2.25.1").frames == frames
+    assert events(archive) == [("study.image_received", "2.25.1")]
+
+
+def test_a_deflated_bomb_is_refused_and_nobody_else_unpacks_it(archive: Archive) -> None:
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = packer.compress(encoded(image(), EXPLICIT))
+    zeros = bytes(1 << 24)
+    for _ in range((LARGEST_INFLATED >> 24) + 1):
+        bomb += packer.compress(zeros)
+    with pytest.raises(InvalidDataSet, match="unpacks to more than 256 MB"):
+        send(archive, image(), data=bomb + packer.flush(), transfer_syntax_uid=str(DeflatedExplicitVRLittleEndian))
+    assert folder(archive) == []
+
+
+def test_pydicom_is_not_asked_about_more_than_it_can_read_with_little_memory(archive: Archive) -> None:
+    unknown = struct.pack("<HH2sH", 0x0009, 0x0010, b"ZZ", 0)
+    send(archive, image(1), data=encoded(image(1), EXPLICIT) + unknown)
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 300_000
+    bomb = struct.pack("<HH2sHI", 0x0054, 0x0220, b"SQ", 0, len(items)) + items
+    with pytest.raises(InvalidDataSet, match="no value representation"):
+        send(archive, image(2), data=unknown + bomb + encoded(image(2), EXPLICIT))
     assert folder(archive) == ["kept"]
 
 

@@ -18,7 +18,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.errors import InvalidDataSet
-from pacs.attributes import INLINE_BYTES, CutOff, Json, items, read_attributes, text
+from pacs.attributes import INLINE_BYTES, LONGEST_VALUE, CutOff, Json, TooMuch, items, read_attributes, text
 from tests import corpus
 
 EXPLICIT, IMPLICIT, DEFLATED = (
@@ -227,6 +227,48 @@ def test_a_bottomless_nest_is_refused() -> None:
     item = struct.pack("<HHI", 0x0008, 0x1140, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
     with pytest.raises(InvalidDataSet, match="nested"):
         read_attributes(item * 10_000, IMPLICIT)
+
+
+def implicit(tag: int, value: bytes) -> bytes:
+    return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
+
+
+EMPTY_ITEM = implicit(0xFFFEE000, b"")
+
+BOMBS = {
+    "items": implicit(0x00540220, EMPTY_ITEM * 600_000),
+    "elements": implicit(0x00200013, b"") * 600_000,
+    "nested items": implicit(0x00540220, implicit(0xFFFEE000, implicit(0x00540220, EMPTY_ITEM * 600_000))),
+    "texts": implicit(0x00204000, b"x" * LONGEST_VALUE) * 80,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_what_would_take_more_memory_than_an_image_is_worth_is_refused(bomb: bytes) -> None:
+    with pytest.raises(TooMuch, match="more than 16 MB"):
+        read_attributes(bomb, IMPLICIT)
+
+
+@pytest.mark.parametrize("tag", [0x00281050, 0x00189087, 0x00281101, 0x00204000, 0x00100010], ids=hex)
+def test_a_value_longer_than_any_viewer_needs_is_named_and_not_read(tag: int) -> None:
+    short = read_attributes(implicit(tag, b"1\\" * (LONGEST_VALUE // 2)), IMPLICIT)
+    long = read_attributes(implicit(tag, b"1\\" * (LONGEST_VALUE // 2 + 1)), IMPLICIT)
+    assert "Value" in short[f"{tag:08X}"]
+    assert long[f"{tag:08X}"] == {"vr": dictionary_VR(tag) if tag != 0x00281101 else "US", "BulkDataURI": f"{tag:08X}"}
+
+
+@pytest.mark.parametrize(
+    ("creator", "tag", "expected"),
+    [
+        (b"TOSHIBA_MEC_OT3 ", 0x70191080, {"vr": "OW", "InlineBinary": "AQACAA=="}),
+        (b"FDMS 1.0", 0x002710A3, {"vr": "US", "Value": [1, 2]}),
+    ],
+)
+def test_a_private_attribute_of_one_of_two_representations_is_read(
+    creator: bytes, tag: int, expected: dict[str, object]
+) -> None:
+    data = implicit(tag & 0xFFFF0000 | 0x10, creator) + implicit(tag, b"\1\0\2\0")
+    assert read_attributes(data, IMPLICIT)[f"{tag:08X}"] == expected
 
 
 @pytest.mark.parametrize("syntax", [*corpus.REVERSIBLE, *corpus.EIGHT_BIT], ids=lambda syntax: syntax.name)
