@@ -47,6 +47,11 @@ class Listener:
         self._thread = threading.Thread(target=self._accept, name="listener", daemon=True)
         self._thread.start()
 
+    def still_working(self) -> None:
+        """Raise RuntimeError when nobody can connect any more, so that the process ends and is started again."""
+        if self._thread is None or not self._thread.is_alive():
+            raise RuntimeError(f"The thread that accepts associations on port {self.port} has died.")
+
     def stop(self, *, grace_seconds: float = 10.0) -> None:
         """Accept nobody any more, let messages under way end for up to `grace_seconds`, then close. Again: nothing."""
         if self._stopping.is_set() or self._socket is None or self._thread is None:

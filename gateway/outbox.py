@@ -13,7 +13,7 @@ Rules:
 import json
 import sqlite3
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Literal
 
@@ -21,6 +21,9 @@ from gateway.errors import NotFound
 from gateway.sqlite import Database, utc_text
 
 SCHEMA = files("gateway") / "schema" / "outbox"
+
+LONGEST_PAUSE = timedelta(hours=1)
+"""No retry is ever further away than this."""
 
 State = Literal["open", "delivered", "parked"]
 
@@ -64,9 +67,9 @@ class Outbox:
         priority: int,
         parameters: dict[str, object],
         now: datetime,
-    ) -> None:
-        """Owe one more event, inside the transaction of the fact. The same message id again changes nothing."""
-        conn.execute(
+    ) -> bool:
+        """Owe one more event, inside the transaction of the fact. The same message id again is False: no change."""
+        done = conn.execute(
             "INSERT INTO outbox (message_id, subject, sequence, message_type, priority, parameters, created_at, due_at)"
             " SELECT :message_id, :subject, 1 + coalesce(max(sequence), 0), :message_type, :priority, :parameters,"
             " :now, :now"
@@ -81,16 +84,20 @@ class Outbox:
                 "now": utc_text(now),
             },
         )
+        return done.rowcount == 1
 
     def due(self, now: datetime, *, limit: int) -> list[Entry]:
-        """The oldest open entry of each subject, if its time has come; most urgent first."""
+        """The oldest open entry of each subject, if its time has come; most urgent first.
+
+        A time further ahead than any pause was written by a clock that has been set back since; it has come as well.
+        """
         with self.database.read() as conn:
             rows = conn.execute(
-                f"SELECT {_COLUMNS} FROM outbox AS entry WHERE {_OPEN} AND due_at <= :now"
+                f"SELECT {_COLUMNS} FROM outbox AS entry WHERE {_OPEN} AND (due_at <= :now OR due_at > :beyond)"
                 f" AND NOT EXISTS (SELECT 1 FROM outbox AS earlier WHERE earlier.subject = entry.subject"
                 f" AND earlier.id < entry.id AND earlier.delivered_at IS NULL AND earlier.parked_at IS NULL)"
                 f" ORDER BY priority, id LIMIT :limit",
-                {"now": utc_text(now), "limit": limit},
+                {"now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE), "limit": limit},
             ).fetchall()
         return [_entry(row) for row in rows]
 
@@ -125,6 +132,12 @@ class Outbox:
             ).rowcount
         if not changed:
             raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
+
+    def hasten(self, *, reason: str, now: datetime) -> int:
+        """Make every open entry due now, and say how many there are; what was sent already is recognised by its id."""
+        values = {"now": utc_text(now), "reason": reason}
+        with self.database.write() as conn:
+            return conn.execute(f"UPDATE outbox SET due_at = :now, reason = :reason WHERE {_OPEN}", values).rowcount
 
     def entries(self, state: State, *, limit: int = 100) -> list[Entry]:
         """The newest entries of one state, newest first."""

@@ -20,8 +20,8 @@ def main() -> None:
     with closing(Archive.open(settings.db_path, settings.storage_path)) as archive:
         served = application(archive, ae_title=settings.aet, calling_ae_titles=frozenset(settings.calling_aets))
         limits = Limits(associations=settings.max_associations)
-        with Listener(served, host=settings.host, port=settings.port, limits=limits):
-            until_stopped()
+        with Listener(served, host=settings.host, port=settings.port, limits=limits) as listener:
+            until_stopped(listener.still_working)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gateway.errors import DatabaseNotReady, Refusal
+from gateway.errors import DatabaseNotReady, OutOfResources, Refusal
 from gateway.messages import HealthReport
 from pacs import Archive
 from relay import dicomweb, qido
@@ -140,6 +140,8 @@ async def _explained(request: web.Request, handler: Handler) -> web.StreamRespon
 
 def _explanation(error: Exception) -> tuple[int, str, str]:
     """Status, word and sentence of whatever was raised."""
+    if isinstance(error, OutOfResources):
+        return 503, error.code, str(error)  # 507 is for what cannot be stored, and here everything only reads
     if isinstance(error, Refusal):
         return error.http_status, error.code, str(error)
     if isinstance(error, DatabaseNotReady):

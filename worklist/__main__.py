@@ -18,8 +18,8 @@ def main() -> None:
     configure(settings.log_level, process="worklist")
     with closing(Worklist.open(settings.db_path, shown=settings.shown_states)) as worklist:
         application = Scp(worklist).application(settings.aet, calling_ae_titles=frozenset(settings.calling_aets))
-        with Listener(application, host=settings.host, port=settings.port):
-            until_stopped()
+        with Listener(application, host=settings.host, port=settings.port) as listener:
+            until_stopped(listener.still_working)
 
 
 if __name__ == "__main__":

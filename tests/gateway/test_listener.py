@@ -333,6 +333,22 @@ def test_garbage_is_aborted_and_others_are_served(garbage: bytes) -> None:
         assert peer.send_c_echo().Status == 0x0000
 
 
+def test_a_query_longer_than_the_limit_is_aborted_before_it_is_decoded_and_others_are_served() -> None:
+    decoded: list[Request] = []
+
+    def handle_find(request: Request) -> Iterator[Match]:
+        decoded.append(request)
+        return iter(())
+
+    with listening(Limits(data_set_bytes=1000), handle_find=handle_find) as listener, associated(listener) as other:
+        with associated(listener) as peer, capture_logs() as logs:
+            list(peer.send_c_find(asked("1" * 1000), ModalityWorklistInformationFind))
+            wait_until(lambda: peer.is_aborted)
+        assert list(other.send_c_find(asked("1" * 900), ModalityWorklistInformationFind))[-1][0].Status == 0x0000
+    assert len(decoded) == 1
+    assert [line["reason"] for line in logs] == ["A data set is longer than 1000 bytes."]
+
+
 def test_a_message_in_a_context_that_was_not_accepted_is_aborted() -> None:
     echo = bytes.fromhex("00000000040000000400000000000001020000003000")
     with listening() as listener, raw_connection(listener) as connection:
@@ -458,3 +474,10 @@ def test_stopping_lets_the_object_under_way_end_and_aborts_the_idle() -> None:
         stopping.join()
     assert statuses == [0x0000]
     assert len(memory.kept) == 1
+
+
+def test_a_listener_that_no_longer_accepts_says_so() -> None:
+    with listening() as listener:
+        listener.still_working()
+    with pytest.raises(RuntimeError, match="has died"):
+        listener.still_working()

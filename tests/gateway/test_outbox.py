@@ -73,6 +73,12 @@ def test_a_retry_holds_its_subject_back_until_it_is_due_again(box: Outbox) -> No
     assert due(box, NOW + timedelta(seconds=30)) == ["a1"]
 
 
+def test_a_clock_that_was_set_back_does_not_hold_an_entry_for_months(box: Outbox) -> None:
+    put(box, "a1")
+    box.retry(box.due(NOW, limit=1)[0], reason="refused", due_at=NOW + timedelta(seconds=30))
+    assert due(box, NOW - timedelta(days=90)) == ["a1"]
+
+
 def test_a_parked_entry_lets_its_subject_go_on_and_can_be_released(box: Outbox) -> None:
     put(box, "a1", "a")
     put(box, "a2", "a")

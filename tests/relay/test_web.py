@@ -58,8 +58,19 @@ def test_only_the_assets_themselves_are_files(site: Site, path: str) -> None:
 
 
 def test_an_internal_failure_says_so_and_nothing_else(site: Site) -> None:
-    site.archive.index.database.path.rename(site.archive.index.database.path.with_suffix(".away"))
-    site.archive.database.close()
-    answer = site.get("/dicom-web/studies?PatientName=SMITH")
+    with site.archive.database.write() as conn:
+        conn.execute("ALTER TABLE study RENAME TO elsewhere")
+    answer = site.get("/dicom-web/studies?PatientName=*")
     assert answer.status == 500
     assert answer.json() == {"code": "internal", "message": "The gateway failed to answer this; its log says why."}
+
+
+def test_a_database_that_is_away_is_unavailable_and_not_empty(site: Site) -> None:
+    site.archive.database.path.rename(site.archive.database.path.with_suffix(".away"))
+    site.archive.database.close()
+    answer = site.get("/dicom-web/studies?PatientName=SMITH")
+    assert answer.status == 503
+    assert answer.json() == {
+        "code": "out_of_resources",
+        "message": "The database pacs.db cannot be used now: unable to open database file.",
+    }
