@@ -45,8 +45,9 @@ class Limits:
     """How long an association may be silent; modalities keep one open during an exam."""
     max_pdu_bytes: int = 131_072
     """Offered to the peer. Larger brings nothing; some peers never send more than 16 kB."""
-    data_set_bytes: int = 16 << 20
-    """Largest data set that is collected in memory: queries, performed steps. C-STORE is streamed and has no limit."""
+    data_set_bytes: int = 2 << 20
+    """Largest data set that is collected in memory: queries, performed steps. 2 MB refer to ten thousand images, and
+    decoded they can take eighty times as much and seconds of everybody's time. C-STORE is streamed and has no limit."""
 
 
 @dataclass(frozen=True, slots=True)
