@@ -15,6 +15,7 @@ writes with Nagle's algorithm on, and the kernel delays our ACK by 40 ms. So TCP
 re-armed after every short read, because the kernel forgets it.
 """
 
+import re
 import socket
 import struct
 import threading
@@ -59,6 +60,8 @@ _FLUSH_BYTES = 1 << 16
 
 _FAREWELL_SECONDS = 5.0
 """How long the peer may take to close after the last PDU."""
+
+_UID = re.compile(r"[0-9.]{1,64}")
 
 log = structlog.get_logger()
 
@@ -416,8 +419,8 @@ class Conversation:
         answer = failure(command, error)
         facts = {
             "command": _name(command.command_field),
-            "sop_class_uid": answer.affected_sop_class_uid,
-            "sop_instance_uid": answer.affected_sop_instance_uid,
+            "sop_class_uid": _loggable(answer.affected_sop_class_uid),
+            "sop_instance_uid": _loggable(answer.affected_sop_instance_uid),
             "status": f"{answer.status:04X}H",
         }
         if isinstance(error, Refusal):
@@ -449,6 +452,11 @@ _HANDLERS: dict[int, str] = {
 def _name(command_field: int) -> str:
     known = CommandField.__members__.values()
     return CommandField(command_field).name.replace("_", "-") if command_field in known else f"{command_field:04X}H"
+
+
+def _loggable(uid: str | None) -> str | None:
+    """A UID as the peer sent it; what is none may be anything of any length, a patient's name included."""
+    return uid if uid is None or _UID.fullmatch(uid) else "not a UID"
 
 
 def _offer(request: association.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> dict[str, object]:

@@ -18,12 +18,13 @@ from pynetdicom.sop_class import CTImageStorage, ModalityWorklistInformationFind
 from structlog.testing import capture_logs
 
 from gateway.application import Application, Incoming, Limits, Match, Request
-from gateway.dimse import pack_command
+from gateway.dimse import Command, pack_command
 from gateway.errors import Conflict, InvalidQuery, OutOfResources
 from gateway.listener import Listener
 from gateway.upper_layer import pack_abort, pack_data
 from tests.gateway.test_association import CT, EXPLICIT, GOOD, IMPLICIT, build_context, request_pdu
 from tests.gateway.test_dimse import STORE
+from tests.raw_peer import RawPeer
 
 SYNTAXES = (EXPLICIT, IMPLICIT)
 
@@ -179,6 +180,18 @@ def test_a_fault_of_ours_is_answered_and_its_text_is_not_logged() -> None:
     assert [line["error"] for line in failed] == ["ValueError"]
     assert failed[0]["place"].startswith("test_listener.py:")
     assert "Doe" not in str(logs)
+
+
+def test_what_a_peer_gives_as_a_uid_is_logged_only_if_it_is_one() -> None:
+    with listening() as listener, RawPeer(listener.port, CT, EXPLICIT) as peer, capture_logs() as logs:
+        for uid in ("1.2.3", "Doe^Jane", "1" * 65):
+            peer.send(Command(command_field=0x0110, message_id=1, requested_sop_instance_uid=uid))
+            assert peer.response().status == 0x0211
+    assert [line["sop_instance_uid"] for line in logs if "sop_instance_uid" in line] == [
+        "1.2.3",
+        "not a UID",
+        "not a UID",
+    ]
 
 
 def test_an_n_service_that_is_not_served_is_an_unrecognized_operation() -> None:
