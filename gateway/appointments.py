@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import InvalidValue, Refusal, Unsupported
-from gateway.messages import CreateItem, CreateTestItem
+from gateway.messages import LOCAL_ACTION, CreateItem, CreateTestItem
 from relay import protocol
 from worklist import Item
 
@@ -76,7 +76,7 @@ def _from_data_set(entry: dict[str, object]) -> Appointment:
 
 def _local_id(entry: dict[str, object]) -> str:
     """The id of an action that the cloud knows nothing of: the same entry again is the same action."""
-    return f"file-{_fingerprint(entry)[:32]}"
+    return f"{LOCAL_ACTION}{_fingerprint(entry)[:32]}"
 
 
 def _fingerprint(entry: dict[str, object]) -> str:

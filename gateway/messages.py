@@ -38,6 +38,8 @@ from gateway.fields import (
 
 SCHEMA_VERSION: Final = 1
 SOURCE_SYSTEM = "screening-gateway"
+LOCAL_ACTION = "file-"
+"""How the action ids begin that were made on site, from a file; the cloud does not know them and is not told."""
 
 PRIORITY: Mapping[str, int] = MappingProxyType(
     {

@@ -21,7 +21,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 import gateway
 from gateway.errors import DatabaseNotReady, NotFound
-from gateway.messages import Envelope, HealthReport, Heartbeat, Thumbnail
+from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
 from gateway.sqlite import utc_text
@@ -149,11 +149,7 @@ class Relay:
         return Thumbnail(data=data, width=picture.width, height=picture.height, note=picture.note)
 
     async def _action_id_of(self, accession_number: str) -> str | None:
-        try:
-            item = await asyncio.to_thread(self._worklist.item, accession_number)
-        except NotFound:  # an unscheduled exam
-            return None
-        return item.action_id or None
+        return await asyncio.to_thread(cloud_action_id, self._worklist, accession_number)
 
     def _facts(self) -> Facts:
         hops = [link_hop(self._listener.state)] if self._listener else []
@@ -175,6 +171,15 @@ async def vital(name: str, work: Coroutine[None, None, None]) -> None:
     except Exception:
         log.exception("task died", task=name)
         raise
+
+
+def cloud_action_id(worklist: Worklist, accession_number: str) -> str | None:
+    """The cloud's own id of the action that scheduled an exam; None for what was never scheduled, or on site only."""
+    try:
+        item = worklist.item(accession_number)
+    except NotFound:
+        return None
+    return None if item.action_id.startswith(LOCAL_ACTION) else item.action_id or None
 
 
 def now() -> datetime:

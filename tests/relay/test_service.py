@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway import appointments
 from gateway.messages import EVENTS, Check, HealthReport
 from gateway.settings import load
 from gateway.simulator.site import free_port
 from pacs import Archive
 from relay.health import Hop
 from relay.hybrid import HybridDestination, LinkState
-from relay.service import Relay, attached, destination, disk, heartbeat, link_hop, vital
+from relay.service import Relay, attached, cloud_action_id, destination, disk, heartbeat, link_hop, vital
 from relay.servicebus import ServiceBusDestination
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination
@@ -43,6 +44,24 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RelaySettings:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELAY_HTTP_PORT", str(free_port()))
     return load(RelaySettings)
+
+
+def test_only_the_clouds_own_actions_are_named_to_the_cloud(stores: tuple[Worklist, Archive], tmp_path: Path) -> None:
+    worklist, _ = stores
+    entry = {
+        "accession_number": "A1",
+        "participant": {"nhs_number": "9990000018", "name": "PHANTOM^JANE", "birth_date": "19700101", "sex": "F"},
+        "scheduled": {"date": "20261122", "time": "093000"},
+        "procedure": {"modality": "MG", "study_description": "Screening"},
+    }
+    sent = {"worklist_item": {**entry, "accession_number": "A2"}}
+    action = {"action_type": "worklist.create_item", "action_id": "C1", "parameters": sent}
+    (tmp_path / "day.json").write_text(json.dumps([entry, action]))
+    for appointment in appointments.read(tmp_path / "day.json"):
+        worklist.schedule(
+            appointment.item, action_id=appointment.action_id, content_hash=appointment.content_hash, now=NOW
+        )
+    assert [cloud_action_id(worklist, number) for number in ("A1", "A2", "A3")] == [None, "C1", None]
 
 
 async def test_without_a_cloud_it_serves_and_says_that_none_is_configured(
