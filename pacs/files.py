@@ -113,7 +113,7 @@ class Files:
     def _prepared(self, target: Path) -> Path:
         """Make the folders of a file; a new folder is only there once the folder that holds its name is synced."""
         for folder in (target.parent.parent, target.parent):
-            if folder not in self._synced:
+            if folder not in self._synced or not folder.exists():
                 folder.mkdir(exist_ok=True)
                 _sync_folder(folder.parent)
                 self._synced.add(folder)

@@ -378,6 +378,16 @@ def test_a_file_that_was_lost_comes_back_with_a_resend(archive: Archive) -> None
     assert archive.instance("2.25.1").sha256 == digest(archive.instance("2.25.1").path)
 
 
+def test_a_folder_that_somebody_removed_is_made_again(archive: Archive) -> None:
+    send(archive, image())
+    path = archive.instance("2.25.1").path
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.parent.rmdir()
+    send(archive, image())
+    assert archive.instance("2.25.1").sha256 == digest(path)
+
+
 def test_a_database_that_cannot_be_written_refuses_and_leaves_no_file(archive: Archive) -> None:
     send(archive, image(1))
     writer = archive.database._writer
