@@ -52,6 +52,7 @@ def fragments(data: bytes, *, is_command: bool, context_id: int = 1, size: int =
     ]
 
 
+@settings(deadline=None)
 @given(commands())
 def test_a_command_that_is_packed_is_read_back(command: Command) -> None:
     assert dimse.parse_command(dimse.pack_command(command)) == command
@@ -118,7 +119,7 @@ def test_fragments_in_an_order_that_does_not_exist_are_refused(order: tuple[list
         feed_all(*order)
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_read_and_nothing_else(data: bytes) -> None:
     try:
