@@ -15,10 +15,11 @@ Rules:
   folders.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -147,6 +148,24 @@ class Database:
         if self._watcher is None:
             self._watcher = self._connect(mode="rw")
         return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+
+    def copy(self, target: Path) -> None:
+        """Write one consistent state to a new, synced file, while everybody goes on reading and writing.
+
+        One step, because a copy in several would begin again whenever somebody commits in between.
+        """
+        with closing(self._connect(mode="rw")) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # a single file; its next owner makes it WAL again
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def complaints(self) -> list[str]:
+        """What SQLite finds wrong with the file itself, reading all of it; nothing when it is sound."""
+        with self.read() as conn:
+            found = [str(row[0]) for row in conn.execute("PRAGMA integrity_check(100)")]
+            found += [f"a row of {row[0]} refers to nothing" for row in conn.execute("PRAGMA foreign_key_check")]
+        return [complaint for complaint in found if complaint != "ok"]
 
     def close(self) -> None:
         """End every connection. No read or write may be under way."""

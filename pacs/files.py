@@ -9,15 +9,19 @@ Rules:
   name in `incoming` goes last, after the index row: so whatever a crash leaves is found in `incoming`, and a start
   never has to look through a million files.
 * Linking never overwrites. Only a file that no row knows may be replaced, and its caller says so (`replace`).
-* Nothing that was complete is ever deleted here; it is moved to `quarantine/`.
+* Nothing that was complete is deleted on the way in; it is moved to `quarantine/`. `remove` is for what retention has
+  ordered (`pacs.retention`), and waits while a backup is being taken.
 """
 
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
@@ -41,6 +45,15 @@ def part10_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid
     elements += _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
     group_length = _SHORT_ELEMENT.pack(2, 0x0000, b"UL", 4) + struct.pack("<I", len(elements))
     return b"\0" * 128 + b"DICM" + group_length + elements
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that lies in the tree. `place` is its path within the storage folder."""
+
+    place: str
+    path: Path
+    size_bytes: int
 
 
 class Files:
@@ -71,11 +84,11 @@ class Files:
 
     def path(self, sop_instance_uid: str) -> Path:
         """Where the file of an instance lies, or would lie."""
-        return self._place(_hash(sop_instance_uid))
+        return self._place(file_name(sop_instance_uid))
 
     def begin(self, sop_instance_uid: str) -> tuple[Path, int]:
         """A new file to write one receipt to, and its descriptor."""
-        part = self.incoming / f"{_hash(sop_instance_uid)}.{secrets.token_hex(6)}.part"
+        part = self.incoming / f"{file_name(sop_instance_uid)}.{secrets.token_hex(6)}.part"
         return part, os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
 
     def keep(self, part: Path, sop_instance_uid: str) -> None:
@@ -98,6 +111,12 @@ class Files:
         _sync_folder(self.quarantine)
         return name
 
+    def copy_aside(self, stored: Path, name: str) -> None:
+        """Give a file of the tree a second name in the quarantine, before its first one goes to another."""
+        with suppress(FileExistsError):
+            os.link(stored, self.quarantine / name)
+        _sync_folder(self.quarantine)
+
     def leftovers(self) -> Iterator[Path]:
         """What a process that ended has left in `incoming`. What somebody else has put there is not looked at."""
         yield from sorted(path for path in self.incoming.iterdir() if path.suffix in (".part", ".link"))
@@ -107,8 +126,40 @@ class Files:
         target = self._place(_stem(part))
         return target.exists() and target.samefile(part)
 
+    def walk(self) -> Iterator[Found]:
+        """Everything that lies where instances lie, in the order of `place`. Raises OSError for a folder not readable.
+
+        Folders that are not ours (a volume's lost+found) are not looked into.
+        """
+        yield from _walk(self.root, "", depth=2)
+
+    def remove(self, sop_instance_uids: Iterable[str]) -> None:
+        """Remove the files of instances that no row knows, for good: when this returns, they will not come back."""
+        folders = set()
+        for path in map(self.path, sop_instance_uids):
+            path.unlink(missing_ok=True)
+            folders.add(path.parent)
+        for folder in folders:
+            if folder.exists():
+                _sync_folder(folder)
+
+    @contextmanager
+    def held_still(self) -> Iterator[None]:
+        """Let nobody remove or exchange files meanwhile, in any process: a backup is being taken."""
+        with _locked(self.root, fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def changeable(self) -> Iterator[bool]:
+        """Whether files may be removed or exchanged now; then no backup begins before the block ends."""
+        try:
+            with _locked(self.root, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                yield True
+        except BlockingIOError:
+            yield False
+
     def _place(self, name: str) -> Path:
-        return self.root / name[:2] / name[2:4] / f"{name}.dcm"
+        return self.root / place_of(name)
 
     def _prepared(self, target: Path) -> Path:
         """Make the folders of a file; a new folder is only there once the folder that holds its name is synced."""
@@ -131,7 +182,7 @@ def announced_uid(part: Path) -> str:
         uid = str(dcmread(part, stop_before_pixels=True, specific_tags=[]).file_meta.MediaStorageSOPInstanceUID)
     except Exception:  # noqa: BLE001  a parser fed with garbage raises whatever it stumbles over
         return ""
-    return uid if _hash(uid) == _stem(part) else ""
+    return uid if file_name(uid) == _stem(part) else ""
 
 
 def digest(path: Path) -> str:
@@ -140,8 +191,41 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hash(sop_instance_uid: str) -> str:
+def file_name(sop_instance_uid: str) -> str:
+    """What the file of an instance is called, without folders and ending."""
     return hashlib.sha256(sop_instance_uid.encode()).hexdigest()
+
+
+_IS_SHARD = re.compile(r"[0-9a-f]{2}").fullmatch
+
+
+def place_of(name: str) -> str:
+    """Where in the storage folder a file of this name lies."""
+    return f"{name[:2]}/{name[2:4]}/{name}.dcm"
+
+
+def _entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _walk(folder: str | os.PathLike[str], above: str, *, depth: int) -> Iterator[Found]:
+    for entry in _entries(folder):
+        if entry.is_file():
+            with suppress(FileNotFoundError):  # removed since the folder was read
+                yield Found(above + entry.name, Path(entry.path), entry.stat().st_size)
+        elif depth and _IS_SHARD(entry.name) and entry.is_dir():
+            yield from _walk(entry.path, f"{above}{entry.name}/", depth=depth - 1)
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _stem(part: Path) -> str:
