@@ -19,7 +19,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as resources
@@ -34,13 +34,15 @@ from pydicom import Dataset, dcmread
 from gateway import outbox
 from gateway.errors import ClassMismatch, Conflict, InvalidDataSet, OutOfResources
 from gateway.matching import conditions, ignored
-from gateway.messages import PRIORITY, EventParameters, ImageQuarantined
+from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
+from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
 from pacs.attributes import INLINE_BYTES, CutOff, Json, TooMuch, read_attributes, text
 from pacs.files import Files, announced_uid, digest, part10_header, quarantine_name
 from pacs.index import KEYS, Identity, Index, Level, Receipt, identity, is_uid
 from pacs.telling import image_received
+from pacs.upkeep import Upkeep
 
 INLINE_HASH_BYTES = 4_000_000
 """Up to here the receiving thread hashes what it writes; above, a second thread follows it through the page cache."""
@@ -86,29 +88,31 @@ class Origin:
 class Archive:
     """Files and index together. `Archive.open` for the pacs process, `Archive.attach` for everybody else."""
 
-    def __init__(self, database: Database, files: Files) -> None:
+    def __init__(self, database: Database, files: Files, watermarks: Watermarks) -> None:
         self.database = database
         self.files = files
+        self.watermarks = watermarks
         self.index = Index(database)
+        self.upkeep = Upkeep(database)
         self.outbox = Outbox(database)
         self._busy = _Turns()
 
     @classmethod
-    def open(cls, database_path: Path, storage_path: Path) -> Self:
+    def open(cls, database_path: Path, storage_path: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Self:
         """Open as the one process that writes: migrate, lock the folders, clean up after a crash.
 
         Raises AlreadyServed when another pacs process is running, DatabaseNotReady when a newer one has been.
         """
-        archive = cls(_database(database_path), Files(storage_path))
+        archive = cls(_database(database_path), Files(storage_path), watermarks)
         archive.files.open()
         archive.database.migrate()
         archive.sweep(now=datetime.now(UTC))
         return archive
 
     @classmethod
-    def attach(cls, database_path: Path, storage_path: Path) -> Self:
+    def attach(cls, database_path: Path, storage_path: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Self:
         """Open beside the pacs process, to read and to settle its outbox. Raises DatabaseNotReady until it has run."""
-        archive = cls(_database(database_path), Files(storage_path))
+        archive = cls(_database(database_path), Files(storage_path), watermarks)
         archive.database.check()
         return archive
 
@@ -122,12 +126,13 @@ class Archive:
         """Begin to take an object. Raises InvalidDataSet for a UID that is none, OutOfResources for a full disk."""
         if not is_uid(origin.sop_instance_uid):
             raise InvalidDataSet("The announced SOP Instance UID is missing or is not a UID.")
+        self._require_room()
         return Receiving(self, origin, now)
 
     def keep(self, part: Path, data_set: Json, receipt: Receipt, *, now: datetime) -> None:
         """Give a complete, synced file its place, row and event. Raises Conflict when the UID has other content."""
         found = identity(data_set)
-        with self._busy.turn(found.sop_instance_uid):
+        with self.turn(found.sop_instance_uid):
             known = self.index.digest(found.sop_instance_uid)
             if known is None:
                 self._enter(part, data_set, found, receipt, now=now)
@@ -135,6 +140,20 @@ class Archive:
                 self._again(part, found, receipt)
             else:
                 self._quarantine(part, data_set, found, receipt, now=now)
+
+    def tell_again(self, sop_instance_uid: str, *, now: datetime) -> None:
+        """Owe the cloud the event of a stored instance, in case no entry tells of it. Raises NotFound."""
+        row = self.index.locate(sop_instance_uid=sop_instance_uid)[0]
+        receipt = Receipt(
+            **{name: row[name] for name in Receipt.__slots__ if name != "association_id"}, association_id=""
+        )
+        for data_set in self.index.data_sets({"sop_instance_uid": sop_instance_uid}):
+            with self.database.write() as conn:
+                self._tell(conn, image_received(data_set, identity(data_set), receipt), now=now)
+
+    def turn(self, sop_instance_uid: str) -> AbstractContextManager[None]:
+        """Be the only thread of this process that deals with the file of an instance."""
+        return self._busy.turn(sop_instance_uid)
 
     def sweep(self, *, now: datetime) -> None:
         """Clean up what a process that was killed has left in `incoming` (see the order at the top)."""
@@ -193,6 +212,15 @@ class Archive:
         path = self.files.path(sop_instance_uid)
         return Stored(sop_instance_uid=sop_instance_uid, frames=frame_count, path=path, **values)  # type: ignore[arg-type]
 
+    def _require_room(self) -> None:
+        with _resources("stored"):
+            volume = volume_of(self.files.root)
+        if volume.fullness(self.watermarks) is Fullness.TOO_FULL:
+            raise OutOfResources(
+                f"The image volume is {volume.used_percent:.0f} % full and takes no more from"
+                f" {self.watermarks.stop_percent:g} % on. Make room, for example with 'gateway prune'."
+            )
+
     # ---- the steps of receiving --------------------------------------------------------------------------------------
 
     def _enter(self, part: Path, data_set: Json, found: Identity, receipt: Receipt, *, now: datetime) -> None:
@@ -201,7 +229,7 @@ class Archive:
             event = image_received(data_set, found, receipt)
             with self.database.write() as conn:
                 self.index.add(conn, data_set, found, receipt)
-                self._owe(conn, event, now=now)
+                self._tell(conn, event, now=now)
         except BaseException:
             self.files.path(found.sop_instance_uid).unlink(missing_ok=True)
             raise
@@ -225,11 +253,13 @@ class Archive:
             self.files.replace(part, sop_instance_uid)
 
     def _again(self, part: Path, found: Identity, receipt: Receipt) -> None:
-        """The same object once more: nothing new, but if its file was lost, here it is again."""
-        path = self.files.path(found.sop_instance_uid)
-        if not path.exists() or path.stat().st_size != receipt.size_bytes:
-            self.files.replace(part, found.sop_instance_uid)
-            log.warning("lost file restored by its sender", sop_instance_uid=found.sop_instance_uid)
+        """The same object once more: nothing new, but if its file was lost or damaged, here it is again."""
+        uid = found.sop_instance_uid
+        path, damaged = self.files.path(uid), self.upkeep.is_damaged(uid)
+        if damaged or not path.exists() or path.stat().st_size != receipt.size_bytes:
+            self.files.replace(part, uid)
+            self.upkeep.report_well(uid)
+            log.warning("lost file restored by its sender", sop_instance_uid=uid)
         part.unlink()
         log.info("instance already stored", sop_instance_uid=found.sop_instance_uid)
 
@@ -250,10 +280,15 @@ class Archive:
             self._owe(conn, event, now=now)
         raise Conflict(f"SOP instance {found.sop_instance_uid} is stored with other content; this one is quarantined.")
 
-    def _owe(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime) -> None:
-        self.outbox.put(
+    def _tell(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
+        """Owe the event of an image; with a second id when the usual one told of an earlier stay or other content."""
+        if not self._owe(conn, event, now=now):
+            self._owe(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")
+
+    def _owe(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime, message_id: str = "") -> bool:
+        return self.outbox.put(
             conn,
-            message_id=event.message_id,
+            message_id=message_id or event.message_id,
             message_type=event.message_type,
             subject=event.subject,
             priority=PRIORITY[event.message_type],
