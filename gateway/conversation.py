@@ -9,15 +9,10 @@ Rules:
 * A C-STORE data set is streamed into what `handle_store` returns. Success is sent only after its `finish` returned.
   If it refuses half-way, the rest of the data set is read and dropped so that the peer gets its answer.
 * Stopping lets a message that is under way end, within a grace period, and then aborts the associations.
-
-Two things every fast DICOM listener on Linux needs: DCMTK-based peers send the header and the body of a PDU in two
-writes with Nagle's algorithm on, and the kernel delays our ACK by 40 ms. So TCP_NODELAY is set, and TCP_QUICKACK is
-re-armed after every short read, because the kernel forgets it.
 """
 
 import re
 import socket
-import struct
 import threading
 import time
 import uuid
@@ -25,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from pydicom import Dataset
@@ -47,13 +43,11 @@ from gateway.application import (
 )
 from gateway.association import AcceptedContext, Rejection
 from gateway.dimse import Command, CommandField, CommandReceived
-from gateway.errors import InvalidDataSet, ProtocolError, Refusal, Unsupported
+from gateway.errors import HandshakeFailed, InvalidDataSet, ProtocolError, Refusal, Unsupported
 from gateway.upper_layer import AbortReason, AssociateRequested, Event, Fragment, Reader, ReleaseRequested, State
+from gateway.wire import Wire
 
 VERIFICATION = "1.2.840.10008.1.1"
-
-_SHORT_READ = 65_000
-"""Bytes; a read that brought less has probably emptied the socket, so the peer may be waiting for our ACK."""
 
 _FLUSH_BYTES = 1 << 16
 """C-FIND answers are collected up to this size before they are sent."""
@@ -62,6 +56,8 @@ _FAREWELL_SECONDS = 5.0
 """How long the peer may take to close after the last PDU."""
 
 _UID = re.compile(r"[0-9.]{1,64}")
+
+Awaited = TypeVar("Awaited")
 
 log = structlog.get_logger()
 
@@ -74,7 +70,7 @@ class _PeerGone(Exception):
 class Conversation:
     """One connection from accept to close."""
 
-    connection: socket.socket
+    wire: Wire
     address: str
     application: Application
     limits: Limits
@@ -97,8 +93,11 @@ class Conversation:
         """Serve the connection until it ends, and say how it ended."""
         self.log = log.bind(association=self.identity, address=self.address)
         try:
-            self._configure()
+            self._shake_hands()
             self._serve_or_discard()
+        except HandshakeFailed as error:
+            self.log.warning("TLS handshake failed", reason=str(error))
+            self._say_goodbye(b"")
         except ProtocolError as error:
             self.log.warning("association aborted", reason=str(error))
             self._say_goodbye(upper_layer.pack_abort(source=2, reason=error.reason))
@@ -108,7 +107,7 @@ class Conversation:
             self.log.error("association failed", error=type(error).__name__, place=place(error))
             self._say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
         finally:
-            self.connection.close()
+            self.wire.close()
 
     def _serve_or_discard(self) -> None:
         try:
@@ -120,29 +119,25 @@ class Conversation:
     def end_when_idle(self) -> None:
         """Called by another thread: wake the association if it waits for its next message."""
         if self._is_idle:
-            self._shutdown(socket.SHUT_RD)
+            self.wire.shut(socket.SHUT_RD)
 
     def cut(self) -> None:
         """Called by another thread: end the association now."""
-        self._shutdown(socket.SHUT_RDWR)
-
-    def _shutdown(self, how: int) -> None:
-        with suppress(OSError):  # it is closed already, which is what was wanted
-            self.connection.shutdown(how)
+        self.wire.shut(socket.SHUT_RDWR)
 
     # ---- the stream ------------------------------------------------------------------------------------------------
 
-    def _configure(self) -> None:
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    def _shake_hands(self) -> None:
+        """Agree on TLS, where this port speaks it; it is part of what has to come in the ARTIM time."""
         self._request_due = time.monotonic() + self.limits.artim_seconds
-
-    def _set_patience(self, seconds: float) -> None:
-        """Limit one receive or send. The kernel's own timers keep the socket blocking: one system call per read."""
-        seconds = max(seconds, 0.001)  # the kernel takes 0 for "as long as you like"
-        timeout = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        self._is_idle = True
+        is_done = False
+        while not is_done and not self.stopping.is_set():
+            self._hurry()
+            is_done = self._patiently(self.wire.shake_hands)
+        self._is_idle = False
+        if is_done:
+            self.log = self.log.bind(**self.wire.described())
 
     def _events(self) -> Iterator[Event]:
         while True:
@@ -161,40 +156,37 @@ class Conversation:
         if self.association is None:
             self._hurry()
         self._is_idle = self.messages.is_between_messages
-        count = 0 if self._is_idle and self.stopping.is_set() else self._received(0)
+        is_over = self._is_idle and self.stopping.is_set()
+        count = 0 if is_over else self._patiently(lambda: self.wire.receive(self.reader.space()))
         self._is_idle = False
         if count:
-            if count < _SHORT_READ:
-                self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            return
-        if self.stopping.is_set():
+            self.reader.received(count)
+        elif self.stopping.is_set():
             self._say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
             raise _PeerGone("this service is stopping")
-        raise _PeerGone("the peer closed the connection without releasing the association")
+        else:
+            raise _PeerGone("the peer closed the connection without releasing the association")
 
     def _hurry(self) -> None:
         """Leave what is left of the ARTIM time: it is for the whole request, however many pieces it comes in."""
         left = self._request_due - time.monotonic()
         if left <= 0:
             raise _PeerGone("the association request did not come in time")
-        self._set_patience(left)
+        self.wire.set_patience(left)
 
-    def _received(self, flags: int) -> int:
-        """Receive what there is; 0 at the end of the stream. Raises BlockingIOError only with MSG_DONTWAIT."""
+    @staticmethod
+    def _patiently(wait: Callable[[], Awaited]) -> Awaited:
+        """Wait for the peer. A silence that is too long, or a connection that broke, is the end of the association."""
         try:
-            count = self.connection.recv_into(self.reader.space(), 0, flags)
+            return wait()
         except BlockingIOError:
-            if flags & socket.MSG_DONTWAIT:
-                raise
             raise _PeerGone("the peer has been silent for too long") from None
         except OSError as error:
             raise _PeerGone(f"the connection broke: {error.strerror}") from error
-        self.reader.received(count)
-        return count
 
     def _send(self, data: bytes | bytearray) -> None:
         try:
-            self.connection.sendall(data)
+            self.wire.send(data)
         except BlockingIOError:
             raise _PeerGone("the peer does not read our answers") from None
         except OSError as error:
@@ -203,12 +195,7 @@ class Conversation:
     def _say_goodbye(self, pdu: bytes) -> None:
         """Send the last PDU, then wait for the peer to close, at most the ARTIM time (PS3.8 9.1.5, Sta13)."""
         with suppress(OSError):  # the peer is gone; there is nobody left to be polite to
-            self._set_patience(min(self.limits.artim_seconds, _FAREWELL_SECONDS))
-            self.connection.sendall(pdu)
-            self.connection.shutdown(socket.SHUT_WR)
-            deadline = time.monotonic() + _FAREWELL_SECONDS
-            while self.connection.recv(1 << 16) and time.monotonic() < deadline:
-                pass
+            self.wire.say_goodbye(pdu, seconds=min(self.limits.artim_seconds, _FAREWELL_SECONDS))
 
     # ---- the association -------------------------------------------------------------------------------------------
 
@@ -243,7 +230,7 @@ class Conversation:
         self.reader.state = State.ESTABLISHED
         limits = self.limits
         self._send(association.encode_accept(request, body, items, max_length=limits.max_pdu_bytes))
-        self._set_patience(limits.idle_seconds)
+        self.wire.set_patience(limits.idle_seconds)
         self.log.info("association accepted", **_offer(request, accepted))
         return True
 
@@ -404,11 +391,14 @@ class Conversation:
 
     def _receive_at_once(self) -> bool:
         try:
-            count = self._received(socket.MSG_DONTWAIT)
+            count = self.wire.receive(self.reader.space(), socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise _PeerGone(f"the connection broke: {error.strerror}") from error
         if count == 0:
             raise _PeerGone("the peer closed the connection while a request was being answered")
+        self.reader.received(count)
         return True
 
     # ---- answers ---------------------------------------------------------------------------------------------------

@@ -4,12 +4,15 @@ GatewayError
 ├── SettingsError            a variable is missing or wrong                      exit code 78
 ├── DatabaseNotReady         a database is not at the schema this code needs     the caller waits or ends
 ├── ProtocolError            a DICOM peer broke PS3.8 or PS3.7                   the association is aborted
+├── HandshakeFailed          TLS was not agreed on with a peer                   the connection is closed
+├── PeerError                a DICOM application we call failed us              said to who asked for the call
 ├── CloudError               a destination did not take an event                 retried, or parked if permanent
 └── Refusal                  what a peer asked for is refused                    DIMSE status, HTTP status, code
     ├── InvalidQuery         ├── InvalidDataSet     ├── ClassMismatch
     ├── InvalidValue         ├── MissingAttribute   ├── MissingValue       ├── NotAllowed
     ├── NotFound             ├── Conflict           ├── NoLongerUpdatable
-    └── OutOfResources       └── NotAcceptable      └── Unsupported
+    ├── OutOfResources       ├── NotAcceptable      ├── Unsupported
+    └── UnknownDestination
 
 Messages are sentences for people: what, which one, what was expected, what to do. They never hold patient data:
 name the attribute, not its value; UIDs and accession numbers are allowed.
@@ -42,6 +45,14 @@ class ProtocolError(GatewayError):
     def __init__(self, message: str, *, reason: int = 0) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class HandshakeFailed(GatewayError):
+    """TLS was not agreed on with a peer; the connection cannot be used."""
+
+
+class PeerError(GatewayError):
+    """A DICOM application that we call cannot be reached, refuses, or breaks off; the message says which and how."""
 
 
 class CloudError(GatewayError):
@@ -160,3 +171,9 @@ class Unsupported(Refusal):
     """The operation or action is not one we know (PS3.7 C.5.25: 0211 unrecognized operation)."""
 
     dimse_status, http_status, code = 0x0211, 400, "unsupported"
+
+
+class UnknownDestination(Refusal):
+    """The destination of a C-MOVE is not one of the configured peers (PS3.4 C.4.2.1.5: A801)."""
+
+    dimse_status, http_status, code = 0xA801, 404, "unknown_destination"

@@ -5,6 +5,7 @@ and not for calling others: where this product is the caller, pynetdicom is used
 """
 
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from gateway import association
 from gateway.application import Application, Limits
 from gateway.association import Rejection
 from gateway.conversation import Conversation
+from gateway.wire import PlainWire, TlsWire
 
 _BREATH_SECONDS = 0.5
 """Rest after a connection could not be taken: what is missing (descriptors, threads, memory) is so for a while."""
@@ -27,11 +29,20 @@ log = structlog.get_logger()
 class Listener:
     """Accepts associations on one port and serves them with one application."""
 
-    def __init__(self, application: Application, *, host: str, port: int, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        *,
+        host: str,
+        port: int,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.application = application
         self.host = host
         self.port = port
         self.limits = limits or Limits()
+        self.tls = tls
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -134,7 +145,7 @@ class Listener:
 
     def _conversation(self, connection: socket.socket, address: str) -> Conversation:
         return Conversation(
-            connection,
+            PlainWire(connection) if self.tls is None else TlsWire(connection, self.tls),
             address,
             application=self.application,
             limits=self.limits,

@@ -96,6 +96,23 @@ class GatewaySettings(BaseSettings):
         description="AE titles that may call, separated by commas. Empty lets anyone in: convenient on a bench, "
         "not on a hospital network.",
     )
+    tls_certificate: Path | None = Field(
+        None,
+        validation_alias="GATEWAY_TLS_CERTIFICATE",
+        description="PEM file with this site's certificate and the chain behind it. Set, both DICOM ports take TLS "
+        "only; without, none.",
+    )
+    tls_key: Path | None = Field(
+        None,
+        validation_alias="GATEWAY_TLS_KEY",
+        description="PEM file with the key of the certificate, without a password, readable by the service alone.",
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        validation_alias="GATEWAY_TLS_CLIENT_CA",
+        description="PEM file with the CA that signed the machines' certificates. Set, a machine without such a "
+        "certificate is turned away; empty asks for none.",
+    )
     log_level: LogLevel = Field(
         "INFO",
         validation_alias="LOG_LEVEL",

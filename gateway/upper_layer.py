@@ -1,4 +1,4 @@
-"""The DICOM upper layer as an acceptor sees it (PS3.8 Section 9): bytes in, events out. No sockets, no clock.
+"""The DICOM upper layer (PS3.8 Section 9): bytes in, events out. No sockets, no clock.
 
 `Reader` owns one buffer. The caller asks for free `space`, receives into it, reports how much came, and takes
 events until there are none. The fragments of a data set are views into that buffer, handed out as they arrive and
@@ -6,18 +6,18 @@ not when a PDU is complete, so that an object of any size passes through a fixed
 
 Rules:
 
-* Which PDU may come when is the table `_EXPECTED` (PS3.8 Table 9-10, acceptor, without the states that only wait
-  for a local decision). Anything else is answered with A-ABORT "unexpected PDU".
+* Which PDU may come when is the table `_EXPECTED` (PS3.8 Table 9-10, without the states that only wait for a local
+  decision). Anything else is answered with A-ABORT "unexpected PDU".
 * No length a peer states is trusted before it is bounded. Only association requests, releases and aborts are
   collected in memory. The length of a P-DATA-TF is not held against the maximum we offered: it is streamed, costs
   nothing, and peers that overstep it exist.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from gateway.errors import ProtocolError
 
@@ -26,6 +26,12 @@ BUFFER_BYTES = 1 << 20
 
 LARGEST_ASSOCIATE_REQUEST = 1 << 19
 """Bytes. 128 presentation contexts with every transfer syntax there is, and a user identity, need less than half."""
+
+_BATCH_BYTES = 1 << 20
+"""How much of a data set is read and handed to the socket at once; large enough that system calls do not count."""
+
+_LARGEST_SENT_PDU = 1 << 17
+"""Also to peers that set no limit: some that say so have one."""
 
 _LEAST_SPACE = 1 << 12
 _HEADER = struct.Struct(">BxI")
@@ -56,16 +62,20 @@ class AbortReason(IntEnum):
 
 
 class State(Enum):
-    """Where an association stands, seen from the acceptor; the names of PS3.8 Table 9-10."""
+    """Where an association stands; the names of PS3.8 Table 9-10."""
 
     AWAITING_REQUEST = auto()  # Sta2
+    AWAITING_ANSWER = auto()  # Sta5, of an association that we start
     ESTABLISHED = auto()  # Sta6
+    AWAITING_RELEASE = auto()  # Sta7
     AWAITING_CLOSE = auto()  # Sta13
 
 
 _EXPECTED: dict[State, frozenset[int]] = {
     State.AWAITING_REQUEST: frozenset({PduType.ASSOCIATE_RQ, PduType.ABORT}),
     State.ESTABLISHED: frozenset({PduType.P_DATA_TF, PduType.RELEASE_RQ, PduType.ABORT}),
+    State.AWAITING_ANSWER: frozenset({PduType.ASSOCIATE_AC, PduType.ASSOCIATE_RJ, PduType.ABORT}),
+    State.AWAITING_RELEASE: frozenset({PduType.P_DATA_TF, PduType.RELEASE_RP, PduType.ABORT}),
     State.AWAITING_CLOSE: frozenset({PduType.ABORT}),
 }
 
@@ -90,8 +100,29 @@ class AssociateRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class AssociateAccepted:
+    """An A-ASSOCIATE-AC; `body` is everything behind the PDU's header."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRejected:
+    """An A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
+
+    result: int
+    source: int
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseRequested:
     """An A-RELEASE-RQ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An A-RELEASE-RP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +133,7 @@ class Aborted:
     reason: int
 
 
-Event = Fragment | AssociateRequested | ReleaseRequested | Aborted
+Event = Fragment | AssociateRequested | AssociateAccepted | AssociateRejected | ReleaseRequested | Released | Aborted
 
 
 class _Part(Enum):
@@ -178,7 +209,8 @@ class Reader:
 
     def _check_pdu(self, kind: int, length: int) -> None:
         if kind not in PduType.__members__.values():
-            raise ProtocolError(f"PDU type {kind:02X}H does not exist.", reason=AbortReason.UNRECOGNIZED_PDU)
+            meaning = _OTHER_PROTOCOLS.get(kind, "") if self.state is State.AWAITING_REQUEST else ""
+            raise ProtocolError(f"PDU type {kind:02X}H does not exist{meaning}.", reason=AbortReason.UNRECOGNIZED_PDU)
         if kind not in _EXPECTED[self.state]:
             raise ProtocolError(
                 f"A PDU of type {kind:02X}H is not expected while {self.state.name.lower().replace('_', ' ')}.",
@@ -229,20 +261,35 @@ class Reader:
             return None
         body, self._collected = bytes(self._collected), bytearray()
         self._part = _Part.PDU_HEADER
-        if self._pdu_type == PduType.ASSOCIATE_RQ:
-            return AssociateRequested(body)
-        if self._pdu_type == PduType.RELEASE_RQ:
-            return ReleaseRequested()
-        return Aborted(source=body[2], reason=body[3])
+        return _COLLECTED[self._pdu_type](body)
 
+
+_COLLECTED: dict[int, Callable[[bytes], Event]] = {
+    PduType.ASSOCIATE_RQ: AssociateRequested,
+    PduType.ASSOCIATE_AC: AssociateAccepted,
+    PduType.ASSOCIATE_RJ: lambda body: AssociateRejected(body[1], body[2], body[3]),
+    PduType.RELEASE_RQ: lambda _: ReleaseRequested(),
+    PduType.RELEASE_RP: lambda _: Released(),
+    PduType.ABORT: lambda body: Aborted(source=body[2], reason=body[3]),
+}
 
 _LENGTHS: dict[int, tuple[int, int]] = {
     PduType.ASSOCIATE_RQ: (68, LARGEST_ASSOCIATE_REQUEST),
+    PduType.ASSOCIATE_AC: (68, LARGEST_ASSOCIATE_REQUEST),
+    PduType.ASSOCIATE_RJ: (4, 4),
     PduType.P_DATA_TF: (6, 0xFFFFFFFF),
     PduType.RELEASE_RQ: (4, 4),
+    PduType.RELEASE_RP: (4, 4),
     PduType.ABORT: (4, 4),
 }
-"""Least and most bytes behind the header of the PDUs an acceptor takes."""
+"""Least and most bytes behind the header of a PDU."""
+
+RELEASE_REQUEST = b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00"
+_OTHER_PROTOCOLS = {
+    0x16: "; it is how TLS begins: switch TLS off at the peer, or set GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY",
+    ord("G"): "; it is how HTTP begins",
+}
+"""What the first byte of a connection says that is not DICOM."""
 
 RELEASE_RESPONSE = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 
@@ -269,3 +316,27 @@ def pack_data(context_id: int, data: bytes, *, is_command: bool, max_length: int
             _HEADER.pack(4, len(piece) + 6) + _PDV_HEADER.pack(len(piece) + 2, context_id, kind | last) + piece
         )
     return b"".join(parts)
+
+
+def pack_stream(context_id: int, source: BinaryIO, size: int, *, max_length: int) -> Iterator[bytes]:
+    """Cut a data set of `size` bytes into P-DATA-TF PDUs as `pack_data` does, about a megabyte of them at a time.
+
+    Raises ProtocolError when `source` ends before: what has been sent of the data set cannot be taken back.
+    """
+    room = min(max_length or _LARGEST_SENT_PDU, _LARGEST_SENT_PDU) - _PDV_HEADER.size
+    batch = max(1, _BATCH_BYTES // room) * room
+    left = max(size, 0)
+    while True:
+        data = source.read(min(batch, left))
+        left -= len(data)
+        if left and len(data) < batch:
+            raise ProtocolError("An object that was being sent ends before it should.")
+        yield b"".join(
+            _HEADER.pack(4, len(piece) + 6)
+            + _PDV_HEADER.pack(len(piece) + 2, context_id, 0 if left or start + room < len(data) else 2)
+            + piece
+            for start in range(0, max(len(data), 1), room)
+            for piece in (data[start : start + room],)
+        )
+        if not left:
+            return

@@ -8,7 +8,10 @@ from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
 from gateway.settings import load
+from gateway.tls import server_context
 from pacs.archive import Archive
+from pacs.care import Care, Rounds
+from pacs.retention import Policy
 from pacs.scp import application
 from pacs.settings import PacsSettings
 
@@ -17,11 +20,21 @@ def main() -> None:
     """Take images from modalities until asked to stop."""
     settings = load(PacsSettings)
     configure(settings.log_level, process="pacs")
-    with closing(Archive.open(settings.db_path, settings.storage_path)) as archive:
+    tls = server_context(settings)
+    with (
+        closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
+        Care(archive, rounds(settings)),
+    ):
         served = application(archive, ae_title=settings.aet, calling_ae_titles=frozenset(settings.calling_aets))
         limits = Limits(associations=settings.max_associations)
-        with Listener(served, host=settings.host, port=settings.port, limits=limits) as listener:
+        with Listener(served, host=settings.host, port=settings.port, limits=limits, tls=tls) as listener:
             until_stopped(listener.still_working)
+
+
+def rounds(settings: PacsSettings) -> Rounds:
+    """What is to be done every night."""
+    policy = Policy(settings.retention_days, settings.retention_needs_commitment) if settings.retention_days else None
+    return Rounds(settings.night_hour, policy, settings.scrub_bytes_per_second)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
 from gateway.settings import load
+from gateway.tls import server_context
 from worklist.scp import Scp
 from worklist.settings import WorklistSettings
 from worklist.store import Worklist
@@ -16,9 +17,10 @@ def main() -> None:
     """Serve modalities until asked to stop."""
     settings = load(WorklistSettings)
     configure(settings.log_level, process="worklist")
+    tls = server_context(settings)
     with closing(Worklist.open(settings.db_path, shown=settings.shown_states)) as worklist:
         application = Scp(worklist).application(settings.aet, calling_ae_titles=frozenset(settings.calling_aets))
-        with Listener(application, host=settings.host, port=settings.port) as listener:
+        with Listener(application, host=settings.host, port=settings.port, tls=tls) as listener:
             until_stopped(listener.still_working)
 
 

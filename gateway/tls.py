@@ -1,0 +1,159 @@
+"""Which TLS is good enough for DICOM here, and what went wrong when it does not come about.
+
+The profile is PS3.15 B.12 (BCP 195: RFC 8996 and 9325), and meets the older non-downgrading one (B.10) too: TLS 1.2
+with authenticated encryption and ephemeral keys, and TLS 1.3; nothing below, no renegotiation, no compression, no way
+back to plain DICOM on the same port. Peers prove who they are with certificates when a CA for them is configured. Our
+own certificate is one that may call as well, so that `gateway check` and `gateway modality` work on the site itself.
+
+Not for: bytes and sockets (`wire`), nor judging the files in detail (`tls_check`).
+"""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from gateway.errors import HandshakeFailed, SettingsError
+from gateway.settings import GatewaySettings
+
+SUITES_OF_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""RFC 9325 4.2: authenticated encryption with ephemeral keys. The suites of TLS 1.3 are all good enough."""
+
+_HANDSHAKE = 0x16
+"""The first byte of TLS: the type of the record that holds a ClientHello (RFC 8446 5.1)."""
+_ASSOCIATE_RQ = b"\x01\x00"
+"""The first bytes of DICOM without TLS (PS3.8 9.3.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The PEM files of this site: its certificate with the chain behind it, the key, and the CA of those who call."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Self | None:
+        """What the settings name; None without TLS. Raises SettingsError when only a part is set."""
+        certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        if certificate is None and key is None and client_ca is None:
+            return None
+        if certificate is None or key is None:
+            missing = "GATEWAY_TLS_CERTIFICATE" if certificate is None else "GATEWAY_TLS_KEY"
+            raise SettingsError(f"{missing} is not set, but other settings of TLS are; TLS needs certificate and key.")
+        return cls(certificate, key, client_ca)
+
+
+def server_context(settings: GatewaySettings) -> ssl.SSLContext | None:
+    """How the listeners speak TLS; None when it is not configured. Raises SettingsError for files that do not serve."""
+    files = TlsFiles.of(settings)
+    if files is None:
+        return None
+    context = _context(ssl.PROTOCOL_TLS_SERVER, files)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.num_tickets = 0  # a machine that comes back shakes hands again; nobody resumes
+    if files.client_ca is not None:
+        _trust(context, files.client_ca, "GATEWAY_TLS_CLIENT_CA")
+        _trust(context, files.certificate, "GATEWAY_TLS_CERTIFICATE")
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(settings: GatewaySettings) -> ssl.SSLContext | None:
+    """How this site calls its own listeners: it knows its own certificate by sight, whatever names stand in it."""
+    files = TlsFiles.of(settings)
+    if files is None:
+        return None
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, files)
+    context.check_hostname = False
+    _trust(context, files.certificate, "GATEWAY_TLS_CERTIFICATE")
+    return context
+
+
+def profile(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Restrict a context to the profile."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(SUITES_OF_1_2)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+    return context
+
+
+def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
+    context = profile(ssl.SSLContext(protocol))
+    _readable(files.certificate, "GATEWAY_TLS_CERTIFICATE")
+    _readable(files.key, "GATEWAY_TLS_KEY")
+    try:
+        context.load_cert_chain(files.certificate, files.key, password=lambda: "")
+    except ssl.SSLError as error:
+        raise SettingsError(
+            f"GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY cannot be used ({_word(error)}): see `gateway tls check`."
+        ) from error
+    return context
+
+
+def _trust(context: ssl.SSLContext, path: Path, variable: str) -> None:
+    _readable(path, variable)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # what is named is trusted, root or not
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise SettingsError(f"{variable}={path} holds no certificate in PEM form ({_word(error)}).") from error
+
+
+def _readable(path: Path, variable: str) -> None:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{variable}={path} cannot be read by this service: {error.strerror}.") from error
+
+
+def is_tls(first: int) -> bool:
+    """Does a connection that begins with this byte speak TLS?"""
+    return first == _HANDSHAKE
+
+
+def not_tls(begin: bytes) -> HandshakeFailed:
+    """What to say of a connection that begins with something else than TLS."""
+    if _ASSOCIATE_RQ.startswith(begin[:2]):
+        return HandshakeFailed(
+            "The peer speaks DICOM without TLS, which this port takes only with TLS: switch TLS on at the peer, "
+            "or take GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY out of the settings."
+        )
+    return HandshakeFailed("The peer speaks neither TLS nor DICOM.")
+
+
+_SENTENCES = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "The peer has no certificate, which GATEWAY_TLS_CLIENT_CA demands: "
+    "give it one that this CA has signed.",
+    "NO_SHARED_CIPHER": "The peer offers no cipher suite of the profile (TLS 1.2 with ECDHE and AES-GCM or ChaCha20, "
+    "or TLS 1.3) that goes with the key of GATEWAY_TLS_CERTIFICATE.",
+    "UNSUPPORTED_PROTOCOL": "The peer speaks only TLS before 1.2, which is not taken: update or reconfigure it.",
+    "VERSION_TOO_LOW": "The peer speaks only TLS before 1.2, which is not taken: update or reconfigure it.",
+    "TLSV1_ALERT_UNKNOWN_CA": "The peer does not know the CA of GATEWAY_TLS_CERTIFICATE: give the peer the CA's "
+    "certificate, and this file the chain up to it.",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "The peer does not accept GATEWAY_TLS_CERTIFICATE: see `gateway tls check`.",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "The peer does not accept GATEWAY_TLS_CERTIFICATE: see `gateway tls check`.",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "The peer says that GATEWAY_TLS_CERTIFICATE has expired: see "
+    "`gateway tls check`, and compare the clocks.",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "The peer found nothing in common: compare TLS versions and cipher suites.",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "The other side demands a certificate of ours, and got none.",
+    "WRONG_VERSION_NUMBER": "The other side does not speak TLS on this port.",
+    "HTTP_REQUEST": "The peer speaks HTTP, not DICOM.",
+}
+"""What OpenSSL's word for a failed handshake means here."""
+
+
+def failure(error: ssl.SSLError) -> HandshakeFailed:
+    """Why a handshake failed, in one sentence that says what to change."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return HandshakeFailed(
+            f"The certificate of the peer is not accepted ({error.verify_message}): it has to be valid today and "
+            "signed by the CA in GATEWAY_TLS_CLIENT_CA."
+        )
+    word = _word(error)
+    return HandshakeFailed(_SENTENCES.get(word, f"TLS could not be agreed ({word})."))
+
+
+def _word(error: ssl.SSLError) -> str:
+    return error.reason or type(error).__name__

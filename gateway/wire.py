@@ -1,0 +1,186 @@
+"""One TCP connection as a conversation uses it, plain or within TLS: bytes in, bytes out, and how long to wait.
+
+Two things every fast DICOM listener on Linux needs: DCMTK-based peers send the header and the body of a PDU in two
+writes with Nagle's algorithm on, and the kernel delays our ACK by 40 ms. So TCP_NODELAY is set, and TCP_QUICKACK is
+re-armed after every short read, because the kernel forgets it.
+
+Timeouts are the kernel's (`SO_RCVTIMEO`), which keeps the socket blocking: one system call per read. For TLS, OpenSSL
+works on two buffers in memory and never sees the socket. So the kernel's timeouts hold there too, one system call
+brings many records, one can look without waiting, and another thread may shut the socket down at any time.
+
+Not for: what the bytes mean (`upper_layer`), nor which TLS is good enough (`tls`).
+"""
+
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from typing import Protocol, cast
+
+from gateway.errors import HandshakeFailed
+from gateway.tls import failure, is_tls, not_tls
+
+_SHORT_READ = 65_000
+"""Bytes; a read that brought less has probably emptied the socket, so the peer may be waiting for our ACK."""
+
+_RECEIVE_BYTES = 1 << 18
+"""What TLS takes from the socket at once; sixteen records of the largest size."""
+
+
+class Wire(Protocol):
+    """What a conversation needs of its connection. Every method may raise OSError when the connection is broken."""
+
+    def shake_hands(self) -> bool:
+        """Take one step of the handshake, waiting for the peer at most once. True when it is done.
+
+        Raises HandshakeFailed when it cannot succeed, BlockingIOError when the peer said nothing in time.
+        """
+
+    def described(self) -> dict[str, str]:
+        """Facts about the protection of this connection, for the log."""
+
+    def set_patience(self, seconds: float) -> None:
+        """Limit how long one receive or send may wait; BlockingIOError is raised then."""
+
+    def receive(self, space: memoryview, flags: int = 0) -> int:
+        """Receive what there is, at least a byte; 0 at the end of the stream. MSG_DONTWAIT does not wait for it."""
+
+    def send(self, data: bytes | bytearray) -> None:
+        """Send all of it."""
+
+    def say_goodbye(self, data: bytes, *, seconds: float) -> None:
+        """Send the last bytes and wait for the peer to close."""
+
+    def shut(self, how: int) -> None:
+        """End one or both directions; the one method that another thread may call. Never raises."""
+
+    def close(self) -> None:
+        """Close at once."""
+
+
+class PlainWire:
+    """TCP as it is."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def shake_hands(self) -> bool:
+        return True
+
+    def described(self) -> dict[str, str]:
+        return {}
+
+    def set_patience(self, seconds: float) -> None:
+        seconds = max(seconds, 0.001)  # the kernel takes 0 for "as long as you like"
+        timeout = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+
+    def receive(self, space: memoryview, flags: int = 0) -> int:
+        count = self._connection.recv_into(space, 0, flags)
+        if 0 < count < _SHORT_READ:
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return count
+
+    def send(self, data: bytes | bytearray) -> None:
+        self._connection.sendall(data)
+
+    def say_goodbye(self, data: bytes, *, seconds: float) -> None:
+        self.set_patience(seconds)
+        self.send(data)
+        self._connection.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + seconds
+        while self._connection.recv(1 << 16) and time.monotonic() < deadline:
+            pass
+
+    def shut(self, how: int) -> None:
+        with suppress(OSError):  # it is closed already, which is what was wanted
+            self._connection.shutdown(how)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class TlsWire:
+    """The same within TLS, as its server."""
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:
+        self._plain = PlainWire(connection)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_side=True)
+        self._read = cast("Callable[[int, memoryview], int]", self._tls.read)  # with a buffer it counts
+        self._is_closed = False
+        self._space = memoryview(bytearray(_RECEIVE_BYTES))
+        self._has_begun = False
+        self.set_patience, self.shut, self.close = self._plain.set_patience, self._plain.shut, self._plain.close
+
+    def shake_hands(self) -> bool:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            self._fill_in_handshake()
+            return False
+        except ssl.SSLError as error:
+            raise failure(error) from error  # the alert that tells the peer why goes with the goodbye
+        self._flush()
+        return True
+
+    def described(self) -> dict[str, str]:
+        cipher = self._tls.cipher()
+        facts = {"tls": f"{self._tls.version()} {cipher[0] if cipher else ''}"}
+        certificate = self._tls.getpeercert(binary_form=True)
+        return facts | ({"certificate": sha256(certificate).hexdigest()} if certificate else {})
+
+    def receive(self, space: memoryview, flags: int = 0) -> int:
+        while True:
+            count = self._decrypted(space)
+            self._flush()  # an answer of TLS itself, such as to an update of the keys
+            if count:
+                return count
+            if self._is_closed or not self._fill(flags):
+                return 0
+
+    def send(self, data: bytes | bytearray) -> None:
+        self._tls.write(data)
+        self._flush()
+
+    def say_goodbye(self, data: bytes, *, seconds: float) -> None:
+        with suppress(ssl.SSLError):  # the last words of a handshake that failed, or of a peer that broke off
+            if data:
+                self._tls.write(data)
+            self._tls.unwrap()
+        self._plain.say_goodbye(self._out.read(), seconds=seconds)
+
+    def _decrypted(self, space: memoryview) -> int:
+        count = 0
+        try:
+            while count < len(space) and not self._is_closed:
+                count += self._read(len(space) - count, space[count:])
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._is_closed = True
+        return count
+
+    def _fill(self, flags: int = 0) -> int:
+        count = self._plain.receive(self._space, flags)
+        self._in.write(self._space[:count])
+        return count
+
+    def _fill_in_handshake(self) -> None:
+        count = self._fill()
+        if not count:
+            raise HandshakeFailed("The peer closed the connection during the TLS handshake.")
+        if not self._has_begun and not is_tls(self._space[0]):
+            raise not_tls(bytes(self._space[:count]))
+        self._has_begun = True
+
+    def _flush(self) -> None:
+        if self._out.pending:
+            self._plain.send(self._out.read())
