@@ -25,6 +25,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from gateway.errors import DatabaseNotReady, OutOfResources
+from gateway.folders import make_folder
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another process's writer; far above any commit, far below a modality's patience."""
@@ -75,7 +76,7 @@ class Database:
 
         Raises DatabaseNotReady when a newer program has already changed the file.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         conn = self._connect(mode="rwc")
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("BEGIN IMMEDIATE")

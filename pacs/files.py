@@ -28,6 +28,7 @@ from pydicom import dcmread
 
 from gateway.association import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import GatewayError
+from gateway.folders import make_folder
 
 _LONG_ELEMENT = struct.Struct("<HH2sHI")
 _SHORT_ELEMENT = struct.Struct("<HH2sH")
@@ -69,7 +70,7 @@ class Files:
     def open(self) -> None:
         """Make the folders and lock them. Raises AlreadyServed when another process has them."""
         for folder in (self.incoming, self.quarantine):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         self._lock = os.open(self.incoming, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
