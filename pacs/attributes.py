@@ -61,6 +61,9 @@ _SHORT_VRS = frozenset(
 _VR_TEXT = {vr: vr.decode() for vr in _LONG_VRS | _SHORT_VRS}
 _BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
 _NUMBERS = {"FL": "f", "FD": "d", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q"}
+_PLAIN_VRS = frozenset({"AE", "AS", "AT", "CS", "DA", "DS", "DT", "IS", "TM", "UI", *_NUMBERS})
+_OFTEN_SEEN = 64
+"""Bytes; longer values are rarely met twice."""
 _TEXT_DELIMITERS = {0x09, 0x0A, 0x0C, 0x0D, 0x5C}
 _PN_DELIMITERS = {0x3D, 0x5C, 0x5E}
 """Where a character set that was switched on by an escape sequence ends (PS3.5 6.1.2.5.3)."""
@@ -199,7 +202,7 @@ class _Walker:
             return
         self.left -= length
         raw = bytes(self.data[raw_at])
-        out[_TAG_NAMES[tag]] = {"vr": vr, **_value(vr, raw, context)}
+        out[_TAG_NAMES[tag]] = _read(vr, raw, context)
         if tag == 0x00080005:
             context.encodings = _encodings(raw)
         elif tag == 0x00280103:
@@ -269,9 +272,17 @@ class _Walker:
         raise CutOff("The data set ends in the middle of its pixel data.")
 
 
-def _value(vr: str, raw: bytes, context: _Context) -> dict[str, object]:
-    """The value part of an element in DICOM JSON; empty for no value."""
-    return _READERS[vr](raw, context) if raw else {}
+def _read(vr: str, raw: bytes, context: _Context) -> dict[str, object]:
+    """An element in DICOM JSON. It may be shared with other data sets: nobody changes it."""
+    if vr in _PLAIN_VRS and len(raw) <= _OFTEN_SEEN:
+        return _read_plain(vr, raw)
+    return {"vr": vr, **_READERS[vr](raw, context)} if raw else {"vr": vr}
+
+
+@lru_cache(maxsize=16_384)
+def _read_plain(vr: str, raw: bytes) -> dict[str, object]:
+    """Read what its bytes alone decide: the images of one machine and series have most values in common."""
+    return {"vr": vr, **_READERS[vr](raw, _Context())} if raw else {"vr": vr}
 
 
 def _list(values: list[object]) -> dict[str, object]:
