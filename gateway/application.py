@@ -7,7 +7,7 @@ functions at the end turn outcomes into responses: `failure` is the one place wh
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Protocol
 
@@ -17,9 +17,12 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.association import AcceptedContext
+from gateway.association import AcceptedContext, Supported
 from gateway.dimse import NO_DATA_SET, RESPONSE, Command, CommandField
 from gateway.errors import InvalidDataSet, Refusal
+from gateway.suboperations import StoreSender
+
+VERIFICATION = "1.2.840.10008.1.1"
 
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 """Transfer syntaxes of everything that is not an image."""
@@ -107,6 +110,21 @@ class Match:
     status: int = 0xFF00
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a C-GET or C-MOVE stands: the numbers of its sub-operations, and the status that goes with them.
+
+    FF00 says that more follows; with any other status it is the last (PS3.4 C.4.2.1.5 to C.4.2.1.9).
+    """
+
+    remaining: int
+    completed: int = 0
+    warning: int = 0
+    failed_uids: tuple[str, ...] = ()
+    status: int = 0xFF00
+    comment: str | None = None
+
+
 AttributesHandler = Callable[[Request], Dataset | None]
 """Serves N-CREATE, N-SET, N-GET or N-ACTION; returns the data set of the response, if it has one."""
 
@@ -127,6 +145,15 @@ class Application:
     handle_set: AttributesHandler | None = None
     handle_get: AttributesHandler | None = None
     handle_action: AttributesHandler | None = None
+    handle_retrieve: Callable[[Request, StoreSender], Iterator[Progress]] | None = None
+    """Serves C-GET, storing with the sender, and C-MOVE, for which the sender is of no use."""
+    reversible: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    extended: Mapping[str, bytes] = field(default_factory=dict)
+    """Both as in `association.Supported`."""
+
+    def supported(self) -> Supported:
+        """What is negotiated for."""
+        return Supported({VERIFICATION: UNCOMPRESSED, **self.contexts}, self.reversible, self.extended)
 
 
 def decode(data: bytes, transfer_syntax: str) -> Dataset:
@@ -164,6 +191,24 @@ def response(request: Command, status: int, *, has_data_set: bool = False) -> Co
         action_type_id=request.action_type_id,
         status=status,
     )
+
+
+def progressed(request: Command, progress: Progress) -> tuple[Command, Dataset | None]:
+    """The response that tells how a retrieval stands, and the data set that names what failed when it is over."""
+    is_pending, is_cancelled = progress.status == 0xFF00, progress.status == 0xFE00
+    failed = None
+    if progress.failed_uids and not is_pending:
+        failed = Dataset()
+        failed.FailedSOPInstanceUIDList = list(progress.failed_uids)
+    answer = replace(
+        response(request, progress.status, has_data_set=failed is not None),
+        number_of_remaining_suboperations=progress.remaining if is_pending or is_cancelled else None,
+        number_of_completed_suboperations=progress.completed,
+        number_of_failed_suboperations=len(progress.failed_uids),
+        number_of_warning_suboperations=progress.warning,
+        error_comment=progress.comment,
+    )
+    return answer, failed
 
 
 _NORMALIZED = {0xA700: 0x0213, 0xA900: 0x0119, 0xC000: 0x0110}

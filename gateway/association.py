@@ -5,17 +5,21 @@ contexts; this reads the same bytes in well under one. The tests hold both again
 
 Which transfer syntax is chosen: the first of the peer's list that is accepted for the class. The order of the list
 is the only wish a peer can express, and what is accepted is kept as sent, so there is nothing to prefer on this
-side.
+side. It is different where the peer wants to be sent objects (C-GET): everything can be made Explicit VR Little
+Endian, but not everything can be made what the peer likes best, so that is taken where it is in the list.
+
+The other half, for associations that we start (`gateway.requestor`): the request is written, the answer is read.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gateway.errors import ProtocolError
 from gateway.upper_layer import AbortReason, PduType
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 IMPLEMENTATION_CLASS_UID = "2.25.188031452790157226412061543930861429871"
 IMPLEMENTATION_VERSION_NAME = "SCREENING_GW_01"
 """At most 16 characters, PS3.7 D.3.3.2.3. Both stand in every stored file too, so they never change with a release: the
@@ -44,6 +48,10 @@ class AcceptedContext:
     context_id: int
     abstract_syntax: str
     transfer_syntax: str
+    peer_is_scp: bool = False
+    """May we send it requests of this class (role selection, PS3.7 D.3.3.4)? So for the sub-operations of C-GET."""
+    extended: bytes = b""
+    """What of the class's extended negotiation both sides can do (PS3.7 D.3.3.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ class AssociateRequest:
     implementation_version_name: str
     roles: tuple[tuple[str, bool, bool], ...]
     """SOP class, does the peer offer to be SCU, to be SCP (PS3.7 D.3.3.4)."""
+    extended: tuple[tuple[str, bytes], ...] = ()
+    """SOP class and its service class application information (PS3.7 D.3.3.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,7 @@ def parse_request(body: bytes) -> AssociateRequest:
     application_context = ""
     user_items: dict[int, bytes] = {}
     roles: list[tuple[str, bool, bool]] = []
+    extended: list[tuple[str, bytes]] = []
     for kind, value in _items(body, 68):
         if kind == 0x20:
             contexts.append(_proposed_context(value))
@@ -114,6 +125,8 @@ def parse_request(body: bytes) -> AssociateRequest:
                 user_items[sub_kind] = sub_value
                 if sub_kind == 0x54:
                     roles.append(_role(sub_value))
+                elif sub_kind == 0x56:
+                    extended.append(_extended(sub_value))
     if len({context.context_id for context in contexts}) != len(contexts):
         raise ProtocolError("Two presentation contexts have the same number.", reason=AbortReason.INVALID_PARAMETER)
     return AssociateRequest(
@@ -125,21 +138,36 @@ def parse_request(body: bytes) -> AssociateRequest:
         implementation_class_uid=_uid(user_items.get(0x52, b"")),
         implementation_version_name=_title(user_items.get(0x55, b"")),
         roles=tuple(roles),
+        extended=tuple(extended),
     )
 
 
-def negotiate(
-    request: AssociateRequest, supported: Mapping[str, tuple[str, ...]]
-) -> tuple[tuple[AcceptedContext, ...], bytes]:
+@dataclass(frozen=True, slots=True)
+class Supported:
+    """What one application accepts.
+
+    `contexts` are SOP classes with their transfer syntaxes. `reversible`: a class that, once accepted, lets the peer be
+    SCP of others, as C-GET does with storage. `extended`: what can be done of a class's extended negotiation.
+    """
+
+    contexts: Mapping[str, tuple[str, ...]]
+    reversible: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    extended: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def negotiate(request: AssociateRequest, supported: Supported) -> tuple[tuple[AcceptedContext, ...], bytes]:
     """Decide on every proposed context: those accepted, and the items that answer all of them (PS3.8 9.3.3.2)."""
+    extended = {uid: _common(theirs, supported.extended.get(uid, b"")) for uid, theirs in request.extended}
+    reversed_ = _reversed(request, supported)
     accepted = []
     items = []
     for context in request.contexts:
-        ours = supported.get(context.abstract_syntax, ())
-        chosen = next((syntax for syntax in context.transfer_syntaxes if syntax in ours), "")
+        uid = context.abstract_syntax
+        ours = supported.contexts.get(uid, ())
+        chosen = _chosen(context, ours, EXPLICIT_VR_LITTLE_ENDIAN if uid in reversed_ else "")
         result = 0 if chosen else 4 if ours else 3
         if chosen:
-            accepted.append(AcceptedContext(context.context_id, context.abstract_syntax, chosen))
+            accepted.append(AcceptedContext(context.context_id, uid, chosen, uid in reversed_, extended.get(uid, b"")))
         # A refused context also names a transfer syntax, whose value means nothing (PS3.8 9.3.3.2).
         syntax = chosen or next(iter(context.transfer_syntaxes), "")
         items.append(
@@ -148,18 +176,27 @@ def negotiate(
     return tuple(accepted), b"".join(items)
 
 
-def encode_accept(request: AssociateRequest, body: bytes, context_items: bytes, *, max_length: int) -> bytes:
+def encode_accept(
+    request: AssociateRequest,
+    body: bytes,
+    context_items: bytes,
+    *,
+    max_length: int,
+    accepted: Collection[AcceptedContext] = (),
+) -> bytes:
     """The A-ASSOCIATE-AC (PS3.8 9.3.3). `body` is that of the request: its titles are sent back as they came.
 
-    Role selection is answered for each class the peer asked about: it may be SCU where it offers to, and is not
-    needed as SCP.
+    Role selection is answered for each class the peer asked about: it may be SCU where it offers to, and SCP where that
+    was negotiated.
     """
+    scps = {context.abstract_syntax for context in accepted if context.peer_is_scp}
     roles = b"".join(
-        _item(0x54, struct.pack(">H", len(uid)) + uid.encode("ascii", "replace") + bytes((scu, 0)))
-        for uid, scu, _ in request.roles
+        _item(0x54, _counted_uid(uid) + bytes((scu, scp and uid in scps))) for uid, scu, scp in request.roles
     )
+    extended = {context.abstract_syntax: context.extended for context in accepted if context.extended}
     user = _item(0x51, struct.pack(">I", max_length)) + _item(0x52, IMPLEMENTATION_CLASS_UID.encode()) + roles
     user += _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+    user += b"".join(_item(0x56, _counted_uid(uid) + information) for uid, information in extended.items())
     items = _item(0x10, APPLICATION_CONTEXT.encode()) + context_items + _item(0x50, user)
     return _pdu(PduType.ASSOCIATE_AC, struct.pack(">HH", 1, 0) + body[4:68] + items)
 
@@ -167,6 +204,70 @@ def encode_accept(request: AssociateRequest, body: bytes, context_items: bytes, 
 def encode_reject(rejection: Rejection) -> bytes:
     """The A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
     return _pdu(PduType.ASSOCIATE_RJ, bytes((0, rejection.result, rejection.source, rejection.reason)))
+
+
+def encode_request(
+    contexts: Sequence[ProposedContext], *, called_ae_title: str, calling_ae_title: str, max_length: int
+) -> bytes:
+    """The A-ASSOCIATE-RQ of an association that we start (PS3.8 9.3.2)."""
+    titles = b"".join(f"{title:<16}".encode("ascii", "replace") for title in (called_ae_title, calling_ae_title))
+    proposed = b"".join(
+        _item(
+            0x20,
+            bytes((context.context_id, 0, 0, 0))
+            + _item(0x30, context.abstract_syntax.encode())
+            + b"".join(_item(0x40, syntax.encode()) for syntax in context.transfer_syntaxes),
+        )
+        for context in contexts
+    )
+    user = _item(0x51, struct.pack(">I", max_length)) + _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+    user += _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+    items = _item(0x10, APPLICATION_CONTEXT.encode()) + proposed + _item(0x50, user)
+    return _pdu(PduType.ASSOCIATE_RQ, struct.pack(">HH", 1, 0) + titles + bytes(32) + items)
+
+
+def parse_accept(body: bytes, proposed: Sequence[ProposedContext]) -> tuple[tuple[AcceptedContext, ...], int]:
+    """Read an A-ASSOCIATE-AC: the contexts the peer accepted, and the largest PDU it takes (0: any).
+
+    Raises ProtocolError when it is not one, or accepts what was not proposed.
+    """
+    classes = {context.context_id: context for context in proposed}
+    accepted, max_length = [], 0
+    for kind, value in _items(body, 68):
+        if kind == 0x21 and len(value) >= 4 and value[2] == 0:
+            syntax = next((_uid(name) for sub_kind, name in _items(value, 4) if sub_kind == 0x40), "")
+            context = classes.get(value[0])
+            if context is None or syntax not in context.transfer_syntaxes:
+                raise ProtocolError("The peer accepted a presentation context that was not proposed.")
+            accepted.append(AcceptedContext(context.context_id, context.abstract_syntax, syntax, peer_is_scp=True))
+        elif kind == 0x50:
+            max_length = _max_length(dict(_items(value, 0)).get(0x51))
+    return tuple(accepted), max_length
+
+
+def _reversed(request: AssociateRequest, supported: Supported) -> frozenset[str]:
+    """The classes of which the peer offers to be SCP and may: another class that is accepted needs it."""
+    allowed = {
+        uid
+        for context in request.contexts
+        if _chosen(context, supported.contexts.get(context.abstract_syntax, ()), "")
+        for uid in supported.reversible.get(context.abstract_syntax, ())
+    }
+    return frozenset(uid for uid, _, scp in request.roles if scp and uid in allowed)
+
+
+def _chosen(context: ProposedContext, ours: Collection[str], preferred: str) -> str:
+    if preferred in ours and preferred in context.transfer_syntaxes:
+        return preferred
+    return next((syntax for syntax in context.transfer_syntaxes if syntax in ours), "")
+
+
+def _common(theirs: bytes, ours: bytes) -> bytes:
+    return bytes(min(pair) for pair in zip(theirs, ours, strict=False))
+
+
+def _counted_uid(uid: str) -> bytes:
+    return struct.pack(">H", len(uid)) + uid.encode("ascii", "replace")
 
 
 def _items(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
@@ -202,6 +303,13 @@ def _role(value: bytes) -> tuple[str, bool, bool]:
     if len(value) != length + 4:
         raise ProtocolError("A role selection item has the wrong length.", reason=AbortReason.INVALID_PARAMETER)
     return _uid(value[2 : 2 + length]), value[-2] == 1, value[-1] == 1
+
+
+def _extended(value: bytes) -> tuple[str, bytes]:
+    length = int.from_bytes(value[:2], "big")
+    if len(value) < length + 2:
+        raise ProtocolError("An extended negotiation item has the wrong length.", reason=AbortReason.INVALID_PARAMETER)
+    return _uid(value[2 : 2 + length]), value[2 + length :]
 
 
 def _max_length(value: bytes | None) -> int:

@@ -28,7 +28,6 @@ from pydicom.uid import UID
 
 from gateway import association, dimse, upper_layer
 from gateway.application import (
-    UNCOMPRESSED,
     Application,
     Association,
     AttributesHandler,
@@ -39,15 +38,25 @@ from gateway.application import (
     encode,
     failure,
     place,
+    progressed,
     response,
 )
 from gateway.association import AcceptedContext, Rejection
 from gateway.dimse import Command, CommandField, CommandReceived
 from gateway.errors import HandshakeFailed, InvalidDataSet, ProtocolError, Refusal, Unsupported
-from gateway.upper_layer import AbortReason, AssociateRequested, Event, Fragment, Reader, ReleaseRequested, State
+from gateway.reports import EventReport, WayBack
+from gateway.suboperations import StoreSender
+from gateway.upper_layer import (
+    Aborted,
+    AbortReason,
+    AssociateRequested,
+    Event,
+    Fragment,
+    Reader,
+    ReleaseRequested,
+    State,
+)
 from gateway.wire import Wire
-
-VERIFICATION = "1.2.840.10008.1.1"
 
 _FLUSH_BYTES = 1 << 16
 """C-FIND answers are collected up to this size before they are sent."""
@@ -88,6 +97,7 @@ class Conversation:
     _is_idle: bool = False
     _cancelled: int | None = None
     _incoming: Incoming | None = None
+    _way_back: WayBack | None = None
 
     def run(self) -> None:
         """Serve the connection until it ends, and say how it ended."""
@@ -115,6 +125,8 @@ class Conversation:
         finally:
             if self._incoming is not None:
                 self._incoming.discard()
+            if self._way_back is not None:
+                self._way_back.close()
 
     def end_when_idle(self) -> None:
         """Called by another thread: wake the association if it waits for its next message."""
@@ -157,7 +169,7 @@ class Conversation:
             self._hurry()
         self._is_idle = self.messages.is_between_messages
         is_over = self._is_idle and self.stopping.is_set()
-        count = 0 if is_over else self._patiently(lambda: self.wire.receive(self.reader.space()))
+        count = 0 if is_over else self._patiently(self._wait)
         self._is_idle = False
         if count:
             self.reader.received(count)
@@ -166,6 +178,20 @@ class Conversation:
             raise _PeerGone("this service is stopping")
         else:
             raise _PeerGone("the peer closed the connection without releasing the association")
+
+    def _wait(self) -> int:
+        if self._is_idle and self._way_back is not None:
+            return self._wait_or_report(self._way_back)
+        return self.wire.receive(self.reader.space())
+
+    def _wait_or_report(self, way_back: WayBack) -> int:
+        """Wait for the peer's next message, and meanwhile send it what is to be reported to it (PS3.7 10.1.1)."""
+        while True:
+            with suppress(BlockingIOError):
+                return self.wire.receive(self.reader.space(), socket.MSG_DONTWAIT)
+            owed = way_back.next(self.wire.fileno(), self.limits.idle_seconds)
+            if owed is not None:
+                self._report(*owed)
 
     def _hurry(self) -> None:
         """Leave what is left of the ARTIM time: it is for the whole request, however many pieces it comes in."""
@@ -210,7 +236,7 @@ class Conversation:
                 self.log.info("association released")
                 self._say_goodbye(upper_layer.RELEASE_RESPONSE)
                 return
-            else:
+            elif isinstance(event, Aborted):
                 self.log.warning("association aborted by peer", source=event.source, reason=event.reason)
                 return
 
@@ -222,14 +248,14 @@ class Conversation:
             self.log.warning("association rejected", reason=rejection.sentence)
             self._say_goodbye(association.encode_reject(rejection))
             return False
-        supported = {VERIFICATION: UNCOMPRESSED, **self.application.contexts}
-        accepted, items = association.negotiate(request, supported)
+        accepted, items = association.negotiate(request, self.application.supported())
         self.contexts = {context.context_id: context for context in accepted}
         self.peer_max_length = request.max_length
         self.association = Association(self.identity, request.calling_ae_title, request.called_ae_title, self.address)
         self.reader.state = State.ESTABLISHED
         limits = self.limits
-        self._send(association.encode_accept(request, body, items, max_length=limits.max_pdu_bytes))
+        answer = association.encode_accept(request, body, items, max_length=limits.max_pdu_bytes, accepted=accepted)
+        self._send(answer)
         self.wire.set_patience(limits.idle_seconds)
         self.log.info("association accepted", **_offer(request, accepted))
         return True
@@ -250,6 +276,9 @@ class Conversation:
             )
         if command.command_field == CommandField.C_CANCEL:
             return  # its request has been answered meanwhile
+        if command.command_field == CommandField.N_EVENT_REPORT | dimse.RESPONSE and self._way_back is not None:
+            self._take_answer(command, self._way_back)
+            return
         if command.command_field & dimse.RESPONSE or command.message_id is None:
             raise ProtocolError(f"Command field {command.command_field:04X}H is not a request with a message id.")
         self._cancelled = None
@@ -258,6 +287,11 @@ class Conversation:
         else:
             data_set = self._collect() if command.has_data_set else b""
             self._dispatch(self._request(command, context, data_set))
+
+    def _take_answer(self, command: Command, way_back: WayBack) -> None:
+        if command.has_data_set:
+            self._collect()  # an event reply, in which nothing stands that would be needed
+        way_back.answered(command.message_id_being_responded_to, command.status)
 
     def _request(self, command: Command, context: AcceptedContext, data_set: bytes) -> Request:
         assert self.association is not None and command.message_id is not None
@@ -268,6 +302,7 @@ class Conversation:
             command=command,
             data_set=data_set,
             is_cancelled=lambda: self._is_cancelled(message_id),
+            way_back=self._open_way_back,
         )
 
     def _data(self) -> Iterator[memoryview]:
@@ -331,6 +366,8 @@ class Conversation:
                 self._answer(request, response(request.command, 0x0000))
             elif request.command.command_field == CommandField.C_FIND:
                 self._find(request)
+            elif request.command.command_field in (CommandField.C_GET, CommandField.C_MOVE):
+                self._retrieve(request)
             else:
                 self._serve_attributes(request)
         except (ProtocolError, _PeerGone):
@@ -364,6 +401,27 @@ class Conversation:
         out += self._packed(request, dimse.pack_command(response(request.command, status)), is_command=True)
         self._send(out)
 
+    def _retrieve(self, request: Request) -> None:
+        """C-GET and C-MOVE (PS3.4 C.4.2, C.4.3): one answer after each sub-operation."""
+        handle = self.application.handle_retrieve
+        if handle is None:
+            raise Unsupported(f"{_name(request.command.command_field)} is not served here.")
+        sender = StoreSender(
+            self.contexts.values(), max_length=self.peer_max_length, send=self._send, answer=self._stored
+        )
+        for progress in handle(request, sender):
+            self._answer(request, *progressed(request.command, progress))
+
+    def _stored(self, message_id: int) -> Command:
+        """Wait for the peer's response to a C-STORE of ours; a C-CANCEL may come before it."""
+        for event in self._events():
+            if not isinstance(event, Fragment):
+                raise _PeerGone("the association ended in the middle of a retrieval")
+            command = self._between_answers(event)
+            if command is not None and command.message_id_being_responded_to == message_id:
+                return command
+        raise AssertionError("events never end")
+
     def _pending(self, request: Request, match: Match) -> bytes:
         command = dimse.pack_command(response(request.command, match.status, has_data_set=True))
         data = match.data_set if isinstance(match.data_set, bytes) else encode(match.data_set, request.transfer_syntax)
@@ -379,15 +437,21 @@ class Conversation:
             elif not isinstance(event, Fragment):
                 raise _PeerGone("the association ended while a request was being answered")
             else:
-                self._note_cancel(event)
+                self._between_answers(event)
         return True
 
-    def _note_cancel(self, fragment: Fragment) -> None:
+    def _between_answers(self, fragment: Fragment) -> Command | None:
+        """Take what may come while a request is served: its cancellation, which is noted, or a response to us."""
         received = self.messages.feed(fragment)
-        if isinstance(received, CommandReceived):
-            if received.command.command_field != CommandField.C_CANCEL:
-                raise ProtocolError("A new request came before the last one was answered.")
-            self._cancelled = received.command.message_id_being_responded_to
+        if not isinstance(received, CommandReceived):
+            return None
+        command = received.command
+        if command.command_field == CommandField.C_CANCEL:
+            self._cancelled = command.message_id_being_responded_to
+            return None
+        if command.command_field != CommandField.C_STORE | dimse.RESPONSE:
+            raise ProtocolError("A new request came before the last one was answered.")
+        return command
 
     def _receive_at_once(self) -> bool:
         try:
@@ -400,6 +464,31 @@ class Conversation:
             raise _PeerGone("the peer closed the connection while a request was being answered")
         self.reader.received(count)
         return True
+
+    # ---- reports ---------------------------------------------------------------------------------------------------
+
+    def _open_way_back(self) -> WayBack:
+        if self._way_back is None:
+            self._way_back = WayBack()
+        return self._way_back
+
+    def _report(self, message_id: int, report: EventReport) -> None:
+        """N-EVENT-REPORT (PS3.7 10.1.1) in a presentation context of its SOP class."""
+        context = next(each for each in self.contexts.values() if each.abstract_syntax == report.sop_class_uid)
+        command = Command(
+            command_field=CommandField.N_EVENT_REPORT,
+            message_id=message_id,
+            command_data_set_type=0x0000,
+            affected_sop_class_uid=report.sop_class_uid,
+            affected_sop_instance_uid=report.sop_instance_uid,
+            event_type_id=report.event_type_id,
+        )
+        for data, is_command in (
+            (dimse.pack_command(command), True),
+            (encode(report.data_set, context.transfer_syntax), False),
+        ):
+            most = self.peer_max_length
+            self._send(upper_layer.pack_data(context.context_id, data, is_command=is_command, max_length=most))
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 

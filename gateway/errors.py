@@ -12,7 +12,7 @@ GatewayError
     ├── InvalidValue         ├── MissingAttribute   ├── MissingValue       ├── NotAllowed
     ├── NotFound             ├── Conflict           ├── NoLongerUpdatable
     ├── OutOfResources       ├── NotAcceptable      ├── Unsupported
-    └── UnknownDestination
+    └── UnknownDestination   └── NoSuchAction       └── DuplicateTransaction
 
 Messages are sentences for people: what, which one, what was expected, what to do. They never hold patient data:
 name the attribute, not its value; UIDs and accession numbers are allowed.
@@ -177,3 +177,15 @@ class UnknownDestination(Refusal):
     """The destination of a C-MOVE is not one of the configured peers (PS3.4 C.4.2.1.5: A801)."""
 
     dimse_status, http_status, code = 0xA801, 404, "unknown_destination"
+
+
+class NoSuchAction(Refusal):
+    """The action is not one of this SOP class (PS3.7 C.5.17: 0123)."""
+
+    dimse_status, http_status, code = 0x0123, 400, "no_such_action"
+
+
+class DuplicateTransaction(Refusal):
+    """The Transaction UID is in use for something else (PS3.3 C.14.1.1: 0131, here as the status of the N-ACTION)."""
+
+    dimse_status, http_status, code = 0x0131, 409, "duplicate_transaction"

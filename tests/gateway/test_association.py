@@ -15,7 +15,7 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
 from gateway import association
-from gateway.association import AssociateRequest, ProposedContext
+from gateway.association import AssociateRequest, ProposedContext, Supported
 from gateway.errors import ProtocolError
 
 CT, MG, EXPLICIT, IMPLICIT, J2K = (
@@ -78,7 +78,9 @@ def test_pynetdicom_reads_our_answer_as_we_meant_it_and_decides_alike(
 ) -> None:
     pdu = request_pdu([build_context(name, syntaxes) for name, syntaxes in proposed])
     request = association.parse_request(pdu[6:])
-    accepted, items = association.negotiate(request, {name: tuple(syntaxes) for name, syntaxes in supported.items()})
+    accepted, items = association.negotiate(
+        request, Supported({name: tuple(syntaxes) for name, syntaxes in supported.items()})
+    )
     answer = A_ASSOCIATE_AC()
     answer.decode(association.encode_accept(request, pdu[6:], items, max_length=131072))
     primitive = answer.to_primitive()
@@ -103,7 +105,7 @@ def test_a_role_is_answered_with_what_the_peer_may_be() -> None:
     role.sop_class_uid, role.scu_role, role.scp_role = CT, True, True
     pdu = request_pdu([build_context(CT, [EXPLICIT])], role)
     request = association.parse_request(pdu[6:])
-    _, items = association.negotiate(request, {CT: (EXPLICIT,)})
+    _, items = association.negotiate(request, Supported({CT: (EXPLICIT,)}))
     answer = A_ASSOCIATE_AC()
     answer.decode(association.encode_accept(request, pdu[6:], items, max_length=0))
     assert [(r.scu_role, r.scp_role) for r in answer.user_information.role_selection.values()] == [(1, 0)]
