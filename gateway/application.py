@@ -20,6 +20,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 from gateway.association import AcceptedContext, Supported
 from gateway.dimse import NO_DATA_SET, RESPONSE, Command, CommandField
 from gateway.errors import InvalidDataSet, Refusal
+from gateway.reports import WayBack
 from gateway.suboperations import StoreSender
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -73,6 +74,8 @@ class Request:
     data_set: bytes
     is_cancelled: Callable[[], bool]
     """Has the peer sent C-CANCEL for this request? To be asked between answers."""
+    way_back: Callable[[], WayBack] = WayBack
+    """The way to report to the peer later, as long as its association lives."""
 
     @property
     def abstract_syntax(self) -> str:

@@ -42,6 +42,9 @@ class Wire(Protocol):
     def described(self) -> dict[str, str]:
         """Facts about the protection of this connection, for the log."""
 
+    def fileno(self) -> int:
+        """The descriptor of the socket, for waiting for it and for something else at once."""
+
     def set_patience(self, seconds: float) -> None:
         """Limit how long one receive or send may wait; BlockingIOError is raised then."""
 
@@ -74,6 +77,9 @@ class PlainWire:
 
     def described(self) -> dict[str, str]:
         return {}
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
 
     def set_patience(self, seconds: float) -> None:
         seconds = max(seconds, 0.001)  # the kernel takes 0 for "as long as you like"
@@ -118,6 +124,7 @@ class TlsWire:
         self._space = memoryview(bytearray(_RECEIVE_BYTES))
         self._has_begun = False
         self.set_patience, self.shut, self.close = self._plain.set_patience, self._plain.shut, self._plain.close
+        self.fileno = self._plain.fileno
 
     def shake_hands(self) -> bool:
         try:
