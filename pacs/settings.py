@@ -1,11 +1,13 @@
 """The settings of the pacs process."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from gateway.settings import AeTitle, GatewaySettings, Port
+from gateway.volume import USUAL_WATERMARKS, Watermarks
 
 
 class PacsSettings(GatewaySettings):
@@ -27,3 +29,53 @@ class PacsSettings(GatewaySettings):
     max_associations: int = Field(
         32, ge=1, le=1000, description="Associations at a time, 1 to 1000; a site has fewer machines than 32."
     )
+    warn_percent: float = Field(
+        USUAL_WATERMARKS.warn_percent,
+        gt=0,
+        le=100,
+        description="Used per cent of the images' volume from which on people are warned, up to 100. A volume that "
+        "fills in a month leaves some days then.",
+    )
+    stop_percent: float = Field(
+        USUAL_WATERMARKS.stop_percent,
+        gt=0,
+        le=100,
+        description="Used per cent of the images' volume from which on no images are taken, up to 100. The rest is "
+        "for the worklist and the databases, which go on.",
+    )
+    retention_days: int = Field(
+        0,
+        ge=0,
+        le=36500,
+        description="Days after its last image when a study may go, if the cloud has confirmed all of it; 0, the "
+        "default: nothing ever goes by itself.",
+    )
+    retention_needs_commitment: bool = Field(
+        False,
+        description="Whether a study may only go when its safekeeping was promised to the modality as well (storage "
+        "commitment), true or false. Not every modality asks for it.",
+    )
+    scrub_bytes_per_second: int = Field(
+        10_000_000,
+        ge=0,
+        description="Bytes per second at which stored files are read again each night to see whether they are still "
+        "what was received; 0: never. 10 MB/s is a tenth of a slow disk, and 860 GB a day.",
+    )
+    night_hour: int = Field(
+        2,
+        ge=0,
+        le=23,
+        description="Hour of the site's day, 0 to 23, from which on the nightly work is due. A machine that is off "
+        "then does it when it is on again.",
+    )
+
+    @property
+    def watermarks(self) -> Watermarks:
+        """When to warn and when to stop."""
+        return Watermarks(self.warn_percent, self.stop_percent)
+
+    @model_validator(mode="after")
+    def _warn_first(self) -> Self:
+        if self.warn_percent > self.stop_percent:
+            raise ValueError("PACS_WARN_PERCENT is above PACS_STOP_PERCENT; people have to be warned first.")
+        return self
