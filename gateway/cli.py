@@ -7,7 +7,6 @@ site `systemd/gateway` runs it with theirs.
 Not for: the rules behind a command; each lives in its own module.
 """
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from gateway import __version__, appointments, log, process
+from gateway import __version__, appointments, cli_care, log, process
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hop, HopFailed, Hops, Observed
@@ -30,6 +28,7 @@ from gateway.outbox import Entry
 from gateway.settings import load
 from gateway.simulator.exam import SCREENING_VIEWS, VIEWS
 from gateway.simulator.modality import Modality, standard_views
+from gateway.terminal import AsJson, console, print_json
 from pacs import Archive
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
@@ -47,8 +46,8 @@ worklist_app = typer.Typer(help="Who is screened when: add, list.", no_args_is_h
 app.add_typer(worklist_app, name="worklist")
 outbox_app = typer.Typer(help="What is owed to the cloud: list, release.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(outbox_app, name="outbox")
+cli_care.register(app)
 
-console = Console()
 OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
 """What of an entry is shown; its parameters hold patient data."""
 
@@ -59,9 +58,6 @@ class OutboxState(StrEnum):
     OPEN = "open"
     DELIVERED = "delivered"
     PARKED = "parked"
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 
 
 def main() -> None:
@@ -110,7 +106,7 @@ def check_command(
     hops = Hops() if as_json else Hops(ended=_print_hop)
     check(_settings(), hops, with_cloud=not local)
     if as_json:
-        _print_json(hops.facts())
+        print_json(hops.facts())
     raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)
 
 
@@ -128,7 +124,7 @@ def status(as_json: AsJson = False) -> None:
         "pacs": _pacs_facts(settings.pacs),
     }
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
@@ -194,7 +190,7 @@ def outbox_list(
         for entry in _entries(attach, state)
     ]
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     table = Table("of", *OUTBOX_SHOWN)
     for fact in facts:
@@ -240,7 +236,7 @@ def modality(
         raise SystemExit(process.EXIT_FAILED) from failed
     finally:
         if as_json:
-            _print_json(hops.facts())
+            print_json(hops.facts())
 
 
 @app.command()
@@ -250,7 +246,7 @@ def version(as_json: AsJson = False) -> None:
     Example: gateway version
     """
     if as_json:
-        _print_json({"version": __version__})
+        print_json({"version": __version__})
     else:
         console.print(__version__)
 
@@ -311,7 +307,7 @@ def _print_hop(hop: Hop) -> None:
 
 def _print_items(items: Sequence[Item], *, as_json: bool) -> None:
     if as_json:
-        _print_json([_facts(item) for item in items])
+        print_json([_facts(item) for item in items])
         return
     table = Table("date", "time", "accession number", "modality", "state", title=None)
     for item in items:
@@ -334,7 +330,3 @@ def _facts(item: Item) -> dict[str, object]:
 
 def _listed(facts: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
-
-
-def _print_json(facts: object) -> None:
-    print(json.dumps(facts, indent=2))

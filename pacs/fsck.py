@@ -163,12 +163,10 @@ class Fsck:
 
     def _is_orphan(self, path: Path) -> bool:
         """Does nobody know it now, is it not on its way in, and not on its way out?"""
-        try:
-            links = path.stat().st_nlink
-            uid = announced_uid(path)
-        except FileNotFoundError:
+        if not self._at_rest and any(part.name.startswith(path.stem) for part in self._archive.files.leftovers()):
             return False
-        if links > 1 and not self._at_rest:
+        uid = announced_uid(path)
+        if not path.exists():
             return False
         return not uid or (self._archive.upkeep.kept(uid) is None and not self._archive.upkeep.shall_go(uid))
 

@@ -1,0 +1,265 @@
+"""Backups: a consistent copy of both databases and of every file they name, taken while the site works.
+
+A target holds any number of backups:
+
+    files/ab/cd/<sha256>             what was received, by its content; shared by all backups
+    20261122T023000Z/worklist.db     one backup, named by its time (UTC)
+                     pacs.db
+                     manifest.jsonl  a line on the databases, one for each file, and one with the sums
+
+Rules:
+
+* The databases first, each one consistent state; then the files that this copy of the index names. Meanwhile nobody
+  removes or exchanges a file (`Files.held_still`); images come in as always, and the next backup has them.
+* A file is copied once and then shared: a later backup costs what came since. On one volume files are linked instead:
+  that protects from mistakes, not from a broken disk.
+* A name stands only for what is whole and synced, and the manifest comes last: a folder without one is no backup. A
+  backup that was cut off goes on with what it has copied.
+
+Not for: choosing when to take one (cron or a systemd timer do), and not for putting one back; that is `restore`.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import gateway
+from gateway.errors import GatewayError
+from gateway.folders import make_folder, sync_folder
+from gateway.sqlite import Database, utc_text
+from pacs import Archive
+from pacs.upkeep import Upkeep
+from worklist import Worklist
+
+MANIFEST = "manifest.jsonl"
+FORMAT = 1
+
+_CHUNK_BYTES = 1 << 20
+_IS_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z").fullmatch
+
+Step = Callable[[str, int], None]
+"""Is told of each file, what became of it ("copied", "linked", "there before"), and its bytes."""
+
+
+class BackupError(GatewayError):
+    """A backup cannot be taken or used; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file as the manifest has it. `expected` is what the index wants its hash to be, if it is not that."""
+
+    path: str
+    sha256: str
+    size: int
+    expected: str = ""
+
+    def line(self) -> dict[str, object]:
+        """As it is written."""
+        facts: dict[str, object] = {"path": self.path, "sha256": self.sha256, "size": self.size}
+        return facts | ({"expected": self.expected} if self.expected else {})
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a backup has and what it could not have. `missing` and `damaged` are paths in the storage folder."""
+
+    folder: Path
+    files: int = 0
+    bytes: int = 0
+    new_files: int = 0
+    new_bytes: int = 0
+    linked: bool = False
+    missing: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    def facts(self) -> dict[str, object]:
+        """For people and programs."""
+        return {
+            "folder": str(self.folder),
+            "files": self.files,
+            "bytes": self.bytes,
+            "new_files": self.new_files,
+            "new_bytes": self.new_bytes,
+            "linked": self.linked,
+            "missing": self.missing,
+            "damaged": self.damaged,
+        }
+
+
+def backup(worklist: Worklist, archive: Archive, target: Path, *, now: datetime, step: Step) -> Taken:
+    """Take one backup into a folder, which may hold earlier ones. Raises BackupError, OSError for a full target."""
+    make_folder(target)
+    target.chmod(0o700)
+    with _alone(target), archive.files.held_still():
+        taken = Taken(target / f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}")
+        _drop_unfinished(target)
+        taken.folder.mkdir(mode=0o700)
+        worklist.database.copy(taken.folder / "worklist.db")
+        archive.database.copy(taken.folder / "pacs.db")
+        _write_manifest(archive, Pool(target, work=taken.folder), taken, now=now, step=step)
+        sync_folder(target)
+    return taken
+
+
+def complete(target: Path) -> list[Path]:
+    """The complete backups in a folder, the oldest first."""
+    return sorted(path.parent for path in target.glob(f"*/{MANIFEST}"))
+
+
+def pool_place(sha256: str) -> str:
+    """Where in a target the content with this hash lies."""
+    return f"files/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+
+class Pool:
+    """The files of a target, by content. What is half copied lies in `work`."""
+
+    def __init__(self, target: Path, *, work: Path) -> None:
+        self._target = target
+        self._work = work
+        self._touched: set[Path] = set()
+
+    def put(self, source: Path, sha256: str) -> tuple[str, str, int]:
+        """Have a file; give its real hash, how it was come by, and its size. Raises FileNotFoundError."""
+        place, size = self._target / pool_place(sha256), source.stat().st_size
+        if place.exists() and place.stat().st_size == size:
+            return sha256, "there before", size
+        self._prepare(place)
+        if _linked(source, place):
+            return sha256, "linked", size
+        actual, size = self._copy(source, place)
+        return actual, "copied", size
+
+    def sync(self) -> None:
+        """Make every new name last."""
+        for folder in self._touched:
+            sync_folder(folder)
+
+    def _copy(self, source: Path, place: Path) -> tuple[str, int]:
+        part = self._work / f"{place.name}.part"
+        try:
+            sha256, size = copy_and_hash(source, part)
+            final = self._target / pool_place(sha256)
+            self._prepare(final)
+            part.rename(final)
+        finally:
+            part.unlink(missing_ok=True)
+        return sha256, size
+
+    def _prepare(self, place: Path) -> None:
+        if place.parent not in self._touched:
+            make_folder(place.parent)
+            self._touched.add(place.parent)
+
+
+def copy_and_hash(source: Path, target: Path) -> tuple[str, int]:
+    """Copy a file, sync the copy, and give hash and size of what was read."""
+    found, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK_BYTES))
+    descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
+    with source.open("rb", buffering=0) as reader, open(descriptor, "wb", buffering=0) as writer:
+        while count := reader.readinto(buffer):
+            found.update(buffer[:count])
+            rest = buffer[:count]
+            while rest:
+                rest = rest[writer.write(rest) or 0 :]
+            size += count
+        os.fsync(writer.fileno())
+    return found.hexdigest(), size
+
+
+def _write_manifest(archive: Archive, pool: Pool, taken: Taken, *, now: datetime, step: Step) -> None:
+    part = taken.folder / f"{MANIFEST}.part"
+    with part.open("w", encoding="utf-8") as manifest:
+        for line in _lines(archive, pool, taken, now=now, step=step):
+            manifest.write(json.dumps(line, separators=(",", ":")) + "\n")
+        manifest.flush()
+        os.fsync(manifest.fileno())
+    pool.sync()
+    part.rename(taken.folder / MANIFEST)
+    sync_folder(taken.folder)
+
+
+def _lines(archive: Archive, pool: Pool, taken: Taken, *, now: datetime, step: Step) -> Iterator[dict[str, object]]:
+    yield {
+        "format": FORMAT,
+        "version": gateway.__version__,
+        "taken_at": utc_text(now),
+        "databases": {name: _digest(taken.folder / name) for name in ("worklist.db", "pacs.db")},
+    }
+    for path, sha256 in _named(taken.folder / "pacs.db"):
+        listed = _have(archive, pool, taken, path=path, sha256=sha256, step=step)
+        if listed is not None:
+            yield listed.line()
+    yield {"files": taken.files, "bytes": taken.bytes, "missing": len(taken.missing)}
+
+
+def _named(database: Path) -> Iterator[tuple[str, str]]:
+    """Every file that a copy of the index names, with its hash."""
+    with closing(Database(database)) as copy:
+        upkeep = Upkeep(copy)
+        yield from ((kept.place, kept.sha256) for kept in upkeep.by_place())
+        yield from ((f"quarantine/{row.file_name}", row.sha256) for row in upkeep.quarantined())
+
+
+def _have(archive: Archive, pool: Pool, taken: Taken, *, path: str, sha256: str, step: Step) -> Listed | None:
+    try:
+        actual, how, size = pool.put(archive.files.root / path, sha256)
+    except FileNotFoundError:
+        taken.missing.append(path)
+        return None
+    taken.files += 1
+    taken.bytes += size
+    if how != "there before":
+        taken.new_files += 1
+        taken.new_bytes += size
+    taken.linked |= how == "linked"
+    if actual != sha256:
+        taken.damaged.append(path)
+    step(how, size)
+    return Listed(path, actual, size, "" if actual == sha256 else sha256)
+
+
+def _linked(source: Path, place: Path) -> bool:
+    """Link if that is possible; other volumes, and file systems without links, want copies."""
+    try:
+        os.link(source, place)
+    except FileExistsError:  # of another size, so cut off by a crash of the machine or not ours: the copy replaces it
+        return False
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise
+    return True
+
+
+def _drop_unfinished(target: Path) -> None:
+    for folder in target.iterdir():
+        if _IS_TIME(folder.name) and not (folder / MANIFEST).exists():
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BackupError(f"Another backup is being taken into {target}; wait until it is done.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

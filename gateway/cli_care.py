@@ -1,0 +1,307 @@
+"""The commands of care over years: fsck, prune, backup, restore, quarantine, statistics.
+
+Not for: rules; they are in `pacs.fsck`, `pacs.retention`, `pacs.quarantine`, `gateway.backup` and `gateway.restore`.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway import process
+from gateway.backup import backup
+from gateway.restore import restore, verify
+from gateway.settings import load
+from gateway.sqlite import utc_text
+from gateway.terminal import AsJson, Progress, console, print_each, print_json
+from pacs import Archive
+from pacs.files import AlreadyServed
+from pacs.fsck import Finding, Fsck
+from pacs.quarantine import carry_out
+from pacs.retention import Outcome, Policy, candidates, prune, remove_ordered
+from pacs.settings import PacsSettings
+from worklist import Worklist
+from worklist.settings import WorklistSettings
+
+DECISION_SECONDS = 60.0
+"""How long a release waits for the pacs process, which looks every second."""
+
+quarantine_app = typer.Typer(help="What is kept aside: list, release.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for name, command in (("fsck", fsck), ("prune", prune_command), ("backup", backup_command),
+                          ("restore", restore_command), ("statistics", statistics)):  # fmt: skip
+        app.command(name)(command)
+    app.add_typer(quarantine_app, name="quarantine")
+
+
+def fsck(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair what can be; the pacs process has to be stopped.")
+    ] = False,
+    hashes: Annotated[
+        bool, typer.Option("--hashes", help="Read every byte of every file, and of the database.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare index and files, and say what is not as it should be, and what to do. The pacs process may run.
+
+    Nothing is ever deleted that may be the only copy. Exit code 1 when something is left to be done.
+
+    Example: gateway fsck --hashes --json | jq '.[].code'
+    """
+    progress = Progress("instances looked at")
+    with _archive() as archive, ExitStack() as held:
+        if repair:
+            archive.files.open()
+            held.callback(archive.files.close)
+        check = Fsck(archive, at_rest=repair, seen=progress.seen)
+        left = _printed(_findings(check, repair=repair, hashes=hashes), as_json=as_json)
+    raise SystemExit(process.EXIT_FAILED if left else process.EXIT_OK)
+
+
+def prune_command(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and why others stay.")] = False,
+    days: Annotated[int, typer.Option(help="Days since the last image, instead of PACS_RETENTION_DAYS.", min=0)] = -1,
+    as_json: AsJson = False,
+) -> None:
+    """Remove studies that are old enough and that the cloud has confirmed, the oldest first. Nothing unsent ever goes.
+
+    Example: gateway prune --days 90 --dry-run
+    """
+    settings = load(PacsSettings)
+    if days < 0 and not settings.retention_days:
+        raise typer.BadParameter("PACS_RETENTION_DAYS is not set, so say for how long.", param_hint="--days")
+    policy = Policy(settings.retention_days if days < 0 else days, settings.retention_needs_commitment)
+    with _archive() as archive:
+        work = candidates if dry_run else prune
+        facts = (_outcome(outcome) for outcome in work(archive, policy, now=datetime.now(UTC)))
+        print_each(facts, as_json=as_json, line=_outcome_line)
+        with _held(archive) as held:  # otherwise the pacs process removes the files
+            if held:
+                remove_ordered(archive)
+
+
+def backup_command(
+    target: Annotated[Path, typer.Argument(help="A folder, best on another machine's volume.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy both databases and all images while the site works. Again into the same folder, it copies what is new.
+
+    A backup that was cut off is taken up again by the next one. Backups hold patient data: keep them where only those
+    may read who may see the images.
+
+    Example: gateway backup /mnt/backup
+    """
+    worklist_path = load(WorklistSettings).db_path
+    with _archive() as archive, closing(Worklist.attach(worklist_path)) as worklist:
+        taken = backup(worklist, archive, target, now=datetime.now(UTC), step=Progress("files looked at").step)
+    if as_json:
+        print_json(taken.facts())
+    else:
+        console.print(f"{taken.folder}: {taken.files} files, {taken.new_files} of them new.", soft_wrap=True)
+        for path in (*taken.missing, *taken.damaged):
+            console.print(f"Missing or damaged: {path}. See 'gateway fsck --hashes'.", soft_wrap=True)
+        if taken.linked:
+            console.print("On the same volume as the images: it protects from mistakes, not from a broken disk.")
+    raise SystemExit(process.EXIT_FAILED if taken.missing or taken.damaged else process.EXIT_OK)
+
+
+def restore_command(
+    source: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A backup, or a folder of backups.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to restore to; it has to be empty.")],
+    verify_too: Annotated[
+        bool, typer.Option("--verify", help="Read it all again, and compare files and index.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup, or the newest one of a folder, back into an empty folder, which is a data folder then.
+
+    Everything is compared with the manifest on the way. What was owed to the cloud is owed again. To work with it, stop
+    the services and let GATEWAY_DATA_DIR name the folder.
+
+    Example: gateway restore /mnt/backup --to /var/lib/gateway-restored --verify
+    """
+    restored = restore(source, to, now=datetime.now(UTC), step=Progress("files restored").step)
+    findings = list(verify(to, now=datetime.now(UTC))) if verify_too else []
+    if as_json:
+        print_json(restored.facts() | ({"findings": [each.facts() for each in findings]} if verify_too else {}))
+    else:
+        console.print(f"{restored.instances} instances of {restored.studies} studies, {restored.files} files;"
+                      f" {restored.owed} events are owed to the cloud.", soft_wrap=True)  # fmt: skip
+        _printed(iter(findings), as_json=False)
+    raise SystemExit(process.EXIT_FAILED if findings else process.EXIT_OK)
+
+
+def statistics(
+    days: Annotated[int, typer.Option(help="How many days of growth.", min=1)] = 30,
+    studies: Annotated[int, typer.Option(help="How many of the newest studies.", min=0)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the archive holds, how it grows from day to day (UTC), and what the newest studies hold.
+
+    Example: gateway statistics --days 7
+    """
+    since = utc_text(datetime.now(UTC) - timedelta(days=days))
+    with _archive() as archive:
+        facts = {
+            **archive.statistics(),
+            **archive.upkeep.received(),
+            "damaged": archive.upkeep.damaged(),
+            "days": archive.upkeep.growth(since),
+            "newest_studies": archive.upkeep.studies(studies),
+        }
+    if as_json:
+        print_json(facts)
+        return
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, list)))
+    for name in ("days", "newest_studies"):
+        _print_table(facts[name])
+
+
+@quarantine_app.command("list")
+def quarantine_list(as_json: AsJson = False) -> None:
+    """List what is kept aside, why, and what was decided about it.
+
+    Example: gateway quarantine list
+    """
+    with _archive() as archive:
+        facts: list[dict[str, object]] = [
+            {
+                "id": found.id,
+                "sop_instance_uid": found.sop_instance_uid,
+                "received_at": found.received_at,
+                "calling_ae_title": found.calling_ae_title,
+                "reason": found.reason,
+                "decision": found.decision,
+                "refusal": found.refusal,
+                "file": f"quarantine/{found.file_name}",
+            }
+            for found in archive.upkeep.quarantined()
+        ]
+    if as_json:
+        print_json(facts)
+    else:
+        _print_table(facts)
+
+
+@quarantine_app.command("release")
+def quarantine_release(
+    quarantine_id: Annotated[int, typer.Argument(metavar="ID", help="Its id in `gateway quarantine list`.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of what is stored under its UID.")
+    ] = False,
+    by: Annotated[str, typer.Option("--by", help="Who decides so; wanted with --replace.")] = "",
+) -> None:
+    """Store what is kept aside, as if it came in now, and tell the cloud.
+
+    When another object has its UID, that one stays, unless somebody says --replace by name; then it goes into the
+    quarantine.
+
+    Example: gateway quarantine release 3 --replace --by "J. Smith"
+    """
+    if replace and not by.strip():
+        raise typer.BadParameter("Somebody has to stand for it.", param_hint="--by")
+    with _archive() as archive:
+        archive.upkeep.decide(quarantine_id, "replace" if replace else "store", by=by.strip())
+        refusal = _awaited(archive, quarantine_id)
+    if refusal:
+        console.print(refusal, soft_wrap=True)
+    raise SystemExit(process.EXIT_FAILED if refusal else process.EXIT_OK)
+
+
+def _awaited(archive: Archive, quarantine_id: int) -> str:
+    """Have the decision carried out, here or by the pacs process; why it could not be, or ''."""
+    deadline = time.monotonic() + DECISION_SECONDS
+    while time.monotonic() < deadline:
+        with _held(archive) as held:
+            if held:
+                carry_out(archive, now=datetime.now(UTC))
+        left = [found for found in archive.upkeep.quarantined() if found.id == quarantine_id]
+        if not left or left[0].refusal:
+            return left[0].refusal if left else ""
+        time.sleep(0.5)
+    return "Not yet: the disk is full, or a backup is being taken. The decision stands and is carried out after that."
+
+
+@contextmanager
+def _archive() -> Iterator[Archive]:
+    settings = load(PacsSettings)
+    with closing(Archive.attach(settings.db_path, settings.storage_path, settings.watermarks)) as archive:
+        yield archive
+
+
+@contextmanager
+def _held(archive: Archive) -> Iterator[bool]:
+    """Hold the archive's folder if nobody else does."""
+    try:
+        archive.files.open()
+    except AlreadyServed:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        archive.files.close()
+
+
+def _findings(check: Fsck, *, repair: bool, hashes: bool) -> Iterator[Finding]:
+    now = datetime.now(UTC)
+    for finding in check.findings(hashes=hashes, now=now):
+        yield check.repaired(finding, now=now) if repair else finding
+
+
+def _printed(findings: Iterator[Finding], *, as_json: bool) -> int:
+    """Print findings as they come; how many of them are left to be done."""
+    left = 0
+
+    def facts() -> Iterator[dict[str, object]]:
+        nonlocal left
+        for finding in findings:
+            left += not finding.repaired
+            yield dict(finding.facts())
+
+    print_each(facts(), as_json=as_json, line=_finding_line)
+    return left
+
+
+def _finding_line(fact: dict[str, object]) -> str:
+    where = " ".join(str(fact[name]) for name in ("uid", "file") if fact[name])
+    return f"{fact['code']}: {where} {fact['sentence']} {fact['repaired'] or fact['remedy']}"
+
+
+def _outcome(outcome: Outcome) -> dict[str, object]:
+    study = outcome.study
+    return {
+        "study_instance_uid": study.study_instance_uid,
+        "accession_number": study.accession_number,
+        "last_received_at": study.last_received_at,
+        "instances": study.instances,
+        "bytes": study.size_bytes,
+        "goes": not outcome.kept_because,
+        "kept_because": list(outcome.kept_because),
+    }
+
+
+def _outcome_line(fact: dict[str, object]) -> str:
+    reasons = fact["kept_because"]
+    said = "goes" if fact["goes"] else f"stays: {'; '.join(map(str, reasons if isinstance(reasons, list) else ()))}"
+    return f"{fact['study_instance_uid']} of {fact['last_received_at']}, {fact['instances']} instances, {said}"
+
+
+def _print_table(rows: object) -> None:
+    found = rows if isinstance(rows, list) else []
+    if not found:
+        console.print("Nothing.")
+        return
+    table = Table(*found[0])
+    for row in found:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table)

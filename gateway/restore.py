@@ -1,0 +1,179 @@
+"""Putting a backup back, into a folder that holds nothing yet: a new site's data folder, or one to look into.
+
+Rules:
+
+* Every byte is hashed on its way and compared with the manifest; what differs ends the restore, and the folder stays
+  without databases.
+* All is written below `.restoring` and moved up at the end, the index last: a restore that was cut off looks like no
+  site at all, and can be begun again.
+* What the backup says is owed to the cloud is owed again, at once. The cloud may have confirmed some of it since; it
+  recognises that by its message id. What it had confirmed before stays confirmed.
+
+Not for: deciding which site is the real one. Two sites that both send must not run at the same time.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+
+from gateway.backup import FORMAT, MANIFEST, BackupError, Listed, Step, complete, copy_and_hash, pool_place
+from gateway.folders import make_folder, sync_folder
+from pacs import Archive
+from pacs.fsck import Finding, Fsck
+from worklist import Worklist
+
+WORK = ".restoring"
+IGNORED = frozenset({WORK, "lost+found"})
+"""What an empty folder may hold: the rest of a restore that was cut off, and what a new volume comes with."""
+
+_PLACE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}\.dcm|quarantine/[0-9A-Za-z_-][0-9A-Za-z._-]*")
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was put back. `owed` are the events that will be sent, again or for the first time."""
+
+    backup: str
+    folder: str
+    files: int
+    bytes: int
+    studies: int
+    instances: int
+    owed: int
+
+    def facts(self) -> dict[str, object]:
+        """For people and programs."""
+        return asdict(self)
+
+
+class Manifest:
+    """The manifest of one backup, read as a stream."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with (folder / MANIFEST).open(encoding="utf-8") as lines:
+            head = _object(lines.readline(), folder)
+        if head.get("format") != FORMAT:
+            raise BackupError(f"{folder} has a format that this version does not know; use the version that took it.")
+        self.taken_at = str(head["taken_at"])
+        self.databases = cast(dict[str, str], head["databases"])
+
+    def files(self) -> Iterator[Listed]:
+        """Every file, in order. Raises BackupError when the manifest is cut off or names what no backup has."""
+        count, told = 0, None
+        with (self.folder / MANIFEST).open(encoding="utf-8") as lines:
+            next(lines)
+            for line in lines:
+                facts = _object(line, self.folder)
+                if "path" in facts:
+                    count += 1
+                    yield self._listed(facts)
+                else:
+                    told = facts["files"]
+        if told != count:
+            raise BackupError(f"The manifest of {self.folder} is not whole; use another backup.")
+
+    def _listed(self, facts: dict[str, object]) -> Listed:
+        listed = Listed(str(facts["path"]), str(facts.get("sha256")), int(str(facts.get("size", 0))))
+        if not _PLACE.fullmatch(listed.path) or not _HASH.fullmatch(listed.sha256):
+            raise BackupError(f"The manifest of {self.folder} names a file that no backup has; do not use it.")
+        return listed
+
+
+def chosen(source: Path) -> Path:
+    """The backup itself, or the newest complete one in a target. Raises BackupError when there is none."""
+    if (source / MANIFEST).exists():
+        return source
+    for newest in reversed(complete(source)):
+        return newest
+    raise BackupError(f"{source} holds no complete backup.")
+
+
+def restore(source: Path, folder: Path, *, now: datetime, step: Step) -> Restored:
+    """Put a backup back into an empty folder. Raises BackupError when it is not empty or the backup is damaged."""
+    manifest = Manifest(chosen(source))
+    _require_empty(folder)
+    work = folder / WORK
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(mode=0o750, parents=True)
+    for name, sha256 in manifest.databases.items():
+        _fetch(manifest.folder / name, work / name, sha256)
+    files, size = _fetch_files(manifest, work / "instances", step)
+    _move_up(work, folder)
+    return _woken(manifest, folder, files=files, size=size, now=now)
+
+
+def verify(folder: Path, *, now: datetime) -> Iterator[Finding]:
+    """Compare a restored folder with itself, every byte of it."""
+    with closing(_archive(folder)) as archive, ExitStack() as closed:
+        closed.callback(archive.files.close)
+        yield from Fsck(archive, at_rest=True).findings(hashes=True, now=now)
+
+
+def _require_empty(folder: Path) -> None:
+    if folder.exists() and {path.name for path in folder.iterdir()} - IGNORED:
+        raise BackupError(f"{folder} is not empty. A backup is put back into a new folder, never over another site.")
+
+
+def _fetch(source: Path, target: Path, sha256: str) -> int:
+    try:
+        actual, size = copy_and_hash(source, target)
+    except FileNotFoundError:
+        raise BackupError(f"The backup lacks {source}; use another one.") from None
+    if actual != sha256:
+        raise BackupError(f"{source} is not what was backed up, it is damaged; use another backup.")
+    return size
+
+
+def _fetch_files(manifest: Manifest, root: Path, step: Step) -> tuple[int, int]:
+    files, size, folders = 0, 0, {root}
+    root.mkdir(mode=0o750)
+    for listed in manifest.files():
+        target = root / listed.path
+        if target.parent not in folders:
+            make_folder(target.parent)
+            folders.add(target.parent)
+        size += _fetch(manifest.folder.parent / pool_place(listed.sha256), target, listed.sha256)
+        files += 1
+        step("restored", listed.size)
+    for each in folders:
+        sync_folder(each)
+    return files, size
+
+
+def _move_up(work: Path, folder: Path) -> None:
+    for name in ("instances", "worklist.db", "pacs.db"):
+        (work / name).rename(folder / name)
+    work.rmdir()
+    sync_folder(folder)
+
+
+def _woken(manifest: Manifest, folder: Path, *, files: int, size: int, now: datetime) -> Restored:
+    """Bring the databases to this version and make what is owed due."""
+    reason = f"Restored from the backup of {manifest.taken_at}."
+    with closing(Worklist.open(folder / "worklist.db")) as worklist, closing(_archive(folder)) as archive:
+        owed = sum(owner.outbox.hasten(reason=reason, now=now) for owner in (worklist, archive))
+        holds = archive.statistics()
+        archive.files.close()
+    return Restored(str(manifest.folder), str(folder), files, size, holds["studies"], holds["instances"], owed)
+
+
+def _archive(folder: Path) -> Archive:
+    return Archive.open(folder / "pacs.db", folder / "instances")
+
+
+def _object(line: str, folder: Path) -> dict[str, object]:
+    try:
+        facts = json.loads(line)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        raise BackupError(f"The manifest of {folder} cannot be read; use another backup.")
+    return facts

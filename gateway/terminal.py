@@ -1,0 +1,60 @@
+"""How commands show what they found: facts as JSON, lines for people, and progress on standard error.
+
+Not for: what is shown.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+PROGRESS_SECONDS = 2.0
+
+console = Console()
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
+
+
+def print_json(facts: object) -> None:
+    """Print facts that are all there."""
+    print(json.dumps(facts, indent=2))
+
+
+def print_each(facts: Iterable[dict[str, object]], *, as_json: bool, line: Callable[[dict[str, object]], str]) -> int:
+    """Print facts as they are found, as one JSON array or a line each; say how many there were."""
+    count = 0
+    for count, fact in enumerate(facts, start=1):
+        if as_json:
+            print("[" if count == 1 else ",", json.dumps(fact))
+        else:
+            console.print(line(fact), highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        print("]" if count else "[]")
+    return count
+
+
+class Progress:
+    """Says every few seconds on standard error how far long work has come; short work says nothing."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._count = 0
+        self._bytes = 0
+        self._said = time.monotonic()
+
+    def seen(self) -> None:
+        """One more."""
+        self.step("", 0)
+
+    def step(self, _how: str, size: int) -> None:
+        """One more, of so many bytes."""
+        self._count += 1
+        self._bytes += size
+        if time.monotonic() - self._said >= PROGRESS_SECONDS:
+            self._said = time.monotonic()
+            amount = f", {self._bytes / 1e6:,.0f} MB" if self._bytes else ""
+            print(f"{self._count:,} {self._what}{amount}", file=sys.stderr, flush=True)
