@@ -190,6 +190,13 @@ class Archive:
         """One instance by its UID alone. Raises NotFound."""
         return self._stored(**dict(self.index.locate(sop_instance_uid=sop_instance_uid)[0]))
 
+    def select(self, identifier: Dataset) -> list[Stored]:
+        """The instances that an identifier's keys of any level choose, in the order of their numbers; may be none.
+
+        Raises InvalidQuery.
+        """
+        return [self._stored(**dict(row)) for row in self.index.select(conditions(identifier, KEYS["IMAGE"]))]
+
     def metadata(
         self, study_instance_uid: str, series_instance_uid: str | None = None, sop_instance_uid: str | None = None
     ) -> Iterator[Json]:

@@ -16,7 +16,7 @@ from gateway.matching import Condition, Key, Kind, column_value, where
 from gateway.sqlite import Database
 from pacs.attributes import Json, items, text
 
-Level = Literal["STUDY", "SERIES", "IMAGE"]
+Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 
 COMPRESS_FROM = 1024
 """Bytes of JSON from which compressing pays; a mammogram's 12 kB shrink to 3."""
@@ -25,12 +25,16 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 _MODALITIES = "study.id IN (SELECT study_id FROM series WHERE {})"
 
-STUDY_KEYS = (
-    Key("StudyInstanceUID", Kind.UID, "study.study_instance_uid"),
+PATIENT_KEYS = (
     Key("PatientID", Kind.TEXT, "study.patient_id"),
     Key("PatientName", Kind.NAME, "study.patient_name"),
     Key("PatientBirthDate", Kind.DATE, "study.patient_birth_date"),
     Key("PatientSex", Kind.TEXT, "study.patient_sex"),
+)
+
+STUDY_KEYS = (
+    *PATIENT_KEYS,
+    Key("StudyInstanceUID", Kind.UID, "study.study_instance_uid"),
     Key("AccessionNumber", Kind.TEXT, "study.accession_number"),
     Key("StudyDate", Kind.DATE, "study.study_date"),
     Key("StudyTime", Kind.TIME, "study.study_time", of_date="StudyDate"),
@@ -63,6 +67,7 @@ IMAGE_KEYS = (
 )
 
 KEYS: Mapping[Level, tuple[Key, ...]] = {
+    "PATIENT": PATIENT_KEYS,
     "STUDY": STUDY_KEYS,
     "SERIES": STUDY_KEYS + SERIES_KEYS,
     "IMAGE": STUDY_KEYS + SERIES_KEYS + IMAGE_KEYS,
@@ -83,19 +88,35 @@ _COUNT = re.compile(r"[0-9]{1,10}")
 """As many digits as an IS can have (PS3.5 6.2); more would not fit into a column either."""
 
 _FROM: Mapping[Level, str] = {
+    "PATIENT": "study",
     "STUDY": "study",
     "SERIES": "series JOIN study ON study.id = series.study_id",
     "IMAGE": "instance JOIN series ON series.id = instance.series_id JOIN study ON study.id = series.study_id",
 }
 
+_GROUPED: Mapping[Level, str] = {
+    # Those without a Patient ID cannot be told to be the same person, so each of their studies is one.
+    "PATIENT": " GROUP BY study.patient_id, CASE study.patient_id WHEN '' THEN study.id END",
+}
+
 _ORDER: Mapping[Level, str] = {
+    "PATIENT": "study.patient_id, study.id",
     "STUDY": "study.study_date DESC, study.study_time DESC, study.id DESC",
     "SERIES": "study.id, CAST(series.series_number AS INTEGER), series.id",
     "IMAGE": "study.id, CAST(series.series_number AS INTEGER), series.id,"
     " CAST(instance.instance_number AS INTEGER), instance.id",
 }
 
+_OF_PATIENT = (
+    "FROM study AS own WHERE own.patient_id = study.patient_id AND (own.patient_id <> '' OR own.id = study.id)"
+)
+
 _ANSWERED: Mapping[Level, str] = {
+    # With MAX the other columns are those of the row that has it (SQLite), which is the latest study.
+    "PATIENT": "study.data_set AS patient_data_set, MAX(study.id),"
+    f" (SELECT COUNT(*) {_OF_PATIENT}) AS patient_study_count,"
+    f" (SELECT SUM(series_count) {_OF_PATIENT}) AS patient_series_count,"
+    f" (SELECT SUM(instance_count) {_OF_PATIENT}) AS patient_instance_count",
     "STUDY": "study.data_set AS study_data_set, study.series_count, study.instance_count,"
     " (SELECT group_concat(modality, '\\') FROM"
     " (SELECT DISTINCT modality FROM series WHERE series.study_id = study.id AND modality <> '' ORDER BY modality))"
@@ -229,8 +250,8 @@ class Index:
         condition, values = where(wanted)
         with self.database.read() as conn:
             rows = conn.execute(
-                f"SELECT {_ANSWERED[level]} FROM {_FROM[level]} WHERE {condition} ORDER BY {_ORDER[level]}"
-                " LIMIT :limit OFFSET :offset",
+                f"SELECT {_ANSWERED[level]} FROM {_FROM[level]} WHERE {condition}{_GROUPED.get(level, '')}"
+                f" ORDER BY {_ORDER[level]} LIMIT :limit OFFSET :offset",
                 {**values, "limit": -1 if limit is None else limit, "offset": offset},
             ).fetchall()
         return [_answer(row) for row in rows]
@@ -245,6 +266,14 @@ class Index:
         if not rows:
             raise NotFound("Nothing is stored under " + ", ".join(f"{name} {uid}" for name, uid in uids.items()) + ".")
         return rows
+
+    def select(self, wanted: list[Condition]) -> list[sqlite3.Row]:
+        """The instances that conditions of any level choose, as `locate` gives them; none is an empty list."""
+        condition, values = where(wanted)
+        with self.database.read() as conn:
+            return conn.execute(
+                f"SELECT {_LOCATED} FROM {_FROM['IMAGE']} WHERE {condition} ORDER BY {_ORDER['IMAGE']}", values
+            ).fetchall()
 
     def latest(self, limit: int) -> list[sqlite3.Row]:
         """The instances that came last, newest first."""
@@ -388,6 +417,12 @@ def _answer(row: sqlite3.Row) -> Json:
     for name in ("study_data_set", "series_data_set", "instance_data_set"):
         if name in names:
             answer.update(unpacked(row[name]))
+    if "patient_data_set" in names:
+        latest = unpacked(row["patient_data_set"])
+        answer.update({tag: value for tag, value in latest.items() if tag.startswith("0010")})
+        answer["00201200"] = {"vr": "IS", "Value": [row["patient_study_count"]]}
+        answer["00201202"] = {"vr": "IS", "Value": [row["patient_series_count"]]}
+        answer["00201204"] = {"vr": "IS", "Value": [row["patient_instance_count"]]}
     if "modalities" in names:
         answer["00080061"] = {"vr": "CS", "Value": row["modalities"].split("\\")} if row["modalities"] else {"vr": "CS"}
         answer["00201206"] = {"vr": "IS", "Value": [row["series_count"]]}

@@ -1,13 +1,23 @@
 """The settings of the pacs process."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from gateway.requestor import Peer
 from gateway.settings import AeTitle, GatewaySettings, Port
 from gateway.volume import USUAL_WATERMARKS, Watermarks
+
+
+def _peers(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(Peer.parse(part, "=") for part in value.split(",") if part.strip())
+
+
+Peers = Annotated[tuple[Peer, ...], NoDecode, BeforeValidator(_peers)]
 
 
 class PacsSettings(GatewaySettings):
@@ -28,6 +38,11 @@ class PacsSettings(GatewaySettings):
     )
     max_associations: int = Field(
         32, ge=1, le=1000, description="Associations at a time, 1 to 1000; a site has fewer machines than 32."
+    )
+    peers: Peers = Field(
+        (),
+        description="DICOM applications that are called, AET=host:port separated by commas: destinations of C-MOVE, and "
+        "those who ask for storage commitment. Empty by default: nobody is called who is not named.",
     )
     warn_percent: float = Field(
         USUAL_WATERMARKS.warn_percent,

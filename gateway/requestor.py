@@ -1,0 +1,309 @@
+"""Associations that we start: echo, query and store on another DICOM application.
+
+One thread, one socket, every wait bounded. It stands on the same pure parts as the listener, so that an object is
+streamed from its file to the peer; pynetdicom would hold all of it in a queue.
+
+Whatever goes wrong on the way is a PeerError with a sentence for who asked for the call.
+"""
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import Self
+
+import structlog
+from pydicom import Dataset
+
+from gateway import association, dimse, upper_layer
+from gateway.application import UNCOMPRESSED, VERIFICATION, decode, encode
+from gateway.association import AcceptedContext, ProposedContext
+from gateway.dimse import Command, CommandField, CommandReceived, DataReceived
+from gateway.errors import InvalidDataSet, PeerError, ProtocolError
+from gateway.suboperations import Outgoing, StoreSender
+from gateway.upper_layer import Aborted, AssociateAccepted, AssociateRejected, Event, Fragment, Reader, Released, State
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 120.0
+"""How long a peer may be silent. An archive may need a minute to put a tomosynthesis on disk before it answers."""
+
+MAX_PDU_BYTES = 131_072
+LARGEST_ANSWER = 2 << 20
+MOST_CONTEXTS = 128
+"""Presentation contexts of one association: their numbers are odd and below 256 (PS3.8 9.3.2.2)."""
+
+PENDING = (0xFF00, 0xFF01)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A DICOM application to call."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, separator: str) -> Self:
+        """Read `AET=host:port`, with any separator. Raises ValueError with a sentence."""
+        ae_title, found, address = (part.strip() for part in text.partition(separator))
+        host, colon, port = address.rpartition(":")
+        if not (found and colon and host and port.isdecimal() and 0 < int(port) < 65536):
+            raise ValueError(f"a peer is written as AET{separator}host:port")
+        if not 0 < len(ae_title) <= 16 or not ae_title.isascii() or not ae_title.isprintable() or "\\" in ae_title:
+            raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+        return cls(ae_title, host.strip("[]"), int(port))
+
+    def __str__(self) -> str:
+        return f"{self.ae_title} at {self.host}:{self.port}"
+
+
+@contextmanager
+def calling(
+    peer: Peer,
+    contexts: Sequence[ProposedContext],
+    *,
+    ae_title: str,
+    originator: tuple[str, int] | None = None,
+    answer_seconds: float = ANSWER_SECONDS,
+) -> Iterator["Call"]:
+    """Open an association, release it afterwards, or abort it when something is raised. Raises PeerError."""
+    try:
+        connection = socket.create_connection((peer.host, peer.port), timeout=CONNECT_SECONDS)
+    except OSError as error:
+        raise PeerError(f"{peer} cannot be reached: {_words(error)}.") from error
+    with connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(min(answer_seconds, CONNECT_SECONDS))
+        call = Call(connection, peer, originator)
+        try:
+            call.associate(contexts, ae_title)
+            connection.settimeout(answer_seconds)
+            yield call
+            call.release()
+        except BaseException:
+            with suppress(OSError):  # the peer may be gone
+                connection.sendall(upper_layer.pack_abort(source=0, reason=0))
+            raise
+
+
+class Call:
+    """One association that we started, while it is open."""
+
+    def __init__(self, connection: socket.socket, peer: Peer, originator: tuple[str, int] | None) -> None:
+        self.peer = peer
+        self.contexts: tuple[AcceptedContext, ...] = ()
+        self._connection = connection
+        self._originator = originator
+        self._reader = Reader()
+        self._messages = dimse.Messages()
+        self._message_ids = count(1)
+        self._max_length = 0
+        self._sender = self._store_sender()
+
+    def associate(self, contexts: Sequence[ProposedContext], ae_title: str) -> None:
+        """Ask for the association. Raises PeerError when it is rejected or none of the contexts is accepted."""
+        self._reader.state = State.AWAITING_ANSWER
+        request = association.encode_request(
+            contexts, called_ae_title=self.peer.ae_title, calling_ae_title=ae_title, max_length=MAX_PDU_BYTES
+        )
+        self._send(request)
+        event = self._event()
+        if isinstance(event, AssociateRejected):
+            raise PeerError(f"{self.peer} rejected the association: {_rejection(event)}.")
+        if not isinstance(event, AssociateAccepted):
+            raise self._broken_off(event)
+        self._reader.state = State.ESTABLISHED
+        self.contexts, self._max_length = self._reading(event.body, contexts)
+        if not self.contexts:
+            raise PeerError(f"{self.peer} accepted the association but none of what was proposed.")
+        self._sender = self._store_sender()
+
+    def release(self) -> None:
+        """End the association in order. What was answered stands, so a peer that just closes is not an error."""
+        self._reader.state = State.AWAITING_RELEASE
+        with suppress(PeerError):
+            self._send(upper_layer.RELEASE_REQUEST)
+            while not isinstance(self._event(), Released | Aborted):
+                pass
+
+    def echo(self) -> None:
+        """C-ECHO (PS3.7 9.1.5). Raises PeerError unless it succeeds."""
+        for answer, _ in self._ask(VERIFICATION, CommandField.C_ECHO):
+            if answer.status != 0x0000:
+                raise PeerError(f"{self.peer} answered C-ECHO with {described(answer)}.")
+
+    def find(self, sop_class_uid: str, identifier: Dataset) -> Iterator[Dataset]:
+        """C-FIND (PS3.4 C.4.1): the matches as they come. Raises PeerError unless it ends with success."""
+        for answer, data_set in self._ask(sop_class_uid, CommandField.C_FIND, identifier):
+            if data_set is not None and answer.status in PENDING:
+                yield data_set
+            elif answer.status != 0x0000:
+                raise PeerError(f"{self.peer} answered C-FIND with {described(answer)}.")
+
+    def syntaxes(self, sop_class_uid: str) -> frozenset[str]:
+        """The transfer syntaxes in which the peer takes objects of a class."""
+        return self._sender.syntaxes(sop_class_uid)
+
+    def store(self, outgoing: Outgoing) -> Command:
+        """C-STORE: give the peer's response, whatever its status. Raises PeerError when there is none."""
+        try:
+            return self._sender.store(outgoing)
+        except ProtocolError as error:
+            raise PeerError(str(error)) from error
+
+    # ---- messages --------------------------------------------------------------------------------------------------
+
+    def _store_sender(self) -> StoreSender:
+        return StoreSender(
+            self.contexts,
+            max_length=self._max_length,
+            send=self._send,
+            answer=lambda message_id: self._answer(message_id)[0],
+            originator=self._originator,
+        )
+
+    def _ask(
+        self, sop_class_uid: str, field: CommandField, identifier: Dataset | None = None
+    ) -> Iterator[tuple[Command, Dataset | None]]:
+        """Send a request, and give its responses with their data sets until one is not pending."""
+        context = next((context for context in self.contexts if context.abstract_syntax == sop_class_uid), None)
+        if context is None:
+            raise PeerError(f"{self.peer} does not offer this service.")
+        request = Command(
+            command_field=field,
+            message_id=next(self._message_ids),
+            priority=None if field is CommandField.C_ECHO else 0,
+            command_data_set_type=dimse.NO_DATA_SET if identifier is None else 1,
+            affected_sop_class_uid=sop_class_uid,
+        )
+        assert request.message_id is not None
+        self._send(self._packed(context, dimse.pack_command(request), is_command=True))
+        if identifier is not None:
+            self._send(self._packed(context, encode(identifier, context.transfer_syntax), is_command=False))
+        status: int | None = PENDING[0]
+        while status in PENDING:
+            answer, data = self._answer(request.message_id)
+            yield answer, self._decoded(data, context) if data else None
+            status = answer.status
+
+    def _packed(self, context: AcceptedContext, data: bytes, *, is_command: bool) -> bytes:
+        return upper_layer.pack_data(context.context_id, data, is_command=is_command, max_length=self._max_length)
+
+    def _answer(self, message_id: int) -> tuple[Command, bytes]:
+        """Wait for one response and its data set."""
+        command: Command | None = None
+        data = bytearray()
+        while True:
+            received = self._received()
+            if isinstance(received, CommandReceived):
+                command = received.command
+                if command.message_id_being_responded_to != message_id:
+                    raise PeerError(f"{self.peer} answered something that it was not asked.")
+            elif isinstance(received, DataReceived):
+                data += received.data
+                if len(data) > LARGEST_ANSWER:
+                    raise PeerError(f"{self.peer} gave an answer of more than {LARGEST_ANSWER} bytes.")
+            is_whole = isinstance(received, DataReceived) and received.is_last
+            if command is not None and (is_whole or not command.has_data_set):
+                return command, bytes(data)
+
+    def _received(self) -> CommandReceived | DataReceived | None:
+        event = self._event()
+        if not isinstance(event, Fragment):
+            raise self._broken_off(event)
+        try:
+            return self._messages.feed(event)
+        except ProtocolError as error:
+            raise self._garbled(error) from error
+
+    def _decoded(self, data: bytes, context: AcceptedContext) -> Dataset:
+        try:
+            return decode(data, context.transfer_syntax)
+        except InvalidDataSet as error:
+            raise PeerError(f"{self.peer} gave an answer that cannot be read.") from error
+
+    # ---- the stream ------------------------------------------------------------------------------------------------
+
+    def _event(self) -> Event:
+        try:
+            while (event := self._reader.next_event()) is None:
+                received = self._connection.recv_into(self._reader.space())
+                if not received:
+                    raise PeerError(f"{self.peer} closed the connection.")
+                self._reader.received(received)
+        except OSError as error:
+            raise self._lost(error) from error
+        except ProtocolError as error:
+            raise self._garbled(error) from error
+        return event
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._connection.sendall(data)
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _reading(self, body: bytes, contexts: Sequence[ProposedContext]) -> tuple[tuple[AcceptedContext, ...], int]:
+        try:
+            return association.parse_accept(body, contexts)
+        except ProtocolError as error:
+            raise self._garbled(error) from error
+
+    def _lost(self, error: OSError) -> PeerError:
+        return PeerError(f"The connection with {self.peer} was lost: {_words(error)}.")
+
+    def _garbled(self, error: ProtocolError) -> PeerError:
+        return PeerError(f"{self.peer} does not keep to the protocol: {error}")
+
+    def _broken_off(self, event: Event) -> PeerError:
+        how = "aborted" if isinstance(event, Aborted) else "ended"
+        return PeerError(f"{self.peer} {how} the association.")
+
+
+def verification() -> list[ProposedContext]:
+    """What is proposed for a C-ECHO."""
+    return [ProposedContext(1, VERIFICATION, UNCOMPRESSED)]
+
+
+def proposals(kinds: Sequence[tuple[str, str]]) -> list[ProposedContext]:
+    """What is proposed to store objects of these SOP classes and transfer syntaxes.
+
+    Each kind as it is has a context of its own, because a peer chooses one of those in a context. Behind them, as far
+    as there is room, each class uncompressed, which everything can be made into.
+    """
+    wanted = [(uid, (syntax,)) for uid, syntax in dict.fromkeys(kinds)]
+    plain = [(uid, (syntax,)) for syntax in UNCOMPRESSED for uid in dict.fromkeys(uid for uid, _ in kinds)]
+    chosen = list(dict.fromkeys(wanted + plain))[:MOST_CONTEXTS]
+    return [ProposedContext(2 * number + 1, uid, syntaxes) for number, (uid, syntaxes) in enumerate(chosen)]
+
+
+def described(answer: Command) -> str:
+    """A status for people; the peer's Error Comment is left out, because it may say anything."""
+    return "no status" if answer.status is None else f"status {answer.status:04X}H"
+
+
+_REJECTIONS = {
+    (1, 1): "it gives no reason",
+    (1, 2): "it does not support the application context",
+    (1, 3): "it does not know our AE title; enter it there",
+    (1, 7): "that is not its AE title",
+    (2, 1): "it gives no reason",
+    (2, 2): "it does not support our protocol version",
+    (3, 1): "it is congested for the moment; try again later",
+    (3, 2): "its limit of associations is reached; try again later",
+}
+"""Source and reason of PS3.8 Table 9-21."""
+
+
+def _rejection(event: AssociateRejected) -> str:
+    return _REJECTIONS.get((event.source, event.reason), f"source {event.source}, reason {event.reason}")
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    return error.strerror or type(error).__name__
