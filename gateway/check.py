@@ -8,7 +8,6 @@ Not for: repairing anything, and nothing it does leaves a trace in the worklist 
 
 import asyncio
 import json
-import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,14 +15,13 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from pathlib import Path
 
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
 from gateway.simulator.modality import Modality, Peer
+from gateway.volume import Fullness, volume_of
 from pacs import Archive
 from pacs.settings import PacsSettings
-from relay.health import ALMOST_FULL, TOO_FULL
 from relay.hybrid_protocol import endpoint
 from relay.hybrid_sender import HybridSender, SasTokens, SelfEcho
 from relay.settings import RelaySettings
@@ -76,7 +74,7 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
         ("DICOMweb is searched", lambda note: _search(note, settings.url), "See the relay's log."),
         ("steps owed to the cloud", lambda note: _worklist_outbox(note, settings), "See: gateway outbox list."),
         ("images owed to the cloud", lambda note: _pacs_outbox(note, settings), "See: gateway outbox list."),
-        ("room on disk", lambda note: _disk(note, settings.relay.data_dir), "Make room: 95 % is where images stop."),
+        ("room on disk", lambda note: _disk(note, settings.pacs), "Make room, for example with: gateway prune."),
     ]
     if with_cloud:
         looks.insert(5, ("echo through the cloud", lambda note: _cloud(note, settings.relay), "See OPERATIONS, cloud."))
@@ -157,11 +155,11 @@ def _owed(note: Note, outbox: Outbox, relay: RelaySettings) -> None:
         raise Observed(f"{note.detail} The oldest waits since {oldest}.")
 
 
-def _disk(note: Note, folder: Path) -> None:
-    if not folder.exists():
-        raise Observed(f"The data folder {folder} does not exist (GATEWAY_DATA_DIR).")
-    usage = shutil.disk_usage(folder)
-    used = usage.used / usage.total
-    note.detail = f"{used:.0%} of {usage.total / 1e9:.0f} GB used" + (", almost full." if used > ALMOST_FULL else ".")
-    if used > TOO_FULL:
-        raise Observed(note.detail)
+def _disk(note: Note, pacs: PacsSettings) -> None:
+    if not pacs.storage_path.exists():
+        raise Observed(f"The folder of the images {pacs.storage_path} does not exist (PACS_STORAGE_PATH).")
+    volume = volume_of(pacs.storage_path)
+    fullness = volume.fullness(pacs.watermarks)
+    note.detail = f"{volume.used_percent:.0f}% of {volume.total_bytes / 1e9:.0f} GB used: {fullness}."
+    if fullness is Fullness.TOO_FULL:
+        raise Observed(f"{note.detail} No images are taken.")

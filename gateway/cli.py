@@ -294,7 +294,9 @@ def _worklist_facts(settings: WorklistSettings) -> dict[str, object]:
 
 def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
     with closing(Archive.attach(settings.db_path, settings.storage_path)) as archive:
-        return {**archive.statistics(), **_owed(archive.outbox.counts, archive.outbox.oldest_open)}
+        scrubbed = archive.upkeep.scrubbed()
+        care = {"damaged": archive.upkeep.damaged(), "all read again": scrubbed.ended_at}
+        return {**archive.statistics(), **care, **_owed(archive.outbox.counts, archive.outbox.oldest_open)}
 
 
 def _owed(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:

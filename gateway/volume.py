@@ -42,7 +42,7 @@ class Volume:
     @property
     def used_percent(self) -> float:
         """What the system keeps for root counts as used: it is no room for images."""
-        return 100.0 * (1 - self.free_bytes / self.total_bytes) if self.total_bytes else 100.0
+        return 100.0 * (self.total_bytes - self.free_bytes) / self.total_bytes if self.total_bytes else 100.0
 
     def fullness(self, marks: Watermarks) -> Fullness:
         """Judge it by the watermarks."""

@@ -12,12 +12,10 @@ from datetime import datetime, timedelta
 
 from gateway.messages import Check, HealthReport
 from gateway.sqlite import utc_text
+from gateway.volume import USUAL_WATERMARKS, Fullness, Volume, Watermarks
 
 PROVEN_WITHIN = timedelta(minutes=3)
 """A hop is well while its last round trip is younger; twice the longest pause between two proofs, and some."""
-
-ALMOST_FULL, TOO_FULL = 0.85, 0.95
-"""Used part of the data volume: a warning from the first on, not well from the second on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +45,20 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    total_bytes: int = 0
-    free_bytes: int = 0
+    """The images' volume; `trouble` says why it cannot be looked at."""
+
+    volume: Volume | None = None
+    watermarks: Watermarks = USUAL_WATERMARKS
     trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """How many stored files are known to be damaged, and when the scrub began and ended its last pass (UTC text)."""
+
+    damaged: int
+    scrub_began_at: str | None = None
+    scrub_ended_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Facts:
     hops: tuple[Hop, ...]
     queues: tuple[Queue, ...]
     disk: Disk
+    images: Images | None = None
 
 
 def report(facts: Facts, *, now: datetime) -> HealthReport:
@@ -69,6 +79,7 @@ def report(facts: Facts, *, now: datetime) -> HealthReport:
         **(_hops(facts.hops, now=now) if facts.hops else {"cloud": Check(ok=True, detail="No cloud is configured.")}),
         **{queue.name: _queue(queue, now=now) for queue in facts.queues},
         "disk": _disk(facts.disk, now=now),
+        **({} if facts.images is None else {"images": _images(facts.images, now=now)}),
     }
     return HealthReport(
         healthy=all(check.ok for check in checks.values()),
@@ -101,11 +112,22 @@ def _queue(queue: Queue, *, now: datetime) -> Check:
 
 
 def _disk(disk: Disk, *, now: datetime) -> Check:
-    if disk.trouble:
+    if disk.volume is None:
         return Check(ok=False, detail=disk.trouble)
-    used = 1 - disk.free_bytes / disk.total_bytes
-    detail = f"{used:.0%} used, {disk.free_bytes // 1_000_000} MB free."
-    if used >= TOO_FULL:
-        return Check(ok=False, detail=f"{detail} Make room now.", proven_at=utc_text(now))
-    warning = " Make room soon." if used >= ALMOST_FULL else ""
-    return Check(ok=True, detail=detail + warning, proven_at=utc_text(now))
+    detail = f"{disk.volume.used_percent:.0f}% used, {disk.volume.free_bytes // 1_000_000} MB free."
+    match disk.volume.fullness(disk.watermarks):
+        case Fullness.TOO_FULL:
+            return Check(ok=False, detail=f"{detail} No images are taken: make room now.", proven_at=utc_text(now))
+        case Fullness.ALMOST_FULL:
+            detail += " Make room soon."
+    return Check(ok=True, detail=detail, proven_at=utc_text(now))
+
+
+def _images(images: Images, *, now: datetime) -> Check:
+    if images.damaged:
+        detail = f"{images.damaged} stored files are damaged; 'gateway fsck --hashes' says which and what to do."
+        return Check(ok=False, detail=detail, proven_at=utc_text(now))
+    if images.scrub_ended_at is not None:
+        return Check(ok=True, detail="All files were read again and are well.", proven_at=images.scrub_ended_at)
+    since = f"They are being read again since {images.scrub_began_at}." if images.scrub_began_at else ""
+    return Check(ok=True, detail=f"No stored file is known to be damaged. {since}".strip(), proven_at=utc_text(now))

@@ -9,7 +9,6 @@ Not for: rules; each part has its own file.
 import asyncio
 import base64
 import os
-import shutil
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,11 +24,12 @@ from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Th
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
 from gateway.sqlite import utc_text
+from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
 from pacs import Archive, preview
 from relay import commands, web
 from relay.composer import Composer
 from relay.delivery import Delivery, Destination, Event
-from relay.health import Disk, Facts, Hop, Queue, report
+from relay.health import Disk, Facts, Hop, Images, Queue, report
 from relay.hybrid import HybridDestination, HybridListener, HybridSender, LinkState, SasTokens, SelfEcho, endpoint
 from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.settings import RelaySettings, revealed
@@ -160,7 +160,8 @@ class Relay:
             started_at=self._started_at,
             hops=tuple(hops),
             queues=(queue("worklist", self._worklist.outbox), queue("archive", self._archive.outbox)),
-            disk=disk(self._settings.pacs_storage_path),
+            disk=disk(self._settings.pacs_storage_path, self._settings.watermarks),
+            images=images(self._archive),
         )
 
 
@@ -244,10 +245,19 @@ def queue(name: str, outbox: Outbox) -> Queue:
     return Queue(name, open=counts["open"], parked=counts["parked"], oldest=oldest, parked_because=because)
 
 
-def disk(folder: Path) -> Disk:
+def disk(folder: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Disk:
     """How full the data volume is, or that it is not there."""
     try:
-        usage = shutil.disk_usage(folder)
+        return Disk(volume_of(folder), watermarks)
     except OSError as error:
         return Disk(trouble=f"The folder of the images cannot be looked at: {error.strerror}.")
-    return Disk(usage.total, usage.free)
+
+
+def images(archive: Archive) -> Images | None:
+    """What is known of damage; None when the database cannot be read, which its queue says."""
+    try:
+        scrubbed = archive.upkeep.scrubbed()
+        return Images(archive.upkeep.damaged(), scrubbed.began_at, scrubbed.ended_at)
+    except Exception:  # whatever it is, the report has to be made
+        log.exception("database not readable", database="archive")
+        return None

@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from gateway.fields import TimeZone
 from gateway.settings import GatewaySettings, Port, variables
+from gateway.volume import USUAL_WATERMARKS, Watermarks
 from relay.hybrid_protocol import endpoint
 from relay.uploads import api_url as check_api_url  # the field below has the name
 
@@ -127,6 +128,21 @@ class RelaySettings(GatewaySettings):
         validation_alias="PACS_STORAGE_PATH",
         description="Folder of the images, as the archive has it.",
     )
+    warn_percent: float = Field(
+        USUAL_WATERMARKS.warn_percent,
+        validation_alias="PACS_WARN_PERCENT",
+        description="Used per cent of the images' volume to warn from, as the archive has it.",
+    )
+    stop_percent: float = Field(
+        USUAL_WATERMARKS.stop_percent,
+        validation_alias="PACS_STOP_PERCENT",
+        description="Used per cent of the images' volume at which images stop, as the archive has it.",
+    )
+
+    @property
+    def watermarks(self) -> Watermarks:
+        """When the archive warns and when it stops."""
+        return Watermarks(self.warn_percent, self.stop_percent)
 
     @property
     def listens(self) -> bool:

@@ -143,6 +143,8 @@ def test_status_counts_what_is_there_and_what_is_owed(site: Path) -> None:
             "series": 0,
             "instances": 0,
             "bytes": 0,
+            "damaged": 0,
+            "all read again": None,
             "events open": 0,
             "events delivered": 0,
             "events parked": 0,

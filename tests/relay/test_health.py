@@ -5,15 +5,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gateway.messages import Check
-from relay.health import Disk, Facts, Hop, Queue, report
+from gateway.volume import Volume
+from relay.health import Disk, Facts, Hop, Images, Queue, report
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
-ROOM = Disk(total_bytes=100_000_000_000, free_bytes=60_000_000_000)
+ROOM = Disk(Volume(total_bytes=100_000_000_000, free_bytes=60_000_000_000))
 LINK = Hop("hybrid_connection", NOW)
 
 
-def facts(*hops: Hop, queue: Queue | None = None, disk: Disk = ROOM) -> Facts:
-    return Facts("0.1.0", NOW - timedelta(seconds=90), hops, (queue or Queue("archive"),), disk)
+def facts(*hops: Hop, queue: Queue | None = None, disk: Disk = ROOM, images: Images | None = None) -> Facts:
+    return Facts("0.1.0", NOW - timedelta(seconds=90), hops, (queue or Queue("archive"),), disk, images)
 
 
 def test_a_site_where_all_is_proven_is_healthy() -> None:
@@ -81,14 +82,43 @@ def test_a_queue_says_what_is_owed(queue: Queue, ok: bool, detail: str) -> None:
         (16, True, "84% used, 16 MB free."),
         (15, True, "85% used, 15 MB free. Make room soon."),
         (6, True, "94% used, 6 MB free. Make room soon."),
-        (5, False, "95% used, 5 MB free. Make room now."),
+        (5, False, "95% used, 5 MB free. No images are taken: make room now."),
     ],
 )
 def test_the_disk_warns_before_it_is_too_full(free: int, ok: bool, words: str) -> None:
-    check = report(facts(LINK, disk=Disk(100_000_000, free * 1_000_000)), now=NOW).checks["disk"]
+    check = report(facts(LINK, disk=Disk(Volume(100_000_000, free * 1_000_000))), now=NOW).checks["disk"]
     assert (check.ok, check.detail) == (ok, words)
 
 
 def test_a_volume_that_is_gone_is_said_so() -> None:
     check = report(facts(LINK, disk=Disk(trouble="The folder is gone.")), now=NOW).checks["disk"]
     assert check == Check(ok=False, detail="The folder is gone.")
+
+
+@pytest.mark.parametrize(
+    ("images", "ok", "detail", "proven_at"),
+    [
+        (Images(0), True, "No stored file is known to be damaged.", "2026-11-22T08:00:00.000Z"),
+        (
+            Images(0, "2026-11-22T02:00:00.000Z"),
+            True,
+            "No stored file is known to be damaged. They are being read again since 2026-11-22T02:00:00.000Z.",
+            "2026-11-22T08:00:00.000Z",
+        ),
+        (
+            Images(0, "2026-11-22T02:00:00.000Z", "2026-11-22T03:00:00.000Z"),
+            True,
+            "All files were read again and are well.",
+            "2026-11-22T03:00:00.000Z",
+        ),
+        (
+            Images(2, "2026-11-22T02:00:00.000Z", "2026-11-22T03:00:00.000Z"),
+            False,
+            "2 stored files are damaged; 'gateway fsck --hashes' says which and what to do.",
+            "2026-11-22T08:00:00.000Z",
+        ),
+    ],
+)
+def test_damage_to_stored_files_is_not_well(images: Images, ok: bool, detail: str, proven_at: str) -> None:
+    found = report(facts(LINK, images=images), now=NOW)
+    assert (found.healthy, found.checks["images"]) == (ok, Check(ok=ok, detail=detail, proven_at=proven_at))

@@ -75,7 +75,7 @@ async def test_without_a_cloud_it_serves_and_says_that_none_is_configured(
     assert isinstance(checks, dict)
     assert report["healthy"] is True
     assert checks["cloud"] == {"ok": True, "detail": "No cloud is configured.", "proven_at": None}
-    assert set(checks) == {"cloud", "worklist", "archive", "disk"}
+    assert set(checks) == {"cloud", "worklist", "archive", "disk", "images"}
 
 
 def get_when_there(url: str) -> dict[str, object]:
