@@ -1,0 +1,138 @@
+"""What a process asked of the kernel, read from a log of strace: the order of writes, syncs, names and answers.
+
+Nothing is patched to record: strace stops the process at its system calls. It can also let a call fail (`failing`), as
+a broken disk would, or kill the process in front of one (`killing`).
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+CHANGING = (
+    "openat,write,pwrite64,ftruncate,fsync,fdatasync,"
+    "link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat"
+)
+"""The calls that change a volume, or make a change durable."""
+
+LONGEST = 1 << 20
+"""Bytes of a buffer that are written to the log, more than any single write of ours."""
+
+_LINE = re.compile(r"(\d+) +(?:<\.\.\. \w+ resumed>)?(.*)")
+_CALL = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+)", re.DOTALL)
+_TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One system call that came back. `began` and `ended` are positions in the order of everything that happened."""
+
+    began: int
+    ended: int
+    process: int
+    name: str
+    arguments: str
+    result: int
+
+    def texts(self) -> list[bytes]:
+        """Its arguments that are bytes or paths."""
+        return [bytes.fromhex(found.replace("\\x", "")) for found in _TEXT.findall(self.arguments)]
+
+    def holds(self, wanted: bytes) -> bool:
+        """Do these bytes stand in one of its arguments?"""
+        return "".join(f"\\x{byte:02x}" for byte in wanted) in self.arguments
+
+    def numbers(self) -> list[int]:
+        """Its arguments that are plain numbers: descriptor, length, offset."""
+        without_texts = _TEXT.sub("", self.arguments)
+        return [int(part) for part in re.split(r"[, ]+", without_texts) if part.isdecimal()]
+
+
+def missing() -> str:
+    """Why calls cannot be seen here; '' when they can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed (apt-get install strace)"
+    tried = subprocess.run(["strace", "-o", os.devnull, "true"], check=False, capture_output=True, text=True)
+    return "" if tried.returncode == 0 else f"strace may not trace here: {tried.stderr.strip()}"
+
+
+def recording(log: Path) -> list[str]:
+    """What to put in front of a command to record it."""
+    calls = f"trace={CHANGING},close,sendto"
+    return [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-xx",
+        "-s",
+        str(LONGEST),
+        "-e",
+        calls,
+        "-e",
+        "signal=none",
+        "-o",
+        str(log),
+    ]
+
+
+def read(log: Path) -> list[Call]:
+    """The calls of a log in the order in which they came back; `close` where it began: its number is free from then."""
+    begun: dict[str, tuple[int, str]] = {}
+    found = []
+    with log.open() as lines:
+        for position, line in enumerate(lines):
+            match = _LINE.match(line)
+            if match is None:
+                continue
+            thread, rest = match.groups()
+            began, before = begun.pop(thread, (position, ""))
+            if rest.endswith("<unfinished ...>"):
+                begun[thread] = (position, rest.removesuffix("<unfinished ...>"))
+            elif call := _CALL.match(before + rest):
+                found.append(Call(began, position, int(thread), call[1], call[2], int(call[3])))
+    return sorted(found, key=lambda call: call.began if call.name == "close" else call.ended)
+
+
+@contextmanager
+def failing(pid: int, calls: str, *, error: str, when: str = "1+") -> Iterator[None]:
+    """Let calls of a running process fail; `when` counts within each thread, as strace(1) says under `--inject`."""
+    with _attached(pid, ["-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={when}"]):
+        yield
+
+
+@contextmanager
+def killing(pid: int, calls: str, *, when: int) -> Iterator[None]:
+    """Kill a running process in front of the so many-th of these calls of one thread."""
+    with _attached(pid, ["-e", f"trace={calls}", "-e", f"inject={calls}:signal=SIGKILL:when={when}"]):
+        yield
+
+
+@contextmanager
+def _attached(pid: int, options: Sequence[str]) -> Iterator[None]:
+    command = ["strace", "-f", "-p", str(pid), "-o", os.devnull, *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tracer:
+        try:
+            _wait_until_traced(pid, tracer)
+            yield
+        finally:
+            tracer.send_signal(signal.SIGINT)  # detaches, and the process goes on
+
+
+def _wait_until_traced(pid: int, tracer: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 20
+    while not all(f"TracerPid:\t{tracer.pid}\n" in _status(thread) for thread in Path(f"/proc/{pid}/task").iterdir()):
+        assert time.monotonic() < deadline, "strace did not attach"
+        time.sleep(0.002)
+
+
+def _status(thread: Path) -> str:
+    try:
+        return (thread / "status").read_text()
+    except OSError:  # the thread has ended meanwhile
+        return ""
