@@ -28,6 +28,7 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120.0
 """How long a peer may be silent. An archive may need a minute to put a tomosynthesis on disk before it answers."""
 
+FAREWELL_SECONDS = 5.0
 MAX_PDU_BYTES = 131_072
 LARGEST_ANSWER = 2 << 20
 MOST_CONTEXTS = 128
@@ -85,8 +86,7 @@ def calling(
             yield call
             call.release()
         except BaseException:
-            with suppress(OSError):  # the peer may be gone
-                connection.sendall(upper_layer.pack_abort(source=0, reason=0))
+            call.abort()
             raise
 
 
@@ -125,7 +125,8 @@ class Call:
     def release(self) -> None:
         """End the association in order. What was answered stands, so a peer that just closes is not an error."""
         self._reader.state = State.AWAITING_RELEASE
-        with suppress(PeerError):
+        with suppress(PeerError, OSError):
+            self._connection.settimeout(FAREWELL_SECONDS)
             self._send(upper_layer.RELEASE_REQUEST)
             while not isinstance(self._event(), Released | Aborted):
                 pass
@@ -152,8 +153,15 @@ class Call:
         """C-STORE: give the peer's response, whatever its status. Raises PeerError when there is none."""
         try:
             return self._sender.store(outgoing)
-        except ProtocolError as error:
+        except (ProtocolError, PeerError) as error:
+            self.abort()  # half of a message cannot be taken back, and an answer that comes late belongs to nothing
             raise PeerError(str(error)) from error
+
+    def abort(self) -> None:
+        """End the association at once."""
+        with suppress(OSError):  # the peer may be gone
+            self._connection.sendall(upper_layer.pack_abort(source=0, reason=0))
+        self._connection.close()
 
     # ---- messages --------------------------------------------------------------------------------------------------
 

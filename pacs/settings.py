@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
+from pydicom.uid import UID
 
 from gateway.requestor import Peer
-from gateway.settings import AeTitle, GatewaySettings, Port
+from gateway.settings import AeTitle, CommaList, GatewaySettings, Port
 from gateway.volume import USUAL_WATERMARKS, Watermarks
 
 
@@ -15,6 +16,12 @@ def _peers(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(Peer.parse(part, "=") for part in value.split(",") if part.strip())
+
+
+def _uids(values: tuple[str, ...]) -> tuple[str, ...]:
+    if wrong := [value for value in values if not UID(value).is_valid]:
+        raise ValueError(f"not a UID: {', '.join(wrong)}")
+    return values
 
 
 Peers = Annotated[tuple[Peer, ...], NoDecode, BeforeValidator(_peers)]
@@ -32,17 +39,19 @@ class PacsSettings(GatewaySettings):
         default_factory=lambda data: data["data_dir"] / "pacs.db",
         description="SQLite file of the index. Beside the worklist's by default.",
     )
+    private_classes: Annotated[CommaList, AfterValidator(_uids)] = Field(
+        (),
+        description="UIDs of private SOP classes that are stored besides all standard ones, separated by commas. See a "
+        "machine's conformance statement, and the log for what was refused.",
+    )
     storage_path: Path = Field(
         default_factory=lambda data: data["data_dir"] / "instances",
         description="Folder of the images. On the volume with the space.",
     )
-    max_associations: int = Field(
-        32, ge=1, le=1000, description="Associations at a time, 1 to 1000; a site has fewer machines than 32."
-    )
     peers: Peers = Field(
         (),
-        description="DICOM applications that are called, AET=host:port separated by commas: destinations of C-MOVE, and "
-        "those who ask for storage commitment. Empty by default: nobody is called who is not named.",
+        description="DICOM applications that are called, AET=host:port separated by commas: destinations of C-MOVE, "
+        "and those who ask for storage commitment. Empty by default: nobody is called who is not named.",
     )
     warn_percent: float = Field(
         USUAL_WATERMARKS.warn_percent,
