@@ -48,7 +48,7 @@ class WayBack:
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def report(self, report: EventReport, *, timeout_seconds: float) -> int:
-        """Send a report as soon as the association is idle, and give the status the peer answers. Raises NotReported."""
+        """Send a report once the association is idle, and give the status the peer answers. Raises NotReported."""
         answer: Future[int] = Future()
         with self._lock:
             if not self._is_open:

@@ -11,6 +11,7 @@ from gateway.settings import load
 from gateway.tls import server_context
 from pacs.archive import Archive
 from pacs.care import Care, Rounds
+from pacs.reporting import Reporting
 from pacs.retention import Policy
 from pacs.scp import application
 from pacs.settings import PacsSettings
@@ -24,11 +25,20 @@ def main() -> None:
     with (
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
         Care(archive, rounds(settings)),
+        Reporting(archive, settings.peers) as reporting,
     ):
-        served = application(archive, ae_title=settings.aet, calling_ae_titles=frozenset(settings.calling_aets))
+        served = application(
+            archive, reporting, ae_title=settings.aet, calling_ae_titles=frozenset(settings.calling_aets)
+        )
         limits = Limits(associations=settings.max_associations)
         with Listener(served, host=settings.host, port=settings.port, limits=limits, tls=tls) as listener:
-            until_stopped(listener.still_working)
+            until_stopped(lambda: still_working(listener, reporting))
+
+
+def still_working(listener: Listener, reporting: Reporting) -> None:
+    """Raise when one of the two has died."""
+    listener.still_working()
+    reporting.still_working()
 
 
 def rounds(settings: PacsSettings) -> Rounds:

@@ -1,13 +1,18 @@
-"""What the pacs serves over DICOM: storage of every class in every transfer syntax it can keep. Handlers only."""
+"""What the pacs serves over DICOM: storage of every class in every transfer syntax it can keep, and its commitment.
+
+Handlers only.
+"""
 
 from datetime import UTC, datetime
 
-from pydicom import uid
+from pydicom import Dataset, uid
 from pynetdicom import AllStoragePresentationContexts
 
-from gateway.application import Application, Incoming, Request
+from gateway.application import UNCOMPRESSED, Application, Incoming, Request
 from gateway.errors import ClassMismatch
+from pacs import commitment
 from pacs.archive import Archive, Origin
+from pacs.reporting import Reporting
 
 TRANSFER_SYNTAXES = tuple(
     str(syntax)
@@ -34,13 +39,16 @@ TRANSFER_SYNTAXES = tuple(
 STORAGE_CLASSES = tuple(sorted({str(context.abstract_syntax) for context in AllStoragePresentationContexts}))
 
 
-def application(archive: Archive, *, ae_title: str, calling_ae_titles: frozenset[str] = frozenset()) -> Application:
-    """The application the listener serves for an archive."""
+def application(
+    archive: Archive, reporting: Reporting, *, ae_title: str, calling_ae_titles: frozenset[str] = frozenset()
+) -> Application:
+    """The application the listener serves for an archive, and for those who report on its commitments."""
     return Application(
         ae_title=ae_title,
         calling_ae_titles=calling_ae_titles,
-        contexts=dict.fromkeys(STORAGE_CLASSES, TRANSFER_SYNTAXES),
+        contexts={**dict.fromkeys(STORAGE_CLASSES, TRANSFER_SYNTAXES), commitment.SOP_CLASS_UID: UNCOMPRESSED},
         handle_store=lambda request: handle_store(archive, request),
+        handle_action=lambda request: handle_action(reporting, request),
     )
 
 
@@ -57,3 +65,15 @@ def handle_store(archive: Archive, request: Request) -> Incoming:
         association_id=request.association.id,
     )
     return archive.receive(origin, now=datetime.now(UTC))
+
+
+def handle_action(reporting: Reporting, request: Request) -> Dataset | None:
+    """N-ACTION: storage commitment is asked for (PS3.4 J.3.2)."""
+    commitment.expect_request(request.command)
+    asked = commitment.requested(
+        request.identifier(),
+        requester=request.association.calling_ae_title,
+        addressed=request.association.called_ae_title,
+    )
+    reporting.take(asked, request.way_back())
+    return None

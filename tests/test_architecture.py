@@ -74,7 +74,7 @@ def test_a_module_says_what_it_is_for(module: str) -> None:
 
 
 HOMES = {
-    "sqlite3": ("gateway.sqlite", "gateway.outbox", "worklist.store", "pacs.index", "pacs.upkeep",
+    "sqlite3": ("gateway.sqlite", "gateway.outbox", "worklist.store", "pacs.index", "pacs.upkeep", "pacs.promises",
                 "pacs.archive"),  # passes its transaction on and names the type; its statements are the index's
     "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
                  "relay.settings", "relay.protocol"),  # translates pydantic's errors for the cloud
@@ -92,7 +92,7 @@ def test_a_library_is_used_only_where_its_subject_lives(library: str) -> None:
 
 
 def test_sql_is_written_only_in_the_stores() -> None:
-    homes = ("gateway.sqlite", "gateway.outbox", "worklist.store", "pacs.index", "pacs.upkeep")
+    homes = ("gateway.sqlite", "gateway.outbox", "worklist.store", "pacs.index", "pacs.upkeep", "pacs.promises")
     found = [
         f"{module}:{node.lineno}"
         for module in modules()

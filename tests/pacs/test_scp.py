@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.listener import Listener
 from pacs import Archive
+from pacs.reporting import Reporting
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES, application
 from tests import corpus
 from tests.pacs.test_archive import events, folder, image
@@ -28,7 +29,8 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 @pytest.fixture
 def listener(archive: Archive) -> Iterator[Listener]:
-    with Listener(application(archive, ae_title="SCREENING_PACS"), host="127.0.0.1", port=0) as listener:
+    served = application(archive, Reporting(archive, ()), ae_title="SCREENING_PACS")
+    with Listener(served, host="127.0.0.1", port=0) as listener:
         yield listener
 
 

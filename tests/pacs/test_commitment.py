@@ -1,0 +1,489 @@
+"""Storage commitment: the rules by themselves, and the archive with real requesters over real associations."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import StorageCommitmentPushModel
+from structlog.testing import capture_logs
+
+from gateway.application import encode
+from gateway.dimse import Command
+from gateway.errors import DuplicateTransaction, Refusal
+from gateway.listener import Listener
+from gateway.requestor import Peer
+from gateway.simulator.site import Site
+from pacs import Archive
+from pacs.commitment import Outcome, Reference, Transaction, pause, report, requested
+from pacs.promises import Promises
+from pacs.reporting import Reporting
+from pacs.scp import application
+from tests.pacs.test_archive import NOW, archive, image, send
+from tests.raw_peer import RawPeer
+
+__all__ = ["archive"]
+
+SOP_CLASS, SOP_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
+MG = str(image().SOPClassUID)
+CT = "1.2.840.10008.5.1.4.1.1.2"
+TRANSACTION = "2.25.900"
+WAIT_SECONDS = 20.0
+
+
+def question(*numbers: int, transaction_uid: str = TRANSACTION, sop_class_uid: str = MG) -> Dataset:
+    """The action information of an N-ACTION that asks about the instances 2.25.1, 2.25.2 and so on."""
+    ds = Dataset()
+    ds.TransactionUID = transaction_uid
+    ds.ReferencedSOPSequence = [item(f"2.25.{number}", sop_class_uid) for number in numbers]
+    return ds
+
+
+def item(sop_instance_uid: str, sop_class_uid: str = MG) -> Dataset:
+    ds = Dataset()
+    ds.ReferencedSOPClassUID, ds.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    return ds
+
+
+def eventually(fact: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not fact():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.01)
+
+
+# ---- the rules -------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_read() -> None:
+    ds = question(1, 2)
+    ds.ReferencedSOPSequence.append(item("2.25.1"))  # named twice, promised once
+    assert requested(ds, requester="MAMMO", addressed="SCREENING_PACS") == Transaction(
+        TRANSACTION, "MAMMO", "SCREENING_PACS", (Reference(MG, "2.25.1"), Reference(MG, "2.25.2"))
+    )
+
+
+def broken(change: Callable[[Dataset], None]) -> Dataset:
+    ds = question(1)
+    change(ds)
+    return ds
+
+
+BROKEN = {
+    "no transaction": (lambda ds: ds.pop("TransactionUID"), 0x0120, 0x00081195),
+    "an empty transaction": (lambda ds: setattr(ds, "TransactionUID", ""), 0x0121, 0x00081195),
+    "a transaction that is no UID": (lambda ds: setattr(ds, "TransactionUID", "NOT A UID"), 0x0106, 0x00081195),
+    "no references": (lambda ds: ds.pop("ReferencedSOPSequence"), 0x0120, 0x00081199),
+    "empty references": (lambda ds: setattr(ds, "ReferencedSOPSequence", []), 0x0121, 0x00081199),
+    "a reference without class": (
+        lambda ds: ds.ReferencedSOPSequence[0].pop("ReferencedSOPClassUID"), 0x0120, 0x00081150,
+    ),
+    "an empty instance": (
+        lambda ds: setattr(ds.ReferencedSOPSequence[0], "ReferencedSOPInstanceUID", ""), 0x0121, 0x00081155,
+    ),
+    "two instances in one": (
+        lambda ds: setattr(ds.ReferencedSOPSequence[0], "ReferencedSOPInstanceUID", ["1.2", "1.3"]), 0x0106, 0x00081155,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "status", "offending"), BROKEN.values(), ids=BROKEN)
+def test_a_request_that_says_too_little_is_refused(
+    change: Callable[[Dataset], None], status: int, offending: int
+) -> None:
+    with pytest.raises(Refusal) as refused:
+        requested(broken(change), requester="MAMMO", addressed="SCREENING_PACS")
+    assert (refused.value.dimse_status, refused.value.offending) == (status, (offending,))
+
+
+uids = st.from_regex(r"2\.25\.[1-9][0-9]{0,20}", fullmatch=True)
+outcomes_of = st.dictionaries(uids, st.sampled_from(list(Outcome)), min_size=1, max_size=20)
+
+
+@given(outcomes_of)
+def test_a_report_names_every_instance_once_and_says_what_became_of_it(outcomes: dict[str, Outcome]) -> None:
+    transaction = Transaction(TRANSACTION, "MAMMO", "SCREENING_PACS", tuple(Reference(MG, uid) for uid in outcomes))
+    told = report(transaction, list(outcomes.values()))
+    assert (told.sop_class_uid, told.sop_instance_uid) == (SOP_CLASS, SOP_INSTANCE)
+    assert told.event_type_id == (1 if set(outcomes.values()) == {Outcome.PROMISED} else 2)
+    assert named(told.data_set) == {uid: int(outcome) for uid, outcome in outcomes.items()}
+    assert (told.data_set.TransactionUID, told.data_set.RetrieveAETitle) == (TRANSACTION, "SCREENING_PACS")
+
+
+def named(information: Dataset) -> dict[str, int]:
+    """What a report says about each instance: 0, or its Failure Reason. Empty sequences are not to be sent."""
+    sequences = [
+        information[name].value for name in ("ReferencedSOPSequence", "FailedSOPSequence") if name in information
+    ]
+    assert all(sequences)
+    return {str(each.ReferencedSOPInstanceUID): int(each.get("FailureReason", 0)) for ds in sequences for each in ds}
+
+
+def test_pauses_double_up_to_an_hour() -> None:
+    assert [pause(attempts).total_seconds() for attempts in (1, 2, 3, 9, 10, 5000)] == [10, 20, 40, 2560, 3600, 3600]
+
+
+# ---- what is kept about a transaction --------------------------------------------------------------------------------
+
+
+def asked(*numbers: int, requester: str = "MAMMO", transaction_uid: str = TRANSACTION) -> Transaction:
+    return requested(question(*numbers, transaction_uid=transaction_uid), requester=requester, addressed="PACS")
+
+
+def test_a_transaction_is_due_until_it_is_acknowledged(archive: Archive) -> None:
+    promises = Promises(archive.database)
+    promises.take(asked(1, 2), now=NOW)
+    [promise] = promises.due(now=NOW)
+    assert (promise.transaction, promise.outcomes, promise.attempts) == (asked(1, 2), (), 0)
+    promises.verified(promise.id, [0x0000, 0x0112], now=NOW)
+    assert [each.outcomes for each in promises.due(now=NOW)] == [(0x0000, 0x0112)]
+    promises.retry(promise.id, reason="It does not answer.", due_at=NOW + timedelta(seconds=10))
+    assert promises.due(now=NOW) == []
+    assert promises.facts() == {
+        "commitments to report": 1,
+        "oldest commitment to report": "2026-11-22T08:00:00.000Z",
+        "it waits because": "It does not answer.",
+    }
+    [again] = promises.due(now=NOW + timedelta(seconds=10))
+    assert again.attempts == 1
+    promises.acknowledged(promise.id, now=NOW)
+    assert promises.due(now=NOW + timedelta(days=1)) == []
+    assert promises.facts()["commitments to report"] == 0
+
+
+def test_a_clock_that_was_set_back_holds_no_report_up(archive: Archive) -> None:
+    promises = Promises(archive.database)
+    promises.take(asked(1), now=NOW)
+    assert len(promises.due(now=NOW - timedelta(days=30))) == 1
+
+
+@pytest.mark.parametrize("other", [asked(1), asked(1, 3), asked(1, 2, requester="OTHER")])
+def test_a_transaction_uid_is_good_for_one_request(archive: Archive, other: Transaction) -> None:
+    promises = Promises(archive.database)
+    promises.take(asked(1, 2), now=NOW)
+    promises.take(asked(1, 2), now=NOW)
+    with pytest.raises(DuplicateTransaction):
+        promises.take(other, now=NOW)
+    assert len(promises.due(now=NOW)) == 1
+
+
+# ---- requesters ------------------------------------------------------------------------------------------------------
+
+
+class Requester:
+    """A machine that asks with pynetdicom, and takes reports on the association that asked and on new ones."""
+
+    def __init__(self) -> None:
+        self.answers = [0x0000]
+        """The status of each report in turn; the last for all that follow."""
+        self.heard: list[tuple[str, int, Dataset]] = []
+        """Calling AE title, event type and information of each report that came."""
+        self.port = 0
+        self._handlers = [(evt.EVT_N_EVENT_REPORT, self._handle)]
+
+    def _handle(self, event: evt.Event) -> tuple[int, None]:
+        assoc = event.assoc
+        caller = assoc.requestor.ae_title if assoc.is_acceptor else assoc.acceptor.ae_title
+        self.heard.append((caller, event.event_type, event.event_information))
+        return self.answers[min(len(self.heard), len(self.answers)) - 1], None
+
+    def wait(self, count: int = 1) -> Dataset:
+        """The information of the report that was waited for, after which no other comes."""
+        eventually(lambda: len(self.heard) >= count, f"report {count}")
+        return self.heard[count - 1][2]
+
+    @contextmanager
+    def listening(self, port: int = 0) -> Iterator[None]:
+        ae = AE("MAMMO")
+        ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=self._handlers)
+        self.port = server.socket.getsockname()[1]
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+    @contextmanager
+    def association(self, port: int) -> Iterator[Association]:
+        ae = AE("MAMMO")
+        ae.add_requested_context(StorageCommitmentPushModel)
+        ae.add_requested_context(MG, ExplicitVRLittleEndian)
+        assoc = ae.associate("127.0.0.1", port, ae_title="SCREENING_PACS", evt_handlers=self._handlers)
+        assert assoc.is_established
+        try:
+            yield assoc
+        finally:
+            assoc.release()
+
+    def ask(self, port: int, ds: Dataset) -> int:
+        """Ask and release at once, so that the report needs an association of its own."""
+        with self.association(port) as assoc:
+            return action(assoc, ds)
+
+
+def action(assoc: Association, ds: Dataset | None, *, action_type: int = 1, instance: str = SOP_INSTANCE) -> int:
+    status, _ = assoc.send_n_action(ds, action_type, StorageCommitmentPushModel, instance)
+    return int(status.Status)
+
+
+@pytest.fixture
+def requester() -> Requester:
+    return Requester()
+
+
+@contextmanager
+def served(archive: Archive, requester: Requester) -> Iterator[int]:
+    """The archive's port. MAMMO's address is known as soon as it listens."""
+    peers = [Peer("MAMMO", "127.0.0.1", requester.port)] if requester.port else []
+    with (
+        Reporting(archive, peers) as reporting,
+        Listener(application(archive, reporting, ae_title="SCREENING_PACS"), host="127.0.0.1", port=0) as listener,
+    ):
+        yield listener.port
+
+
+def committed(archive: Archive) -> list[str]:
+    with archive.database.read() as conn:
+        rows = conn.execute(
+            "SELECT sop_instance_uid FROM instance WHERE committed_at IS NOT NULL ORDER BY 1"
+        ).fetchall()
+    return [str(row[0]) for row in rows]
+
+
+def test_the_association_that_asked_gets_the_report_when_it_is_still_open(
+    archive: Archive, requester: Requester
+) -> None:
+    send(archive, image(1))
+    send(archive, image(2))
+    with served(archive, requester) as port, requester.association(port) as assoc:
+        assert action(assoc, question(1, 2)) == 0x0000
+        assert named(requester.wait()) == {"2.25.1": 0, "2.25.2": 0}
+        eventually(lambda: committed(archive) == ["2.25.1", "2.25.2"], "the promise")
+    assert [(caller, kind, ds.TransactionUID) for caller, kind, ds in requester.heard] == [
+        ("SCREENING_PACS", 1, TRANSACTION)
+    ]
+
+
+def test_a_requester_that_has_released_is_called(archive: Archive, requester: Requester) -> None:
+    send(archive, image(1))
+    with requester.listening(), served(archive, requester) as port:
+        assert requester.ask(port, question(1)) == 0x0000
+        assert named(requester.wait()) == {"2.25.1": 0}
+        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+    assert [(caller, kind) for caller, kind, _ in requester.heard] == [("SCREENING_PACS", 1)]
+
+
+def test_what_cannot_be_promised_is_named_with_its_reason(archive: Archive, requester: Requester) -> None:
+    for number in range(1, 7):
+        send(archive, image(number))
+    path = {number: archive.instance(f"2.25.{number}").path for number in range(1, 7)}
+    path[3].unlink()
+    flipped = bytearray(path[4].read_bytes())
+    flipped[-1] ^= 1
+    path[4].write_bytes(flipped)
+    path[5].write_bytes(path[5].read_bytes()[:-2])
+    path[6].unlink()
+    path[6].mkdir()  # what is there cannot be read
+    ds = question(1, 3, 4, 5, 6, 7)
+    ds.ReferencedSOPSequence.append(item("2.25.2", CT))
+    with requester.listening(), served(archive, requester) as port:
+        assert requester.ask(port, ds) == 0x0000
+        assert named(requester.wait()) == {
+            "2.25.1": 0x0000,
+            "2.25.2": 0x0119,
+            "2.25.3": 0x0112,
+            "2.25.4": 0x0110,
+            "2.25.5": 0x0110,
+            "2.25.6": 0x0213,
+            "2.25.7": 0x0112,
+        }
+        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+    assert requester.heard[0][1] == 2
+
+
+REFUSED = {
+    "another action": ({"action_type": 2}, 0x0123),
+    "another instance": ({"instance": "1.2.840.10008.1.20.1.2"}, 0x0112),
+}
+
+
+@pytest.mark.parametrize(("arguments", "status"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_request_for_commitment_is_refused(
+    archive: Archive, requester: Requester, arguments: dict[str, object], status: int
+) -> None:
+    with served(archive, requester) as port, requester.association(port) as assoc:
+        assert action(assoc, question(1), **arguments) == status  # type: ignore[arg-type]
+        assert action(assoc, None) == 0x0120
+    assert Promises(archive.database).facts()["commitments to report"] == 0
+
+
+def test_an_action_of_another_class_is_refused(archive: Archive, requester: Requester) -> None:
+    with served(archive, requester) as port, RawPeer(port, SOP_CLASS, str(ExplicitVRLittleEndian)) as peer:
+        peer.send(n_action(1, question(1), sop_class_uid=MG), encode(question(1), str(ExplicitVRLittleEndian)))
+        assert peer.response().status == 0x0119
+
+
+def n_action(message_id: int, _ds: Dataset, sop_class_uid: str = SOP_CLASS) -> Command:
+    return Command(
+        command_field=0x0130,
+        message_id=message_id,
+        command_data_set_type=1,
+        requested_sop_class_uid=sop_class_uid,
+        requested_sop_instance_uid=SOP_INSTANCE,
+        action_type_id=1,
+    )
+
+
+def test_a_repeat_is_accepted_and_not_reported_twice_and_other_content_is_refused(
+    archive: Archive, requester: Requester
+) -> None:
+    send(archive, image(1))
+    with served(archive, requester) as port, requester.association(port) as assoc:
+        assert action(assoc, question(1)) == 0x0000
+        requester.wait()
+        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+        assert action(assoc, question(1)) == 0x0000
+        assert action(assoc, question(1, 2)) == 0x0131
+        assert action(assoc, question(1, transaction_uid="2.25.901")) == 0x0000
+        requester.wait(2)
+    assert [ds.TransactionUID for _, _, ds in requester.heard] == [TRANSACTION, "2.25.901"]
+
+
+def test_images_may_follow_on_the_association_that_waits_for_its_report(archive: Archive, requester: Requester) -> None:
+    send(archive, image(1))
+    with served(archive, requester) as port, requester.association(port) as assoc:
+        assert action(assoc, question(1)) == 0x0000
+        assert [assoc.send_c_store(image(number)).Status for number in range(2, 12)] == [0] * 10
+        assert named(requester.wait()) == {"2.25.1": 0}
+        assert assoc.send_c_store(image(12)).Status == 0x0000
+    assert archive.statistics()["instances"] == 12
+
+
+def test_a_request_that_crosses_a_report_is_served_and_the_next_report_waits_for_the_answer(
+    archive: Archive, requester: Requester
+) -> None:
+    syntax = str(ExplicitVRLittleEndian)
+    second = question(1, transaction_uid="2.25.901")
+    with served(archive, requester) as port, RawPeer(port, SOP_CLASS, syntax) as peer:
+        peer.send(n_action(1, question(1)), encode(question(1), syntax))
+        assert peer.response().status == 0x0000
+        first_report = peer.response()
+        peer.send(n_action(2, second), encode(second, syntax))
+        assert peer.response().status == 0x0000
+        peer.connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            peer.response()
+        peer.connection.settimeout(20)
+        peer.send(acknowledgement(first_report))
+        second_report = peer.response()
+        peer.send(acknowledgement(second_report))
+        eventually(lambda: not Promises(archive.database).facts()["commitments to report"], "both answers")
+    assert [(each.command_field, each.event_type_id) for each in (first_report, second_report)] == [(0x0100, 2)] * 2
+    assert first_report.message_id != second_report.message_id
+
+
+def acknowledgement(command: Command) -> Command:
+    return Command(
+        command_field=0x8100,
+        message_id_being_responded_to=command.message_id,
+        affected_sop_class_uid=SOP_CLASS,
+        affected_sop_instance_uid=SOP_INSTANCE,
+        event_type_id=command.event_type_id,
+        status=0,
+    )
+
+
+def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_is(
+    archive: Archive, requester: Requester
+) -> None:
+    send(archive, image(1))
+    requester.answers = [0x0110, 0x0110, 0x0000]
+    promises = Promises(archive.database)
+    with requester.listening():
+        with served(archive, requester) as port:
+            requester.ask(port, question(1))
+            requester.wait()
+            eventually(lambda: "0110H" in str(promises.facts()["it waits because"]), "the reason")
+        assert committed(archive) == []
+        for count in (2, 3):
+            with served(archive, requester):
+                requester.wait(count)
+        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+        with served(archive, requester):
+            time.sleep(0.5)
+    assert len(requester.heard) == 3
+    assert len({str(ds) for _, _, ds in requester.heard}) == 1
+
+
+def test_a_requester_without_address_is_kept_and_the_setting_named(archive: Archive, requester: Requester) -> None:
+    send(archive, image(1))
+    promises = Promises(archive.database)
+    with capture_logs() as logs, served(archive, requester) as port:
+        assert requester.ask(port, question(1)) == 0x0000
+        eventually(lambda: bool(promises.facts()["it waits because"]), "the reason")
+    sentence = "The address of MAMMO is not known: add MAMMO=host:port to PACS_PEERS."
+    assert promises.facts()["it waits because"] == sentence
+    assert [line["reason"] for line in logs if line["event"] == "commitment not reported"] == [sentence]
+    with requester.listening(), served(archive, requester):
+        assert named(requester.wait()) == {"2.25.1": 0}
+
+
+def test_a_requester_that_takes_nothing_holds_up_no_other(archive: Archive, requester: Requester) -> None:
+    """One that only echoes, one that hangs up: both stay owed, and MAMMO, last in the alphabet, is told."""
+    send(archive, image(1))
+    promises = Promises(archive.database)
+    for name in ("ECHOES", "HANGS_UP"):
+        promises.take(asked(1, requester=name, transaction_uid=f"2.25.{len(name)}"), now=datetime.now(UTC))
+    echoes = AE("ECHOES")
+    echoes.add_supported_context("1.2.840.10008.1.1")
+    server = echoes.start_server(("127.0.0.1", 0), block=False)
+    with requester.listening(), socket.create_server(("127.0.0.1", 0)) as rude:
+        threading.Thread(target=hang_up, args=(rude,), daemon=True).start()
+        ports = {"ECHOES": server.socket, "HANGS_UP": rude}
+        peers = [Peer(name, "127.0.0.1", each.getsockname()[1]) for name, each in ports.items()]
+        peers.append(Peer("MAMMO", "127.0.0.1", requester.port))
+        promises.take(asked(1), now=datetime.now(UTC))
+        with capture_logs() as logs, Reporting(archive, peers):
+            assert named(requester.wait()) == {"2.25.1": 0}
+    server.shutdown()
+    reasons = [line["reason"] for line in logs if line["event"] == "commitment not reported"]
+    assert [reason.partition(" ")[0] for reason in reasons] == ["ECHOES", "HANGS_UP"]
+    assert promises.facts()["commitments to report"] == 2
+
+
+def hang_up(server: socket.socket) -> None:
+    server.accept()[0].close()
+
+
+# ---- whole processes -------------------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_transaction_survives_a_kill_and_is_reported_by_the_next_process(
+    tmp_path: Path, requester: Requester
+) -> None:
+    port = free_port()
+    with Site(tmp_path, settings={"PACS_PEERS": f"MAMMO=127.0.0.1:{port}"}) as site:
+        site.start("pacs")
+        with requester.association(site.ports["pacs"]) as assoc:
+            assert assoc.send_c_store(image(1)).Status == 0x0000
+        assert requester.ask(site.ports["pacs"], question(1, 2)) == 0x0000
+        site.kill("pacs")
+        with requester.listening(port):
+            site.start("pacs")
+            assert named(requester.wait()) == {"2.25.1": 0, "2.25.2": 0x0112}
