@@ -100,18 +100,14 @@ class Database:
         """
         if not self.path.exists():
             raise DatabaseNotReady(f"{self.path} does not exist yet; start its owner, which creates it.")
-        conn = self._connect(mode="rw")
         try:
-            known = self._history(conn)
+            self._writer = self._checked()
         except sqlite3.OperationalError as error:
-            conn.close()
             raise DatabaseNotReady(
                 f"{self.path} has no schema yet ({error}); start its owner, which creates it."
             ) from error
-        if known != {(folder, number) for folder, number, _, _ in self._files()}:
-            conn.close()
-            raise DatabaseNotReady(f"{self.path} has another schema than this program; update and restart its owner.")
-        self._writer = conn
+        except sqlite3.DatabaseError as error:
+            raise DatabaseNotReady(f"{self.path} is damaged ({error}); restore it from a backup.") from error
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -174,6 +170,18 @@ class Database:
             if conn is not None:
                 conn.close()
         self._readers, self._watcher, self._writer = [], None, None
+
+    def _checked(self) -> sqlite3.Connection:
+        conn = self._connect(mode="rw")
+        try:
+            if self._history(conn) != {(folder, number) for folder, number, _, _ in self._files()}:
+                raise DatabaseNotReady(
+                    f"{self.path} has another schema than this program; update and restart its owner."
+                )
+        except BaseException:
+            conn.close()
+            raise
+        return conn
 
     def _connect(self, *, mode: str) -> sqlite3.Connection:
         conn = sqlite3.connect(
