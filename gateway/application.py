@@ -40,6 +40,9 @@ class Limits:
 
     associations: int = 32
     associations_per_peer: int = 16
+    """With one address, and with one AE title."""
+    echoes: int = 2
+    """Associations beyond these two limits, if they propose Verification alone."""
     waiting: int = 128
     """Connections without an association, each a thread and a buffer of 1 MB. They take nobody's association away."""
     waiting_per_peer: int = 32
@@ -136,12 +139,11 @@ AttributesHandler = Callable[[Request], Dataset | None]
 class Application:
     """What a room serves: its AE title, the presentation contexts it accepts, and a handler for each service.
 
-    C-ECHO needs neither a context nor a handler here. `calling_ae_titles` empty means that anyone may connect.
+    C-ECHO needs neither a context nor a handler here.
     """
 
     ae_title: str
     contexts: Mapping[str, tuple[str, ...]]
-    calling_ae_titles: frozenset[str] = frozenset()
     handle_store: Callable[[Request], Incoming] | None = None
     handle_find: Callable[[Request], Iterator[Match]] | None = None
     handle_create: AttributesHandler | None = None

@@ -69,6 +69,12 @@ class AssociateRequest:
     """SOP class, does the peer offer to be SCU, to be SCP (PS3.7 D.3.3.4)."""
     extended: tuple[tuple[str, bytes], ...] = ()
     """SOP class and its service class application information (PS3.7 D.3.3.5)."""
+    protocol_version: int = 1
+    """One bit for each version the peer speaks; there is only the first (PS3.8 Table 9-11)."""
+    asks_for_window: bool = False
+    """Does it propose asynchronous operations (PS3.7 D.3.3.3)?"""
+    names_user: bool = False
+    """Does it say who uses it (PS3.7 D.3.3.7)? That is for others to check; it gets no positive response here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +85,6 @@ class Rejection:
     source: int
     reason: int
     sentence: str
-
-
-def called_ae_title_unknown(request: AssociateRequest, ours: str) -> Rejection:
-    """The peer called somebody else; its configuration of our AE title is wrong."""
-    return Rejection(
-        1, 1, 7, f"The peer called {request.called_ae_title!r}, but this is {ours!r}: set it on the modality."
-    )
-
-
-def calling_ae_title_unknown(request: AssociateRequest) -> Rejection:
-    """The peer is not on the list of those who may connect."""
-    return Rejection(
-        1, 1, 3, f"{request.calling_ae_title!r} is not in GATEWAY_CALLING_AETS; add it if this modality may connect."
-    )
-
-
-def too_many_associations(limit: int) -> Rejection:
-    """There is no room for one more association now."""
-    return Rejection(2, 3, 2, f"{limit} associations are open already, which is the limit; the peer may try again.")
-
-
-def application_context_unknown(request: AssociateRequest) -> Rejection:
-    """The peer speaks another application context than DICOM's (PS3.7 A.2.1)."""
-    return Rejection(1, 1, 2, f"The application context {request.application_context!r} is not DICOM's.")
 
 
 def parse_request(body: bytes) -> AssociateRequest:
@@ -139,6 +121,9 @@ def parse_request(body: bytes) -> AssociateRequest:
         implementation_version_name=_title(user_items.get(0x55, b"")),
         roles=tuple(roles),
         extended=tuple(extended),
+        protocol_version=int.from_bytes(body[:2], "big"),
+        asks_for_window=0x53 in user_items,
+        names_user=0x58 in user_items,
     )
 
 
@@ -194,7 +179,9 @@ def encode_accept(
         _item(0x54, _counted_uid(uid) + bytes((scu, scp and uid in scps))) for uid, scu, scp in request.roles
     )
     extended = {context.abstract_syntax: context.extended for context in accepted if context.extended}
-    user = _item(0x51, struct.pack(">I", max_length)) + _item(0x52, IMPLEMENTATION_CLASS_UID.encode()) + roles
+    user = _item(0x51, struct.pack(">I", max_length)) + _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+    user += _item(0x53, struct.pack(">HH", 1, 1)) if request.asks_for_window else b""  # one after the other
+    user += roles
     user += _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
     user += b"".join(_item(0x56, _counted_uid(uid) + information) for uid, information in extended.items())
     items = _item(0x10, APPLICATION_CONTEXT.encode()) + context_items + _item(0x50, user)

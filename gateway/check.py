@@ -50,7 +50,7 @@ class SiteSettings:
 
     def modality(self, ae_title: str = "") -> Modality:
         """A machine that calls this site."""
-        calling = ae_title or next(iter(self.worklist.calling_aets), CALLING_AE_TITLE)
+        calling = ae_title or next((each.ae_title for each in self.worklist.calling_aets), CALLING_AE_TITLE)
         return Modality(
             calling,
             worklist=Peer(self.worklist.aet, reachable(self.worklist.host), self.worklist.port),

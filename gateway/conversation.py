@@ -547,4 +547,5 @@ def _offer(request: association.AssociateRequest, accepted: tuple[AcceptedContex
         "proposed": len(request.contexts),
         "accepted": sorted({f"{UID(context.transfer_syntax).name}" for context in accepted}),
         "refused": sorted({UID(context.abstract_syntax).name for context in refused})[:8],
+        **({"user_identity": "not checked"} if request.names_user else {}),
     }

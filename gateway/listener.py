@@ -9,14 +9,16 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
 import structlog
 
-from gateway import association
+from gateway import admission
+from gateway.admission import Caller, Seat
 from gateway.application import Application, Limits
-from gateway.association import Rejection
+from gateway.association import AssociateRequest, Rejection
 from gateway.conversation import Conversation
 from gateway.wire import PlainWire, TlsWire
 
@@ -36,19 +38,22 @@ class Listener:
         host: str,
         port: int,
         limits: Limits | None = None,
+        callers: Collection[Caller] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`callers` empty lets anyone call; without `tls` it is plain TCP."""
         self.application = application
         self.host = host
         self.port = port
         self.limits = limits or Limits()
+        self.callers = callers
         self.tls = tls
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._open: dict[threading.Thread, Conversation] = {}
-        self._associated: dict[threading.Thread, str] = {}
-        """The address of those in `_open` that count as associations; the others have not asked for one yet."""
+        self._associated: dict[threading.Thread, Seat] = {}
+        """Those in `_open` that count as associations; the others have not asked for one yet."""
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -90,23 +95,17 @@ class Listener:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
-    def rejection(self, request: association.AssociateRequest, address: str) -> Rejection | None:
+    def rejection(self, request: AssociateRequest, address: str) -> Rejection | None:
         """Why this association is not taken, or None if it is: then it counts until the calling thread ends."""
-        application, limits = self.application, self.limits
-        if request.application_context != association.APPLICATION_CONTEXT:
-            return association.application_context_unknown(request)
-        if request.called_ae_title != application.ae_title:
-            return association.called_ae_title_unknown(request, application.ae_title)
-        if application.calling_ae_titles and request.calling_ae_title not in application.calling_ae_titles:
-            return association.calling_ae_title_unknown(request)
+        title, limits = self.application.ae_title, self.limits
         with self._lock:
-            here = list(self._associated.values())
-            if len(here) >= limits.associations:
-                return association.too_many_associations(limits.associations)
-            if here.count(address) >= limits.associations_per_peer:
-                return association.too_many_associations(limits.associations_per_peer)
-            self._associated[threading.current_thread()] = address
-        return None
+            taken = self._associated.values()
+            refused = admission.rejection(
+                request, address, ae_title=title, callers=self.callers, limits=limits, taken=taken
+            )
+            if refused is None:
+                self._associated[threading.current_thread()] = Seat(address, request.calling_ae_title)
+        return refused
 
     def _accept(self) -> None:
         while not self._stopping.is_set():

@@ -12,6 +12,7 @@ Not for: deciding what a value means to a room. There is no global settings obje
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -26,6 +27,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from gateway.admission import Caller
 from gateway.errors import SettingsError
 
 
@@ -35,6 +37,13 @@ def _ae_title(text: str) -> str:
     if not 1 <= len(title) <= 16 or "\\" in title or not (title.isascii() and title.isprintable()):
         raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
     return title
+
+
+def _caller(entry: object) -> object:
+    if not isinstance(entry, str):
+        return entry
+    caller = Caller.parse(entry)
+    return replace(caller, ae_title=_ae_title(caller.ae_title))
 
 
 def _split(value: object) -> object:
@@ -53,6 +62,7 @@ split_commas = BeforeValidator(_split)
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 AeTitles = Annotated[tuple[AeTitle, ...], NoDecode, split_commas]
 CommaList = Annotated[tuple[str, ...], NoDecode, split_commas]
+Callers = Annotated[tuple[Annotated[Caller, BeforeValidator(_caller)], ...], NoDecode, split_commas]
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 takes any free one (tests and demonstrations)."""
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
@@ -90,11 +100,27 @@ class GatewaySettings(BaseSettings):
         validation_alias="GATEWAY_SITE",
         description="Name of this site in every event to the cloud, 1 to 64 characters.",
     )
-    calling_aets: AeTitles = Field(
+    calling_aets: Callers = Field(
         (),
         validation_alias="GATEWAY_CALLING_AETS",
-        description="AE titles that may call, separated by commas. Empty lets anyone in: convenient on a bench, "
-        "not on a hospital network.",
+        description="AE titles that may call, separated by commas, each from anywhere or, written MAMMO_1@10.0.1.7 or "
+        "MAMMO_1@10.0.1.0/24, from there only. Empty lets anyone in: convenient on a bench, not on a hospital network.",
+    )
+    max_associations: int = Field(
+        32,
+        ge=1,
+        le=1000,
+        validation_alias="GATEWAY_MAX_ASSOCIATIONS",
+        description="Associations at a time, 1 to 1000, of the worklist and of the archive each; a site has fewer "
+        "machines than 32. Two more are kept for echoes.",
+    )
+    max_associations_per_peer: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        validation_alias="GATEWAY_MAX_ASSOCIATIONS_PER_PEER",
+        description="The same for one address and for one AE title, 1 to 1000, so that one machine that opens too many "
+        "leaves room for the others.",
     )
     tls_certificate: Path | None = Field(
         None,

@@ -28,10 +28,13 @@ def main() -> None:
         Reporting(archive, settings.peers) as reporting,
     ):
         served = application(
-            archive, reporting, ae_title=settings.aet, calling_ae_titles=frozenset(settings.calling_aets)
+            archive, reporting, ae_title=settings.aet, private_classes=settings.private_classes
         )
-        limits = Limits(associations=settings.max_associations)
-        with Listener(served, host=settings.host, port=settings.port, limits=limits, tls=tls) as listener:
+        limits = Limits(settings.max_associations, settings.max_associations_per_peer)
+        callers = settings.calling_aets
+        with Listener(
+            served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
+        ) as listener:
             until_stopped(lambda: still_working(listener, reporting))
 
 

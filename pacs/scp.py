@@ -3,6 +3,7 @@
 Handlers only.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from pydicom import Dataset, uid
@@ -40,13 +41,13 @@ STORAGE_CLASSES = tuple(sorted({str(context.abstract_syntax) for context in AllS
 
 
 def application(
-    archive: Archive, reporting: Reporting, *, ae_title: str, calling_ae_titles: frozenset[str] = frozenset()
+    archive: Archive, reporting: Reporting, *, ae_title: str, private_classes: Iterable[str] = ()
 ) -> Application:
     """The application the listener serves for an archive, and for those who report on its commitments."""
+    storage = (*STORAGE_CLASSES, *private_classes)
     return Application(
         ae_title=ae_title,
-        calling_ae_titles=calling_ae_titles,
-        contexts={**dict.fromkeys(STORAGE_CLASSES, TRANSFER_SYNTAXES), commitment.SOP_CLASS_UID: UNCOMPRESSED},
+        contexts={**dict.fromkeys(storage, TRANSFER_SYNTAXES), commitment.SOP_CLASS_UID: UNCOMPRESSED},
         handle_store=lambda request: handle_store(archive, request),
         handle_action=lambda request: handle_action(reporting, request),
     )

@@ -3,6 +3,7 @@
 import sys
 from contextlib import closing
 
+from gateway.application import Limits
 from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
@@ -19,8 +20,12 @@ def main() -> None:
     configure(settings.log_level, process="worklist")
     tls = server_context(settings)
     with closing(Worklist.open(settings.db_path, shown=settings.shown_states)) as worklist:
-        application = Scp(worklist).application(settings.aet, calling_ae_titles=frozenset(settings.calling_aets))
-        with Listener(application, host=settings.host, port=settings.port, tls=tls) as listener:
+        application = Scp(worklist).application(settings.aet)
+        limits = Limits(settings.max_associations, settings.max_associations_per_peer)
+        callers = settings.calling_aets
+        with Listener(
+            application, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
+        ) as listener:
             until_stopped(listener.still_working)
 
 

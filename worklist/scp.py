@@ -49,12 +49,11 @@ class Scp:
         self.worklist = worklist
         self.clock = clock
 
-    def application(self, ae_title: str, *, calling_ae_titles: frozenset[str] = frozenset()) -> Application:
-        """What to hand to the listener; `calling_ae_titles` empty means that anyone may connect."""
+    def application(self, ae_title: str) -> Application:
+        """What to hand to the listener."""
         return Application(
             ae_title=ae_title,
             contexts=CONTEXTS,
-            calling_ae_titles=calling_ae_titles,
             handle_find=self.handle_find,
             handle_create=self.handle_create,
             handle_set=self.handle_set,

@@ -6,16 +6,19 @@ from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
+    AsynchronousOperationsWindowNegotiation,
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
     SCP_SCU_RoleSelectionNegotiation,
+    SOPClassCommonExtendedNegotiation,
+    SOPClassExtendedNegotiation,
     UserIdentityNegotiation,
 )
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
 from gateway import association
-from gateway.association import AssociateRequest, ProposedContext, Supported
+from gateway.association import AssociateRequest, ProposedContext, Rejection, Supported
 from gateway.errors import ProtocolError
 
 CT, MG, EXPLICIT, IMPLICIT, J2K = (
@@ -61,7 +64,41 @@ def test_a_request_is_read() -> None:
         implementation_class_uid="1.2.3.4",
         implementation_version_name="VENDOR_7",
         roles=((CT, True, True),),
+        names_user=True,
     )
+
+
+def answered(*extras: object) -> A_ASSOCIATE_AC:
+    """Our answer to a request for one context with these user items, as pynetdicom reads it."""
+    pdu = request_pdu([build_context(CT, [EXPLICIT])], *extras)
+    request = association.parse_request(pdu[6:])
+    accepted, items = association.negotiate(request, Supported({CT: (EXPLICIT,)}))
+    answer = A_ASSOCIATE_AC()
+    answer.decode(association.encode_accept(request, pdu[6:], items, max_length=131072, accepted=accepted))
+    return answer
+
+
+def test_asynchronous_operations_are_answered_with_one_after_the_other() -> None:
+    window = AsynchronousOperationsWindowNegotiation()
+    window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 8
+    answers = [(item.maximum_number_operations_invoked, item.maximum_number_operations_performed)
+               for item in answered(window).user_information.user_data if item.item_type == 0x53]  # fmt: skip
+    assert answers == [(1, 1)]
+    assert [item.item_type for item in answered().user_information.user_data] == [0x51, 0x52, 0x55]
+
+
+def test_a_user_gets_no_positive_response_because_nobody_checks_it() -> None:
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type, identity.primary_field, identity.positive_response_requested = 1, b"somebody", True
+    assert [item.item_type for item in answered(identity).user_information.user_data] == [0x51, 0x52, 0x55]
+
+
+def test_extended_negotiation_of_a_class_that_has_none_is_not_answered() -> None:
+    extended, common = SOPClassExtendedNegotiation(), SOPClassCommonExtendedNegotiation()
+    extended.sop_class_uid, extended.service_class_application_information = CT, b"\1\2"
+    common.sop_class_uid, common.service_class_uid = CT, "1.2.840.10008.4.2"
+    user_data = answered(extended, common).user_information.user_data
+    assert [item.item_type for item in user_data] == [0x51, 0x52, 0x55]
 
 
 SYNTAXES = st.lists(st.sampled_from([EXPLICIT, IMPLICIT, J2K]), min_size=1, max_size=3, unique=True)
@@ -113,7 +150,7 @@ def test_a_role_is_answered_with_what_the_peer_may_be() -> None:
 
 def test_a_rejection_is_read_by_pynetdicom() -> None:
     answer = A_ASSOCIATE_RJ()
-    answer.decode(association.encode_reject(association.too_many_associations(3)))
+    answer.decode(association.encode_reject(Rejection(2, 3, 2, "Full.")))
     assert (answer.result, answer.source, answer.reason_diagnostic) == (2, 3, 2)
 
 

@@ -17,6 +17,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, ModalityWorklistInformationFind, Verification
 from structlog.testing import capture_logs
 
+from gateway.admission import Caller
 from gateway.application import Application, Incoming, Limits, Match, Request
 from gateway.dimse import Command, pack_command
 from gateway.errors import Conflict, InvalidQuery, OutOfResources
@@ -243,10 +244,9 @@ def test_a_query_that_dcmtk_cancels_ends_with_fe00_long_before_its_last_answer()
 
 
 def test_who_calls_somebody_else_or_is_not_on_the_list_is_rejected_in_words() -> None:
-    application = Application(
-        ae_title="SCREENING_PACS", contexts={CT: SYNTAXES}, calling_ae_titles=frozenset({"OTHER"})
-    )
-    with Listener(application, host="127.0.0.1", port=0) as listener, capture_logs() as logs:
+    application = Application(ae_title="SCREENING_PACS", contexts={CT: SYNTAXES})
+    callers = [Caller("OTHER")]
+    with Listener(application, host="127.0.0.1", port=0, callers=callers) as listener, capture_logs() as logs:
         with associated(listener, called="ELSE") as peer:
             wrong = peer.acceptor.primitive
         with associated(listener) as peer:

@@ -6,6 +6,7 @@ import pytest
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from gateway.admission import Caller
 from gateway.errors import SettingsError
 from gateway.settings import AeTitle, GatewaySettings, Port, load, variables
 
@@ -47,6 +48,8 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         "data_dir": Path("data"),
         "site": "unnamed",
         "calling_aets": (),
+        "max_associations": 32,
+        "max_associations_per_peer": 16,
         "tls_certificate": None,
         "tls_key": None,
         "tls_client_ca": None,
@@ -67,7 +70,7 @@ def test_paths_follow_the_data_folder_unless_they_are_set(monkeypatch: pytest.Mo
 
 def test_a_list_of_ae_titles_is_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_CALLING_AETS", " MAMMO_1, MAMMO_2 ,")
-    assert load(Room).calling_aets == ("MAMMO_1", "MAMMO_2")
+    assert load(Room).calling_aets == (Caller("MAMMO_1"), Caller("MAMMO_2"))
 
 
 def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +102,15 @@ def test_settings_cannot_be_changed_afterwards() -> None:
             "GATEWAY_CALLING_AETS",
             "MAMMO_1,MAMMO\\2",
             "GATEWAY_CALLING_AETS=MAMMO\\2 cannot be used (an AE title has 1 to 16 printable ASCII characters and no "
-            "backslash); expected: AE titles that may call, separated by commas.",
+            "backslash); expected: AE titles that may call, separated by commas, each from anywhere or, written "
+            "MAMMO_1@10.0.1.7 or MAMMO_1@10.0.1.0/24, from there only.",
+        ),
+        (
+            "GATEWAY_CALLING_AETS",
+            "MAMMO_1@room 7",
+            "GATEWAY_CALLING_AETS=MAMMO_1@room 7 cannot be used ('room 7' does not appear to be an IPv4 or IPv6 "
+            "network); expected: AE titles that may call, separated by commas, each from anywhere or, written "
+            "MAMMO_1@10.0.1.7 or MAMMO_1@10.0.1.0/24, from there only.",
         ),
         (
             "LOG_LEVEL",
@@ -162,6 +173,8 @@ def test_every_field_has_a_variable() -> None:
         "GATEWAY_DATA_DIR",
         "GATEWAY_SITE",
         "GATEWAY_CALLING_AETS",
+        "GATEWAY_MAX_ASSOCIATIONS",
+        "GATEWAY_MAX_ASSOCIATIONS_PER_PEER",
         "GATEWAY_TLS_CERTIFICATE",
         "GATEWAY_TLS_KEY",
         "GATEWAY_TLS_CLIENT_CA",

@@ -1,0 +1,105 @@
+"""Who is let in: the decision on an association request before anything is negotiated (PS3.8 7.1). Pure.
+
+Asked in this order, and the first that is not answered well is the reason the peer and the log get:
+
+1. Does it speak this protocol, DICOM's application context, and does it mean us (called AE title)?
+2. Is it on the list of those who may call, from the address it calls from?
+3. Is there room: of all associations, of those with its address, of those with its AE title?
+
+Where there is no room, an association that proposes Verification alone is let in all the same, a few at a time: an
+echo is how people and monitors find out whether a service that seems stuck is alive.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Self
+
+from gateway.application import VERIFICATION, Limits
+from gateway.association import APPLICATION_CONTEXT, AssociateRequest, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One who may call: an AE title, from anywhere or from one address or network."""
+
+    ae_title: str
+    network: IPv4Network | IPv6Network | None = None
+
+    @classmethod
+    def parse(cls, entry: str) -> Self:
+        """Read `AET` or `AET@address` or `AET@network/bits`. Raises ValueError for what is no address or network."""
+        ae_title, _, place = entry.partition("@")
+        return cls(ae_title.strip(), ip_network(place.strip(), strict=False) if place else None)
+
+    def calls_from(self, address: str) -> bool:
+        """Is this one of the addresses it may call from?"""
+        return self.network is None or ip_address(address) in self.network
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """An association that was let in."""
+
+    address: str
+    ae_title: str
+
+
+def rejection(
+    request: AssociateRequest,
+    address: str,
+    *,
+    ae_title: str,
+    callers: Collection[Caller],
+    limits: Limits,
+    taken: Collection[Seat],
+) -> Rejection | None:
+    """Why this association is not taken, or None if it is."""
+    return (
+        _not_understood(request, ae_title)
+        or _not_listed(request, address, callers)
+        or _no_room(request, address, limits, taken)
+    )
+
+
+def _not_understood(request: AssociateRequest, ours: str) -> Rejection | None:
+    if not request.protocol_version & 1:
+        return Rejection(1, 2, 2, f"The peer speaks version {request.protocol_version} of the protocol, and not 1.")
+    if request.application_context != APPLICATION_CONTEXT:
+        return Rejection(1, 1, 2, f"The application context {request.application_context!r} is not DICOM's.")
+    if request.called_ae_title != ours:
+        sentence = f"The peer called {request.called_ae_title!r}, but this is {ours!r}: set it on the modality."
+        return Rejection(1, 1, 7, sentence)
+    return None
+
+
+def _not_listed(request: AssociateRequest, address: str, callers: Collection[Caller]) -> Rejection | None:
+    title = request.calling_ae_title
+    named = [caller for caller in callers if caller.ae_title == title]
+    if not callers or any(caller.calls_from(address) for caller in named):
+        return None
+    if not named:
+        return Rejection(1, 1, 3, f"{title!r} is not in GATEWAY_CALLING_AETS; add it if this modality may connect.")
+    places = " or ".join(str(caller.network) for caller in named)
+    return Rejection(1, 1, 3, f"{title!r} may call from {places} only (GATEWAY_CALLING_AETS), and not from {address}.")
+
+
+def _no_room(request: AssociateRequest, address: str, limits: Limits, taken: Collection[Seat]) -> Rejection | None:
+    kept = limits.echoes if _is_echo(request) else 0
+    if len(taken) >= limits.associations + kept:
+        return _full(f"{len(taken)} associations are open already", "GATEWAY_MAX_ASSOCIATIONS")
+    for name, ours in (("address", address), ("ae_title", request.calling_ae_title)):
+        same = sum(getattr(seat, name) == ours for seat in taken)
+        if same >= limits.associations_per_peer + kept:
+            what = f"{same} associations with {ours!r} are open already"
+            return _full(what, "GATEWAY_MAX_ASSOCIATIONS_PER_PEER")
+    return None
+
+
+def _full(what: str, setting: str) -> Rejection:
+    """PS3.8 Table 9-21: rejected for now, local limit exceeded."""
+    return Rejection(2, 3, 2, f"{what}, which is the limit ({setting}); the peer may try again.")
+
+
+def _is_echo(request: AssociateRequest) -> bool:
+    return {context.abstract_syntax for context in request.contexts} == {VERIFICATION}
