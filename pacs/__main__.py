@@ -28,7 +28,7 @@ def main() -> None:
         Reporting(archive, settings.peers) as reporting,
     ):
         served = application(
-            archive, reporting, ae_title=settings.aet, private_classes=settings.private_classes
+            archive, reporting, ae_title=settings.aet, private_classes=settings.private_classes, peers=settings.peers
         )
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets

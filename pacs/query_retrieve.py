@@ -47,7 +47,7 @@ class QueryRetrieve:
             )
             yield Match(answer, status)
             answers += 1
-        log.info("query answered", level=level, answers=answers, unmatched_keys=unmatched)
+        log.info("query answered", query_level=level, answers=answers, unmatched_keys=unmatched)
 
     def handle_retrieve(self, request: Request, sender: StoreSender) -> Iterator[Progress]:
         """C-GET and C-MOVE (PS3.4 C.4.2, C.4.3)."""

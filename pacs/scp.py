@@ -1,6 +1,6 @@
 """What the pacs serves over DICOM: storage of every class in every transfer syntax it can keep, and its commitment.
 
-Handlers only.
+Handlers only; those of query and retrieve are in `query_retrieve`.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,10 @@ from pynetdicom import AllStoragePresentationContexts
 
 from gateway.application import UNCOMPRESSED, Application, Incoming, Request
 from gateway.errors import ClassMismatch
-from pacs import commitment
+from gateway.requestor import Peer
+from pacs import commitment, query
 from pacs.archive import Archive, Origin
+from pacs.query_retrieve import QueryRetrieve
 from pacs.reporting import Reporting
 
 TRANSFER_SYNTAXES = tuple(
@@ -41,15 +43,31 @@ STORAGE_CLASSES = tuple(sorted({str(context.abstract_syntax) for context in AllS
 
 
 def application(
-    archive: Archive, reporting: Reporting, *, ae_title: str, private_classes: Iterable[str] = ()
+    archive: Archive,
+    reporting: Reporting,
+    *,
+    ae_title: str,
+    private_classes: Iterable[str] = (),
+    peers: Iterable[Peer] = (),
 ) -> Application:
-    """The application the listener serves for an archive, and for those who report on its commitments."""
+    """The application the listener serves for an archive, and for those who report on its commitments.
+
+    `peers` are the destinations of C-MOVE.
+    """
     storage = (*STORAGE_CLASSES, *private_classes)
+    query_retrieve = QueryRetrieve(archive, ae_title=ae_title, peers=peers)
     return Application(
         ae_title=ae_title,
-        contexts={**dict.fromkeys(storage, TRANSFER_SYNTAXES), commitment.SOP_CLASS_UID: UNCOMPRESSED},
+        contexts={
+            **dict.fromkeys(storage, TRANSFER_SYNTAXES),
+            **dict.fromkeys((commitment.SOP_CLASS_UID, *query.SOP_CLASSES), UNCOMPRESSED),
+        },
         handle_store=lambda request: handle_store(archive, request),
         handle_action=lambda request: handle_action(reporting, request),
+        handle_find=query_retrieve.handle_find,
+        handle_retrieve=query_retrieve.handle_retrieve,
+        reversible=dict.fromkeys(query.GET, frozenset(storage)),
+        extended=query.EXTENDED,
     )
 
 

@@ -64,7 +64,7 @@ def _decoded_elsewhere(path: Path, wanted: str, file: BinaryIO) -> None:
 
 
 def decompressed(path: Path) -> Dataset:
-    """The data set of a file with native pixels; all else as it is. Raises a Refusal for what is damaged or too large."""
+    """The data set of a file with native pixels; all else as it is. Raises a Refusal for one damaged or too large."""
     with opened(path) as frames:
         layout = frames.layout
         if layout.frames * layout.frame_length > LARGEST:
