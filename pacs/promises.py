@@ -28,8 +28,8 @@ class Promises:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def take(self, transaction: Transaction, *, now: datetime) -> None:
-        """Owe the answer to a transaction. A repeat is welcome, other content raises DuplicateTransaction."""
+    def take(self, transaction: Transaction, *, now: datetime) -> bool:
+        """Owe the answer to a transaction; False when it has been told already. Raises DuplicateTransaction."""
         with self.database.write() as conn:
             row = conn.execute(
                 "SELECT id, requester, addressed FROM commitment WHERE transaction_uid = :uid",
@@ -37,16 +37,17 @@ class Promises:
             ).fetchone()
             if row is None:
                 self._enter(conn, transaction, now=now)
-            elif self._transaction(conn, transaction.transaction_uid, row) == transaction:
-                # Whoever asks again is there to be told, if it has not been.
-                conn.execute(
-                    f"UPDATE commitment SET due_at = :now WHERE id = :id AND {_OPEN}",
-                    {"id": row["id"], "now": utc_text(now)},
-                )
-            else:
+                return True
+            if self._transaction(conn, transaction.transaction_uid, row) != transaction:
                 raise DuplicateTransaction("This Transaction UID is in use for another request.")
+            # Whoever asks again is there to be told, if it has not been.
+            done = conn.execute(
+                f"UPDATE commitment SET due_at = :now WHERE id = :id AND {_OPEN}",
+                {"id": row["id"], "now": utc_text(now)},
+            )
+            return done.rowcount == 1
 
-    def due(self, *, now: datetime, limit: int = 100) -> list[Promise]:
+    def due(self, *, now: datetime, limit: int) -> list[Promise]:
         """What is to be verified or reported now, by requester; further ahead than any pause is a clock set back."""
         with self.database.read() as conn:
             rows = conn.execute(
