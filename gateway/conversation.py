@@ -95,6 +95,7 @@ class Conversation:
     log: structlog.stdlib.BoundLogger = field(default_factory=structlog.get_logger)
     _request_due: float = 0.0
     _is_idle: bool = False
+    _is_serving: bool = False
     _cancelled: int | None = None
     _incoming: Incoming | None = None
     _way_back: WayBack | None = None
@@ -167,7 +168,7 @@ class Conversation:
         """
         if self.association is None:
             self._hurry()
-        self._is_idle = self.messages.is_between_messages
+        self._is_idle = self.messages.is_between_messages and not self._is_serving
         is_over = self._is_idle and self.stopping.is_set()
         count = 0 if is_over else self._patiently(self._wait)
         self._is_idle = False
@@ -361,6 +362,7 @@ class Conversation:
         return None
 
     def _dispatch(self, request: Request) -> None:
+        self._is_serving = True
         try:
             if request.command.command_field == CommandField.C_ECHO:
                 self._answer(request, response(request.command, 0x0000))
@@ -374,6 +376,8 @@ class Conversation:
             raise
         except Exception as error:  # noqa: BLE001  whatever a handler raises is answered
             self._refuse(request, error)
+        finally:
+            self._is_serving = False
 
     def _serve_attributes(self, request: Request) -> None:
         name = _HANDLERS.get(request.command.command_field, "")
@@ -448,6 +452,9 @@ class Conversation:
         command = received.command
         if command.command_field == CommandField.C_CANCEL:
             self._cancelled = command.message_id_being_responded_to
+            return None
+        if command.command_field == CommandField.N_EVENT_REPORT | dimse.RESPONSE and self._way_back is not None:
+            self._take_answer(command, self._way_back)
             return None
         if command.command_field != CommandField.C_STORE | dimse.RESPONSE:
             raise ProtocolError("A new request came before the last one was answered.")
