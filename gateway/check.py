@@ -19,6 +19,7 @@ from http import HTTPStatus
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
 from gateway.simulator.modality import Modality, Peer
+from gateway.tls import client_context
 from gateway.volume import Fullness, volume_of
 from pacs import Archive
 from pacs.settings import PacsSettings
@@ -55,6 +56,7 @@ class SiteSettings:
             calling,
             worklist=Peer(self.worklist.aet, reachable(self.worklist.host), self.worklist.port),
             pacs=Peer(self.pacs.aet, reachable(self.pacs.host), self.pacs.port),
+            tls=client_context(self.worklist),
         )
 
 

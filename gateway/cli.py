@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from gateway import __version__, appointments, cli_care, log, process
+from gateway import __version__, appointments, cli_care, log, process, tls_check
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hop, HopFailed, Hops, Observed
@@ -46,6 +46,8 @@ worklist_app = typer.Typer(help="Who is screened when: add, list.", no_args_is_h
 app.add_typer(worklist_app, name="worklist")
 outbox_app = typer.Typer(help="What is owed to the cloud: list, release.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(outbox_app, name="outbox")
+tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(tls_app, name="tls")
 cli_care.register(app)
 
 OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
@@ -209,6 +211,27 @@ def outbox_release(
     """
     with closing(_owners()[of]()) as owner:
         owner.outbox.release(entry_id, now=datetime.now(UTC))
+
+
+@tls_app.command("check")
+def tls_check_command(
+    connect: Annotated[str, typer.Option(metavar="HOST:PORT", help="Also shake hands with this peer.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Explain the set-up of TLS: files, key, dates, names, chain, strength; exit code 1 if something is wrong.
+
+    Example: gateway tls check --connect 127.0.0.1:4244
+    """
+    host, _, port = connect.rpartition(":")
+    if connect and not (host and port.isdecimal()):
+        raise typer.BadParameter("It has to be HOST:PORT.", param_hint="--connect")
+    hops, settings = Hops() if as_json else Hops(ended=_print_hop), load(WorklistSettings)
+    tls_check.check_files(settings, hops, now=datetime.now(UTC))
+    if connect:
+        tls_check.check_peer(settings, hops, host=host.strip("[]"), port=int(port))
+    if as_json:
+        print_json(hops.facts())
+    raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)
 
 
 @app.command()

@@ -60,7 +60,6 @@ split_commas = BeforeValidator(_split)
 """Lets a tuple be written in one variable, separated by commas; goes with `NoDecode` into the field's type."""
 
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
-AeTitles = Annotated[tuple[AeTitle, ...], NoDecode, split_commas]
 CommaList = Annotated[tuple[str, ...], NoDecode, split_commas]
 Callers = Annotated[tuple[Annotated[Caller, BeforeValidator(_caller)], ...], NoDecode, split_commas]
 Port = Annotated[int, Field(ge=0, le=65535)]

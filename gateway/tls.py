@@ -137,6 +137,8 @@ _SENTENCES = {
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "The peer says that GATEWAY_TLS_CERTIFICATE has expired: see "
     "`gateway tls check`, and compare the clocks.",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "The peer found nothing in common: compare TLS versions and cipher suites.",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "The peer does not take this version of TLS.",
+    "UNEXPECTED_EOF_WHILE_READING": "The peer closed the connection; perhaps it does not speak TLS on this port.",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "The other side demands a certificate of ours, and got none.",
     "WRONG_VERSION_NUMBER": "The other side does not speak TLS on this port.",
     "HTTP_REQUEST": "The peer speaks HTTP, not DICOM.",

@@ -1,4 +1,4 @@
-"""A mammography machine as a gateway sees it: asks for its worklist, reports its steps, stores its views.
+"""A mammography machine as a gateway sees it: asks for its worklist, reports its steps, stores its views for good.
 
 It is a real DICOM client (pynetdicom), used by the demonstration, the self-test and the journeys; what its images show
 is `phantom`'s business. Every verb opens an association of its own, as many machines do, and returns only what the
@@ -8,6 +8,7 @@ Not for: load. One exam at a time, like the machine.
 """
 
 import hashlib
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,18 +18,21 @@ from itertools import groupby
 from pydicom import Dataset
 from pydicom import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES
+from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
     Verification,
 )
 
 from gateway.errors import GatewayError
 from gateway.simulator import phantom
 from gateway.simulator.exam import SCREENING_VIEWS, Exam, Participant, code, reference
+from gateway.simulator.safekeeping import Answer, Reports, question
 
 PENDING = (0xFF00, 0xFF01)
 """Pending, and pending with optional keys that were not matched (PS3.4 K.4.1.1.4)."""
@@ -74,11 +78,21 @@ class Sent:
 class Modality:
     """One machine with its AE title, and the two peers it was told about."""
 
-    def __init__(self, ae_title: str, *, worklist: Peer, pacs: Peer, timeout_seconds: float = 30) -> None:
+    def __init__(
+        self,
+        ae_title: str,
+        *,
+        worklist: Peer,
+        pacs: Peer,
+        timeout_seconds: float = 30,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Both peers are called within `tls`, or both without."""
         self.ae_title = ae_title
         self._worklist = worklist
         self._pacs = pacs
         self._timeout = timeout_seconds
+        self._tls = None if tls is None else (tls, "")
 
     def echo_worklist(self) -> None:
         """C-ECHO to the worklist."""
@@ -113,6 +127,23 @@ class Modality:
                 _expect_success(f"C-STORE of {image.SOPInstanceUID}", status)
                 yield _sent(image)
 
+    def commit(self, images: Sequence[Sent]) -> None:
+        """Ask the archive to promise the safekeeping of images (PS3.4 Annex J), and wait on the same association."""
+        reports = Reports()
+        with self._association(self._pacs, [StorageCommitmentPushModel], handlers=reports.handlers) as assoc:
+            transaction_uid = _ask_for_commitment(assoc, images)
+            answer = reports.wait(transaction_uid, seconds=self._timeout)
+        _expect_all_kept(images, answer)
+
+    def commit_and_be_called(self, images: Sequence[Sent], *, port: int) -> None:
+        """The same, but hang up, and wait to be called back at a port of this machine."""
+        reports = Reports()
+        with reports.listening(self.ae_title, port):
+            with self._association(self._pacs, [StorageCommitmentPushModel]) as assoc:
+                transaction_uid = _ask_for_commitment(assoc, images)
+            answer = reports.wait(transaction_uid, seconds=self._timeout)
+        _expect_all_kept(images, answer)
+
     def complete(self, step: Step, images: Sequence[Sent], *, now: datetime) -> None:
         """Report with an N-SET that the step is completed and which images it made."""
         self._finish(step, _finished("COMPLETED", images, now=now, operator=self.ae_title))
@@ -136,13 +167,20 @@ class Modality:
 
     @contextmanager
     def _association(
-        self, peer: Peer, classes: Sequence[str], syntaxes: Sequence[str] = DEFAULT_TRANSFER_SYNTAXES
+        self,
+        peer: Peer,
+        classes: Sequence[str],
+        syntaxes: Sequence[str] = DEFAULT_TRANSFER_SYNTAXES,
+        *,
+        handlers: Sequence[evt.EventHandlerType] = (),
     ) -> Iterator[Association]:
         ae = AE(self.ae_title)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = self._timeout
         for sop_class in classes:
             ae.add_requested_context(sop_class, list(syntaxes))
-        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+        assoc = ae.associate(
+            peer.host, peer.port, ae_title=peer.ae_title, tls_args=self._tls, evt_handlers=list(handlers)
+        )
         if not assoc.is_established:
             raise ModalityError(f"No association with {peer}: {_why_not(assoc)}.")
         try:
@@ -298,6 +336,23 @@ def _performed(series_instance_uid: str, images: Sequence[Sent], operator: str) 
     ds.ReferencedImageSequence = [reference(image.sop_class_uid, image.sop_instance_uid) for image in images]
     ds.ReferencedNonImageCompositeSOPInstanceSequence = []
     return ds
+
+
+def _ask_for_commitment(assoc: Association, images: Sequence[Sent]) -> str:
+    """Send the N-ACTION and give the UID of its transaction."""
+    asked = question((image.sop_class_uid, image.sop_instance_uid) for image in images)
+    status, _ = assoc.send_n_action(asked, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+    _expect_success("N-ACTION for storage commitment", status)
+    return str(asked.TransactionUID)
+
+
+def _expect_all_kept(images: Sequence[Sent], answer: Answer | None) -> None:
+    if answer is None:
+        raise ModalityError("The archive did not report on storage commitment in time.")
+    wanted = {image.sop_instance_uid for image in images}
+    if answer.kept != wanted:
+        reasons = ", ".join(f"{uid}: {reason:04X}H" for uid, reason in sorted(answer.failed.items()))
+        raise ModalityError(f"{len(answer.kept & wanted)} of {len(wanted)} images were committed; not {reasons}.")
 
 
 def _date(now: datetime) -> str:
