@@ -25,7 +25,7 @@ from gateway.process import run
 from gateway.simulator.journey import Journey
 from gateway.simulator.site import Site
 
-HOPS = 19
+HOPS = 21
 """How many hops the exam has, for the display of progress."""
 
 
@@ -64,7 +64,8 @@ def _show(site: Site, console: Console) -> None:
         hops = _display(console, status)
         try:
             _start(site, hops)
-            Journey(site.modality(), site.door, site.url, hops).run(now=datetime.now().astimezone())
+            journey = Journey(site.modality(), site.door, site.url, hops, site.ports["modality"])
+            journey.run(now=datetime.now().astimezone())
         except HopFailed as failure:
             _explain(site, console, failure.hop)
             raise SystemExit(1) from failure

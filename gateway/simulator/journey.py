@@ -34,6 +34,8 @@ class Journey:
     door: Door
     url: str
     hops: Hops
+    modality_port: int
+    """Where the archive finds the machine."""
 
     def run(self, *, now: datetime) -> Sequence[Sent]:
         """Take one exam all the way. Raises HopFailed at the first hop that was not seen to work."""
@@ -43,6 +45,7 @@ class Journey:
         step = self.begin(item, now=now)
         images = list(self.expose(step))
         self.complete(step, images, now=now)
+        self.commit(images)
         self.search(images)
         self.retrieve(images)
         self.look(images)
@@ -93,6 +96,15 @@ class Journey:
         with self.hops.watch("modality: step completed") as note:
             self.modality.complete(step, images, now=now)
             note.detail = f"N-SET COMPLETED with {len(images)} images."
+
+    def commit(self, images: Sequence[Sent]) -> None:
+        """The machine asks whether it may delete its copies: once it stays on the line, once it is called back."""
+        with self.hops.watch("modality: storage committed") as note:
+            self.modality.commit(images)
+            note.detail = f"All {len(images)} images, reported on the association that asked."
+        with self.hops.watch("modality: commitment called back") as note:
+            self.modality.commit_and_be_called(images, port=self.modality_port)
+            note.detail = f"All {len(images)} images, reported on an association of the archive's own."
 
     def search(self, images: Sequence[Sent]) -> None:
         """A viewer finds the images."""

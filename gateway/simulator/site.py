@@ -27,6 +27,9 @@ from gateway.simulator.modality import Modality, Peer
 OURS = ("GATEWAY_", "WORKLIST_", "PACS_", "RELAY_", "AZURE_", "LOG_LEVEL", "NOTIFY_SOCKET", "WATCHDOG_", "CREDENTIALS_")
 """What the caller's environment may say about another gateway."""
 
+AE_TITLE = "SIM_MAMMO"
+"""Of the machine; the archive finds it at the port `modality`."""
+
 CLOUD = "gateway.simulator.cloud"
 READY_SECONDS = 60.0
 """How long a start may take; a cold start on a small machine reads much code from disk."""
@@ -59,7 +62,7 @@ class Site:
     def __init__(self, folder: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self.ports = {name: free_port() for name in ("worklist", "pacs", "relay")}
+        self.ports = {name: free_port() for name in ("worklist", "pacs", "relay", "modality")}
         self.door = Door("")
         self.settings = {
             "GATEWAY_DATA_DIR": str(self.data),
@@ -68,6 +71,7 @@ class Site:
             "WORKLIST_PORT": str(self.ports["worklist"]),
             "PACS_HOST": "127.0.0.1",
             "PACS_PORT": str(self.ports["pacs"]),
+            "PACS_PEERS": f"{AE_TITLE}=127.0.0.1:{self.ports['modality']}",
             "RELAY_HTTP_HOST": "127.0.0.1",
             "RELAY_HTTP_PORT": str(self.ports["relay"]),
             "RELAY_DESTINATION": "hybrid",
@@ -88,7 +92,7 @@ class Site:
         """Where the pages are; DICOMweb is below `/dicom-web`."""
         return f"http://127.0.0.1:{self.ports['relay']}"
 
-    def modality(self, ae_title: str = "SIM_MAMMO") -> Modality:
+    def modality(self, ae_title: str = AE_TITLE) -> Modality:
         """A machine that was told this site's two addresses."""
         return Modality(
             ae_title,

@@ -27,7 +27,7 @@ def now() -> datetime:
 
 
 def journey(site: Site) -> Journey:
-    return Journey(site.modality(), site.door, site.url, Hops())
+    return Journey(site.modality(), site.door, site.url, Hops(), site.ports["modality"])
 
 
 def begun(site: Site) -> tuple[Journey, Step]:

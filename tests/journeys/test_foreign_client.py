@@ -11,7 +11,6 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 
-from gateway.hops import Hops
 from gateway.simulator.door import Json
 from gateway.simulator.exam import Exam
 from gateway.simulator.journey import IMAGE, Journey, data_set_of
@@ -115,7 +114,7 @@ def test_findscu_reads_the_worklist(site: Site) -> None:
     from tests.journeys.steps import now
 
     action = create_item(now=now())
-    Journey(site.modality(), site.door, site.url, Hops()).appoint(action)
+    journey(site).appoint(action)
     done = dcmtk(
         site, "findscu", "-W", "-aec", "SCREENING_MWL", "-k", f"AccessionNumber={accession_of(action)}",
         "-k", "PatientID", "-k", "(0040,0100)[0].Modality=MG", "127.0.0.1", str(site.ports["worklist"]),
