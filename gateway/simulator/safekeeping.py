@@ -1,0 +1,83 @@
+"""What a machine asks of an archive before it deletes its own copies: storage commitment (PS3.4 Annex J), as its SCU.
+
+`question` asks, `Reports` takes the answers, which come on the association that asked or on one that the archive opens.
+
+Not for: associations to the archive; that is `modality`.
+"""
+
+import queue
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pydicom import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
+
+from gateway.simulator.exam import reference
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the archive said about a transaction: the instances it keeps, and a Failure Reason for each other."""
+
+    transaction_uid: str
+    kept: frozenset[str]
+    failed: dict[str, int]
+
+
+def question(instances: Iterable[tuple[str, str]]) -> Dataset:
+    """The action information that asks about instances, each with its class and its UID (PS3.4 Table J.3.2-1)."""
+    ds = Dataset()
+    ds.TransactionUID = generate_uid()
+    ds.ReferencedSOPSequence = [reference(sop_class, instance) for sop_class, instance in instances]
+    return ds
+
+
+class Reports:
+    """Takes and confirms reports, from whatever thread they come, and lets one wait for the answer it wants."""
+
+    def __init__(self) -> None:
+        self._arrived: queue.SimpleQueue[Dataset] = queue.SimpleQueue()
+        self.handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, self._take)]
+
+    def _take(self, event: evt.Event) -> tuple[int, None]:
+        self._arrived.put(event.event_information)
+        return 0x0000, None
+
+    def wait(self, transaction_uid: str, *, seconds: float) -> Answer | None:
+        """The answer to a transaction; None when none came in time."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                information = self._arrived.get(timeout=left)
+            except queue.Empty:
+                return None
+            if information.TransactionUID == transaction_uid:
+                return _answer(information)
+        return None
+
+    @contextmanager
+    def listening(self, ae_title: str, port: int) -> Iterator[None]:
+        """Let the archive call at a port of this machine, as the SCP that it is (PS3.7 D.3.3.4)."""
+        ae = AE(ae_title)
+        ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
+        server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=self.handlers)
+        try:
+            yield
+        finally:
+            if server is not None:
+                server.shutdown()
+
+
+def _answer(information: Dataset) -> Answer:
+    return Answer(
+        transaction_uid=str(information.TransactionUID),
+        kept=frozenset(str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence", ())),
+        failed={
+            str(item.ReferencedSOPInstanceUID): int(item.FailureReason)
+            for item in information.get("FailedSOPSequence", ())
+        },
+    )
