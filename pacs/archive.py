@@ -13,44 +13,32 @@ recognised: identical means Success without a second event. A different object u
 kept; it goes to the quarantine, the cloud is told, and the sender gets a failure.
 """
 
-import hashlib
-import os
-import queue
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as resources
-from io import BytesIO
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Self
 
 import structlog
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from gateway import outbox
-from gateway.errors import ClassMismatch, Conflict, InvalidDataSet, OutOfResources
+from gateway.errors import Conflict, InvalidDataSet, OutOfResources
 from gateway.matching import conditions, ignored
 from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
-from pacs.attributes import INLINE_BYTES, CutOff, Json, TooMuch, read_attributes, text
-from pacs.files import Files, announced_uid, digest, part10_header, quarantine_name
+from pacs.attributes import Json, text
+from pacs.files import Files, announced_uid, digest, quarantine_name
 from pacs.index import KEYS, Identity, Index, Level, Receipt, identity, is_uid
+from pacs.receiving import Origin, Receiving, disk_refusals
 from pacs.telling import image_received
 from pacs.upkeep import Upkeep
-
-INLINE_HASH_BYTES = 4_000_000
-"""Up to here the receiving thread hashes what it writes; above, a second thread follows it through the page cache."""
-
-_FOLLOW_BYTES = 1 << 20
-
-_SECOND_OPINION_BYTES = 1 << 20
-"""Up to here an object's pixels have begun, as a rule; pydicom takes a hundred times the memory of what it reads."""
 
 log = structlog.get_logger()
 
@@ -72,17 +60,6 @@ class Stored:
     calling_ae_title: str
     data_set_offset: int
     instance_number: str
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who sent an object and what it was announced as."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    calling_ae_title: str
-    association_id: str
 
 
 class Archive:
@@ -122,12 +99,12 @@ class Archive:
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
-    def receive(self, origin: Origin, *, now: datetime) -> "Receiving":
+    def receive(self, origin: Origin, *, now: datetime) -> Receiving:
         """Begin to take an object. Raises InvalidDataSet for a UID that is none, OutOfResources for a full disk."""
         if not is_uid(origin.sop_instance_uid):
             raise InvalidDataSet("The announced SOP Instance UID is missing or is not a UID.")
         self._require_room()
-        return Receiving(self, origin, now)
+        return Receiving(self.files, origin, now=now, keep=self.keep)
 
     def keep(self, part: Path, data_set: Json, receipt: Receipt, *, now: datetime) -> None:
         """Give a complete, synced file its place, row and event. Raises Conflict when the UID has other content."""
@@ -220,7 +197,7 @@ class Archive:
         return Stored(sop_instance_uid=sop_instance_uid, frames=frame_count, path=path, **values)  # type: ignore[arg-type]
 
     def _require_room(self) -> None:
-        with _resources("stored"):
+        with disk_refusals("stored"):
             volume = volume_of(self.files.root)
         if volume.fullness(self.watermarks) is Fullness.TOO_FULL:
             raise OutOfResources(
@@ -322,144 +299,6 @@ class Archive:
         log.warning("orphan set aside", sop_instance_uid=uid, file=name)
 
 
-class Receiving:
-    """One object on its way in; the `Incoming` of the listener. One thread writes, then finishes or discards."""
-
-    def __init__(self, archive: Archive, origin: Origin, now: datetime) -> None:
-        self.archive = archive
-        self.origin = origin
-        self.now = now
-        self._header = part10_header(origin.sop_class_uid, origin.sop_instance_uid, origin.transfer_syntax_uid)
-        self._hash = hashlib.sha256(self._header)
-        self._follower: _Follower | None = None
-        self._size = 0
-        with _resources("stored"):
-            self.part, self._file = archive.files.begin(origin.sop_instance_uid)
-        try:
-            self._append(memoryview(self._header))
-        except BaseException:
-            self.discard()
-            raise
-
-    def write(self, data: memoryview) -> None:
-        """Append a piece to the file. Raises OutOfResources when the disk does not take it."""
-        self._append(data)
-        if self._follower is not None:
-            self._follower.follow(self._size)
-        elif self._size > INLINE_HASH_BYTES:
-            self._follower = _Follower(self._file, self._hash, self._size - len(data))
-            self._follower.follow(self._size)
-        else:
-            self._hash.update(data)
-
-    def _append(self, data: memoryview) -> None:
-        with _resources("stored"):
-            written = os.write(self._file, data)
-            while written < len(data):
-                written += os.write(self._file, data[written:])
-        self._size += len(data)
-
-    def finish(self) -> None:
-        """Make it safe, see the module's four steps. Raises a Refusal; then `discard` has to be called."""
-        with _resources("kept"):
-            data_set = self._attributes()
-            self._check(identity(data_set))
-            os.fsync(self._file)
-            receipt = Receipt(
-                transfer_syntax_uid=self.origin.transfer_syntax_uid,
-                size_bytes=self._size,
-                data_set_offset=len(self._header),
-                sha256=self._digest(),
-                calling_ae_title=self.origin.calling_ae_title,
-                association_id=self.origin.association_id,
-                received_at=utc_text(self.now),
-            )
-            self._close()
-            self.archive.keep(self.part, data_set, receipt, now=self.now)
-
-    def discard(self) -> None:
-        """Drop what has come so far. What cannot be removed now is removed at the next start."""
-        with suppress(OSError):
-            self._close()
-        with suppress(OSError):
-            self.part.unlink(missing_ok=True)
-
-    def _attributes(self) -> Json:
-        with (
-            mmap(self._file, self._size, access=ACCESS_READ) as mapped,
-            memoryview(mapped) as view,
-            view[len(self._header) :] as data_set,
-        ):
-            try:
-                return read_attributes(data_set, self.origin.transfer_syntax_uid)
-            except (CutOff, TooMuch):
-                raise
-            except InvalidDataSet as refusal:
-                return _read_by_pydicom(self.part, refusal)
-
-    def _check(self, found: Identity) -> None:
-        if found.sop_class_uid != self.origin.sop_class_uid:
-            raise ClassMismatch("SOP Class UID differs between data set and C-STORE request.")
-        if found.sop_instance_uid != self.origin.sop_instance_uid:
-            raise ClassMismatch("SOP Instance UID differs between data set and C-STORE request.")
-
-    def _digest(self) -> str:
-        if self._follower is not None:
-            self._follower.finish()
-        return self._hash.hexdigest()
-
-    def _close(self) -> None:
-        try:
-            if self._follower is not None:
-                self._follower.finish()
-        finally:
-            if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
-
-
-class _Follower:
-    """Hashes a file behind the thread that writes it, out of the page cache."""
-
-    def __init__(self, file: int, hash_so_far: "hashlib._Hash", start: int) -> None:
-        self._file = file
-        self._hash = hash_so_far
-        self._at = start
-        self._told = self._last = start
-        self._ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._error: OSError | None = None
-        self._buffer = memoryview(bytearray(_FOLLOW_BYTES))
-        self._thread = threading.Thread(target=self._run, name="hash", daemon=True)
-        self._thread.start()
-
-    def follow(self, end: int) -> None:
-        """The file has grown to `end` bytes."""
-        if end - self._told >= _FOLLOW_BYTES:
-            self._ends.put(end)
-            self._told = end
-        self._last = end
-
-    def finish(self) -> None:
-        """Wait until everything is hashed. Raises OSError when the file could not be read back."""
-        if self._thread.is_alive():
-            self._ends.put(self._last)
-            self._ends.put(None)
-            self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        buffer = self._buffer
-        try:
-            while (end := self._ends.get()) is not None:
-                while self._at < end:
-                    count = os.preadv(self._file, [buffer[: end - self._at]], self._at)
-                    self._hash.update(buffer[:count])
-                    self._at += count
-        except OSError as error:
-            self._error = error
-
-
 class _Turns:
     """Lets one thread at a time deal with the same UID, and different UIDs pass each other."""
 
@@ -478,30 +317,6 @@ class _Turns:
             with self._condition:
                 self._taken.remove(uid)
                 self._condition.notify_all()
-
-
-@contextmanager
-def _resources(what: str) -> Iterator[None]:
-    """Whatever the disk refuses becomes A700: the sender keeps the object and tries again."""
-    try:
-        yield
-    except OSError as error:
-        raise OutOfResources(f"The object cannot be {what}: {error.strerror or type(error).__name__}.") from error
-
-
-def _read_by_pydicom(path: Path, refusal: InvalidDataSet) -> Json:
-    """Second opinion on a data set our walker refused. Raises that refusal if pydicom cannot read it either.
-
-    It sees as much of the file as it can read with little memory, even if that is one empty item after another.
-    """
-    try:
-        with path.open("rb") as file:
-            data_set = dcmread(BytesIO(file.read(_SECOND_OPINION_BYTES)), stop_before_pixels=True)
-        return data_set.to_json_dict(
-            bulk_data_threshold=INLINE_BYTES, bulk_data_element_handler=lambda element: f"{element.tag:08X}"
-        )
-    except Exception:  # noqa: BLE001  a parser fed with garbage raises whatever it stumbles over
-        raise refusal from None
 
 
 def _database(path: Path) -> Database:

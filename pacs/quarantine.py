@@ -18,9 +18,10 @@ from pydicom import dcmread
 
 from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Refusal
 from gateway.sqlite import utc_text
-from pacs.archive import Archive, Origin
+from pacs.archive import Archive
 from pacs.files import digest, quarantine_name
 from pacs.index import Receipt
+from pacs.receiving import Origin
 from pacs.upkeep import Kept, SetAside
 
 _CHUNK_BYTES = 1 << 20

@@ -13,8 +13,9 @@ from gateway.application import UNCOMPRESSED, Application, Incoming, Request
 from gateway.errors import ClassMismatch
 from gateway.requestor import Peer
 from pacs import commitment, query
-from pacs.archive import Archive, Origin
+from pacs.archive import Archive
 from pacs.query_retrieve import QueryRetrieve
+from pacs.receiving import Origin
 from pacs.reporting import Reporting
 
 TRANSFER_SYNTAXES = tuple(

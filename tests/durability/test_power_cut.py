@@ -22,7 +22,7 @@ import pytest
 
 from gateway.simulator.site import free_port
 from pacs import Archive
-from pacs.archive import Origin
+from pacs.receiving import Origin
 from tests.durability import calls, objects
 from tests.durability.calls import Call
 from tests.durability.killing import Machines

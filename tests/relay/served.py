@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from gateway.messages import Check, HealthReport
 from pacs import Archive
-from pacs.archive import Origin
+from pacs.receiving import Origin
 from relay.rendering import Renderer
 from relay.web import application, serving
 from tests import corpus
