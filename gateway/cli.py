@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from gateway import __version__, appointments, cli_care, log, process, tls_check
+from gateway import __version__, appointments, cli_care, cli_peers, log, process, tls_check
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hop, HopFailed, Hops, Observed
@@ -30,6 +30,7 @@ from gateway.simulator.exam import SCREENING_VIEWS, VIEWS
 from gateway.simulator.modality import Modality, standard_views
 from gateway.terminal import AsJson, console, print_json
 from pacs import Archive
+from pacs.promises import Promises
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
 from worklist import Item, Worklist
@@ -49,6 +50,7 @@ app.add_typer(outbox_app, name="outbox")
 tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tls_app, name="tls")
 cli_care.register(app)
+cli_peers.register(app)
 
 OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
 """What of an entry is shown; its parameters hold patient data."""
@@ -243,7 +245,7 @@ def modality(
     ae_title: Annotated[str, typer.Option(help="The title to call with.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Be a mammography machine: ask for the worklist, report the step, store synthetic views, report the end.
+    """Be a mammography machine: ask for the worklist, report the step, store synthetic views, have them committed.
 
     The images are synthetic and say so, but they are stored and told to the cloud like any other.
 
@@ -292,6 +294,9 @@ def _examine(machine: Modality, accession_number: str, views: Sequence[str], *, 
     with hops.watch("step completed") as note:
         machine.complete(step, sent, now=datetime.now().astimezone())
         note.detail = f"N-SET COMPLETED with {len(sent)} images."
+    with hops.watch("storage committed") as note:
+        machine.commit(sent)
+        note.detail = f"All {len(sent)} images."
 
 
 def _owners() -> dict[str, Callable[[], Worklist | Archive]]:
@@ -319,7 +324,9 @@ def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
     with closing(Archive.attach(settings.db_path, settings.storage_path)) as archive:
         scrubbed = archive.upkeep.scrubbed()
         care = {"damaged": archive.upkeep.damaged(), "all read again": scrubbed.ended_at}
-        return {**archive.statistics(), **care, **_owed(archive.outbox.counts, archive.outbox.oldest_open)}
+        promised = Promises(archive.database).facts()
+        owed = _owed(archive.outbox.counts, archive.outbox.oldest_open)
+        return {**archive.statistics(), **care, **promised, **owed}
 
 
 def _owed(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:
