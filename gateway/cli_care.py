@@ -69,7 +69,9 @@ def fsck(
 
 def prune_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and why others stay.")] = False,
-    days: Annotated[int, typer.Option(help="Days since the last image, instead of PACS_RETENTION_DAYS.", min=0)] = -1,
+    days: Annotated[
+        int | None, typer.Option(help="Days since the last image, instead of PACS_RETENTION_DAYS.", min=0)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove studies that are old enough and that the cloud has confirmed, the oldest first. Nothing unsent ever goes.
@@ -77,9 +79,9 @@ def prune_command(
     Example: gateway prune --days 90 --dry-run
     """
     settings = load(PacsSettings)
-    if days < 0 and not settings.retention_days:
+    if days is None and not settings.retention_days:
         raise typer.BadParameter("PACS_RETENTION_DAYS is not set, so say for how long.", param_hint="--days")
-    policy = Policy(settings.retention_days if days < 0 else days, settings.retention_needs_commitment)
+    policy = Policy(settings.retention_days if days is None else days, settings.retention_needs_commitment)
     with _archive() as archive:
         work = candidates if dry_run else prune
         facts = (_outcome(outcome) for outcome in work(archive, policy, now=datetime.now(UTC)))
