@@ -12,6 +12,7 @@ GatewayError
     ├── InvalidValue         ├── MissingAttribute   ├── MissingValue       ├── NotAllowed
     ├── NotFound             ├── Conflict           ├── NoLongerUpdatable
     ├── OutOfResources       ├── NotAcceptable      ├── Unsupported
+    │   └── Unsettled
     └── UnknownDestination   └── NoSuchAction       └── DuplicateTransaction
 
 Messages are sentences for people: what, which one, what was expected, what to do. They never hold patient data:
@@ -159,6 +160,13 @@ class OutOfResources(Refusal):
     """There is no room to keep it now; the peer should try again later (PS3.4 B.2.3: A700)."""
 
     dimse_status, http_status, code = 0xA700, 507, "out_of_resources"
+
+
+class Unsettled(OutOfResources):
+    """A commit could not be synced: the change is not there now, and may yet be there after the next start.
+
+    Whoever keeps something beside the database leaves it as it is; what became of the change, the next start sees.
+    """
 
 
 class NotAcceptable(Refusal):

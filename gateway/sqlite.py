@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from gateway.errors import DatabaseNotReady, OutOfResources
+from gateway.errors import DatabaseNotReady, OutOfResources, Unsettled
 from gateway.folders import make_folder
 
 BUSY_SECONDS = 30.0
@@ -32,6 +32,9 @@ BUSY_SECONDS = 30.0
 
 LARGEST_BATCH = 64
 """Changes that share one commit; bounds how long the first of them waits."""
+
+_UNSYNCED = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
+"""The change stands whole in the log, which whoever opens the database next will read, synced or not."""
 
 _RESOURCE_ERRORS = {
     sqlite3.SQLITE_FULL,
@@ -113,7 +116,8 @@ class Database:
     def write(self) -> Iterator[sqlite3.Connection]:
         """Change the database; when the block is left without an error, the change is on disk.
 
-        Raises OutOfResources when the file cannot be written; then nothing of the block has happened.
+        Raises OutOfResources when the file cannot be written; then nothing of the block has happened. Unsettled, which
+        is one, when that is certain only until the database is opened the next time.
         """
         with self._count:
             self._waiting += 1
@@ -194,6 +198,7 @@ class Database:
         conn.row_factory = sqlite3.Row
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA foreign_keys = ON")
+        conn.execute("PRAGMA temp_store = MEMORY")  # else savepoints write rows to files in /var/tmp
         return conn
 
     def _files(self) -> list[tuple[str, int, str, Traversable]]:
@@ -298,6 +303,8 @@ def _statements(script: str) -> Iterator[str]:
 def _translated(error: sqlite3.Error, path: Path) -> Exception:
     # Extended codes carry the primary code in their low byte.
     code = getattr(error, "sqlite_errorcode", None)
+    if code in _UNSYNCED:
+        return Unsettled(f"The database {path.name} cannot be used now: {error}.")
     if code is not None and (code & 0xFF) in _RESOURCE_ERRORS:
         return OutOfResources(f"The database {path.name} cannot be used now: {error}.")
     return error

@@ -8,7 +8,8 @@ Receiving one instance, in the order that makes Success true:
 4. Index row and outbox row are committed, synced, in one transaction. Only then `finish` returns, and Success is sent.
 
 Killed before 4, the sender was never told Success and will send again: a file that no row knows is replaced by the next
-receipt, and the next start sets it aside. Killed after 4, everything is there, and the same object sent again is
+receipt, and the next start sets it aside. The same is left when 4 could not be synced (`Unsettled`): whether there is a
+row, only the next start can see. Killed after 4, everything is there, and the same object sent again is
 recognised: identical means Success without a second event. A different object under a known UID never replaces what is
 kept; it goes to the quarantine, the cloud is told, and the sender gets a failure.
 """
@@ -27,7 +28,7 @@ import structlog
 from pydicom import Dataset
 
 from gateway import outbox
-from gateway.errors import Conflict, InvalidDataSet, OutOfResources
+from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Unsettled
 from gateway.matching import conditions, ignored
 from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
@@ -214,6 +215,9 @@ class Archive:
             with self.database.write() as conn:
                 self.index.add(conn, data_set, found, receipt)
                 self._tell(conn, event, now=now)
+        except Unsettled:
+            self.files.leave(part)
+            raise
         except BaseException:
             self.files.path(found.sop_instance_uid).unlink(missing_ok=True)
             raise

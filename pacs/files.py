@@ -105,6 +105,10 @@ class Files:
         spare.rename(self._prepared(self.path(sop_instance_uid)))
         _sync_folder(self.path(sop_instance_uid).parent)
 
+    def leave(self, part: Path) -> None:
+        """Leave a file at its place and in `incoming`, for the next start to see whether a row knows it."""
+        part.rename(part.with_suffix(".unsettled.part"))  # the receipt discards what has its own name
+
     def set_aside(self, part: Path, sha256: str) -> str:
         """Move a complete file to the quarantine and give its name there."""
         name = quarantine_name(part, sha256)
