@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum, auto
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import structlog
@@ -21,6 +22,7 @@ import structlog
 from gateway.application import UNCOMPRESSED, Progress
 from gateway.dimse import Command
 from gateway.errors import NotAcceptable, NotFound, PeerError, Refusal
+from gateway.requestor import described
 from gateway.suboperations import Outgoing
 from pacs.archive import Stored
 from pacs.transcoding import converted
@@ -34,6 +36,23 @@ class Outcome(Enum):
     COMPLETED = auto()
     WARNING = auto()
     FAILED = auto()
+
+
+class Sendable(Protocol):
+    """An object in a file, as `Stored` is one."""
+
+    @property
+    def sop_class_uid(self) -> str: ...
+    @property
+    def sop_instance_uid(self) -> str: ...
+    @property
+    def transfer_syntax_uid(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def data_set_offset(self) -> int: ...
 
 
 class Destination(Protocol):
@@ -56,10 +75,13 @@ def suboperations(
             yield replace(progress, status=0xFE00)
             return
         try:
-            progress = after(progress, stored.sop_instance_uid, _sent(stored, destination))
+            became, reason = sent(stored, destination)
         except PeerError as error:
             log.warning("destination lost", reason=str(error))
             break
+        if reason:
+            log.warning("instance not taken as it should be", sop_instance_uid=stored.sop_instance_uid, reason=reason)
+        progress = after(progress, stored.sop_instance_uid, became)
         if progress.remaining:
             yield progress
     yield ended(progress, instances)
@@ -106,22 +128,19 @@ def outcome(answer: Command) -> Outcome:
     return Outcome.WARNING if answer.status is not None and answer.status >> 12 == 0xB else Outcome.FAILED
 
 
-def _sent(stored: Stored, destination: Destination) -> Outcome:
+def sent(stored: Sendable, destination: Destination) -> tuple[Outcome, str]:
+    """Send one object: what became of it, and a sentence unless all is well. Raises PeerError when the peer is lost."""
     try:
         with outgoing(stored, form(stored.transfer_syntax_uid, destination.syntaxes(stored.sop_class_uid))) as one:
             answer = destination.store(one)
     except (Refusal, OSError) as error:
-        log.warning("instance not sent", sop_instance_uid=stored.sop_instance_uid, reason=str(error))
-        return Outcome.FAILED
+        return Outcome.FAILED, str(error)
     became = outcome(answer)
-    if became is not Outcome.COMPLETED:
-        status = "none" if answer.status is None else f"{answer.status:04X}H"
-        log.warning("instance not taken as it should be", sop_instance_uid=stored.sop_instance_uid, status=status)
-    return became
+    return became, "" if became is Outcome.COMPLETED else f"The peer answered with {described(answer)}."
 
 
 @contextmanager
-def outgoing(stored: Stored, transfer_syntax_uid: str) -> Iterator[Outgoing]:
+def outgoing(stored: Sendable, transfer_syntax_uid: str) -> Iterator[Outgoing]:
     """Open an object to be sent. Raises NotFound when its file is not whole, NotAcceptable when conversion fails."""
     with _opened(stored, transfer_syntax_uid) as (data, size_bytes):
         yield Outgoing(
@@ -134,9 +153,9 @@ def outgoing(stored: Stored, transfer_syntax_uid: str) -> Iterator[Outgoing]:
 
 
 @contextmanager
-def _opened(stored: Stored, transfer_syntax_uid: str) -> Iterator[tuple[BinaryIO, int]]:
+def _opened(stored: Sendable, transfer_syntax_uid: str) -> Iterator[tuple[BinaryIO, int]]:
     if not stored.path.exists() or stored.path.stat().st_size != stored.size_bytes:
-        raise NotFound(f"The file of instance {stored.sop_instance_uid} is missing or not whole; see 'gateway fsck'.")
+        raise NotFound(f"The file of instance {stored.sop_instance_uid} is missing or not whole.")
     if transfer_syntax_uid == stored.transfer_syntax_uid:
         with stored.path.open("rb") as file:
             file.seek(stored.data_set_offset)

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +37,7 @@ from pacs.reporting import Reporting
 from pacs.retrieve import Outcome, after, ended, form, outcome
 from pacs.scp import application
 from tests import corpus
+from tests.foreign import free_port, running
 from tests.pacs.test_archive import archive, image, send
 from tests.pacs.test_scp import data_set_bytes
 
@@ -393,7 +392,9 @@ def test_a_peer_that_does_not_offer_to_be_scp_is_sent_nothing(archive: Archive, 
         [(status, failed)] = association.send_c_get(identifier("STUDY", StudyInstanceUID=STUDY), GET)
     association.release()
     assert (status.Status, failed.FailedSOPInstanceUIDList) == (0xA702, "2.25.1")
-    assert [line["sop_instance_uid"] for line in logs if line["event"] == "instance not sent"] == ["2.25.1"]
+    assert [line["sop_instance_uid"] for line in logs if line["event"] == "instance not taken as it should be"] == [
+        "2.25.1"
+    ]
 
 
 def test_a_file_that_is_not_whole_is_a_failure_and_the_rest_is_sent(archive: Archive, listener: Listener) -> None:
@@ -411,34 +412,6 @@ def test_nothing_found_is_success_without_suboperations(listener: Listener) -> N
 
 
 # ---- C-MOVE ---------------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@contextmanager
-def running(port: int, *command: str | Path) -> Iterator[None]:
-    """A foreign server, from the moment it takes connections."""
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 20
-        while not is_open(port):
-            assert time.monotonic() < deadline, f"{command[0]} does not listen"
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def is_open(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_dcmtk_has_a_study_moved_to_dcmtk(archive: Archive, tmp_path: Path) -> None:
