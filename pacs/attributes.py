@@ -11,6 +11,8 @@ Rules:
 * Pixel data is named, not read: `{"vr": "OW", "BulkDataURI": "7FE00010"}`. The same for other binary values that are
   longer than `INLINE_BYTES`, and for any value longer than `LONGEST_VALUE`; the URI is the path of tags and item
   numbers within the data set.
+* A sequence deeper than DEEPEST_SEQUENCE is named too, as UN, and stepped over without looking into it. Zeros before,
+  behind and between the elements of the whole data set are padding.
 * Whoever sends an object does not decide how much memory it takes: what is read of one is bounded (TooMuch).
 * What is left of the pixels is checked for being complete: an element that ends behind the end of the data, or a
   sequence of fragments without its delimiter, is a data set that was cut off (InvalidDataSet).
@@ -47,11 +49,16 @@ LARGEST_INFLATED = 1 << 28
 """Bytes of a deflated data set that are looked at; a bomb is refused instead of unpacked."""
 
 DEEPEST_SEQUENCE = 64
+"""Levels of sequences that are read; a structured report has less than twenty."""
 
 _ELEMENT_COST = 32
 _UNSTATED = frozenset({"", "UN"})
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ENDS = frozenset({_ITEM_END, _SEQUENCE_END})
+_FRAGMENTED = frozenset({"OB", "OW"})
+"""What has a value of undefined length is in fragments, as the picture in an icon can be (PS3.5 A.4)."""
+_ZEROS = 1 << 16
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_VRS = frozenset(
@@ -150,11 +157,19 @@ class _Walker:
         """Read elements from `start` to `end`, or to the item's delimiter; give the place behind them."""
         self.at = start
         while self.at < end:
+            if end - self.at < _TAG_LENGTH.size and context.depth == 0 and self._skip_zeros(end):
+                break
             tag, vr, length = self._header()
+            if tag == length == context.depth == 0:
+                self._skip_zeros(end)
+                continue
             if tag == _ITEM_END and delimited:
                 return self.at
-            if tag in _PIXELS and context.depth == 0:
-                out[_TAG_NAMES[tag]] = {"vr": vr if vr in _BINARY else "OW", "BulkDataURI": f"{tag:08X}"}
+            if (tag in _PIXELS and context.depth == 0) or (length == _UNDEFINED and vr in _FRAGMENTED):
+                out[_TAG_NAMES[tag]] = {
+                    "vr": vr if vr in _BINARY else "OW",
+                    "BulkDataURI": f"{context.path}{tag:08X}",
+                }
                 self._skip_pixels(length)
                 continue
             if vr == "SQ" or length == _UNDEFINED:
@@ -170,10 +185,22 @@ class _Walker:
             raise CutOff("The data set ends inside a sequence item.")
         return self.at
 
+    def _skip_zeros(self, end: int) -> bool:
+        """Go behind the zeros that stand here instead of an element. True at the end of the data set."""
+        while self.at < end:
+            chunk = bytes(self.data[self.at : min(self.at + _ZEROS, end)])
+            self.at += len(chunk) - len(chunk.lstrip(b"\0"))
+            if any(chunk):
+                return False
+        return True
+
     def _header(self) -> tuple[int, str, int]:
         self.left -= _ELEMENT_COST
         if self.left < 0:
             raise TooMuch(f"The attributes take more than {LARGEST_READ >> 20} MB; no image needs that.")
+        return self._next_header()
+
+    def _next_header(self) -> tuple[int, str, int]:
         at = self.at
         self.at = at + 8
         if self.implicit:
@@ -188,6 +215,8 @@ class _Walker:
         if vr in _LONG_VRS:
             self.at = at + 12
             return tag, _VR_TEXT[vr], _U32.unpack_from(self.data, at + 8)[0]
+        if tag == length == 0 and vr == b"\0\0":
+            return 0, "", 0
         raise InvalidDataSet(f"Element ({group:04X},{element:04X}) has no value representation that exists.")
 
     def _element(self, tag: int, stated_vr: str, raw_at: slice, out: Json, context: _Context) -> None:
@@ -224,7 +253,8 @@ class _Walker:
 
     def _sequence(self, tag: int, vr: str, length: int, context: _Context) -> dict[str, object]:
         if context.depth >= DEEPEST_SEQUENCE:
-            raise InvalidDataSet(f"Sequences are nested more than {DEEPEST_SEQUENCE} deep.")
+            self._step_over(tag, vr, length)
+            return {"vr": "UN", "BulkDataURI": f"{context.path}{tag:08X}"}
         implicit = self.implicit
         if vr == "UN":  # undefined length: its content is always Implicit VR (PS3.5 6.2.2 Note 2)
             self.implicit = True
@@ -252,6 +282,26 @@ class _Walker:
                 raise CutOff(f"The data set ends inside sequence ({tag >> 16:04X},{tag & 0xFFFF:04X}).")
         self.implicit = implicit
         return {"vr": "SQ", "Value": found} if found else {"vr": "SQ"}
+
+    def _step_over(self, tag: int, vr: str, length: int) -> None:
+        """Go behind a sequence whatever it holds. Only what has no length is looked at, so depth costs no memory."""
+        implicit, implicit_below, depth = self.implicit, 0, 0
+        while True:
+            if tag in _ENDS:
+                depth -= 1
+                if depth < implicit_below:
+                    self.implicit, implicit_below = implicit, 0
+            elif length == _UNDEFINED:
+                depth += 1
+                if vr == "UN" and not self.implicit:
+                    self.implicit, implicit_below = True, depth
+            else:
+                self.at += length
+            if self.at > len(self.data) or (depth and self.at + 8 > len(self.data)):
+                raise CutOff("The data set ends inside a sequence.")
+            if not depth:
+                return
+            tag, vr, length = self._next_header()
 
     def _skip_pixels(self, length: int) -> None:
         """Go behind the pixel data; encapsulated fragments are stepped over one by one (PS3.5 A.4)."""

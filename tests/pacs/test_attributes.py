@@ -18,7 +18,17 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.errors import InvalidDataSet
-from pacs.attributes import INLINE_BYTES, LONGEST_VALUE, CutOff, Json, TooMuch, items, read_attributes, text
+from pacs.attributes import (
+    DEEPEST_SEQUENCE,
+    INLINE_BYTES,
+    LONGEST_VALUE,
+    CutOff,
+    Json,
+    TooMuch,
+    items,
+    read_attributes,
+    text,
+)
 from tests import corpus
 
 EXPLICIT, IMPLICIT, DEFLATED = (
@@ -223,10 +233,62 @@ def test_mutated_data_sets_are_read_or_refused_and_nothing_else(data: st.DataObj
         assert "Süß" not in str(refusal)
 
 
-def test_a_bottomless_nest_is_refused() -> None:
-    item = struct.pack("<HHI", 0x0008, 0x1140, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
-    with pytest.raises(InvalidDataSet, match="nested"):
-        read_attributes(item * 10_000, IMPLICIT)
+SEQUENCE_OPENS = {
+    IMPLICIT: struct.pack("<HHI", 0x0008, 0x1140, 0xFFFFFFFF),
+    EXPLICIT: struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF),
+}
+ITEM_OPENS = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+ITEM_ENDS, SEQUENCE_ENDS = struct.pack("<HHI", 0xFFFE, 0xE00D, 0), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+
+
+def nest(depth: int, syntax: str = IMPLICIT, within: bytes = b"") -> bytes:
+    """Sequences of one item each, `depth` deep, all of undefined length."""
+    return (SEQUENCE_OPENS[syntax] + ITEM_OPENS) * depth + within + (ITEM_ENDS + SEQUENCE_ENDS) * depth
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
+def test_a_nest_is_read_down_to_a_depth_and_named_from_there_on(syntax: str) -> None:
+    behind = encoded(mammogram_like(), syntax)
+    found = read_attributes(nest(100_000, syntax) + behind, syntax)
+    assert text(found, "00080018") == "1.2.3"
+    for _ in range(DEEPEST_SEQUENCE):
+        [found] = items(found, "00081140")
+    assert found == {"00081140": {"vr": "UN", "BulkDataURI": "00081140/1/" * DEEPEST_SEQUENCE + "00081140"}}
+
+
+def test_what_a_deep_nest_holds_is_stepped_over_in_its_own_encoding() -> None:
+    fragments = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
+    fragments += struct.pack("<HHI", 0xFFFE, 0xE000, 4) + b"abcd" + SEQUENCE_ENDS
+    hidden = struct.pack("<HH2sHI", 0x0009, 0x1001, b"UN", 0, 0xFFFFFFFF) + nest(2, IMPLICIT)[12 - 4 :]
+    explicit = struct.pack("<HH2sH", 0x0008, 0x0100, b"SH", 2) + b"AB"
+    data = nest(70, EXPLICIT, explicit + hidden + fragments + explicit) + encoded(mammogram_like(), EXPLICIT)
+    assert text(read_attributes(data, EXPLICIT), "00080018") == "1.2.3"
+
+
+def test_a_nest_that_does_not_end_is_cut_off() -> None:
+    whole = nest(1_000)
+    for end in (len(whole) - 1, len(whole) - 8, len(whole) // 2, 64 * 16 + 20):
+        with pytest.raises(InvalidDataSet):
+            read_attributes(whole[:end], IMPLICIT)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
+@pytest.mark.parametrize("count", [1, 7, 8, 13, 128, 100_001])
+def test_zeros_around_a_data_set_are_padding(syntax: str, count: int) -> None:
+    data = encoded(mammogram_like(), syntax)
+    whole = read_attributes(data, syntax)
+    assert read_attributes(data + bytes(count), syntax) == whole
+    if count >= 8:
+        assert read_attributes(bytes(count) + data, syntax) == whole
+
+
+def test_the_compressed_picture_of_an_icon_is_named() -> None:
+    icon = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
+    icon += struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, 4) + b"abcd" + SEQUENCE_ENDS
+    sequence = struct.pack("<HH2sHI", 0x0088, 0x0200, b"SQ", 0, 0xFFFFFFFF)
+    data = sequence + ITEM_OPENS + icon + ITEM_ENDS + SEQUENCE_ENDS + encoded(mammogram_like(), EXPLICIT)
+    [item] = items(read_attributes(data, EXPLICIT), "00880200")
+    assert item == {"7FE00010": {"vr": "OB", "BulkDataURI": "00880200/1/7FE00010"}}
 
 
 def implicit(tag: int, value: bytes) -> bytes:
