@@ -17,8 +17,9 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -46,12 +47,27 @@ def configure(level: str, *, process: str) -> None:
     structlog.configure(
         processors=[*_common(process), *render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Unfailing(stream))),
         cache_logger_on_first_use=True,
     )
     _route_others(process, stream=stream, render=render)
     warnings.showwarning = _show_warning
     threading.excepthook = _thread_died
+
+
+class _Unfailing:
+    """A stream on which a line that cannot be written is lost, and fails nobody's work: a full disk, a broken pipe."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _common(process: str) -> list[Processor]:

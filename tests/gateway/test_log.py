@@ -79,3 +79,12 @@ def test_a_thread_that_dies_is_told_without_its_text() -> None:
 
 def test_an_event_without_an_exception_is_left_alone() -> None:
     assert safe_exception(None, "info", {"event": "x", "exc_info": None}) == {"event": "x"}
+
+
+def test_a_log_that_cannot_be_written_fails_nobodys_work() -> None:
+    program = PREAMBLE + "log.error('lost'); logging.error('lost too'); print('went on')"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert done.stdout == "went on\n"
