@@ -1,8 +1,11 @@
 """Storage commitment: the rules by themselves, and the archive with real requesters over real associations."""
 
+import json
+import shutil
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,6 +32,7 @@ from pacs.commitment import Outcome, Reference, Transaction, pause, report, requ
 from pacs.promises import Promises
 from pacs.reporting import Reporting
 from pacs.scp import application
+from tests.foreign import free_port, running
 from tests.pacs.test_archive import NOW, archive, image, send
 from tests.raw_peer import RawPeer
 
@@ -196,6 +200,11 @@ class Requester:
         self.heard.append((caller, event.event_type, event.event_information))
         return self.answers[min(len(self.heard), len(self.answers)) - 1], None
 
+    @property
+    def address(self) -> list[Peer]:
+        """Known as soon as it listens."""
+        return [Peer("MAMMO", "127.0.0.1", self.port)] if self.port else []
+
     def wait(self, count: int = 1) -> Dataset:
         """The information of the report that was waited for, after which no other comes."""
         eventually(lambda: len(self.heard) >= count, f"report {count}")
@@ -241,9 +250,8 @@ def requester() -> Requester:
 
 
 @contextmanager
-def served(archive: Archive, requester: Requester) -> Iterator[int]:
-    """The archive's port. MAMMO's address is known as soon as it listens."""
-    peers = [Peer("MAMMO", "127.0.0.1", requester.port)] if requester.port else []
+def served(archive: Archive, *peers: Peer) -> Iterator[int]:
+    """The archive's port."""
     with (
         Reporting(archive, peers) as reporting,
         Listener(application(archive, reporting, ae_title="SCREENING_PACS"), host="127.0.0.1", port=0) as listener,
@@ -264,7 +272,7 @@ def test_the_association_that_asked_gets_the_report_when_it_is_still_open(
 ) -> None:
     send(archive, image(1))
     send(archive, image(2))
-    with served(archive, requester) as port, requester.association(port) as assoc:
+    with served(archive, *requester.address) as port, requester.association(port) as assoc:
         assert action(assoc, question(1, 2)) == 0x0000
         assert named(requester.wait()) == {"2.25.1": 0, "2.25.2": 0}
         eventually(lambda: committed(archive) == ["2.25.1", "2.25.2"], "the promise")
@@ -275,7 +283,7 @@ def test_the_association_that_asked_gets_the_report_when_it_is_still_open(
 
 def test_a_requester_that_has_released_is_called(archive: Archive, requester: Requester) -> None:
     send(archive, image(1))
-    with requester.listening(), served(archive, requester) as port:
+    with requester.listening(), served(archive, *requester.address) as port:
         assert requester.ask(port, question(1)) == 0x0000
         assert named(requester.wait()) == {"2.25.1": 0}
         eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
@@ -295,7 +303,7 @@ def test_what_cannot_be_promised_is_named_with_its_reason(archive: Archive, requ
     path[6].mkdir()  # what is there cannot be read
     ds = question(1, 3, 4, 5, 6, 7)
     ds.ReferencedSOPSequence.append(item("2.25.2", CT))
-    with requester.listening(), served(archive, requester) as port:
+    with requester.listening(), served(archive, *requester.address) as port:
         assert requester.ask(port, ds) == 0x0000
         assert named(requester.wait()) == {
             "2.25.1": 0x0000,
@@ -320,14 +328,14 @@ REFUSED = {
 def test_what_is_no_request_for_commitment_is_refused(
     archive: Archive, requester: Requester, arguments: dict[str, object], status: int
 ) -> None:
-    with served(archive, requester) as port, requester.association(port) as assoc:
+    with served(archive, *requester.address) as port, requester.association(port) as assoc:
         assert action(assoc, question(1), **arguments) == status  # type: ignore[arg-type]
         assert action(assoc, None) == 0x0120
     assert Promises(archive.database).facts()["commitments to report"] == 0
 
 
 def test_an_action_of_another_class_is_refused(archive: Archive, requester: Requester) -> None:
-    with served(archive, requester) as port, RawPeer(port, SOP_CLASS, str(ExplicitVRLittleEndian)) as peer:
+    with served(archive, *requester.address) as port, RawPeer(port, SOP_CLASS, str(ExplicitVRLittleEndian)) as peer:
         peer.send(n_action(1, question(1), sop_class_uid=MG), encode(question(1), str(ExplicitVRLittleEndian)))
         assert peer.response().status == 0x0119
 
@@ -347,7 +355,7 @@ def test_a_repeat_is_accepted_and_not_reported_twice_and_other_content_is_refuse
     archive: Archive, requester: Requester
 ) -> None:
     send(archive, image(1))
-    with served(archive, requester) as port, requester.association(port) as assoc:
+    with served(archive, *requester.address) as port, requester.association(port) as assoc:
         assert action(assoc, question(1)) == 0x0000
         requester.wait()
         eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
@@ -360,7 +368,7 @@ def test_a_repeat_is_accepted_and_not_reported_twice_and_other_content_is_refuse
 
 def test_images_may_follow_on_the_association_that_waits_for_its_report(archive: Archive, requester: Requester) -> None:
     send(archive, image(1))
-    with served(archive, requester) as port, requester.association(port) as assoc:
+    with served(archive, *requester.address) as port, requester.association(port) as assoc:
         assert action(assoc, question(1)) == 0x0000
         assert [assoc.send_c_store(image(number)).Status for number in range(2, 12)] == [0] * 10
         assert named(requester.wait()) == {"2.25.1": 0}
@@ -373,7 +381,7 @@ def test_a_request_that_crosses_a_report_is_served_and_the_next_report_waits_for
 ) -> None:
     syntax = str(ExplicitVRLittleEndian)
     second = question(1, transaction_uid="2.25.901")
-    with served(archive, requester) as port, RawPeer(port, SOP_CLASS, syntax) as peer:
+    with served(archive, *requester.address) as port, RawPeer(port, SOP_CLASS, syntax) as peer:
         peer.send(n_action(1, question(1)), encode(question(1), syntax))
         assert peer.response().status == 0x0000
         first_report = peer.response()
@@ -409,16 +417,16 @@ def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_
     requester.answers = [0x0110, 0x0110, 0x0000]
     promises = Promises(archive.database)
     with requester.listening():
-        with served(archive, requester) as port:
+        with served(archive, *requester.address) as port:
             requester.ask(port, question(1))
             requester.wait()
             eventually(lambda: "0110H" in str(promises.facts()["it waits because"]), "the reason")
         assert committed(archive) == []
         for count in (2, 3):
-            with served(archive, requester):
+            with served(archive, *requester.address):
                 requester.wait(count)
         eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
-        with served(archive, requester):
+        with served(archive, *requester.address):
             time.sleep(0.5)
     assert len(requester.heard) == 3
     assert len({str(ds) for _, _, ds in requester.heard}) == 1
@@ -427,13 +435,13 @@ def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_
 def test_a_requester_without_address_is_kept_and_the_setting_named(archive: Archive, requester: Requester) -> None:
     send(archive, image(1))
     promises = Promises(archive.database)
-    with capture_logs() as logs, served(archive, requester) as port:
+    with capture_logs() as logs, served(archive, *requester.address) as port:
         assert requester.ask(port, question(1)) == 0x0000
         eventually(lambda: bool(promises.facts()["it waits because"]), "the reason")
     sentence = "The address of MAMMO is not known: add MAMMO=host:port to PACS_PEERS."
     assert promises.facts()["it waits because"] == sentence
     assert [line["reason"] for line in logs if line["event"] == "commitment not reported"] == [sentence]
-    with requester.listening(), served(archive, requester):
+    with requester.listening(), served(archive, *requester.address):
         assert named(requester.wait()) == {"2.25.1": 0}
 
 
@@ -467,12 +475,6 @@ def hang_up(server: socket.socket) -> None:
 # ---- whole processes -------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_transaction_survives_a_kill_and_is_reported_by_the_next_process(
     tmp_path: Path, requester: Requester
 ) -> None:
@@ -486,3 +488,34 @@ def test_a_transaction_survives_a_kill_and_is_reported_by_the_next_process(
         with requester.listening(port):
             site.start("pacs")
             assert named(requester.wait()) == {"2.25.1": 0, "2.25.2": 0x0112}
+
+
+@pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed")
+def test_orthanc_asks_and_is_told(archive: Archive, tmp_path: Path) -> None:
+    dicom, http = free_port(), free_port()
+    send(archive, image(1))
+    with served(archive, Peer("ORTHANC", "127.0.0.1", dicom)) as port:
+        settings = {
+            "DicomPort": dicom, "HttpPort": http, "DicomAet": "ORTHANC", "AuthenticationEnabled": False,
+            "StorageDirectory": str(tmp_path / "orthanc"), "Plugins": [],
+            "DicomModalities": {"archive": ["SCREENING_PACS", "127.0.0.1", port]},
+        }  # fmt: skip
+        (tmp_path / "orthanc.json").write_text(json.dumps(settings))
+        with running(dicom, "Orthanc", tmp_path / "orthanc.json"):
+            asked_for = {"DicomInstances": [[MG, "2.25.1"], [MG, "2.25.2"]]}
+            path = rest(http, "/modalities/archive/storage-commitment", asked_for)["Path"]
+            eventually(lambda: rest(http, str(path))["Status"] != "Pending", "Orthanc's report")
+            told = rest(http, str(path))
+        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+    assert (told["Status"], told["RemoteAET"]) == ("Failure", "SCREENING_PACS")
+    assert told["Success"] == [{"SOPClassUID": MG, "SOPInstanceUID": "2.25.1"}]
+    [failed] = told["Failures"]  # type: ignore[misc]
+    assert (failed["SOPInstanceUID"], failed["FailureReason"]) == ("2.25.2", 0x0112)
+
+
+def rest(port: int, path: str, body: object = None) -> dict[str, object]:
+    """Call Orthanc's own interface."""
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data=data, timeout=10) as answer:
+        found: dict[str, object] = json.load(answer)
+    return found
