@@ -1,16 +1,17 @@
 """Associations that we start: echo, query and store on another DICOM application.
 
-One thread, one socket, every wait bounded. It stands on the same pure parts as the listener, so that an object is
-streamed from its file to the peer; pynetdicom would hold all of it in a queue.
+One thread, one socket, every wait bounded and looked up from each second. It stands on the same pure parts as the
+listener, so that an object is streamed from its file to the peer; pynetdicom would hold all of it in a queue.
 
 Whatever goes wrong on the way is a PeerError with a sentence for who asked for the call.
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
+from time import monotonic
 from typing import Self
 
 import structlog
@@ -28,6 +29,10 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120.0
 """How long a peer may be silent. An archive may need a minute to put a tomosynthesis on disk before it answers."""
 
+SEND_SECONDS = 30.0
+"""How long a peer may take to read a megabyte of an object."""
+
+LOOK_SECONDS = 1.0
 FAREWELL_SECONDS = 5.0
 MAX_PDU_BYTES = 131_072
 LARGEST_ANSWER = 2 << 20
@@ -70,19 +75,21 @@ def calling(
     ae_title: str,
     originator: tuple[str, int] | None = None,
     answer_seconds: float = ANSWER_SECONDS,
+    look: Callable[[], object] = lambda: None,
 ) -> Iterator["Call"]:
-    """Open an association, release it afterwards, or abort it when something is raised. Raises PeerError."""
+    """Open an association, release it afterwards, or abort it when something is raised. Raises PeerError.
+
+    `look` is called each second while an answer is waited for; it raises when nobody needs the answer any more.
+    """
     try:
         connection = socket.create_connection((peer.host, peer.port), timeout=CONNECT_SECONDS)
     except OSError as error:
         raise PeerError(f"{peer} cannot be reached: {_words(error)}.") from error
     with connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(min(answer_seconds, CONNECT_SECONDS))
-        call = Call(connection, peer, originator)
+        call = Call(connection, peer, originator, answer_seconds, look)
         try:
             call.associate(contexts, ae_title)
-            connection.settimeout(answer_seconds)
             yield call
             call.release()
         except BaseException:
@@ -93,11 +100,20 @@ def calling(
 class Call:
     """One association that we started, while it is open."""
 
-    def __init__(self, connection: socket.socket, peer: Peer, originator: tuple[str, int] | None) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        peer: Peer,
+        originator: tuple[str, int] | None,
+        answer_seconds: float,
+        look: Callable[[], object],
+    ) -> None:
         self.peer = peer
         self.contexts: tuple[AcceptedContext, ...] = ()
         self._connection = connection
         self._originator = originator
+        self._answer_seconds = answer_seconds
+        self._look = look
         self._reader = Reader()
         self._messages = dimse.Messages()
         self._message_ids = count(1)
@@ -126,7 +142,7 @@ class Call:
         """End the association in order. What was answered stands, so a peer that just closes is not an error."""
         self._reader.state = State.AWAITING_RELEASE
         with suppress(PeerError, OSError):
-            self._connection.settimeout(FAREWELL_SECONDS)
+            self._answer_seconds = FAREWELL_SECONDS
             self._send(upper_layer.RELEASE_REQUEST)
             while not isinstance(self._event(), Released | Aborted):
                 pass
@@ -239,7 +255,7 @@ class Call:
     def _event(self) -> Event:
         try:
             while (event := self._reader.next_event()) is None:
-                received = self._connection.recv_into(self._reader.space())
+                received = self._wait()
                 if not received:
                     raise PeerError(f"{self.peer} closed the connection.")
                 self._reader.received(received)
@@ -249,8 +265,19 @@ class Call:
             raise self._garbled(error) from error
         return event
 
+    def _wait(self) -> int:
+        """Receive what there is; 0 at the end of the stream. Raises TimeoutError when nothing comes in time."""
+        deadline = monotonic() + self._answer_seconds
+        while (left := deadline - monotonic()) > 0:
+            self._connection.settimeout(min(left, LOOK_SECONDS))
+            with suppress(TimeoutError):
+                return self._connection.recv_into(self._reader.space())
+            self._look()
+        raise TimeoutError
+
     def _send(self, data: bytes) -> None:
         try:
+            self._connection.settimeout(SEND_SECONDS)
             self._connection.sendall(data)
         except OSError as error:
             raise self._lost(error) from error

@@ -87,7 +87,13 @@ class QueryRetrieve:
         message_id = request.command.message_id or 0
         originator = (request.association.calling_ae_title, message_id)
         try:
-            with calling(destination, proposals(kinds), ae_title=self._ae_title, originator=originator) as call:
+            with calling(
+                destination,
+                proposals(kinds),
+                ae_title=self._ae_title,
+                originator=originator,
+                look=request.is_cancelled,  # raises when who asked has gone
+            ) as call:
                 yield from retrieve.suboperations(instances, call, request.is_cancelled)
         except PeerError as error:
             log.warning("destination not reached", reason=str(error))

@@ -148,6 +148,39 @@ def test_a_role_is_answered_with_what_the_peer_may_be() -> None:
     assert [(r.scu_role, r.scp_role) for r in answer.user_information.role_selection.values()] == [(1, 0)]
 
 
+GET = "1.2.840.10008.5.1.4.1.2.2.3"
+GET_AND_CT = Supported({GET: (EXPLICIT,), CT: (J2K, IMPLICIT, EXPLICIT)}, reversible={GET: frozenset({CT})})
+
+
+@pytest.mark.parametrize(
+    ("proposed", "scp", "syntax"),
+    [((GET, CT), 1, EXPLICIT), ((CT,), 0, J2K)],
+    ids=["with C-GET, and Explicit VR is preferred", "not without"],
+)
+def test_a_peer_may_be_scp_of_storage_with_c_get(proposed: tuple[str, ...], scp: int, syntax: str) -> None:
+    role = SCP_SCU_RoleSelectionNegotiation()
+    role.sop_class_uid, role.scu_role, role.scp_role = CT, False, True
+    pdu = request_pdu([build_context(name, [J2K, IMPLICIT, EXPLICIT]) for name in proposed], role)
+    request = association.parse_request(pdu[6:])
+    accepted, items = association.negotiate(request, GET_AND_CT)
+    answer = A_ASSOCIATE_AC()
+    answer.decode(association.encode_accept(request, pdu[6:], items, max_length=0, accepted=accepted))
+    assert [(r.scu_role, r.scp_role) for r in answer.user_information.role_selection.values()] == [(0, scp)]
+    assert [(c.transfer_syntax, c.peer_is_scp) for c in accepted if c.abstract_syntax == CT] == [(syntax, scp == 1)]
+
+
+def test_extended_negotiation_is_answered_with_what_both_can_do() -> None:
+    wish = SOPClassExtendedNegotiation()
+    wish.sop_class_uid, wish.service_class_application_information = CT, b"\x01\x01\x00"
+    pdu = request_pdu([build_context(CT, [EXPLICIT])], wish)
+    request = association.parse_request(pdu[6:])
+    accepted, items = association.negotiate(request, Supported({CT: (EXPLICIT,)}, extended={CT: b"\x01\x00"}))
+    answer = A_ASSOCIATE_AC()
+    answer.decode(association.encode_accept(request, pdu[6:], items, max_length=0, accepted=accepted))
+    assert [item.app_info for item in answer.user_information.ext_neg] == [b"\x01\x00"]
+    assert [context.extended for context in accepted] == [b"\x01\x00"]
+
+
 def test_a_rejection_is_read_by_pynetdicom() -> None:
     answer = A_ASSOCIATE_RJ()
     answer.decode(association.encode_reject(Rejection(2, 3, 2, "Full.")))

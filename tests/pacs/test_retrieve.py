@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import socket
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +27,7 @@ from pynetdicom.sop_class import (
 )
 from structlog.testing import capture_logs
 
-from gateway.application import Progress, decode
+from gateway.application import Progress, decode, encode
 from gateway.dimse import Command
 from gateway.errors import InvalidQuery, NotAcceptable
 from gateway.listener import Listener
@@ -40,6 +42,7 @@ from tests import corpus
 from tests.foreign import free_port, running
 from tests.pacs.test_archive import archive, image, send
 from tests.pacs.test_scp import data_set_bytes
+from tests.raw_peer import RawPeer
 
 __all__ = ["archive"]
 
@@ -507,6 +510,20 @@ def test_a_destination_that_is_lost_half_way_fails_the_rest(archive: Archive) ->
     server.shutdown()
     assert (status.Status, status.NumberOfCompletedSuboperations) == (0xB000, 1)
     assert failed.FailedSOPInstanceUIDList == ["2.25.2", "2.25.3"]
+
+
+def test_stopping_does_not_wait_for_a_destination_that_is_silent(archive: Archive) -> None:
+    keep(archive, image(1))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = Peer("SITE_PACS", "127.0.0.1", server.getsockname()[1])
+        with listening(archive, peer) as listener, RawPeer(listener.port, MOVE, EXPLICIT) as workstation:
+            command = Command(command_field=0x0021, message_id=1, priority=0, command_data_set_type=1,
+                              affected_sop_class_uid=MOVE, move_destination="SITE_PACS")  # fmt: skip
+            workstation.send(command, encode(identifier("STUDY", StudyInstanceUID=STUDY), EXPLICIT))
+            server.accept()
+            began = time.monotonic()
+            listener.stop(grace_seconds=0.1)
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed")
