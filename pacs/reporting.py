@@ -138,11 +138,17 @@ class Reporting:
         if stored.sop_class_uid != reference.sop_class_uid:
             return Outcome.CLASS_CONFLICT
         code = trouble(stored.path, size_bytes=stored.size_bytes, sha256=stored.sha256, pace=self._pace)
-        if code:
-            log.error("commitment refused", sop_instance_uid=reference.sop_instance_uid, code=code)
         if code == "missing_file" and not self._archive.files.incoming.is_dir():
             return Outcome.NO_RESOURCES  # the whole volume is away
+        if code:
+            self._report_damage(reference.sop_instance_uid, code)
         return OUTCOMES[code]
+
+    def _report_damage(self, sop_instance_uid: str, code: str) -> None:
+        """Remember it, so that the same object replaces the file when the machine sends it again."""
+        kept = self._archive.upkeep.kept(sop_instance_uid)
+        if kept is not None and self._archive.upkeep.report_damage(kept, code, now=self._clock()):
+            log.error("instance damaged", sop_instance_uid=sop_instance_uid, code=code)
 
     def _pace(self, count: int) -> None:
         if self._stop.wait(count / VERIFY_BYTES_PER_SECOND):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import ssl
 import threading
 import time
 import urllib.request
@@ -27,12 +28,14 @@ from gateway.errors import DuplicateTransaction, Refusal
 from gateway.listener import Listener
 from gateway.requestor import Peer
 from gateway.simulator.site import Site
+from gateway.tls import server_context
 from pacs import Archive
 from pacs.commitment import Outcome, Reference, Transaction, pause, report, requested
 from pacs.promises import Promises
 from pacs.reporting import Reporting
 from pacs.scp import application
 from tests.foreign import free_port, running
+from tests.gateway.test_tls import site, trusting
 from tests.pacs.test_archive import NOW, archive, image, send
 from tests.raw_peer import RawPeer
 
@@ -222,11 +225,17 @@ class Requester:
             server.shutdown()
 
     @contextmanager
-    def association(self, port: int) -> Iterator[Association]:
+    def association(self, port: int, tls: ssl.SSLContext | None = None) -> Iterator[Association]:
         ae = AE("MAMMO")
         ae.add_requested_context(StorageCommitmentPushModel)
         ae.add_requested_context(MG, ExplicitVRLittleEndian)
-        assoc = ae.associate("127.0.0.1", port, ae_title="SCREENING_PACS", evt_handlers=self._handlers)
+        assoc = ae.associate(
+            "127.0.0.1",
+            port,
+            ae_title="SCREENING_PACS",
+            evt_handlers=self._handlers,
+            tls_args=None if tls is None else (tls, "localhost"),
+        )
         assert assoc.is_established
         try:
             yield assoc
@@ -250,11 +259,13 @@ def requester() -> Requester:
 
 
 @contextmanager
-def served(archive: Archive, *peers: Peer) -> Iterator[int]:
+def served(archive: Archive, *peers: Peer, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """The archive's port."""
     with (
         Reporting(archive, peers) as reporting,
-        Listener(application(archive, reporting, ae_title="SCREENING_PACS"), host="127.0.0.1", port=0) as listener,
+        Listener(
+            application(archive, reporting, ae_title="SCREENING_PACS"), host="127.0.0.1", port=0, tls=tls
+        ) as listener,
     ):
         yield listener.port
 
@@ -279,6 +290,17 @@ def test_the_association_that_asked_gets_the_report_when_it_is_still_open(
     assert [(caller, kind, ds.TransactionUID) for caller, kind, ds in requester.heard] == [
         ("SCREENING_PACS", 1, TRANSACTION)
     ]
+
+
+def test_the_report_comes_within_the_tls_of_the_association_that_asked(
+    archive: Archive, requester: Requester, tmp_path: Path
+) -> None:
+    tls = server_context(site(tmp_path))
+    send(archive, image(1))
+    with served(archive, tls=tls) as port, requester.association(port, trusting(tmp_path)) as assoc:
+        assert action(assoc, question(1)) == 0x0000
+        assert named(requester.wait()) == {"2.25.1": 0}
+        assert assoc.send_c_store(image(2)).Status == 0x0000
 
 
 def test_a_requester_that_has_released_is_called(archive: Archive, requester: Requester) -> None:
@@ -316,6 +338,18 @@ def test_what_cannot_be_promised_is_named_with_its_reason(archive: Archive, requ
         }
         eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
     assert requester.heard[0][1] == 2
+
+
+def test_a_machine_that_sends_a_damaged_image_again_is_promised_it(archive: Archive, requester: Requester) -> None:
+    send(archive, image(1))
+    stored = archive.instance("2.25.1").path
+    stored.write_bytes(stored.read_bytes()[:-1] + b"!")
+    with served(archive) as port, requester.association(port) as assoc:
+        assert action(assoc, question(1)) == 0x0000
+        assert named(requester.wait()) == {"2.25.1": 0x0110}
+        send(archive, image(1))
+        assert action(assoc, question(1, transaction_uid="2.25.901")) == 0x0000
+        assert named(requester.wait(2)) == {"2.25.1": 0x0000}
 
 
 REFUSED = {
@@ -479,14 +513,14 @@ def test_a_transaction_survives_a_kill_and_is_reported_by_the_next_process(
     tmp_path: Path, requester: Requester
 ) -> None:
     port = free_port()
-    with Site(tmp_path, settings={"PACS_PEERS": f"MAMMO=127.0.0.1:{port}"}) as site:
-        site.start("pacs")
-        with requester.association(site.ports["pacs"]) as assoc:
+    with Site(tmp_path, settings={"PACS_PEERS": f"MAMMO=127.0.0.1:{port}"}) as house:
+        house.start("pacs")
+        with requester.association(house.ports["pacs"]) as assoc:
             assert assoc.send_c_store(image(1)).Status == 0x0000
-        assert requester.ask(site.ports["pacs"], question(1, 2)) == 0x0000
-        site.kill("pacs")
+        assert requester.ask(house.ports["pacs"], question(1, 2)) == 0x0000
+        house.kill("pacs")
         with requester.listening(port):
-            site.start("pacs")
+            house.start("pacs")
             assert named(requester.wait()) == {"2.25.1": 0, "2.25.2": 0x0112}
 
 
