@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from gateway.listener import Listener
 from gateway.requestor import MOST_CONTEXTS, Peer, proposals
 from pacs import Archive
 from pacs.index import Identity, Receipt
-from pacs.query import query_level, wanted
+from pacs.query import answer, query_level, wanted
 from pacs.reporting import Reporting
 from pacs.retrieve import Outcome, after, ended, form, outcome
 from pacs.scp import application
@@ -276,6 +277,31 @@ def test_a_key_that_cannot_be_matched_warns_and_one_that_makes_no_sense_is_refus
     assert [status for status, _ in refused] == [0xA900]
 
 
+ODD: dict[str, dict[str, object]] = {
+    "00200013": {"vr": "IS", "Value": ["first"]},
+    "00280010": {"vr": "US", "Value": ["many"]},
+    "00280030": {"vr": "DS", "Value": ["wide", None]},
+    "00080020": {"vr": "DA", "Value": ["yesterday"]},
+    "00080070": {"vr": "LO", "Value": ["A" * 300, "\u0000"]},
+    "00100010": {"vr": "PN", "Value": [{"Ideographic": "\u5c71\u7530"}]},
+    "00081199": {"vr": "SQ", "Value": [{"00280010": {"vr": "US", "Value": ["many"]}}, {}]},
+    "00091001": {"vr": "UN", "InlineBinary": "AAAA"},
+    "7FE00010": {"vr": "OW", "BulkDataURI": "7FE00010"},
+    "00281201": {"vr": "OW"},
+    "00200010": {},
+}
+
+
+@given(tags=st.sets(st.sampled_from(sorted(ODD))), syntax=st.sampled_from([EXPLICIT, IMPLICIT]))
+def test_an_odd_value_costs_nobody_the_answer(tags: set[str], syntax: str) -> None:
+    asked_for = identifier("IMAGE", SOPInstanceUID="")
+    for tag, element in ODD.items():
+        asked_for.add_new(int(tag, 16), str(element.get("vr", "SH")), None)
+    found = {tag: ODD[tag] for tag in tags} | {"00080018": {"vr": "UI", "Value": ["2.25.1"]}}
+    given_back = decode(answer(found, asked_for, "IMAGE", ae_title="P", transfer_syntax=syntax), syntax)
+    assert (given_back.SOPInstanceUID, given_back.RetrieveAETitle) == ("2.25.1", "P")
+
+
 def test_more_answers_than_a_page_come_once_each_and_can_be_cancelled(archive: Archive, listener: Listener) -> None:
     with archive.database.write() as conn:
         for number in range(1200):
@@ -412,6 +438,48 @@ def test_nothing_found_is_success_without_suboperations(listener: Listener) -> N
     with storing(listener, GET) as (association, _):
         [(status, _)] = association.send_c_get(identifier("STUDY", StudyInstanceUID="2.25.404"), GET)
     assert (status.Status, status.NumberOfCompletedSuboperations) == (0x0000, 0)
+
+
+def get_request(message_id: int = 1) -> Command:
+    return Command(command_field=0x0010, message_id=message_id, priority=0, command_data_set_type=1,
+                   affected_sop_class_uid=GET)  # fmt: skip
+
+
+def test_what_does_not_fit_the_service_is_refused_and_the_association_goes_on(
+    archive: Archive, listener: Listener
+) -> None:
+    keep(archive, image(1))
+    with RawPeer(listener.port, GET, EXPLICIT) as peer:
+        peer.send(replace(get_request(), command_field=0x0020), encode(identifier("STUDY"), EXPLICIT))
+        refused = peer.response()
+        peer.send(get_request(2), b"not a data set")
+        nonsense = peer.response()
+    assert (refused.status, nonsense.status) == (0xA900, 0xA900)
+
+
+def test_a_peer_that_vanishes_in_the_middle_costs_nobody_else_anything(archive: Archive, listener: Listener) -> None:
+    keep(archive, *(image(number) for number in range(1, 30)))
+
+    def vanish(event: evt.Event) -> int:
+        event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+        return 0x0000
+
+    entity = AE()
+    entity.add_requested_context(GET)
+    entity.add_requested_context(MG, EXPLICIT)
+    association = entity.associate(
+        "127.0.0.1", listener.port, ae_title="SCREENING_PACS", ext_neg=[build_role(MG, scp_role=True)],
+        evt_handlers=[(evt.EVT_C_STORE, vanish)],
+    )  # fmt: skip
+    with capture_logs() as logs:
+        list(association.send_c_get(identifier("STUDY", StudyInstanceUID=STUDY), GET))
+        deadline = time.monotonic() + 10
+        while not (lost := [line for line in logs if line["event"] == "association lost"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert len(lost) == 1
+    assert [line for line in logs if line["log_level"] == "error"] == []
+    assert asked(listener, identifier("STUDY", StudyInstanceUID=STUDY))[-1][0] == 0x0000
 
 
 # ---- C-MOVE ---------------------------------------------------------------------------------------------------------
