@@ -9,8 +9,9 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,28 +101,37 @@ def read(log: Path) -> list[Call]:
 
 
 @contextmanager
-def failing(pid: int, calls: str, *, error: str, when: str = "1+") -> Iterator[None]:
-    """Let calls of a running process fail; `when` counts within each thread, as strace(1) says under `--inject`."""
-    with _attached(pid, ["-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={when}"]):
+def failing(pid: int, call: str, *, error: str, when: int) -> Iterator[list[str]]:
+    """Let the so many-th such call of each thread of a running process fail (strace(1), `--inject`).
+
+    Gives a list of the calls that failed; it is filled when the context is left.
+    """
+    failed: list[str] = []
+    with tempfile.NamedTemporaryFile() as log:
+        with _attached(pid, call, f"error={error}:when={when}", log.name):
+            yield failed
+        failed += re.findall(r"^\d+ +(\w+)\(.*\(INJECTED\)$", Path(log.name).read_text(), re.MULTILINE)
+
+
+@contextmanager
+def killing(pid: int, call: str, *, when: int) -> Iterator[None]:
+    """Kill a running process in front of the so many-th such call of a thread. If it dies, wait for its end within."""
+    with _attached(pid, call, f"signal=SIGKILL:when={when}", os.devnull):
         yield
 
 
 @contextmanager
-def killing(pid: int, calls: str, *, when: int) -> Iterator[None]:
-    """Kill a running process in front of the so many-th of these calls of one thread."""
-    with _attached(pid, ["-e", f"trace={calls}", "-e", f"inject={calls}:signal=SIGKILL:when={when}"]):
+def _attached(pid: int, call: str, injection: str, log: str) -> Iterator[None]:
+    options = ["-e", f"trace={call}", "-e", f"inject={call}:{injection}"]
+    tracer = subprocess.Popen(["strace", "-f", "-p", str(pid), "-o", log, *options], stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_traced(pid, tracer)
         yield
-
-
-@contextmanager
-def _attached(pid: int, options: Sequence[str]) -> Iterator[None]:
-    command = ["strace", "-f", "-p", str(pid), "-o", os.devnull, *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tracer:
-        try:
-            _wait_until_traced(pid, tracer)
-            yield
-        finally:
-            tracer.send_signal(signal.SIGINT)  # detaches, and the process goes on
+        tracer.send_signal(signal.SIGINT)  # detaches, and the process goes on
+        tracer.wait(20)
+    finally:
+        tracer.kill()
+        tracer.wait()
 
 
 def _wait_until_traced(pid: int, tracer: "subprocess.Popen[bytes]") -> None:

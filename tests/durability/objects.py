@@ -1,6 +1,8 @@
 """Numbered objects: everything about one follows from its number, so nothing has to be kept to compare it later."""
 
+from collections.abc import Iterator
 from functools import cache
+from itertools import count
 from random import Random
 from typing import Final
 
@@ -32,6 +34,11 @@ def data_set(number: int) -> bytes:
     head = _head().replace(_PLACE.encode() + b"\0", uid(number).encode() + b"\0")
     head = head.replace(b"2.25.2000000000", f"2.25.{2_000_000_000 + number // 4}".encode())
     return head + b"\xe0\x7f\x10\x00OW\0\0" + size.to_bytes(4, "little") + chance.randbytes(size)
+
+
+def small() -> Iterator[int]:
+    """The numbers of objects that are sent, and written, in one piece."""
+    return (number for number in count() if len(data_set(number)) < 16_000)
 
 
 @cache

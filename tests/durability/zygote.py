@@ -29,9 +29,10 @@ STARTED_WITHIN = 30.0
 class Pacs:
     """One process that was started; `kill` it, or find out that it ended by itself."""
 
-    def __init__(self, pid: int, port: int) -> None:
+    def __init__(self, pid: int, port: int, log: Path | None = None) -> None:
         self.pid = pid
         self.port = port
+        self.log = log
         self._descriptor = os.pidfd_open(pid)
 
     def wait_until_listening(self) -> None:
@@ -41,8 +42,11 @@ class Pacs:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
-            assert not self.ended(0.001), "the pacs process ended by itself"
+            assert not self.ended(0.001), f"the pacs process ended by itself: {self._last_words()}"
             assert time.monotonic() < deadline, "the pacs process does not listen"
+
+    def _last_words(self) -> str:
+        return self.log.read_text()[-2000:] if self.log else ""
 
     def ended(self, seconds: float) -> bool:
         """Wait at most so long for the end."""
@@ -83,13 +87,14 @@ class Zygote:
             pacs.close()
         self._process.communicate()
 
-    def start(self, data: Path, port: int, settings: Mapping[str, str] | None = None) -> Pacs:
+    def start(self, data: Path, port: int) -> Pacs:
         """Start a pacs process; it does not listen yet."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        order = {"variables": {**variables(data, port), **(settings or {})}, "log": str(data.parent / "pacs.log")}
+        log = data.parent / "pacs.log"
+        order = {"variables": variables(data, port), "log": str(log)}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        self._started.append(Pacs(int(self._process.stdout.readline()), port))
+        self._started.append(Pacs(int(self._process.stdout.readline()), port, log))
         return self._started[-1]
 
 
