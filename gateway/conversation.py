@@ -490,12 +490,12 @@ class Conversation:
             affected_sop_instance_uid=report.sop_instance_uid,
             event_type_id=report.event_type_id,
         )
-        for data, is_command in (
-            (dimse.pack_command(command), True),
-            (encode(report.data_set, context.transfer_syntax), False),
-        ):
-            most = self.peer_max_length
-            self._send(upper_layer.pack_data(context.context_id, data, is_command=is_command, max_length=most))
+        parts = ((dimse.pack_command(command), True), (encode(report.data_set, context.transfer_syntax), False))
+        most = self.peer_max_length
+        packed = (
+            upper_layer.pack_data(context.context_id, data, is_command=kind, max_length=most) for data, kind in parts
+        )
+        self._send(b"".join(packed))
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 

@@ -69,9 +69,9 @@ class Transaction:
     references: tuple[Reference, ...]
 
 
-def expect_request(command: Command) -> None:
-    """Refuse an N-ACTION that is not a request for storage commitment. Raises a Refusal."""
-    if command.requested_sop_class_uid != SOP_CLASS_UID:
+def expect_request(command: Command, abstract_syntax: str) -> None:
+    """Refuse an N-ACTION that is not a request for storage commitment in a context for it. Raises a Refusal."""
+    if {command.requested_sop_class_uid, abstract_syntax} != {SOP_CLASS_UID}:
         raise ClassMismatch("Actions are served for the Storage Commitment Push Model only.")
     if command.requested_sop_instance_uid != SOP_INSTANCE_UID:
         raise NotFound(f"Storage commitment is asked of instance {SOP_INSTANCE_UID} only.")

@@ -11,6 +11,7 @@ Not here: rules (`commitment`), statements (`promises`).
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from types import TracebackType
@@ -116,9 +117,9 @@ class Reporting:
         """Do what is due, as much as is done in one go. True when there was that much."""
         with self._taking:
             due = self._promises.due(now=self._clock(), limit=AT_ONCE)
-        verified = [promise if promise.outcomes else self._verified(promise) for promise in due]
-        for (requester, addressed), promises in groupby(verified, key=_between):
-            left = [promise for promise in promises if not self._told_back(promise)]
+        for (requester, addressed), promises in groupby(due, key=_between):
+            verified = [promise if promise.outcomes else self._verified(promise) for promise in promises]
+            left = self._not_told_back(verified)
             if left:
                 self._tell_anew(requester, addressed, left)
         return len(due) == AT_ONCE
@@ -128,7 +129,7 @@ class Reporting:
     def _verified(self, promise: Promise) -> Promise:
         outcomes = tuple(self._outcome(reference) for reference in promise.transaction.references)
         self._promises.verified(promise.id, outcomes, now=self._clock())
-        return Promise(promise.id, promise.transaction, outcomes, promise.attempts)
+        return replace(promise, outcomes=outcomes)
 
     def _outcome(self, reference: Reference) -> Outcome:
         try:
@@ -156,16 +157,24 @@ class Reporting:
 
     # ---- reporting ---------------------------------------------------------------------------------------------------
 
-    def _told_back(self, promise: Promise) -> bool:
-        """Was it told on the association that asked? Where that has gone or does not answer, there is another way."""
-        way_back = self._ways.pop(promise.transaction.transaction_uid, None)
-        if way_back is None:
-            return False
+    def _not_told_back(self, promises: Sequence[Promise]) -> list[Promise]:
+        """Tell on the associations that asked; give what could not be told there. None is waited for a second time."""
+        left: list[Promise] = []
+        silent: set[WayBack] = set()
+        for promise in promises:
+            way_back = self._ways.pop(promise.transaction.transaction_uid, None)
+            if way_back is not None and way_back not in silent and self._told_back(promise, way_back):
+                continue
+            left.append(promise)
+            if way_back is not None and way_back.is_open:
+                silent.add(way_back)
+                self._ways[promise.transaction.transaction_uid] = way_back
+        return left
+
+    def _told_back(self, promise: Promise, way_back: WayBack) -> bool:
         try:
             status = way_back.report(report(promise.transaction, promise.outcomes), timeout_seconds=ANSWER_SECONDS)
         except NotReported:
-            if way_back.is_open:
-                self._ways[promise.transaction.transaction_uid] = way_back
             return False
         self._note(promise, status)
         return True

@@ -89,7 +89,7 @@ def handle_store(archive: Archive, request: Request) -> Incoming:
 
 def handle_action(reporting: Reporting, request: Request) -> Dataset | None:
     """N-ACTION: storage commitment is asked for (PS3.4 J.3.2)."""
-    commitment.expect_request(request.command)
+    commitment.expect_request(request.command, request.abstract_syntax)
     asked = commitment.requested(
         request.identifier(),
         requester=request.association.calling_ae_title,
