@@ -113,7 +113,8 @@ def compare(repetitions: int) -> Table:
             )
             for _ in range(repetitions)
         ]
-    table = Table("listener", "ms an association", "of pynetdicom's", title=f"{len(names)} contexts with 15 syntaxes each")
+    title = f"{len(names)} contexts with {len(TRANSFER_SYNTAXES)} syntaxes each"
+    table = Table("listener", "ms an association", "of pynetdicom's", title=title)
     for column, name in enumerate(("gateway", "gateway, TLS", "pynetdicom")):
         ratio = statistics.median(run[column] / run[2] for run in runs)
         table.add_row(name, f"{statistics.median(run[column] for run in runs):.2f}", f"{ratio:.2f}")
