@@ -1,7 +1,7 @@
 """The DICOM listener: accepts connections, gives each a thread and a `Conversation`, keeps the limits, stops in order.
 
 worklist and pacs hand in an `Application` with their handlers and never see a socket. Not for what the messages mean,
-and not for calling others: where this product is the caller, pynetdicom is used.
+and not for calling others (`requestor`).
 """
 
 import socket

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (
@@ -39,6 +39,7 @@ from pacs.query import answer, query_level, wanted
 from pacs.reporting import Reporting
 from pacs.retrieve import Outcome, after, ended, form, outcome
 from pacs.scp import application
+from pacs.transcoding import LARGEST, converted, decompressed
 from tests import corpus
 from tests.foreign import free_port, running
 from tests.pacs.test_archive import archive, image, send
@@ -411,6 +412,38 @@ def test_what_is_stored_is_preferred_when_the_peer_offers_both(
     assert kept["2.25.1"] == data
 
 
+def test_a_damaged_object_that_would_have_to_be_decompressed_is_a_failure_in_words(
+    archive: Archive, listener: Listener, tmp_path: Path
+) -> None:
+    data = data_set_bytes(corpus.write(tmp_path / "one.dcm", image(1, transfer_syntax_uid=JPEG_LOSSLESS)))
+    start = data.index(b"\xff\xc3")
+    send(archive, image(1), data=data[:start] + bytes(12) + data[start + 12 :], transfer_syntax_uid=JPEG_LOSSLESS)
+    keep(archive, image(2))
+    with storing(listener, GET) as (association, kept), capture_logs() as logs:
+        *_, (status, failed) = association.send_c_get(identifier("STUDY", StudyInstanceUID=STUDY), GET)
+    assert (status.Status, failed.FailedSOPInstanceUIDList, list(kept)) == (0xB000, "2.25.1", ["2.25.2"])
+    assert [line["reason"] for line in logs if line["event"] == "instance not taken as it should be"] == [
+        "The object's pixels could not be decompressed for this peer."
+    ]
+
+
+def test_what_is_too_large_is_not_converted(tmp_path: Path) -> None:
+    with (tmp_path / "tomosynthesis.dcm").open("wb") as file:
+        file.truncate(LARGEST + 1)
+    with pytest.raises(NotAcceptable, match="larger than 256 MB"):
+        converted(tmp_path / "tomosynthesis.dcm", EXPLICIT, IMPLICIT)
+
+
+def test_colour_is_decompressed_to_rgb(tmp_path: Path) -> None:
+    grey = corpus.GREY.astype(np.uint8)
+    colours = np.stack([grey, np.flip(grey), grey // 16], axis=2)
+    one = corpus.data_set(colours)
+    one.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    native = decompressed(corpus.write(tmp_path / "colour.dcm", one))
+    assert (native.PhotometricInterpretation, native.PlanarConfiguration) == ("RGB", 0)
+    assert native.PixelData == colours.tobytes()
+
+
 def test_a_peer_that_does_not_offer_to_be_scp_is_sent_nothing(archive: Archive, listener: Listener) -> None:
     keep(archive, image(1))
     entity = AE()
@@ -445,10 +478,7 @@ def get_request(message_id: int = 1) -> Command:
                    affected_sop_class_uid=GET)  # fmt: skip
 
 
-def test_what_does_not_fit_the_service_is_refused_and_the_association_goes_on(
-    archive: Archive, listener: Listener
-) -> None:
-    keep(archive, image(1))
+def test_what_does_not_fit_the_service_is_refused_and_the_association_goes_on(listener: Listener) -> None:
     with RawPeer(listener.port, GET, EXPLICIT) as peer:
         peer.send(replace(get_request(), command_field=0x0020), encode(identifier("STUDY"), EXPLICIT))
         refused = peer.response()
