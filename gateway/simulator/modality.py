@@ -92,7 +92,7 @@ class Modality:
         self._worklist = worklist
         self._pacs = pacs
         self._timeout = timeout_seconds
-        self._tls = None if tls is None else (tls, "")
+        self._tls = tls
 
     def echo_worklist(self) -> None:
         """C-ECHO to the worklist."""
@@ -178,9 +178,8 @@ class Modality:
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = self._timeout
         for sop_class in classes:
             ae.add_requested_context(sop_class, list(syntaxes))
-        assoc = ae.associate(
-            peer.host, peer.port, ae_title=peer.ae_title, tls_args=self._tls, evt_handlers=list(handlers)
-        )
+        tls = (self._tls, peer.host) if self._tls else None
+        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls, evt_handlers=list(handlers))
         if not assoc.is_established:
             raise ModalityError(f"No association with {peer}: {_why_not(assoc)}.")
         try:

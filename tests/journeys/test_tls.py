@@ -1,0 +1,56 @@
+"""A site whose DICOM ports take TLS with certificates only: its own tools work, others are told what is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.simulator.modality import ModalityError
+from gateway.simulator.site import Site
+from tests.certificates import authority, issued
+
+
+def secured(folder: Path) -> Site:
+    """A site with a certificate, that demands certificates of those who call."""
+    ca = authority()
+    certificate, key = issued("gateway", ca).write(folder, "gateway", ca)
+    (folder / "machines.pem").write_bytes(authority("CA of the machines").pem)
+    settings = {
+        "GATEWAY_TLS_CERTIFICATE": str(certificate),
+        "GATEWAY_TLS_KEY": str(key),
+        "GATEWAY_TLS_CLIENT_CA": str(folder / "machines.pem"),
+        "RELAY_DESTINATION": "none",
+    }
+    return Site(folder, settings=settings)
+
+
+def gateway(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=60, check=False,
+        env=site.environment(), cwd=site.folder,
+    )  # fmt: skip
+
+
+def test_a_site_within_tls_proves_itself_and_turns_plain_machines_away(tmp_path: Path) -> None:
+    with secured(tmp_path) as site:
+        site.start("worklist", "pacs")
+        site.start("relay")
+        checked = gateway(site, "gateway", "check", "--local")
+        assert checked.returncode == 0, checked.stdout
+        port = site.ports["pacs"]
+        explained = gateway(site, "gateway", "tls", "check", "--connect", f"127.0.0.1:{port}")
+        assert explained.returncode == 0, explained.stdout
+        with pytest.raises(ModalityError):
+            site.modality().echo_worklist()
+        assert "The peer speaks DICOM without TLS, which this port takes only with TLS" in site.log("worklist")
+
+
+@pytest.mark.parametrize("module", ["worklist", "pacs"])
+def test_a_key_that_is_not_there_ends_the_start_with_78(tmp_path: Path, module: str) -> None:
+    site = secured(tmp_path)
+    key = tmp_path / "gateway.key"
+    key.unlink()
+    ended = gateway(site, module)
+    assert ended.returncode == 78
+    assert f"GATEWAY_TLS_KEY={key} cannot be read by this service: No such file or directory." in ended.stderr
