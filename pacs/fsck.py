@@ -16,6 +16,7 @@ Not for: pruning, and not for reading files regularly; that is `scrub`.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,9 @@ from pacs.upkeep import Kept
 
 LEFTOVER_SECONDS = 3600.0
 """While the archive serves, a file in `incoming` that did not grow for so long belongs to nobody."""
+
+QUARANTINE_SECONDS = 1.0
+"""Longer than any object takes from its file to its row."""
 
 _RESEND = "Send it again from the modality or the site's archive, or restore the file from a backup."
 
@@ -173,16 +177,29 @@ class Fsck:
     def _leftovers(self) -> Iterator[Path]:
         until = time.time() - (0 if self._at_rest else LEFTOVER_SECONDS)
         for part in self._archive.files.leftovers():
-            if part.exists() and part.stat().st_mtime <= until:
-                yield part
+            with suppress(FileNotFoundError):  # it is in its place by now
+                if part.stat().st_mtime <= until:
+                    yield part
 
-    def _quarantine(self) -> Iterator[Finding]:
+    def _quarantine(self) -> list[Finding]:
+        """Compare rows and files; while the archive serves twice, because one of them always comes or goes first."""
+        found = self._quarantine_now()
+        if found and not self._at_rest:
+            time.sleep(QUARANTINE_SECONDS)
+            still = self._quarantine_now()
+            found = [finding for finding in found if finding in still]
+        return found
+
+    def _quarantine_now(self) -> list[Finding]:
         rows = {row.file_name: row for row in self._archive.upkeep.quarantined()}
         names = {path.name for path in self._archive.files.quarantine.iterdir() if path.is_file()}
-        for name in sorted(rows.keys() - names):
-            yield Finding("quarantine_row_without_file", rows[name].sop_instance_uid, f"quarantine/{name}")
-        for name in sorted(names - rows.keys()):
-            yield Finding("quarantine_file_without_row", file=f"quarantine/{name}")
+        lost = [
+            Finding("quarantine_row_without_file", rows[name].sop_instance_uid, f"quarantine/{name}")
+            for name in sorted(rows.keys() - names)
+        ]
+        return lost + [
+            Finding("quarantine_file_without_row", file=f"quarantine/{name}") for name in sorted(names - rows.keys())
+        ]
 
 
 def _uid_of(file: Found, code: str) -> str:

@@ -1,5 +1,6 @@
 """Index against files against hashes: what is not as it should be is found, and no repair loses anything."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from gateway.volume import Watermarks
 from pacs import Archive
 from pacs.files import Found, digest
 from pacs.fsck import KINDS, Finding, Fsck, joined
+from pacs.quarantine import record
 from pacs.upkeep import Kept
 from tests.pacs.test_archive import EXPLICIT, NOW, begun, events, folder, image, send
 
@@ -163,6 +165,15 @@ def test_what_is_coming_in_is_no_finding_while_the_archive_serves(archive: Archi
     with closing(Archive.attach(archive.database.path, archive.files.root)) as beside:
         assert list(Fsck(beside, at_rest=False).findings(hashes=True, now=NOW)) == []
     assert [code for code, _ in codes(archive)] == ["orphan_file", "leftover"]
+
+
+def test_what_is_set_aside_during_the_check_is_no_finding(archive: Archive) -> None:
+    stray = archive.files.quarantine / "on its way.dcm"
+    stray.write_bytes(b"the row comes a moment later")
+    row_comes = threading.Timer(0.3, lambda: record(archive, stray, reason="x", now=NOW))
+    row_comes.start()
+    assert list(Fsck(archive, at_rest=False).findings(hashes=False, now=NOW)) == []
+    row_comes.join()
 
 
 def test_what_comes_and_goes_during_the_check_is_no_finding(archive: Archive) -> None:
