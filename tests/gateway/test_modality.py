@@ -13,10 +13,12 @@ from pynetdicom.sop_class import (
     DigitalMammographyXRayImageStorageForPresentation,
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
+    StorageCommitmentPushModel,
     Verification,
 )
 
 from gateway.simulator.modality import Modality, ModalityError, Peer, Sent, standard_views
+from gateway.simulator.safekeeping import Reports, question
 
 NOW = datetime(2026, 11, 22, 9, 30, 15).astimezone()
 
@@ -42,6 +44,7 @@ class Gateway:
     queries: list[Dataset] = field(default_factory=list)
     stored: dict[str, bytes] = field(default_factory=dict)
     steps: list[tuple[str, Dataset]] = field(default_factory=list)
+    asked: list[Dataset] = field(default_factory=list)
 
     def handle_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         self.queries.append(event.identifier)
@@ -59,13 +62,19 @@ class Gateway:
         self.steps.append((event.request.RequestedSOPInstanceUID, event.modification_list))
         return self.refuse, Dataset()
 
+    def handle_action(self, event: evt.Event) -> tuple[int, None]:
+        self.asked.append(event.action_information)
+        return self.refuse, None
+
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
     state = Gateway()
     ae = AE("GATEWAY")
     ae.require_called_aet = True
-    for context in (Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep):
+    for context in (
+        Verification, ModalityWorklistInformationFind, ModalityPerformedProcedureStep, StorageCommitmentPushModel,
+    ):  # fmt: skip
         ae.add_supported_context(context)
     # One syntax only, so that what arrives is what the phantom was made in.
     ae.add_supported_context(DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian)
@@ -74,6 +83,7 @@ def gateway() -> Iterator[Gateway]:
         (evt.EVT_C_STORE, state.handle_store),
         (evt.EVT_N_CREATE, state.handle_create),
         (evt.EVT_N_SET, state.handle_set),
+        (evt.EVT_N_ACTION, state.handle_action),
     ]
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     state.port = server.socket.getsockname()[1]
@@ -175,3 +185,30 @@ def standard_views_of_nothing() -> Iterator[Dataset]:
     from gateway.simulator import phantom
 
     yield phantom.mammogram("RCC", rows=64, columns=48)
+
+
+def sent(number: int) -> Sent:
+    return Sent("2.25.100", "2.25.101", "1.2.840.10008.5.1.4.1.1.1.2", f"2.25.{number}", "R CC", 1, "")
+
+
+def test_a_report_that_never_comes_is_said(gateway: Gateway) -> None:
+    peer = Peer("GATEWAY", "127.0.0.1", gateway.port)
+    impatient = Modality("MAMMO", worklist=peer, pacs=peer, timeout_seconds=1)
+    with pytest.raises(ModalityError, match="did not report"):
+        impatient.commit([sent(1), sent(2)])
+    [asked] = gateway.asked
+    assert [item.ReferencedSOPInstanceUID for item in asked.ReferencedSOPSequence] == ["2.25.1", "2.25.2"]
+
+
+def test_a_request_for_commitment_that_is_refused_is_said(gateway: Gateway, modality: Modality) -> None:
+    gateway.refuse = 0x0213
+    with pytest.raises(ModalityError, match="N-ACTION for storage commitment was answered with status 0213"):
+        modality.commit([sent(1)])
+
+
+def test_no_two_questions_are_one_transaction() -> None:
+    assert question([]).TransactionUID != question([]).TransactionUID
+
+
+def test_an_answer_that_does_not_come_in_time_is_none() -> None:
+    assert Reports().wait("2.25.1", seconds=0.01) is None

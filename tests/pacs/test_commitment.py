@@ -28,6 +28,8 @@ from gateway.dimse import Command, CommandReceived, Messages
 from gateway.errors import DuplicateTransaction, Refusal
 from gateway.listener import Listener
 from gateway.requestor import Peer
+from gateway.simulator import modality
+from gateway.simulator.modality import Modality, ModalityError, Sent
 from gateway.simulator.site import Site
 from gateway.tls import server_context
 from gateway.upper_layer import Fragment, Reader, State
@@ -523,6 +525,17 @@ def test_a_requester_that_takes_nothing_holds_up_no_other(archive: Archive, requ
 
 def hang_up(server: socket.socket) -> None:
     server.accept()[0].close()
+
+
+def test_the_simulated_machine_says_what_was_not_committed(archive: Archive) -> None:
+    send(archive, image(1))
+    images = [Sent("2.25.1002", "2.25.1001", MG, f"2.25.{number}", "R CC", 1, "") for number in (1, 2)]
+    with served(archive) as port:
+        peer = modality.Peer("SCREENING_PACS", "127.0.0.1", port)
+        machine = Modality("MAMMO", worklist=peer, pacs=peer)
+        machine.commit(images[:1])
+        with pytest.raises(ModalityError, match=r"1 of 2 images were committed; not 2\.25\.2: 0112H\."):
+            machine.commit(images)
 
 
 # ---- whole processes -------------------------------------------------------------------------------------------------
