@@ -26,19 +26,16 @@ import structlog
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from gateway import association, dimse, upper_layer
+from gateway import association, dimse, services, upper_layer
 from gateway.application import (
     Application,
     Association,
-    AttributesHandler,
     Incoming,
     Limits,
-    Match,
     Request,
     encode,
     failure,
     place,
-    progressed,
     response,
 )
 from gateway.association import AcceptedContext, Rejection
@@ -364,14 +361,7 @@ class Conversation:
     def _dispatch(self, request: Request) -> None:
         self._is_serving = True
         try:
-            if request.command.command_field == CommandField.C_ECHO:
-                self._answer(request, response(request.command, 0x0000))
-            elif request.command.command_field == CommandField.C_FIND:
-                self._find(request)
-            elif request.command.command_field in (CommandField.C_GET, CommandField.C_MOVE):
-                self._retrieve(request)
-            else:
-                self._serve_attributes(request)
+            self._send_answers(request)
         except (ProtocolError, _PeerGone):
             raise
         except Exception as error:  # noqa: BLE001  whatever a handler raises is answered
@@ -379,42 +369,19 @@ class Conversation:
         finally:
             self._is_serving = False
 
-    def _serve_attributes(self, request: Request) -> None:
-        name = _HANDLERS.get(request.command.command_field, "")
-        handle: AttributesHandler | None = getattr(self.application, name, None)
-        if handle is None:
-            raise Unsupported(f"{_name(request.command.command_field)} is not served here.")
-        result = handle(request)
-        self._answer(request, response(request.command, 0x0000, has_data_set=result is not None), result)
-
-    def _find(self, request: Request) -> None:
-        """C-FIND (PS3.4 C.4.1): one pending answer per match, FE00 if cancelled, 0000 at the end."""
-        handle = self.application.handle_find
-        if handle is None:
-            raise Unsupported("C-FIND is not served here.")
-        out = bytearray()
-        status = 0x0000
-        for match in handle(request):
-            out += self._pending(request, match)
-            if len(out) >= _FLUSH_BYTES:
-                self._send(out)
-                out = bytearray()
-            if request.is_cancelled():
-                status = 0xFE00
-                break
-        out += self._packed(request, dimse.pack_command(response(request.command, status)), is_command=True)
-        self._send(out)
-
-    def _retrieve(self, request: Request) -> None:
-        """C-GET and C-MOVE (PS3.4 C.4.2, C.4.3): one answer after each sub-operation."""
-        handle = self.application.handle_retrieve
-        if handle is None:
-            raise Unsupported(f"{_name(request.command.command_field)} is not served here.")
+    def _send_answers(self, request: Request) -> None:
+        """Send each answer at once, those of a query by the packet: they are many and small."""
         sender = StoreSender(
             self.contexts.values(), max_length=self.peer_max_length, send=self._send, answer=self._stored
         )
-        for progress in handle(request, sender):
-            self._answer(request, *progressed(request.command, progress))
+        out = bytearray()
+        for answer, data_set in services.answers(self.application, request, sender):
+            out += self._packed_answer(request, answer, data_set)
+            if len(out) >= _FLUSH_BYTES or request.command.command_field != CommandField.C_FIND:
+                self._send(out)
+                out = bytearray()
+        if out:
+            self._send(out)
 
     def _stored(self, message_id: int) -> Command:
         """Wait for the peer's response to a C-STORE of ours; a C-CANCEL may come before it."""
@@ -425,11 +392,6 @@ class Conversation:
             if command is not None and command.message_id_being_responded_to == message_id:
                 return command
         raise AssertionError("events never end")
-
-    def _pending(self, request: Request, match: Match) -> bytes:
-        command = dimse.pack_command(response(request.command, match.status, has_data_set=True))
-        data = match.data_set if isinstance(match.data_set, bytes) else encode(match.data_set, request.transfer_syntax)
-        return self._packed(request, command, is_command=True) + self._packed(request, data, is_command=False)
 
     def _is_cancelled(self, message_id: int) -> bool:
         """Look, without waiting, whether the peer cancelled the request being served (PS3.7 9.3.2.3)."""
@@ -504,7 +466,7 @@ class Conversation:
         command = request.command
         answer = failure(command, error)
         facts = {
-            "command": _name(command.command_field),
+            "command": services.name(command.command_field),
             "sop_class_uid": _loggable(answer.affected_sop_class_uid),
             "sop_instance_uid": _loggable(answer.affected_sop_instance_uid),
             "status": f"{answer.status:04X}H",
@@ -515,29 +477,19 @@ class Conversation:
             self.log.error("request failed", error=type(error).__name__, place=place(error), **facts)
         self._answer(request, answer)
 
-    def _answer(self, request: Request, answer: Command, data_set: Dataset | None = None) -> None:
+    def _answer(self, request: Request, answer: Command) -> None:
+        self._send(self._packed_answer(request, answer, None))
+
+    def _packed_answer(self, request: Request, answer: Command, data_set: Dataset | bytes | None) -> bytes:
         packed = self._packed(request, dimse.pack_command(answer), is_command=True)
-        if data_set is not None:
-            packed += self._packed(request, encode(data_set, request.transfer_syntax), is_command=False)
-        self._send(packed)
+        if data_set is None:
+            return packed
+        data = data_set if isinstance(data_set, bytes) else encode(data_set, request.transfer_syntax)
+        return packed + self._packed(request, data, is_command=False)
 
     def _packed(self, request: Request, data: bytes, *, is_command: bool) -> bytes:
         context_id, most = request.context.context_id, self.peer_max_length
         return upper_layer.pack_data(context_id, data, is_command=is_command, max_length=most)
-
-
-_HANDLERS: dict[int, str] = {
-    CommandField.N_CREATE: "handle_create",
-    CommandField.N_SET: "handle_set",
-    CommandField.N_GET: "handle_get",
-    CommandField.N_ACTION: "handle_action",
-}
-"""Which handler of an `Application` serves an N-service."""
-
-
-def _name(command_field: int) -> str:
-    known = CommandField.__members__.values()
-    return CommandField(command_field).name.replace("_", "-") if command_field in known else f"{command_field:04X}H"
 
 
 def _loggable(uid: str | None) -> str | None:

@@ -1,0 +1,75 @@
+"""What a request is answered with: once, or again and again for C-FIND, C-GET and C-MOVE. No sockets.
+
+C-STORE is not here, because its data set is streamed; `conversation` takes it in. Refusals pass through.
+"""
+
+from collections.abc import Iterator
+
+from pydicom import Dataset
+
+from gateway.application import Application, AttributesHandler, Request, progressed, response
+from gateway.dimse import Command, CommandField
+from gateway.errors import Unsupported
+from gateway.suboperations import StoreSender
+
+Answer = tuple[Command, Dataset | bytes | None]
+"""A response and its data set, which may be encoded already."""
+
+_HANDLERS: dict[int, str] = {
+    CommandField.N_CREATE: "handle_create",
+    CommandField.N_SET: "handle_set",
+    CommandField.N_GET: "handle_get",
+    CommandField.N_ACTION: "handle_action",
+}
+"""Which handler of an `Application` serves an N-service."""
+
+
+def answers(application: Application, request: Request, sender: StoreSender) -> Iterator[Answer]:
+    """Serve one request. `sender` stores on the peer that asks, for C-GET. Raises Unsupported, and what handlers do."""
+    field = request.command.command_field
+    if field == CommandField.C_ECHO:
+        yield response(request.command, 0x0000), None
+    elif field == CommandField.C_FIND:
+        yield from _found(application, request)
+    elif field in (CommandField.C_GET, CommandField.C_MOVE):
+        yield from _retrieved(application, request, sender)
+    else:
+        yield _attributes(application, request)
+
+
+def name(command_field: int) -> str:
+    """A command as people call it."""
+    known = CommandField.__members__.values()
+    return CommandField(command_field).name.replace("_", "-") if command_field in known else f"{command_field:04X}H"
+
+
+def _found(application: Application, request: Request) -> Iterator[Answer]:
+    """C-FIND (PS3.4 C.4.1): one pending answer per match, FE00 if cancelled, 0000 at the end."""
+    if application.handle_find is None:
+        raise _not_served(request)
+    for match in application.handle_find(request):
+        yield response(request.command, match.status, has_data_set=True), match.data_set
+        if request.is_cancelled():
+            yield response(request.command, 0xFE00), None
+            return
+    yield response(request.command, 0x0000), None
+
+
+def _retrieved(application: Application, request: Request, sender: StoreSender) -> Iterator[Answer]:
+    """C-GET and C-MOVE (PS3.4 C.4.2, C.4.3): one answer after each sub-operation."""
+    if application.handle_retrieve is None:
+        raise _not_served(request)
+    for progress in application.handle_retrieve(request, sender):
+        yield progressed(request.command, progress)
+
+
+def _attributes(application: Application, request: Request) -> Answer:
+    handle: AttributesHandler | None = getattr(application, _HANDLERS.get(request.command.command_field, ""), None)
+    if handle is None:
+        raise _not_served(request)
+    result = handle(request)
+    return response(request.command, 0x0000, has_data_set=result is not None), result
+
+
+def _not_served(request: Request) -> Unsupported:
+    return Unsupported(f"{name(request.command.command_field)} is not served here.")
