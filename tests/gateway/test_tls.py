@@ -283,6 +283,48 @@ def test_a_peer_that_closes_without_a_word_costs_only_its_own_association(tmp_pa
     assert reasons(logs, "association lost") == ["the peer closed the connection without releasing the association"]
 
 
+GARBAGE = {
+    "nothing like TLS": b"GET / HTTP/1.1\r\n\r\n",
+    "a record of garbage": b"\x16\x03\x01\x00\x08" + b"garbage!",
+    "a record too long": b"\x16\x03\x01\xff\xff" + bytes(100),
+    "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    "SSL 2": b"\x80\x2e\x01\x00\x02" + bytes(44),
+    "a closed connection": b"",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_on_a_port_with_tls_ends_its_own_connection_and_others_are_served(
+    tmp_path: Path, garbage: bytes
+) -> None:
+    with (
+        listening(site(tmp_path)) as listener,
+        capture_logs() as logs,
+        associated(listener, trusting(tmp_path)) as peer,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=10) as connection,
+    ):
+        connection.sendall(garbage)
+        connection.shutdown(socket.SHUT_WR)
+        everything(connection)
+        wait_until(lambda: bool(reasons(logs)))
+        assert peer.send_c_echo().Status == 0x0000
+    assert len(reasons(logs)) == 1
+
+
+def test_a_record_that_was_tampered_with_costs_its_own_association(tmp_path: Path) -> None:
+    with (
+        listening(site(tmp_path)) as listener,
+        capture_logs() as logs,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=10) as connection,
+    ):
+        secured = trusting(tmp_path).wrap_socket(connection, server_hostname="localhost")
+        with socket.socket(fileno=secured.detach()) as raw:
+            raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+            wait_until(lambda: not listener._open)
+    [reason] = reasons(logs, "association lost")
+    assert str(reason).startswith("the connection broke")
+
+
 def test_settings_that_do_not_make_tls_stop_the_start_with_a_sentence(tmp_path: Path) -> None:
     certificate, key = GATEWAY.write(tmp_path, "gateway")
     other = MODALITY.write(tmp_path, "other")[1]
