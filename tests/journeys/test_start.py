@@ -99,7 +99,7 @@ def start_together(site: Site) -> subprocess.Popen[bytes]:
 
 def answers(site: Site) -> bool:
     """Whether all three listen."""
-    for port in site.ports.values():
+    for port in (site.ports[name] for name in ("worklist", "pacs", "relay")):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return False
