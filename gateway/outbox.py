@@ -150,16 +150,17 @@ class Outbox:
     def counts(self) -> dict[str, int]:
         """How many entries are open, delivered and parked."""
         with self.database.read() as conn:
-            return {
-                state: int(conn.execute(f"SELECT count(*) FROM outbox WHERE {where}").fetchone()[0])
-                for state, where in _STATE.items()
-            }
+            row = conn.execute(
+                f"SELECT (SELECT count(*) FROM outbox WHERE {_OPEN}) AS open, delivered_count AS delivered,"
+                f" (SELECT count(*) FROM outbox WHERE {_STATE['parked']}) AS parked FROM outbox_total"
+            ).fetchone()
+        return dict(row)
 
     def oldest_open(self) -> str | None:
         """When the oldest open entry was written, UTC text; None when nothing is open."""
         with self.database.read() as conn:
-            row = conn.execute(f"SELECT created_at FROM outbox WHERE {_OPEN} ORDER BY id LIMIT 1").fetchone()
-        return None if row is None else str(row["created_at"])
+            found: str | None = conn.execute(f"SELECT min(created_at) FROM outbox WHERE {_OPEN}").fetchone()[0]
+        return found
 
     def _settle(self, change: str, entry_id: int, **values: str) -> None:
         """Change an open entry; one that was settled meanwhile stays as it is."""

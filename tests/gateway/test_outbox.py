@@ -115,3 +115,36 @@ def test_a_fact_that_is_rolled_back_owes_nothing(box: Outbox) -> None:
         raise ValueError("no")
     assert box.counts() == {"open": 0, "delivered": 0, "parked": 0}
     assert box.oldest_open() is None
+
+
+def test_counts_follow_every_change(box: Outbox) -> None:
+    for number in range(4):
+        put(box, f"m{number}", f"s{number}")
+    first, second, third, _ = box.due(NOW, limit=10)
+    box.delivered(first, now=NOW)
+    box.delivered(second, now=NOW)
+    box.park(third, reason="too large", now=NOW)
+    assert box.counts() == {"open": 1, "delivered": 2, "parked": 1}
+    with box.database.write() as conn:
+        conn.execute("UPDATE outbox SET delivered_at = NULL WHERE id = 1")
+        conn.execute("DELETE FROM outbox WHERE id = 2")
+    assert box.counts() == {"open": 2, "delivered": 0, "parked": 1}
+
+
+def test_an_outbox_of_the_first_version_is_counted_when_it_is_brought_up_to_date(tmp_path: Path) -> None:
+    first = tmp_path / "outbox"
+    first.mkdir()
+    (first / "0001_outbox.sql").write_text((outbox.SCHEMA / "0001_outbox.sql").read_text())
+    old = Database(tmp_path / "x.db", first)
+    old.migrate()
+    with old.write() as conn:
+        for number, delivered in enumerate([None, "2026-11-22T08:00:00.000Z", "2026-11-22T08:00:01.000Z"]):
+            conn.execute(
+                "INSERT INTO outbox (message_id, subject, sequence, message_type, priority, parameters, created_at,"
+                " due_at, delivered_at) VALUES (?, 's', ?, 'x', 1, '{}', 'c', 'd', ?)",
+                (f"m{number}", number, delivered),
+            )
+    old.close()
+    database = Database(tmp_path / "x.db", outbox.SCHEMA)
+    database.migrate()
+    assert Outbox(database).counts() == {"open": 1, "delivered": 2, "parked": 0}
