@@ -50,7 +50,11 @@ class Pacs:
 
     def ended(self, seconds: float) -> bool:
         """Wait at most so long for the end."""
-        return bool(select.select([self._descriptor], [], [], seconds)[0])
+        if self._descriptor < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def end(self, number: signal.Signals) -> None:
         """Send a signal and wait until the kernel has closed everything the process had open."""
@@ -59,12 +63,15 @@ class Pacs:
 
     def kill(self) -> None:
         self.end(signal.SIGKILL)
+        self.close()
 
     def close(self) -> None:
         """Leave nothing running, whatever went wrong."""
         if not self.ended(0):
-            self.kill()
-        os.close(self._descriptor)
+            self.end(signal.SIGKILL)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Zygote:
@@ -94,6 +101,7 @@ class Zygote:
         order = {"variables": variables(data, port), "log": str(log)}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
+        self._started = [pacs for pacs in self._started if not pacs.ended(0)]
         self._started.append(Pacs(int(self._process.stdout.readline()), port, log))
         return self._started[-1]
 
