@@ -1,11 +1,17 @@
-"""Foreign DICOM servers, run for a test on a port of their own."""
+"""Foreign DICOM programs: servers run for a test on a port of their own, and what is left out without them."""
 
+import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+with_dcmtk = pytest.mark.skipif(shutil.which("dcmdump") is None, reason="DCMTK is not installed")
+"""For tests that call DCMTK's tools. dcmdump tells, because pynetdicom brings programs named like the others."""
 
 
 def free_port() -> int:

@@ -23,6 +23,7 @@ from gateway.dimse import Command, pack_command
 from gateway.errors import Conflict, InvalidQuery, OutOfResources
 from gateway.listener import Listener
 from gateway.upper_layer import pack_abort, pack_data
+from tests.foreign import with_dcmtk
 from tests.gateway.test_association import CT, EXPLICIT, GOOD, IMPLICIT, build_context, request_pdu
 from tests.gateway.test_dimse import STORE
 from tests.raw_peer import RawPeer
@@ -142,6 +143,7 @@ def wait_until(fact: Callable[[], bool], seconds: float = 5.0) -> None:
         time.sleep(0.005)
 
 
+@with_dcmtk
 def test_dcmtk_gets_its_echo_answered() -> None:
     with listening() as listener:
         command = ["echoscu", "-v", "-aec", "SCREENING_PACS", "127.0.0.1", str(listener.port)]
@@ -234,6 +236,7 @@ def test_every_match_is_answered_and_a_query_with_nonsense_is_refused() -> None:
     ]
 
 
+@with_dcmtk
 def test_a_query_that_dcmtk_cancels_ends_with_fe00_long_before_its_last_answer() -> None:
     with listening(handle_find=find_many(1_000_000)) as listener:
         command = ["findscu", "-v", "-W", "--cancel", "20", "-k", "PatientID", "-aec", "SCREENING_PACS"]

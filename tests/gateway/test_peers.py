@@ -28,7 +28,7 @@ from pacs import Archive
 from pacs.reporting import Reporting
 from pacs.scp import application
 from tests import corpus
-from tests.foreign import free_port, running
+from tests.foreign import free_port, running, with_dcmtk
 from tests.pacs.test_archive import archive, image, send
 
 __all__ = ["archive"]
@@ -249,6 +249,7 @@ def test_a_query_that_is_none_is_refused(level: str, keys: list[str]) -> None:
         query(level, keys)
 
 
+@with_dcmtk
 def test_a_study_of_the_archive_is_sent_to_dcmtk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path / "data"))

@@ -21,6 +21,7 @@ from gateway.listener import Listener
 from gateway.settings import GatewaySettings
 from gateway.tls import client_context, profile, server_context
 from tests.certificates import Issued, authority, issued
+from tests.foreign import with_dcmtk
 from tests.gateway.test_association import CT, request_pdu
 from tests.gateway.test_listener import SYNTAXES, Memory, asked, everything, find_many, image, wait_until
 
@@ -100,6 +101,7 @@ def dcmtk(tool: str, folder: Path, listener: Listener, *arguments: str | Path) -
     return done.stdout + done.stderr
 
 
+@with_dcmtk
 def test_dcmtk_echoes_and_stores_with_its_own_certificate(tmp_path: Path) -> None:
     memory, file = Memory(), tmp_path / "image.dcm"
     image(3_000_000).save_as(file, enforce_file_format=True)
@@ -112,6 +114,7 @@ def test_dcmtk_echoes_and_stores_with_its_own_certificate(tmp_path: Path) -> Non
     assert not reasons(logs)
 
 
+@with_dcmtk
 def test_a_query_within_tls_is_cancelled_while_it_is_answered(tmp_path: Path) -> None:
     with listening(site(tmp_path), handle_find=find_many(1_000_000)) as listener:
         output = dcmtk("findscu", tmp_path, listener, "-W", "--cancel", "20", "-k", "PatientID")

@@ -41,7 +41,7 @@ from pacs.retrieve import Outcome, after, ended, form, outcome
 from pacs.scp import application
 from pacs.transcoding import LARGEST, converted, decompressed
 from tests import corpus
-from tests.foreign import free_port, running
+from tests.foreign import free_port, running, with_dcmtk
 from tests.pacs.test_archive import archive, image, send
 from tests.pacs.test_scp import data_set_bytes
 from tests.raw_peer import RawPeer
@@ -212,6 +212,7 @@ def dcmtk(tool: str, listener: Listener, *arguments: str | Path, keys: Mapping[s
     return done.stdout + done.stderr
 
 
+@with_dcmtk
 def test_dcmtk_finds_a_study_with_its_counts_and_who_to_retrieve_it_from(archive: Archive, listener: Listener) -> None:
     keep(archive, image(1), image(2), image(3, SeriesInstanceUID="2.25.7", Modality="SR"))
     keys = dict.fromkeys(
@@ -303,6 +304,7 @@ def test_an_odd_value_costs_nobody_the_answer(tags: set[str], syntax: str) -> No
     assert (given_back.SOPInstanceUID, given_back.RetrieveAETitle) == ("2.25.1", "P")
 
 
+@with_dcmtk
 def test_more_answers_than_a_page_come_once_each_and_can_be_cancelled(archive: Archive, listener: Listener) -> None:
     with archive.database.write() as conn:
         for number in range(1200):
@@ -319,6 +321,7 @@ def got(folder: Path) -> dict[str, Dataset]:
     return {str(file.SOPInstanceUID): file for file in files}
 
 
+@with_dcmtk
 def test_dcmtk_gets_a_study_over_its_own_association(archive: Archive, listener: Listener, tmp_path: Path) -> None:
     keep(archive, image(1), image(2), image(3, StudyInstanceUID="2.25.9"))
     folder = tmp_path / "got"
@@ -515,6 +518,7 @@ def test_a_peer_that_vanishes_in_the_middle_costs_nobody_else_anything(archive: 
 # ---- C-MOVE ---------------------------------------------------------------------------------------------------------
 
 
+@with_dcmtk
 def test_dcmtk_has_a_study_moved_to_dcmtk(archive: Archive, tmp_path: Path) -> None:
     keep(archive, image(1), image(2))
     port, folder = free_port(), tmp_path / "moved"
@@ -529,6 +533,7 @@ def test_dcmtk_has_a_study_moved_to_dcmtk(archive: Archive, tmp_path: Path) -> N
     assert sorted(got(folder)) == ["2.25.1", "2.25.2"]
 
 
+@with_dcmtk
 def test_a_destination_that_takes_uncompressed_only_gets_uncompressed(archive: Archive, tmp_path: Path) -> None:
     keep_as(J2K, archive, tmp_path)
     port, folder = free_port(), tmp_path / "moved"

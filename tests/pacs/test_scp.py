@@ -15,6 +15,7 @@ from pacs import Archive
 from pacs.reporting import Reporting
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES, application
 from tests import corpus
+from tests.foreign import with_dcmtk
 from tests.pacs.test_archive import events, folder, image
 from tests.pacs.test_attributes import EXPLICIT, encoded
 from tests.raw_peer import RawPeer
@@ -56,6 +57,7 @@ OPTIONS = {
 }
 
 
+@with_dcmtk
 @pytest.mark.parametrize("syntax", OPTIONS)
 def test_what_dcmtk_sends_lies_there_byte_for_byte(
     archive: Archive, listener: Listener, tmp_path: Path, syntax: str
@@ -124,6 +126,7 @@ def test_a_wrong_object_gets_its_status_a_comment_and_one_line_without_patient_d
     assert events(archive) == []
 
 
+@with_dcmtk
 def test_a_second_different_object_is_refused_and_the_first_is_served(
     archive: Archive, listener: Listener, tmp_path: Path
 ) -> None:
