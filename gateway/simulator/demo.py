@@ -38,8 +38,8 @@ def main() -> None:
     with _folder(keep=not once) as folder, Site(folder) as site:
         _show(site, console)
         if not once:
-            _invite(site, console)
             with suppress(KeyboardInterrupt):  # how it is meant to end
+                _invite(site, console)
                 site.attend()
 
 
