@@ -1,10 +1,11 @@
 """How fast images are taken, beside DCMTK's storescp and Orthanc: `tests/benchmarks/store [--repetitions N]`.
 
-Every repetition starts each server on an empty folder, lets DCMTK's storescu send the same files over one association,
-and reads the server's processor time and peak memory from /proc. Servers take turns within a repetition, and the ratios
-are medians of the paired values. This gateway always does all its work (check, hash, sync, index, outbox) before
-Success; "tuned" peers have TCP_NODELAY=1, and storescp writes as received (+B). A server that is not installed is left
-out.
+Every repetition starts each server on an empty archive, lets DCMTK's storescu send the same files over one association
+or a share of them over each of several, and reads the server's processor time and peak memory from /proc. Servers take
+turns within a repetition, and the ratios are medians of the paired values. This gateway always does all its work
+(check, hash, sync, index, outbox) before Success, and has its folders as after its first night (`Files.lay_out`);
+"tuned" peers have TCP_NODELAY=1, and storescp writes as received (+B). A client "with Nagle" is storescu as shipped,
+which writes each PDU in two pieces. A server that is not installed is left out.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from gateway.simulator import phantom
+from pacs.files import Files
 
 OURS = "gateway"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -41,6 +43,10 @@ class Server:
 
     def command(self, port: int, folder: Path) -> list[str]:
         if self.program == OURS:
+            archive_files = Files(folder / "instances")
+            archive_files.open()
+            archive_files.lay_out(stop=lambda: False)
+            archive_files.close()
             return [sys.executable, "-m", "pacs"]
         if self.program == "storescp":
             return ["storescp", *(["+B"] if self.tuned else []), "-od", str(folder), str(port)]
@@ -60,6 +66,31 @@ SERVERS = (
     Server("Orthanc", "Orthanc"),
     Server("storescp tuned", "storescp"),
     Server("storescp as shipped", "storescp", tuned=False),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is sent, and how: the files of a folder of this name, by so many clients at once."""
+
+    title: str
+    files: str
+    unit: str
+    associations: int = 1
+    is_nagle: bool = False
+    most_repetitions: int = 100
+
+
+CASES = (
+    Case("12 mammograms of 17 MB over one association", "mammograms", "MB/s"),
+    Case("12 mammograms of 17 MB over two associations", "mammograms", "MB/s", associations=2),
+    Case("12 mammograms of 17 MB over four associations", "mammograms", "MB/s", associations=4),
+    Case("60 objects of 0.5 MB over one association", "medium", "1/s"),
+    Case("400 objects of 9 kB over one association", "small", "1/s"),
+    Case("400 objects of 9 kB over two associations", "small", "1/s", associations=2),
+    Case("400 objects of 9 kB over four associations", "small", "1/s", associations=4),
+    Case("40 objects of 9 kB over one association, a client with Nagle", "few", "1/s", is_nagle=True),
+    Case("One tomosynthesis object of 1 GB", "large", "MB/s", most_repetitions=3),
 )
 
 
@@ -137,19 +168,20 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"The server on port {port} does not answer.")
 
 
-def measured(server: Server, folder: Path, options: Mapping[str, str]) -> Run:
-    """Send a folder over one association and say what it took."""
+def measured(server: Server, folder: Path, case: Case) -> Run:
+    """Send a folder, over as many associations as the case has, and say what it took."""
+    files = sorted(folder.iterdir())
+    shares = [files[number :: case.associations] for number in range(case.associations)]
     with serving(server) as (port, pid):
         cpu, memory = _cpu(pid), _memory(pid)
+        send = ["storescu", "--max-send-pdu", "131072", "-aec", "X", "127.0.0.1", str(port)]
+        environment = {**os.environ, **({} if case.is_nagle else server.client_environment())}
         started = time.perf_counter()
-        subprocess.run(
-            ["storescu", "-R", "--max-send-pdu", "131072", "-aec", "X", "127.0.0.1", str(port), "+sd", str(folder)],
-            check=True,
-            capture_output=True,
-            env={**os.environ, **server.client_environment(), **options},
-        )
+        clients = [subprocess.Popen([*send, *map(str, share)], env=environment) for share in shares]
+        codes = [client.wait(600) for client in clients]
         seconds = time.perf_counter() - started
-        files = list(folder.iterdir())
+        if any(codes):
+            raise RuntimeError(f"storescu ended with {codes} against {server.name}; send to it by hand to see why.")
         size = sum(file.stat().st_size for file in files)
         peak = _memory(pid)
         return Run(seconds, len(files), size, _cpu(pid) - cpu, peak, peak - memory)
@@ -165,17 +197,18 @@ def _memory(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def compare(title: str, folder: Path, servers: Sequence[Server], repetitions: int, *, unit: str) -> None:
-    """Let the servers take turns and print the medians, with the paired ratios to this gateway."""
+def compare(case: Case, folder: Path, servers: Sequence[Server], repetitions: int) -> list[Run]:
+    """Let the servers take turns and print the medians, with the paired ratios to this gateway; gives its runs."""
     runs: dict[str, list[Run]] = {server.name: [] for server in servers}
     for _ in range(repetitions):
         for server in servers:
-            runs[server.name].append(measured(server, folder, {}))
-    print(f"\n{title}, {repetitions} repetitions, medians\n")
-    print(f"| server | {unit} | CPU s/GB | CPU ms/object | peak MB | growth MB | gateway is faster by | its CPU |")
+            runs[server.name].append(measured(server, folder, case))
+    print(f"\n{case.title}, {repetitions} repetitions, medians\n")
+    print(f"| server | {case.unit} | CPU s/GB | CPU ms/object | peak MB | growth MB | gateway is faster by | its CPU |")
     print("|---|---|---|---|---|---|---|---|")
     for name, several in runs.items():
-        print(_row(name, several, runs[OURS], unit))
+        print(_row(name, several, runs[OURS], case.unit), flush=True)
+    return runs[OURS]
 
 
 def _row(name: str, several: list[Run], ours: list[Run], unit: str) -> str:
@@ -193,33 +226,38 @@ def _row(name: str, several: list[Run], ours: list[Run], unit: str) -> str:
     )
 
 
+def make(folder: Path, *, large_gb: float) -> None:
+    """Write what the cases send."""
+    copies(phantom.mammogram("RCC"), folder / "mammograms", 12)
+    copies(phantom.mammogram("RCC", rows=500, columns=500), folder / "medium", 60)
+    copies(phantom.mammogram("RCC", rows=56, columns=56), folder / "small", 400)
+    copies(phantom.mammogram("RCC", rows=56, columns=56), folder / "few", 40)
+    if large_gb:
+        (folder / "large").mkdir()
+        frames = round(large_gb * 1e9 / (2456 * 1996 * 2))
+        phantom.write_large_tomosynthesis(folder / "large" / "1.dcm", frames=frames)
+
+
 def main() -> None:
-    """Measure mammograms, small objects and one large tomosynthesis."""
+    """Measure every case, or those whose title has the words given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--large-gb", type=float, default=1.0, help="size of the tomosynthesis object, 0 leaves it out")
+    parser.add_argument("--only", default="", help="the cases whose title has these words")
     arguments = parser.parse_args()
     servers = [server for server in SERVERS if server.program == OURS or shutil.which(server.program)]
+    seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="store-files-") as name:
-        files = Path(name)
-        mammograms = copies(phantom.mammogram("RCC"), files / "mammograms", 12)
-        small = copies(phantom.mammogram("RCC", rows=56, columns=56), files / "small", 300)
-        compare("12 mammograms of 17 MB over one association", mammograms, servers, arguments.repetitions, unit="MB/s")
-        size = sum(file.stat().st_size for file in small.iterdir()) // 300
-        compare(
-            f"300 objects of {size / 1e3:.1f} kB over one association",
-            small,
-            servers,
-            arguments.repetitions,
-            unit="1/s",
-        )
-        if arguments.large_gb:
-            (files / "large").mkdir()
-            frames = round(arguments.large_gb * 1e9 / (2456 * 1996 * 2))
-            phantom.write_large_tomosynthesis(files / "large" / "1.dcm", frames=frames)
-            compare(
-                "One tomosynthesis object of 1 GB", files / "large", servers, min(3, arguments.repetitions), unit="MB/s"
-            )
+        make(Path(name), large_gb=arguments.large_gb)
+        for case in CASES:
+            if arguments.only in case.title and (Path(name) / case.files).exists():
+                repetitions = min(case.most_repetitions, arguments.repetitions)
+                ours = compare(case, Path(name) / case.files, servers, repetitions)
+                seconds[case.title] = statistics.median(run.seconds for run in ours)
+    one, *several = (case.title for case in CASES if case.files == "mammograms")
+    for title in several:
+        if {one, title} <= seconds.keys():
+            print(f"\n{title}: {seconds[one] / seconds[title]:.2f} x one association")
 
 
 if __name__ == "__main__":
