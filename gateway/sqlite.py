@@ -33,6 +33,9 @@ BUSY_SECONDS = 30.0
 LARGEST_BATCH = 64
 """Changes that share one commit; bounds how long the first of them waits."""
 
+CHECKPOINT_PAGES = 4000
+"""The log grows to 16 MB before it is copied into the file, and a page that changes with every image is copied once."""
+
 _UNSYNCED = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 """The change stands whole in the log, which whoever opens the database next will read, synced or not."""
 
@@ -48,7 +51,7 @@ _RESOURCE_ERRORS = {
 
 def utc_text(now: datetime) -> str:
     """Write a time-zone-aware datetime as it stands in every table: UTC, milliseconds, ``2026-11-22T01:02:03.456Z``."""
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
+    return now.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 class _Batch:
@@ -207,6 +210,7 @@ class Database:
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA foreign_keys = ON")
         conn.execute("PRAGMA temp_store = MEMORY")  # else savepoints write rows to files in /var/tmp
+        conn.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         return conn
 
     def _files(self) -> list[tuple[str, int, str, Traversable]]:

@@ -56,6 +56,7 @@ class Care:
         self._clock = clock
         self._stop = threading.Event()
         self._pruned: datetime | None = None
+        self._laid_out = last_night(clock(), rounds.night_hour)
         self._fullness = Fullness.ROOMY
         self._threads = [
             threading.Thread(target=self._repeat, args=("orders", self._orders, ORDERS_SECONDS), name="orders"),
@@ -94,6 +95,9 @@ class Care:
     def _night(self) -> None:
         self._watch_the_volume()
         night = last_night(self._clock(), self._rounds.night_hour)
+        if self._laid_out != night and self._fullness is Fullness.ROOMY:
+            self._archive.files.lay_out(stop=self._stop.is_set)
+            self._laid_out = night
         if self._rounds.policy is not None and self._pruned != night:
             self._prune(self._rounds.policy)
             self._pruned = night

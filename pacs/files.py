@@ -16,10 +16,9 @@ Rules:
 import fcntl
 import hashlib
 import os
-import re
 import secrets
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,10 @@ from pydicom import dcmread
 
 from gateway.association import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import GatewayError
-from gateway.folders import make_folder
+from gateway.folders import make_folder, sync_folder
+
+SHARDS = tuple(f"{number:02x}" for number in range(256))
+"""The names of folders, in both levels."""
 
 _LONG_ELEMENT = struct.Struct("<HH2sHI")
 _SHORT_ELEMENT = struct.Struct("<HH2sH")
@@ -77,11 +79,27 @@ class Files:
         except BlockingIOError:
             os.close(self._lock)
             raise AlreadyServed(f"Another pacs process writes to {self.root}; stop it first.") from None
-        _sync_folder(self.root)
+        sync_folder(self.root)
 
     def close(self) -> None:
         """Give the folders free."""
         os.close(self._lock)
+
+    def lay_out(self, *, stop: Callable[[], bool]) -> None:
+        """Make every folder that an instance can come to lie in, which takes some seconds, once in an archive's life.
+
+        A receipt makes and syncs what is missing, but a small object takes half as long where nothing is. Each folder
+        is synced before the next is begun, so where its last name is, all of them are. `stop` ends it early.
+        """
+        for folder in (self.root / shard for shard in SHARDS):
+            if not (folder / SHARDS[-1]).exists():
+                folder.mkdir(exist_ok=True)
+                for shard in SHARDS:
+                    (folder / shard).mkdir(exist_ok=True)
+                sync_folder(folder)
+            if stop():
+                return
+        sync_folder(self.root)
 
     def path(self, sop_instance_uid: str) -> Path:
         """Where the file of an instance lies, or would lie."""
@@ -96,14 +114,14 @@ class Files:
         """Link a synced file to its place and sync the folder. Raises FileExistsError when something is there."""
         target = self._prepared(self.path(sop_instance_uid))
         os.link(part, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     def replace(self, part: Path, sop_instance_uid: str) -> None:
         """As `keep`, in place of a file that no row knows and whose sender was never told Success."""
         spare = part.with_suffix(".link")
         os.link(part, spare)
         spare.rename(self._prepared(self.path(sop_instance_uid)))
-        _sync_folder(self.path(sop_instance_uid).parent)
+        sync_folder(self.path(sop_instance_uid).parent)
 
     def leave(self, part: Path) -> None:
         """Leave a file at its place and in `incoming`, for the next start to see whether a row knows it."""
@@ -113,14 +131,14 @@ class Files:
         """Move a complete file to the quarantine and give its name there."""
         name = quarantine_name(part, sha256)
         part.rename(self.quarantine / name)
-        _sync_folder(self.quarantine)
+        sync_folder(self.quarantine)
         return name
 
     def copy_aside(self, stored: Path, name: str) -> None:
         """Give a file of the tree a second name in the quarantine, before its first one goes to another."""
         with suppress(FileExistsError):
             os.link(stored, self.quarantine / name)
-        _sync_folder(self.quarantine)
+        sync_folder(self.quarantine)
 
     def leftovers(self) -> Iterator[Path]:
         """What a process that ended has left in `incoming`. What somebody else has put there is not looked at."""
@@ -146,7 +164,7 @@ class Files:
             folders.add(path.parent)
         for folder in folders:
             if folder.exists():
-                _sync_folder(folder)
+                sync_folder(folder)
 
     @contextmanager
     def held_still(self) -> Iterator[None]:
@@ -171,7 +189,7 @@ class Files:
         for folder in (target.parent.parent, target.parent):
             if folder not in self._synced or not folder.exists():
                 folder.mkdir(exist_ok=True)
-                _sync_folder(folder.parent)
+                sync_folder(folder.parent)
                 self._synced.add(folder)
         return target
 
@@ -201,9 +219,6 @@ def file_name(sop_instance_uid: str) -> str:
     return hashlib.sha256(sop_instance_uid.encode()).hexdigest()
 
 
-_IS_SHARD = re.compile(r"[0-9a-f]{2}").fullmatch
-
-
 def place_of(name: str) -> str:
     """Where in the storage folder a file of this name lies."""
     return f"{name[:2]}/{name[2:4]}/{name}.dcm"
@@ -219,7 +234,7 @@ def _walk(folder: str | os.PathLike[str], above: str, *, depth: int) -> Iterator
         if entry.is_file():
             with suppress(FileNotFoundError):  # removed since the folder was read
                 yield Found(above + entry.name, Path(entry.path), entry.stat().st_size)
-        elif depth and _IS_SHARD(entry.name) and entry.is_dir():
+        elif depth and entry.name in SHARDS and entry.is_dir():
             yield from _walk(entry.path, f"{above}{entry.name}/", depth=depth - 1)
 
 
@@ -242,11 +257,3 @@ def _element(element: int, vr: bytes, value: str) -> bytes:
     if len(raw) % 2:
         raw += b"\0" if vr == b"UI" else b" "
     return _SHORT_ELEMENT.pack(2, element, vr, len(raw)) + raw
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

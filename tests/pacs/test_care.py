@@ -144,3 +144,9 @@ def test_a_modality_hears_a700_and_its_worklist_goes_on(tmp_path: Path) -> None:
         modality.echo_worklist()
         assert modality.find(date="20261122") == []
         modality.echo_pacs()
+
+
+def test_the_folders_of_an_archive_are_made_in_its_first_night(archive: Archive) -> None:
+    evening = iter((NOW,))
+    with Care(archive, NOTHING, clock=lambda: next(evening, month_later())):
+        wait((archive.files.root / "00" / "ff").exists)

@@ -68,3 +68,24 @@ def test_a_second_process_is_kept_out(files: Files, tmp_path: Path) -> None:
         Files(tmp_path).open()
     files.close()
     Files(tmp_path).open()
+
+
+def test_an_archive_is_laid_out_with_every_folder_and_what_is_there_stays(files: Files, tmp_path: Path) -> None:
+    files.keep(written(files), UID)
+    files.lay_out(stop=lambda: False)
+    files.lay_out(stop=lambda: False)
+    names = [f"{number:02x}" for number in range(256)]
+    made = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("??/??"))
+    assert made == [f"{first}/{second}" for first in names for second in names]
+    assert files.path(UID).read_bytes() == b"x"
+
+
+def test_laying_out_that_was_stopped_goes_on_where_it_was(files: Files, tmp_path: Path) -> None:
+    asked = iter((False, True))
+    files.lay_out(stop=lambda: next(asked))
+    assert sorted(path.name for path in tmp_path.glob("??")) == ["00", "01"]
+    (tmp_path / "01" / "ff").rmdir()
+    (tmp_path / "01" / "40").rmdir()
+    asked = iter((False, False, True))
+    files.lay_out(stop=lambda: next(asked))
+    assert len(list(tmp_path.glob("??/??"))) == 3 * 256
