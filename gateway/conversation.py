@@ -12,15 +12,11 @@ Rules:
 """
 
 import re
-import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 import structlog
 from pydicom import Dataset
@@ -42,39 +38,22 @@ from gateway.association import AcceptedContext, Rejection
 from gateway.dimse import Command, CommandField, CommandReceived
 from gateway.errors import HandshakeFailed, InvalidDataSet, ProtocolError, Refusal, Unsupported
 from gateway.reports import EventReport, WayBack
+from gateway.stream import PeerGone, Stream
 from gateway.suboperations import StoreSender
-from gateway.upper_layer import (
-    Aborted,
-    AbortReason,
-    AssociateRequested,
-    Event,
-    Fragment,
-    Reader,
-    ReleaseRequested,
-    State,
-)
+from gateway.upper_layer import Aborted, AbortReason, AssociateRequested, Fragment, ReleaseRequested
 from gateway.wire import Wire
 
 _FLUSH_BYTES = 1 << 16
 """C-FIND answers are collected up to this size before they are sent."""
 
-_FAREWELL_SECONDS = 5.0
-"""How long the peer may take to close after the last PDU."""
-
 _UID = re.compile(r"[0-9.]{1,64}")
-
-Awaited = TypeVar("Awaited")
 
 log = structlog.get_logger()
 
 
-class _PeerGone(Exception):
-    """The connection ended or fell silent; the words say how."""
-
-
 @dataclass
 class Conversation:
-    """One connection from accept to close."""
+    """One connection from accept to close. `stream` lets other threads end it."""
 
     wire: Wire
     address: str
@@ -83,39 +62,43 @@ class Conversation:
     rejection: Callable[[association.AssociateRequest], Rejection | None]
     """Why this association is not taken, or None if it is."""
     stopping: threading.Event
-    reader: Reader = field(default_factory=Reader)
     messages: dimse.Messages = field(default_factory=dimse.Messages)
     contexts: dict[int, AcceptedContext] = field(default_factory=dict)
     peer_max_length: int = 0
     association: Association | None = None
     identity: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     log: structlog.stdlib.BoundLogger = field(default_factory=structlog.get_logger)
-    _request_due: float = 0.0
-    _is_idle: bool = False
     _is_serving: bool = False
     _cancelled: int | None = None
     _incoming: Incoming | None = None
     _way_back: WayBack | None = None
 
+    def __post_init__(self) -> None:
+        self.stream = Stream(self.wire, self.limits, self.stopping, is_between_messages=self._is_between_messages)
+
     def run(self) -> None:
         """Serve the connection until it ends, and say how it ended."""
         self.log = log.bind(association=self.identity, address=self.address)
         try:
-            self._shake_hands()
-            self._serve_or_discard()
+            if self.stream.shake_hands():
+                self.log = self.log.bind(**self.wire.described())
+                self._serve_or_discard()
         except HandshakeFailed as error:
             self.log.warning("TLS handshake failed", reason=str(error))
-            self._say_goodbye(b"")
+            self.stream.say_goodbye(b"")
         except ProtocolError as error:
             self.log.warning("association aborted", reason=str(error))
-            self._say_goodbye(upper_layer.pack_abort(source=2, reason=error.reason))
-        except _PeerGone as error:
+            self.stream.say_goodbye(upper_layer.pack_abort(source=2, reason=error.reason))
+        except PeerGone as error:
             self.log.warning("association lost", reason=str(error))
         except Exception as error:  # noqa: BLE001  the thread must end in order, and the text may quote a data set
             self.log.error("association failed", error=type(error).__name__, place=place(error))
-            self._say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
+            self.stream.say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
         finally:
             self.wire.close()
+
+    def _is_between_messages(self) -> bool:
+        return self.messages.is_between_messages and not self._is_serving
 
     def _serve_or_discard(self) -> None:
         try:
@@ -126,105 +109,10 @@ class Conversation:
             if self._way_back is not None:
                 self._way_back.close()
 
-    def end_when_idle(self) -> None:
-        """Called by another thread: wake the association if it waits for its next message."""
-        if self._is_idle:
-            self.wire.shut(socket.SHUT_RD)
-
-    def cut(self) -> None:
-        """Called by another thread: end the association now."""
-        self.wire.shut(socket.SHUT_RDWR)
-
-    # ---- the stream ------------------------------------------------------------------------------------------------
-
-    def _shake_hands(self) -> None:
-        """Agree on TLS, where this port speaks it; it is part of what has to come in the ARTIM time."""
-        self._request_due = time.monotonic() + self.limits.artim_seconds
-        self._is_idle = True
-        is_done = False
-        while not is_done and not self.stopping.is_set():
-            self._hurry()
-            is_done = self._patiently(self.wire.shake_hands)
-        self._is_idle = False
-        if is_done:
-            self.log = self.log.bind(**self.wire.described())
-
-    def _events(self) -> Iterator[Event]:
-        while True:
-            event = self.reader.next_event()
-            if event is not None:
-                yield event
-            else:
-                self._receive()
-
-    def _receive(self) -> None:
-        """Wait for more; the end of the stream ends the association.
-
-        This thread says that it is idle and then looks whether to stop. Who stops does it the other way round, so
-        that one of the two sees the other.
-        """
-        if self.association is None:
-            self._hurry()
-        self._is_idle = self.messages.is_between_messages and not self._is_serving
-        is_over = self._is_idle and self.stopping.is_set()
-        count = 0 if is_over else self._patiently(self._wait)
-        self._is_idle = False
-        if count:
-            self.reader.received(count)
-        elif self.stopping.is_set():
-            self._say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
-            raise _PeerGone("this service is stopping")
-        else:
-            raise _PeerGone("the peer closed the connection without releasing the association")
-
-    def _wait(self) -> int:
-        if self._is_idle and self._way_back is not None:
-            return self._wait_or_report(self._way_back)
-        return self.wire.receive(self.reader.space())
-
-    def _wait_or_report(self, way_back: WayBack) -> int:
-        """Wait for the peer's next message, and meanwhile send it what is to be reported to it (PS3.7 10.1.1)."""
-        while True:
-            with suppress(BlockingIOError):
-                return self.wire.receive(self.reader.space(), socket.MSG_DONTWAIT)
-            owed = way_back.next(self.wire.fileno(), self.limits.idle_seconds)
-            if owed is not None:
-                self._report(*owed)
-
-    def _hurry(self) -> None:
-        """Leave what is left of the ARTIM time: it is for the whole request, however many pieces it comes in."""
-        left = self._request_due - time.monotonic()
-        if left <= 0:
-            raise _PeerGone("the association request did not come in time")
-        self.wire.set_patience(left)
-
-    @staticmethod
-    def _patiently(wait: Callable[[], Awaited]) -> Awaited:
-        """Wait for the peer. A silence that is too long, or a connection that broke, is the end of the association."""
-        try:
-            return wait()
-        except BlockingIOError:
-            raise _PeerGone("the peer has been silent for too long") from None
-        except OSError as error:
-            raise _PeerGone(f"the connection broke: {error.strerror}") from error
-
-    def _send(self, data: bytes | bytearray) -> None:
-        try:
-            self.wire.send(data)
-        except BlockingIOError:
-            raise _PeerGone("the peer does not read our answers") from None
-        except OSError as error:
-            raise _PeerGone(f"the connection broke: {error.strerror}") from error
-
-    def _say_goodbye(self, pdu: bytes) -> None:
-        """Send the last PDU, then wait for the peer to close, at most the ARTIM time (PS3.8 9.1.5, Sta13)."""
-        with suppress(OSError):  # the peer is gone; there is nobody left to be polite to
-            self.wire.say_goodbye(pdu, seconds=min(self.limits.artim_seconds, _FAREWELL_SECONDS))
-
     # ---- the association -------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        for event in self._events():
+        for event in self.stream.events():
             if isinstance(event, Fragment):
                 self._take(event)
             elif isinstance(event, AssociateRequested):
@@ -232,7 +120,7 @@ class Conversation:
                     return
             elif isinstance(event, ReleaseRequested):
                 self.log.info("association released")
-                self._say_goodbye(upper_layer.RELEASE_RESPONSE)
+                self.stream.say_goodbye(upper_layer.RELEASE_RESPONSE)
                 return
             elif isinstance(event, Aborted):
                 self.log.warning("association aborted by peer", source=event.source, reason=event.reason)
@@ -244,17 +132,15 @@ class Conversation:
         rejection = self.rejection(request)
         if rejection is not None:
             self.log.warning("association rejected", reason=rejection.sentence)
-            self._say_goodbye(association.encode_reject(rejection))
+            self.stream.say_goodbye(association.encode_reject(rejection))
             return False
         accepted, items = association.negotiate(request, self.application.supported())
         self.contexts = {context.context_id: context for context in accepted}
         self.peer_max_length = request.max_length
         self.association = Association(self.identity, request.calling_ae_title, request.called_ae_title, self.address)
-        self.reader.state = State.ESTABLISHED
-        limits = self.limits
-        answer = association.encode_accept(request, body, items, max_length=limits.max_pdu_bytes, accepted=accepted)
-        self._send(answer)
-        self.wire.set_patience(limits.idle_seconds)
+        most = self.limits.max_pdu_bytes
+        self.stream.send(association.encode_accept(request, body, items, max_length=most, accepted=accepted))
+        self.stream.established()
         self.log.info("association accepted", **_offer(request, accepted))
         return True
 
@@ -305,9 +191,9 @@ class Conversation:
 
     def _data(self) -> Iterator[memoryview]:
         """The pieces of the data set of the current message, as they come."""
-        for event in self._events():
+        for event in self.stream.events():
             if not isinstance(event, Fragment):
-                raise _PeerGone("the association ended in the middle of a data set")
+                raise PeerGone("the association ended in the middle of a data set")
             received = self.messages.feed(event)
             if not isinstance(received, dimse.DataReceived):
                 raise ProtocolError("A command came in the middle of a data set.")
@@ -362,7 +248,7 @@ class Conversation:
         self._is_serving = True
         try:
             self._send_answers(request)
-        except (ProtocolError, _PeerGone):
+        except (ProtocolError, PeerGone):
             raise
         except Exception as error:  # noqa: BLE001  whatever a handler raises is answered
             self._refuse(request, error)
@@ -372,22 +258,22 @@ class Conversation:
     def _send_answers(self, request: Request) -> None:
         """Send each answer at once, those of a query by the packet: they are many and small."""
         sender = StoreSender(
-            self.contexts.values(), max_length=self.peer_max_length, send=self._send, answer=self._stored
+            self.contexts.values(), max_length=self.peer_max_length, send=self.stream.send, answer=self._stored
         )
         out = bytearray()
         for answer, data_set in services.answers(self.application, request, sender):
             out += self._packed_answer(request, answer, data_set)
             if len(out) >= _FLUSH_BYTES or request.command.command_field != CommandField.C_FIND:
-                self._send(out)
+                self.stream.send(out)
                 out = bytearray()
         if out:
-            self._send(out)
+            self.stream.send(out)
 
     def _stored(self, message_id: int) -> Command:
         """Wait for the peer's response to a C-STORE of ours; a C-CANCEL may come before it."""
-        for event in self._events():
+        for event in self.stream.events():
             if not isinstance(event, Fragment):
-                raise _PeerGone("the association ended in the middle of a retrieval")
+                raise PeerGone("the association ended in the middle of a retrieval")
             command = self._between_answers(event)
             if command is not None and command.message_id_being_responded_to == message_id:
                 return command
@@ -396,14 +282,12 @@ class Conversation:
     def _is_cancelled(self, message_id: int) -> bool:
         """Look, without waiting, whether the peer cancelled the request being served (PS3.7 9.3.2.3)."""
         while self._cancelled != message_id:
-            event = self.reader.next_event()
+            event = self.stream.event_at_once()
             if event is None:
-                if not self._receive_at_once():
-                    return False
-            elif not isinstance(event, Fragment):
-                raise _PeerGone("the association ended while a request was being answered")
-            else:
-                self._between_answers(event)
+                return False
+            if not isinstance(event, Fragment):
+                raise PeerGone("the association ended while a request was being answered")
+            self._between_answers(event)
         return True
 
     def _between_answers(self, fragment: Fragment) -> Command | None:
@@ -422,24 +306,19 @@ class Conversation:
             raise ProtocolError("A new request came before the last one was answered.")
         return command
 
-    def _receive_at_once(self) -> bool:
-        try:
-            count = self.wire.receive(self.reader.space(), socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise _PeerGone(f"the connection broke: {error.strerror}") from error
-        if count == 0:
-            raise _PeerGone("the peer closed the connection while a request was being answered")
-        self.reader.received(count)
-        return True
-
     # ---- reports ---------------------------------------------------------------------------------------------------
 
     def _open_way_back(self) -> WayBack:
         if self._way_back is None:
             self._way_back = WayBack()
+            self.stream.meanwhile = partial(self._report_or_wait, self._way_back)
         return self._way_back
+
+    def _report_or_wait(self, way_back: WayBack) -> None:
+        """Wait for the peer's next message, or send it what is to be reported to it meanwhile (PS3.7 10.1.1)."""
+        owed = way_back.next(self.wire.fileno(), self.limits.idle_seconds)
+        if owed is not None:
+            self._report(*owed)
 
     def _report(self, message_id: int, report: EventReport) -> None:
         """N-EVENT-REPORT (PS3.7 10.1.1) in a presentation context of its SOP class."""
@@ -457,7 +336,7 @@ class Conversation:
         packed = (
             upper_layer.pack_data(context.context_id, data, is_command=kind, max_length=most) for data, kind in parts
         )
-        self._send(b"".join(packed))
+        self.stream.send(b"".join(packed))
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
@@ -478,7 +357,7 @@ class Conversation:
         self._answer(request, answer)
 
     def _answer(self, request: Request, answer: Command) -> None:
-        self._send(self._packed_answer(request, answer, None))
+        self.stream.send(self._packed_answer(request, answer, None))
 
     def _packed_answer(self, request: Request, answer: Command, data_set: Dataset | bytes | None) -> bytes:
         packed = self._packed(request, dimse.pack_command(answer), is_command=True)

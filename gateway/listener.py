@@ -79,13 +79,13 @@ class Listener:
         with self._lock:
             threads = dict(self._open)
         for conversation in threads.values():
-            conversation.end_when_idle()
+            conversation.stream.end_when_idle()
         deadline = time.monotonic() + grace_seconds
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         for thread, conversation in threads.items():
             if thread.is_alive():
-                conversation.cut()
+                conversation.stream.cut()
                 thread.join()
 
     def __enter__(self) -> Self:
