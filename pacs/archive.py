@@ -139,6 +139,8 @@ class Archive:
             try:
                 if self.files.is_linked(part):
                     self._sweep_linked(part, now=now)
+                elif self.files.is_aside(part):
+                    self._sweep_aside(part, now=now)
                 part.unlink()  # if it was never linked, it was never acknowledged: a rest of a transfer
             except (OSError, OutOfResources) as error:
                 # A full or failing disk must not keep the archive from serving; the next start tries again.
@@ -260,12 +262,21 @@ class Archive:
             sha256=receipt.sha256,
             reason=reason,
         )
-        name = self.files.set_aside(part, receipt.sha256)
-        with self.database.write() as conn:
-            self.index.add_to_quarantine(
-                conn, sop_instance_uid=found.sop_instance_uid, file_name=name, receipt=receipt, reason=reason
-            )
-            self._owe(conn, event, now=now)
+        name = quarantine_name(part, receipt.sha256)
+        is_new = self.files.copy_aside(part, name)
+        try:
+            with self.database.write() as conn:
+                self.index.add_to_quarantine(
+                    conn, sop_instance_uid=found.sop_instance_uid, file_name=name, receipt=receipt, reason=reason
+                )
+                self._owe(conn, event, now=now)
+        except Unsettled:
+            self.files.leave(part)
+            raise
+        except BaseException:
+            if is_new:
+                (self.files.quarantine / name).unlink(missing_ok=True)
+            raise
         raise Conflict(f"SOP instance {found.sop_instance_uid} is stored with other content; this one is quarantined.")
 
     def _tell(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
@@ -301,6 +312,16 @@ class Archive:
             self.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
         self.files.set_aside(target, sha256)
         log.warning("orphan set aside", sop_instance_uid=uid, file=name)
+
+    def _sweep_aside(self, part: Path, *, now: datetime) -> None:
+        """Make sure of the row of a file that lies in the quarantine; its receipt may have been cut off before it."""
+        uid, sha256 = announced_uid(part), digest(part)
+        receipt = Receipt("", part.stat().st_size, 0, sha256, "", "", utc_text(now))
+        reason = "The service ended before the sender was told that another object with this UID is stored."
+        name = quarantine_name(part, sha256)
+        with self.database.write() as conn:
+            self.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+        log.warning("receipt found in the quarantine", sop_instance_uid=uid, file=name)
 
 
 class _Turns:

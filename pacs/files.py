@@ -134,11 +134,18 @@ class Files:
         sync_folder(self.quarantine)
         return name
 
-    def copy_aside(self, stored: Path, name: str) -> None:
-        """Give a file of the tree a second name in the quarantine, before its first one goes to another."""
-        with suppress(FileExistsError):
-            os.link(stored, self.quarantine / name)
-        sync_folder(self.quarantine)
+    def copy_aside(self, path: Path, name: str) -> bool:
+        """Give a file a second name in the quarantine, before its first one goes. False when it has that already.
+
+        A name stands for its content (`quarantine_name`), so it never has to be given to another file.
+        """
+        try:
+            os.link(path, self.quarantine / name)
+        except FileExistsError:
+            return False
+        finally:
+            sync_folder(self.quarantine)
+        return True
 
     def leftovers(self) -> Iterator[Path]:
         """What a process that ended has left in `incoming`. What somebody else has put there is not looked at."""
@@ -148,6 +155,10 @@ class Files:
         """Is the file at its place too, or did its receipt never come so far?"""
         target = self._place(_stem(part))
         return target.exists() and target.samefile(part)
+
+    def is_aside(self, part: Path) -> bool:
+        """Has the file a second name, and not at its place? Then its receipt was ended while it was set aside."""
+        return part.stat().st_nlink > 1 and not self.is_linked(part)
 
     def walk(self) -> Iterator[Found]:
         """Everything that lies where instances lie, in the order of `place`. Raises OSError for a folder not readable.

@@ -4,7 +4,7 @@ The calls of one receipt are found by counting: the first number at which nothin
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -107,3 +107,63 @@ def test_each_call_of_a_receipt_fails_and_the_process_dies_right_after_it(
         if not failed:
             break
     assert len(sent) > 1, f"{call} was never called"
+
+
+def store_another(pacs: Pacs, number: int) -> int | None:
+    """Send a different object under the UID of one that is stored; the status, None when there was no answer."""
+    data_set = objects.data_set(number)
+    with suppress(OSError, AssertionError, IndexError):
+        with RawPeer(pacs.port, objects.SOP_CLASS, objects.EXPLICIT) as peer:
+            answer = peer.store(objects.SOP_CLASS, objects.uid(number), data_set[:-1] + bytes((data_set[-1] ^ 1,)))
+        return answer.status
+    return None
+
+
+def set_aside(folder: Folder) -> set[str]:
+    with closing(folder.database()) as conn:
+        return {name for (name,) in conn.execute("SELECT file_name FROM quarantine")}
+
+
+@pytest.mark.parametrize("call", ["link", "fsync", "write", "pwrite64", "fdatasync", "unlink"])
+def test_the_process_dies_before_each_call_of_a_receipt_that_is_set_aside(
+    zygote: Zygote, tmp_path: Path, call: str
+) -> None:
+    folder, refused = Folder(tmp_path / "data"), 0
+    for when, number in enumerate(objects.small(), 1):
+        pacs = started(zygote, folder)
+        assert store(pacs, number) == STORED
+        with calls.killing(pacs.pid, call, when=when):
+            answer = store_another(pacs, number)
+            assert answer is not None or pacs.ended(20)
+        if answer is not None:
+            break
+        pacs = started(zygote, folder)
+        assert set_aside(folder) == folder.quarantine()
+        assert store_another(pacs, number) == 0xC111
+        refused += 1
+        pacs.kill()
+        assert folder.incoming() == []
+    assert refused, f"{call} was never called"
+    assert (len(set_aside(folder)), set_aside(folder)) == (refused + 1, folder.quarantine())
+    pacs.kill()
+
+
+@pytest.mark.parametrize("call", ["link", "fsync", "write", "pwrite64", "fdatasync", "unlink"])
+def test_each_call_of_a_receipt_that_is_set_aside_fails_and_rows_and_files_agree(
+    zygote: Zygote, tmp_path: Path, call: str
+) -> None:
+    folder, refused = Folder(tmp_path / "data"), 0
+    pacs = started(zygote, folder)
+    for when, number in enumerate(objects.small(), 1):
+        assert store(pacs, number) == STORED
+        with calls.failing(pacs.pid, call, error="ENOSPC", when=when) as failed:
+            assert store_another(pacs, number) in (0xA700, 0xC111)
+        assert store_another(pacs, number) == 0xC111
+        refused += 1
+        if not failed:
+            break
+    assert refused > 1, f"{call} was never called"
+    pacs.kill()
+    pacs = started(zygote, folder)
+    assert (len(set_aside(folder)), set_aside(folder)) == (refused, folder.quarantine())
+    pacs.kill()
