@@ -17,7 +17,7 @@ from gateway import association, dimse, upper_layer
 from gateway.association import AcceptedContext, ProposedContext
 from gateway.dimse import Command, CommandField, CommandReceived, DataReceived
 from gateway.errors import PeerError, ProtocolError
-from gateway.requestor import PENDING, Peer
+from gateway.requestor import PENDING, Peer, rejection
 from gateway.upper_layer import Aborted, AssociateAccepted, AssociateRejected, Fragment, Reader, Released, State
 
 CONNECT_SECONDS = 10.0
@@ -110,8 +110,8 @@ class Line:
         self.write(request)
         event = self._event()
         if isinstance(event, AssociateRejected):
-            reason = f"source {event.source}, reason {event.reason}"
-            raise Rejected(f"{self.peer} rejected the association: {reason}.", source=event.source, reason=event.reason)
+            sentence = f"{self.peer} rejected the association: {rejection(event)}."
+            raise Rejected(sentence, source=event.source, reason=event.reason)
         if not isinstance(event, AssociateAccepted):
             raise Ended(f"{self.peer} ended the association instead of answering.", how="aborted")
         self._reader.state = State.ESTABLISHED

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from pydicom.charset import convert_encodings
 from pydicom.uid import (
     BreastTomosynthesisImageStorage,
     DigitalMammographyXRayImageStorageForPresentation,
@@ -75,7 +76,7 @@ class Plan:
 
 def plan(script: Script) -> Plan:
     """Unfold a script. Raises ScriptError for an act that cannot be done where it stands."""
-    seen, made = _Seen(), Counter[tuple[object, ...]]()
+    seen, made = _Seen(script.machine.character_set), Counter[tuple[object, ...]]()
     planned = []
     for number, act in enumerate(script.acts, start=1):
         if trouble := seen.trouble(act):
@@ -88,12 +89,14 @@ def plan(script: Script) -> Plan:
 class _Seen:
     """What there is to work with, as far as the acts before went."""
 
-    def __init__(self) -> None:
+    def __init__(self, character_set: str) -> None:
+        self._encodings = convert_encodings(character_set.split("\\"))
+        self._character_set = character_set
         self._item = self._found = self._step = self._held = self._unasked = False
 
     def trouble(self, act: Act) -> str:
         """Why an act cannot follow, or nothing; then it counts as done."""
-        trouble = self._missing(act)
+        trouble = self._unwritable(act) if isinstance(act, Query) else self._missing(act)
         match act:
             case Query():
                 self._found = self._item = act.expect != 0
@@ -122,6 +125,20 @@ class _Seen:
             case Commit() if not self._unasked:
                 return "no images were sent since"
         return ""
+
+    def _unwritable(self, act: Query) -> str:
+        names = [name for name, value in act.keys.items() if not self._holds(value)]
+        return f"{', '.join(names)} cannot be written in {self._character_set}" if names else ""
+
+    def _holds(self, value: str) -> bool:
+        return all(any(_can_write(each, encoding) for encoding in self._encodings) for each in value)
+
+
+def _can_write(character: str, encoding: str) -> bool:
+    try:
+        return bool(character.encode(encoding))
+    except UnicodeEncodeError:
+        return False
 
 
 def _shots(act: Expose, machine: Manners, made: Counter[tuple[object, ...]]) -> Iterator[Shot]:

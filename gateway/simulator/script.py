@@ -227,7 +227,7 @@ def read(path: Path) -> Script:
 
 def _place(location: tuple[int | str, ...]) -> str:
     """Where it stands, as people count: `act 3 expose, views 2`. The list of acts comes first, then the kind of act."""
-    words = [str(part + 1) if isinstance(part, int) else part for part in location]
+    words = [str(part + 1) if isinstance(part, int) else part for part in location if part != "[key]"]
     if words[:1] == ["acts"] and len(words) > 1:
         first = f"act {' '.join(words[1:3])}"
         return f"{first}, {' '.join(words[3:])}" if words[3:] else first
@@ -243,5 +243,5 @@ _SAID = {
 
 
 def _words(kind: str, message: str) -> str:
-    text = message.removeprefix("Value error, ")
-    return _SAID.get(kind) or text[:1].lower() + text[1:]
+    ours = message.removeprefix("Value error, ")
+    return _SAID.get(kind) or (ours if ours != message else message[:1].lower() + message[1:])
