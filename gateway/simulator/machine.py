@@ -27,13 +27,13 @@ from gateway.dimse import Command, CommandField
 from gateway.errors import PeerError
 from gateway.hops import Hops, Observed
 from gateway.requestor import PENDING, Peer, described
-from gateway.simulator import phantom, steps
+from gateway.simulator import documents, phantom, steps
 from gateway.simulator.encoding import SYNTAXES, Style, compress, encoded
 from gateway.simulator.exam import Exam, derived_uid
 from gateway.simulator.line import Caller, Ended, Line
 from gateway.simulator.plan import Plan, Planned, Shot
 from gateway.simulator.safekeeping import Answer, Reports, answer_in, question, shortfall
-from gateway.simulator.script import Begin, Change, Commit, End, Expose, Manners, Pause, Query, Send
+from gateway.simulator.script import Begin, Change, Commit, End, Expose, Manners, Pause, Query, Report, Send
 from gateway.simulator.steps import Sent, sent_of
 
 WORKLIST = str(ModalityWorklistInformationFind)
@@ -104,6 +104,8 @@ class Machine:
             case Expose(hold=hold):
                 for shot in planned.shots:
                     self._expose(shot, plan, hops, hold=hold)
+            case Report(kind=kind):
+                self._store_watched(self._document(kind), plan, hops)
             case Send():
                 held, self._now.held = self._now.held, []
                 for image in held:
@@ -215,16 +217,24 @@ class Machine:
             self._store_watched(image, plan, hops)
 
     def _picture(self, shot: Shot) -> Dataset:
-        """Make it, as an instance of this exam: the same script another time makes others."""
+        return self._of_this_exam(compress(picture(shot, self._exam()), shot.transfer_syntax_uid))
+
+    def _document(self, kind: str) -> Dataset:
+        made = documents.report(kind, self._exam(), self._now.made)
+        return self._of_this_exam(compress(made, self._message_syntax))
+
+    def _exam(self) -> Exam:
         now = self._now
         assert now.subject is not None  # the plan refuses an exposure without item or step
-        exam = steps.exam_of(now.subject, station=self._station, now=self._clock(), mpps_instance_uid=now.step)
-        image = compress(picture(shot, exam), shot.transfer_syntax_uid)
-        image.SpecificCharacterSet = self.manners.character_set.split("\\")
-        image.SeriesInstanceUID = derived_uid(str(image.SeriesInstanceUID), now.run)
-        image.SOPInstanceUID = derived_uid(str(image.SOPInstanceUID), now.run)
-        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-        return image
+        return steps.exam_of(now.subject, station=self._station, now=self._clock(), mpps_instance_uid=now.step)
+
+    def _of_this_exam(self, made: Dataset) -> Dataset:
+        """Give it UIDs of this exam: the same script another time makes other instances."""
+        made.SpecificCharacterSet = self.manners.character_set.split("\\")
+        made.SeriesInstanceUID = derived_uid(str(made.SeriesInstanceUID), self._now.run)
+        made.SOPInstanceUID = derived_uid(str(made.SOPInstanceUID), self._now.run)
+        made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+        return made
 
     def _store_watched(self, image: Dataset, plan: Plan, hops: Hops) -> None:
         with hops.watch(f"{image.SeriesDescription} stored") as note:

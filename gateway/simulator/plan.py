@@ -6,7 +6,7 @@ Not for: what one act may say (`script`), nor for doing any of it (`machine`).
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -18,8 +18,21 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from gateway.simulator import documents
 from gateway.simulator.encoding import SYNTAXES
-from gateway.simulator.script import Act, Begin, Change, Commit, End, Expose, Manners, Query, Script, ScriptError, Send
+from gateway.simulator.script import (
+    Act,
+    Begin,
+    Commit,
+    End,
+    Expose,
+    Manners,
+    Query,
+    Report,
+    Script,
+    ScriptError,
+    Send,
+)
 
 CLASSES = MappingProxyType(
     {
@@ -70,8 +83,14 @@ class Plan:
     @property
     def contexts(self) -> tuple[tuple[str, str], ...]:
         """Every SOP class and transfer syntax that will be stored."""
-        shots = (shot for each in self.planned for shot in each.shots)
-        return tuple(dict.fromkeys((shot.sop_class_uid, shot.transfer_syntax_uid) for shot in shots))
+        shots = [(shot.sop_class_uid, shot.transfer_syntax_uid) for each in self.planned for shot in each.shots]
+        kinds = [each.act.kind for each in self.planned if isinstance(each.act, Report)]
+        return tuple(dict.fromkeys([*shots, *((documents.CLASSES[kind], self.message_syntax) for kind in kinds)]))
+
+    @property
+    def message_syntax(self) -> str:
+        """How what has no pixels is encoded."""
+        return SYNTAXES["implicit" if self.machine.implicit_only else "explicit"]
 
 
 def plan(script: Script) -> Plan:
@@ -86,45 +105,39 @@ def plan(script: Script) -> Plan:
     return Plan(script.machine, tuple(planned))
 
 
+_NEEDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "begin": ("found", "no query before it finds an item; query, or say that it is not scheduled"),
+        "expose": ("subject", "there is neither an item nor a step that its images would belong to"),
+        "report": ("images", "no images were sent that it could be about"),
+        "send": ("held", "no images were held back"),
+        "change": ("step", "no step is in progress"),
+        "end": ("step", "no step is in progress"),
+        "commit": ("unasked", "no images were sent since"),
+    }
+)
+"""What has to be there for an act, and what to say when it is not."""
+
+
 class _Seen:
     """What there is to work with, as far as the acts before went."""
 
     def __init__(self, character_set: str) -> None:
         self._encodings = convert_encodings(character_set.split("\\"))
         self._character_set = character_set
-        self._item = self._found = self._step = self._held = self._unasked = False
+        self._there: set[str] = set()
 
     def trouble(self, act: Act) -> str:
         """Why an act cannot follow, or nothing; then it counts as done."""
         trouble = self._unwritable(act) if isinstance(act, Query) else self._missing(act)
-        match act:
-            case Query():
-                self._found = self._item = act.expect != 0
-            case Begin():
-                self._step = self._item = True
-            case Expose():
-                self._held, self._unasked = self._held or act.hold, self._unasked or not act.hold
-            case Send():
-                self._held, self._unasked = False, True
-            case End():
-                self._step = False
-            case Commit():
-                self._unasked = False
+        gone, come = _changes(act)
+        self._there = self._there - gone | come
         return trouble
 
     def _missing(self, act: Act) -> str:
-        match act:
-            case Begin(scheduled=True) if not self._found:
-                return "no query before it finds an item; query, or say that it is not scheduled"
-            case Expose() if not self._item:
-                return "there is neither an item nor a step that its images would belong to"
-            case Change() | End() if not self._step:
-                return "no step is in progress"
-            case Send() if not self._held:
-                return "no images were held back"
-            case Commit() if not self._unasked:
-                return "no images were sent since"
-        return ""
+        need, sentence = _NEEDS.get(act.do, ("", ""))
+        is_typed_in = isinstance(act, Begin) and not act.scheduled
+        return sentence if need and need not in self._there and not is_typed_in else ""
 
     def _unwritable(self, act: Query) -> str:
         names = [name for name, value in act.keys.items() if not self._holds(value)]
@@ -132,6 +145,22 @@ class _Seen:
 
     def _holds(self, value: str) -> bool:
         return all(any(_can_write(each, encoding) for encoding in self._encodings) for each in value)
+
+
+def _changes(act: Act) -> tuple[set[str], set[str]]:
+    """What is no longer there after an act, and what is."""
+    match act:
+        case Query():
+            return {"found", "subject"}, {"found", "subject"} if act.expect != 0 else set()
+        case Begin():
+            return {"images"}, {"step", "subject"}
+        case Expose(hold=True):
+            return set(), {"held"}
+        case Expose() | Report() | Send():
+            return {"held"} if isinstance(act, Send) else set(), {"images", "unasked"}
+        case End() | Commit():
+            return {"step"} if isinstance(act, End) else {"unasked"}, set()
+    return set(), set()
 
 
 def _can_write(character: str, encoding: str) -> bool:

@@ -150,6 +150,13 @@ class Expose(_Written):
         return self
 
 
+class Report(_Written):
+    """Make and send a structured report about the images sent so far in this step."""
+
+    do: Literal["report"]
+    kind: Literal["dose", "cad"] = "dose"
+
+
 class Send(_Written):
     """Send what was held back."""
 
@@ -195,8 +202,8 @@ class Pause(_Written):
     seconds: Annotated[float, Field(ge=0, le=600)]
 
 
-ACTS = ("query", "begin", "expose", "send", "change", "end", "commit", "pause")
-Act = Annotated[Query | Begin | Expose | Send | Change | End | Commit | Pause, Field(discriminator="do")]
+ACTS = ("query", "begin", "expose", "report", "send", "change", "end", "commit", "pause")
+Act = Annotated[Query | Begin | Expose | Report | Send | Change | End | Commit | Pause, Field(discriminator="do")]
 
 
 class Script(_Written):

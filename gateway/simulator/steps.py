@@ -4,7 +4,7 @@ Not for: how they travel (`modality`, `machine`), how an odd machine encodes the
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -33,6 +33,9 @@ STEP_KEYS = (
 NAMES = ("PatientName", "ReferringPhysicianName", "ScheduledPerformingPhysicianName")
 
 UNICODE = "ISO_IR 192"
+
+_STRUCTURED_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
+"""How the SOP classes of reports begin (PS3.4 Table B.5-1); a step lists them apart from its images."""
 
 REASONS = MappingProxyType(
     {
@@ -202,9 +205,17 @@ def _performed(series_instance_uid: str, images: Sequence[Sent], operator: str) 
     ds.PerformingPhysicianName, ds.OperatorsName = "", operator
     ds.ProtocolName, ds.SeriesDescription = "Screening", images[0].description if images else ""
     ds.SeriesInstanceUID, ds.RetrieveAETitle = series_instance_uid, ""
-    ds.ReferencedImageSequence = [reference(image.sop_class_uid, image.sop_instance_uid) for image in images]
-    ds.ReferencedNonImageCompositeSOPInstanceSequence = []
+    ds.ReferencedImageSequence = _references(image for image in images if not _is_report(image))
+    ds.ReferencedNonImageCompositeSOPInstanceSequence = _references(image for image in images if _is_report(image))
     return ds
+
+
+def _references(images: Iterable[Sent]) -> list[Dataset]:
+    return [reference(image.sop_class_uid, image.sop_instance_uid) for image in images]
+
+
+def _is_report(image: Sent) -> bool:
+    return image.sop_class_uid.startswith(_STRUCTURED_REPORTS)
 
 
 def _date(now: datetime) -> str:

@@ -19,8 +19,10 @@ from pydicom.uid import (
 )
 
 from gateway.simulator import phantom
+from gateway.simulator.documents import report
 from gateway.simulator.encoding import SYNTAXES, compress
 from gateway.simulator.phantom import SCREENING_VIEWS, VIEWS, Exam, Participant
+from gateway.simulator.steps import Sent
 
 DCIODVFY = shutil.which("dciodvfy")
 SMALL: dict[str, Any] = {"rows": 416, "columns": 320}
@@ -217,6 +219,8 @@ def test_dciodvfy_finds_no_error(tmp_path: Path) -> None:
         assert "Error" not in checked.stderr, ds.SeriesDescription
 
 
+IMAGES = [Sent("2.25.42", f"2.25.{n // 2}", DigitalMammographyXRayImageStorageForPresentation, f"2.25.1{n}", "", 1, "")
+          for n in range(3)]  # fmt: skip
 OBJECTS: dict[str, Callable[[], Dataset]] = {
     "for presentation": lambda: phantom.mammogram("LMLO", EXAM, **SMALL),
     "inverted": lambda: phantom.mammogram("RCC", EXAM, monochrome1=True, **SMALL),
@@ -231,6 +235,8 @@ OBJECTS: dict[str, Callable[[], Dataset]] = {
     "JPEG Lossless": lambda: compress(phantom.mammogram("LCC", EXAM, **SMALL), SYNTAXES["jpeg-lossless"]),
     "JPEG-LS": lambda: compress(phantom.mammogram("LCC", EXAM, **SMALL), SYNTAXES["jpeg-ls"]),
     "JPEG 2000": lambda: compress(phantom.tomosynthesis("LCC", EXAM, frames=3, **SMALL), SYNTAXES["jpeg-2000"]),
+    "dose report": lambda: report("dose", EXAM, IMAGES),
+    "CAD report": lambda: report("cad", EXAM, IMAGES),
     "RLE": lambda: compress(phantom.raw_mammogram("LCC", EXAM, **SMALL), SYNTAXES["rle"]),
 }
 

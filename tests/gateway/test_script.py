@@ -46,7 +46,7 @@ def test_the_examples_show_every_act_and_every_manner() -> None:
     texts = [path.read_text() for path in EXAMPLES]
     shown = {key for text in texts for key in json.loads(text).get("machine", {})}
     acts = {act["do"] for text in texts for act in json.loads(text)["acts"]}
-    assert acts == {"query", "begin", "expose", "send", "change", "end", "commit", "pause"}
+    assert acts == {"query", "begin", "expose", "report", "send", "change", "end", "commit", "pause"}
     assert set(Script.model_fields["machine"].default.model_fields_set) == set()
     assert shown == set(type(Script.model_fields["machine"].default).model_fields)
 
@@ -76,7 +76,7 @@ def test_every_mistake_is_named_with_its_place(tmp_path: Path) -> None:
         "  act 1 expose, views 2: is not a view; those are RCC, RMLO, RML, RLM, RXCCL, LCC, LMLO, LML, LLM, LXCCL.",
         "  act 1 expose, transfer_syntax: is not a transfer syntax that can be made here; those are explicit, "
         "implicit, deflated, jpeg-lossless, jpeg-lossless-p14, jpeg-ls, jpeg-2000, rle.",
-        "  act 2: do has to be one of query, begin, expose, send, change, end, commit, pause.",
+        "  act 2: do has to be one of query, begin, expose, report, send, change, end, commit, pause.",
         "  act 3 query, keys PatientsName: is not a DICOM keyword such as PatientID.",
         "  act 4 pause, seconds: is missing.",
         "  act 5 commit: to be called back, the machine needs a port.",
@@ -157,6 +157,8 @@ def test_a_machine_that_knows_implicit_alone_sends_nothing_else() -> None:
                      "belong to."),
         (["query", "change"], "Act 2 (change) cannot be done there: no step is in progress."),
         (["query", "begin", "end", "end"], "Act 4 (end) cannot be done there: no step is in progress."),
+        (["query", "begin", "report"], "Act 3 (report) cannot be done there: no images were sent that it could be "
+                                       "about."),
         (["query", "expose", "send"], "Act 3 (send) cannot be done there: no images were held back."),
         (["query", "begin", "end", "commit"], "Act 4 (commit) cannot be done there: no images were sent since."),
         (["query", "expose", "commit", "commit"], "Act 4 (commit) cannot be done there: no images were sent since."),

@@ -91,7 +91,7 @@ EXAMS = {
                       "step ended", "storage committed"],
     "tomosynthesis.json": ["worklist query", "step begun", "L CC tomosynthesis stored", "L MLO tomosynthesis stored",
                            "L CC synthetic 2D stored", "L MLO synthetic 2D stored", "L CC raw stored", "L CC stored",
-                           "L CC stored", "step ended", "storage committed"],
+                           "L CC stored", "dose report stored", "CAD report stored", "step ended", "storage committed"],
     "late-images.json": ["worklist query", "step begun", "R CC stored", "step ended", "step begun", "step ended",
                          "pause", "R CC stored", "L CC stored", "R MLO stored", "L MLO stored", "storage committed",
                          "step begun", "L CC stored", "step ended"],
