@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from gateway.simulator import script as script_module
 from gateway.simulator.plan import Plan, plan
 from gateway.simulator.script import Script, ScriptError, read
 
@@ -47,8 +49,14 @@ def test_the_examples_show_every_act_and_every_manner() -> None:
     shown = {key for text in texts for key in json.loads(text).get("machine", {})}
     acts = {act["do"] for text in texts for act in json.loads(text)["acts"]}
     assert acts == {"query", "begin", "expose", "report", "send", "change", "end", "commit", "pause"}
-    assert set(Script.model_fields["machine"].default.model_fields_set) == set()
-    assert shown == set(type(Script.model_fields["machine"].default).model_fields)
+    assert shown == set(script_module.Manners.model_fields)
+
+
+def test_every_word_of_a_script_is_documented() -> None:
+    documented = (EXAMPLES[0].parent / "README.md").read_text()
+    written = [script_module.Manners, *get_args(get_args(script_module.Act)[0])]
+    words = {word for model in written for word in model.model_fields}
+    assert sorted(word for word in words if f"`{word}`" not in documented) == []
 
 
 def test_every_mistake_is_named_with_its_place(tmp_path: Path) -> None:
