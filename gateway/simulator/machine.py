@@ -83,33 +83,34 @@ class Machine:
         self._clock, self._sleep = clock, sleep
         self._style = Style(manners.uid_padding, manners.group_lengths, manners.undefined_lengths, manners.sparse)
         self._station = manners.station or caller.ae_title
-        self._kept: dict[Peer, Line] = {}
+        self._stored: Sequence[tuple[str, str]] = ()
+        self._kept: dict[tuple[tuple[str, str], ...], Line] = {}
         self._left_open: list[Line] = []
         self._now = _Now()
 
     def run(self, plan: Plan, hops: Hops) -> None:
         """Do everything that is planned. Raises HopFailed at the first act that was not answered as it has to be."""
-        self._now = _Now(run=str(generate_uid()))
+        self._now, self._stored = _Now(run=str(generate_uid())), plan.contexts
         try:
             for planned in plan.planned:
-                self._perform(planned, plan, hops)
+                self._perform(planned, hops)
         except BaseException:
             self._switch_off(Line.abort)
             raise
         self._switch_off(self._farewell)
 
-    def _perform(self, planned: Planned, plan: Plan, hops: Hops) -> None:
+    def _perform(self, planned: Planned, hops: Hops) -> None:
         """One act is one hop; of an exposure, each picture."""
         match planned.act:
             case Expose(hold=hold):
                 for shot in planned.shots:
-                    self._expose(shot, plan, hops, hold=hold)
+                    self._expose(shot, hops, hold=hold)
             case Report(kind=kind):
-                self._store_watched(self._document(kind), plan, hops)
+                self._store_watched(self._document(kind), hops)
             case Send():
                 held, self._now.held = self._now.held, []
                 for image in held:
-                    self._store_watched(image, plan, hops)
+                    self._store_watched(image, hops)
             case act:
                 with hops.watch(_NAMES[act.do]) as note:
                     note.detail = self._message(act)
@@ -209,12 +210,12 @@ class Machine:
 
     # ---- images ----------------------------------------------------------------------------------------------------
 
-    def _expose(self, shot: Shot, plan: Plan, hops: Hops, *, hold: bool) -> None:
+    def _expose(self, shot: Shot, hops: Hops, *, hold: bool) -> None:
         image = self._picture(shot)
         if hold:
             self._now.held.append(image)
         else:
-            self._store_watched(image, plan, hops)
+            self._store_watched(image, hops)
 
     def _picture(self, shot: Shot) -> Dataset:
         return self._of_this_exam(compress(picture(shot, self._exam()), shot.transfer_syntax_uid))
@@ -236,16 +237,16 @@ class Machine:
         made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
         return made
 
-    def _store_watched(self, image: Dataset, plan: Plan, hops: Hops) -> None:
+    def _store_watched(self, image: Dataset, hops: Hops) -> None:
         with hops.watch(f"{image.SeriesDescription} stored") as note:
-            sent = self._store(image, plan)
+            sent = self._store(image)
             self._now.made.append(sent)
             self._now.unasked.append(sent)
             note.detail = f"{sent.size_bytes / 1e6:.1f} MB, {sent.sop_instance_uid}."
 
-    def _store(self, image: Dataset, plan: Plan) -> Sent:
+    def _store(self, image: Dataset) -> Sent:
         data = encoded(image, image.file_meta.TransferSyntaxUID, self._style)
-        with self._line(self.pacs, self._pacs_kinds(plan.contexts)) as line:
+        with self._line(self.pacs, self._pacs_kinds()) as line:
             context = line.context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
             request = line.request(
                 CommandField.C_STORE, image.SOPClassUID, has_data=True, instance=image.SOPInstanceUID
@@ -289,8 +290,8 @@ class Machine:
     def _worklist_kinds(self) -> list[tuple[str, str]]:
         return [(uid, self._message_syntax) for uid in (WORKLIST, STEPS)]
 
-    def _pacs_kinds(self, contexts: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
-        return [*contexts, (COMMITMENT, self._message_syntax)]
+    def _pacs_kinds(self) -> list[tuple[str, str]]:
+        return [*self._stored, (COMMITMENT, self._message_syntax)]
 
     @property
     def _message_syntax(self) -> str:
@@ -300,9 +301,10 @@ class Machine:
     def _line(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> Iterator[Line]:
         """An association: a new one that ends as this machine ends them, or the one that it keeps for the exam."""
         if self.manners.associations == "one":
-            if peer not in self._kept:
-                self._kept[peer] = self.caller.open(peer, kinds)
-            yield self._kept[peer]
+            use = tuple(kinds)  # not the peer: one application may be worklist and archive
+            if use not in self._kept:
+                self._kept[use] = self.caller.open(peer, kinds)
+            yield self._kept[use]
             return
         line = self.caller.open(peer, kinds)
         try:

@@ -45,7 +45,7 @@ def test_seen_is_compared_word_by_word(expected: tuple[str, ...], seen: list[str
     assert fits(expected, seen) is is_fitting
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lax() -> Iterator[Peer]:
     """A gateway that takes whatever comes, and shows one of whatever it is asked for."""
 
