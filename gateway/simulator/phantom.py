@@ -301,7 +301,7 @@ def _tomosynthesis_header(view: str, exam: Exam, *, number: int, frames: int, ro
 
 def _shared_groups(view: View, rows: int) -> Dataset:
     """What all planes have in common: size, orientation, anatomy and grey scale."""
-    spacing = PIXEL_SPACING * ROWS / rows
+    spacing = round(PIXEL_SPACING * ROWS / rows, 6)  # DS has room for 16 characters (PS3.5 6.2)
     groups = Dataset()
     groups.PixelMeasuresSequence = [_item(PixelSpacing=[spacing, spacing], SliceThickness=1, SpacingBetweenSlices=1)]
     groups.PlaneOrientationSequence = [_item(ImageOrientationPatient=_direction(view))]

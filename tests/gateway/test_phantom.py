@@ -231,6 +231,7 @@ OBJECTS: dict[str, Callable[[], Dataset]] = {
     "partial": lambda: phantom.mammogram("RMLO", EXAM, partial=True, **SMALL),
     "for processing": lambda: phantom.raw_mammogram("RCC", EXAM, **SMALL),
     "tomosynthesis": lambda: phantom.tomosynthesis("LMLO", EXAM, frames=3, **SMALL),
+    "tomosynthesis of another size": lambda: phantom.tomosynthesis("RCC", EXAM, frames=2, rows=1228, columns=996),
     "synthetic 2D": lambda: phantom.synthetic_view("LCC", EXAM, **SMALL),
     "JPEG Lossless": lambda: compress(phantom.mammogram("LCC", EXAM, **SMALL), SYNTAXES["jpeg-lossless"]),
     "JPEG-LS": lambda: compress(phantom.mammogram("LCC", EXAM, **SMALL), SYNTAXES["jpeg-ls"]),
