@@ -49,15 +49,23 @@ class SiteSettings:
         """Where pages and DICOMweb are, seen from this machine."""
         return f"http://{reachable(self.relay.http_host)}:{self.relay.http_port}"
 
-    def modality(self, ae_title: str = "") -> Modality:
-        """A machine that calls this site."""
-        calling = ae_title or next((each.ae_title for each in self.worklist.calling_aets), CALLING_AE_TITLE)
-        return Modality(
-            calling,
-            worklist=Peer(self.worklist.aet, reachable(self.worklist.host), self.worklist.port),
-            pacs=Peer(self.pacs.aet, reachable(self.pacs.host), self.pacs.port),
-            tls=client_context(self.worklist),
+    @property
+    def calling_ae_title(self) -> str:
+        """Who we are for this site when nobody says."""
+        return next((each.ae_title for each in self.worklist.calling_aets), CALLING_AE_TITLE)
+
+    @property
+    def peers(self) -> tuple[Peer, Peer]:
+        """Worklist and archive, as they are called from this machine."""
+        return (
+            Peer(self.worklist.aet, reachable(self.worklist.host), self.worklist.port),
+            Peer(self.pacs.aet, reachable(self.pacs.host), self.pacs.port),
         )
+
+    def modality(self) -> Modality:
+        """A machine that calls this site."""
+        worklist, pacs = self.peers
+        return Modality(self.calling_ae_title, worklist=worklist, pacs=pacs, tls=client_context(self.worklist))
 
 
 def reachable(host: str) -> str:

@@ -20,15 +20,13 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from gateway import __version__, appointments, cli_care, cli_peers, log, process, tls_check
+from gateway import __version__, appointments, cli_care, cli_modality, cli_peers, log, process, tls_check
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
-from gateway.hops import Hop, HopFailed, Hops, Observed
+from gateway.hops import Hops
 from gateway.outbox import Entry
 from gateway.settings import load
-from gateway.simulator.exam import SCREENING_VIEWS, VIEWS
-from gateway.simulator.modality import Modality, standard_views
-from gateway.terminal import AsJson, console, print_json
+from gateway.terminal import AsJson, console, print_hop, print_json
 from pacs import Archive
 from pacs.promises import Promises
 from pacs.settings import PacsSettings
@@ -50,6 +48,7 @@ app.add_typer(outbox_app, name="outbox")
 tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tls_app, name="tls")
 cli_care.register(app)
+cli_modality.register(app)
 cli_peers.register(app)
 
 OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
@@ -107,7 +106,7 @@ def check_command(
 
     Example: gateway check --json | jq '.[] | select(.state == "failed")'
     """
-    hops = Hops() if as_json else Hops(ended=_print_hop)
+    hops = Hops() if as_json else Hops(ended=print_hop)
     check(_settings(), hops, with_cloud=not local)
     if as_json:
         print_json(hops.facts())
@@ -227,41 +226,13 @@ def tls_check_command(
     host, _, port = connect.rpartition(":")
     if connect and not (host and port.isdecimal()):
         raise typer.BadParameter("It has to be HOST:PORT.", param_hint="--connect")
-    hops, settings = Hops() if as_json else Hops(ended=_print_hop), load(WorklistSettings)
+    hops, settings = Hops() if as_json else Hops(ended=print_hop), load(WorklistSettings)
     tls_check.check_files(settings, hops, now=datetime.now(UTC))
     if connect:
         tls_check.check_peer(settings, hops, host=host.strip("[]"), port=int(port))
     if as_json:
         print_json(hops.facts())
     raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)
-
-
-@app.command()
-def modality(
-    accession_number: Annotated[
-        str, typer.Argument(help="The item to perform; the first scheduled one by default.")
-    ] = "",
-    views: Annotated[str, typer.Option(help=f"Of {', '.join(VIEWS)}.")] = ",".join(SCREENING_VIEWS),
-    ae_title: Annotated[str, typer.Option(help="The title to call with.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Be a mammography machine: ask for the worklist, report the step, store synthetic views, have them committed.
-
-    The images are synthetic and say so, but they are stored and told to the cloud like any other.
-
-    Example: gateway modality ACC0001 --views RCC,LCC
-    """
-    wanted = [view.strip().upper() for view in views.split(",")]
-    if unknown := [view for view in wanted if view not in VIEWS]:
-        raise typer.BadParameter(f"{', '.join(unknown)} is not one of {', '.join(VIEWS)}.", param_hint="--views")
-    hops = Hops() if as_json else Hops(ended=_print_hop)
-    try:
-        _examine(_settings().modality(ae_title), accession_number, wanted, hops=hops)
-    except HopFailed as failed:
-        raise SystemExit(process.EXIT_FAILED) from failed
-    finally:
-        if as_json:
-            print_json(hops.facts())
 
 
 @app.command()
@@ -274,29 +245,6 @@ def version(as_json: AsJson = False) -> None:
         print_json({"version": __version__})
     else:
         console.print(__version__)
-
-
-def _examine(machine: Modality, accession_number: str, views: Sequence[str], *, hops: Hops) -> None:
-    with hops.watch("worklist query") as note:
-        items = machine.find(accession_number=accession_number)
-        if not items:
-            raise Observed("The worklist has no such item; see 'gateway worklist list'.")
-        note.detail = f"{len(items)} found, taking accession number {items[0].AccessionNumber}."
-    with hops.watch("step begun") as note:
-        step = machine.begin(items[0], now=datetime.now().astimezone())
-        note.detail = f"N-CREATE of {step.mpps_instance_uid}."
-    sent = []
-    for image in standard_views(step, views=views):
-        with hops.watch(f"{image.SeriesDescription} stored") as note:
-            [stored] = machine.store([image])
-            sent.append(stored)
-            note.detail = f"{stored.size_bytes / 1e6:.1f} MB, {stored.sop_instance_uid}."
-    with hops.watch("step completed") as note:
-        machine.complete(step, sent, now=datetime.now().astimezone())
-        note.detail = f"N-SET COMPLETED with {len(sent)} images."
-    with hops.watch("storage committed") as note:
-        machine.commit(sent)
-        note.detail = f"All {len(sent)} images."
 
 
 def _owners() -> dict[str, Callable[[], Worklist | Archive]]:
@@ -331,10 +279,6 @@ def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
 
 def _owed(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:
     return {**{f"events {state}": number for state, number in counts().items()}, "oldest open": oldest_open()}
-
-
-def _print_hop(hop: Hop) -> None:
-    console.print(hop.line, highlight=False, markup=False, soft_wrap=True, style="red" if hop.state == "failed" else "")
 
 
 def _print_items(items: Sequence[Item], *, as_json: bool) -> None:

@@ -129,7 +129,7 @@ class Call:
         self._send(request)
         event = self._event()
         if isinstance(event, AssociateRejected):
-            raise PeerError(f"{self.peer} rejected the association: {_rejection(event)}.")
+            raise PeerError(f"{self.peer} rejected the association: {rejection(event)}.")
         if not isinstance(event, AssociateAccepted):
             raise self._broken_off(event)
         self._reader.state = State.ESTABLISHED
@@ -334,7 +334,8 @@ _REJECTIONS = {
 """Source and reason of PS3.8 Table 9-21."""
 
 
-def _rejection(event: AssociateRejected) -> str:
+def rejection(event: AssociateRejected) -> str:
+    """Why an association was rejected, in words."""
     return _REJECTIONS.get((event.source, event.reason), f"source {event.source}, reason {event.reason}")
 
 

@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from gateway.hops import Hop
+
 PROGRESS_SECONDS = 2.0
 
 console = Console()
@@ -22,6 +24,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")
 def print_json(facts: object) -> None:
     """Print facts that are all there."""
     print(json.dumps(facts, indent=2))
+
+
+def print_hop(hop: Hop) -> None:
+    """Print a hop for people as it ends."""
+    console.print(hop.line, highlight=False, markup=False, soft_wrap=True, style="red" if hop.state == "failed" else "")
 
 
 def print_each(facts: Iterable[dict[str, object]], *, as_json: bool, line: Callable[[dict[str, object]], str]) -> int:

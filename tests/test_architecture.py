@@ -13,8 +13,8 @@ from gateway.settings import GatewaySettings, variables
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay")
 ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check", "gateway.cli",
-        "gateway.cli_care", "gateway.cli_peers", "gateway.hops", "gateway.peers", "gateway.restore",
-        "gateway.simulator", "gateway.terminal", "gateway.tls_check")  # fmt: skip
+        "gateway.cli_care", "gateway.cli_modality", "gateway.cli_peers", "gateway.hops", "gateway.peers",
+        "gateway.restore", "gateway.simulator", "gateway.terminal", "gateway.tls_check")  # fmt: skip
 SQL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WITH|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b\s+\S"
 )
@@ -78,11 +78,12 @@ HOMES = {
     "sqlite3": ("gateway.sqlite", "gateway.outbox", "worklist.store", "pacs.index", "pacs.upkeep", "pacs.promises",
                 "pacs.archive"),  # passes its transaction on and names the type; its statements are the index's
     "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
-                 "relay.settings", "relay.protocol"),  # translates pydantic's errors for the cloud
+                 "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
+                 "gateway.simulator.script"),
     "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.cli", "gateway.simulator"),
     "aiohttp": ("relay", "gateway.check", "gateway.cli", "gateway.simulator"),
     "azure": ("relay.servicebus", "relay.settings"),
-    "typer": ("gateway.cli", "gateway.cli_care", "gateway.cli_peers", "gateway.terminal"),
+    "typer": ("gateway.cli", "gateway.cli_care", "gateway.cli_modality", "gateway.cli_peers", "gateway.terminal"),
 }  # fmt: skip
 
 

@@ -1,22 +1,19 @@
 """A mammography machine as a gateway sees it: asks for its worklist, reports its steps, stores its views for good.
 
-It is a real DICOM client (pynetdicom), used by the demonstration, the self-test and the journeys; what its images show
+It is a foreign DICOM client (pynetdicom), used by the demonstration, the check and the journeys; what its images show
 is `phantom`'s business. Every verb opens an association of its own, as many machines do, and returns only what the
 gateway confirmed; anything else is a `ModalityError` that says what was answered.
 
-Not for: load. One exam at a time, like the machine.
+Not for: load, one exam at a time, like the machine; nor for manners that a library does not have (`machine`).
 """
 
-import hashlib
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 
 from pydicom import Dataset
-from pydicom import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
 from pynetdicom.association import Association
@@ -30,28 +27,17 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gateway.errors import GatewayError
-from gateway.simulator import phantom
-from gateway.simulator.exam import SCREENING_VIEWS, Exam, Participant, code, reference
-from gateway.simulator.safekeeping import Answer, Reports, question
+from gateway.requestor import PENDING, Peer
+from gateway.simulator import phantom, steps
+from gateway.simulator.exam import SCREENING_VIEWS, Exam
+from gateway.simulator.safekeeping import Answer, Reports, question, shortfall
+from gateway.simulator.steps import Sent, sent_of
 
-PENDING = (0xFF00, 0xFF01)
-"""Pending, and pending with optional keys that were not matched (PS3.4 K.4.1.1.4)."""
+__all__ = ["Modality", "ModalityError", "Peer", "Sent", "Step", "data_set_bytes", "standard_views"]
 
 
 class ModalityError(GatewayError):
     """What the machine asked for did not happen; the message says what was answered instead."""
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A DICOM application to call."""
-
-    ae_title: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.ae_title} at {self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -60,19 +46,6 @@ class Step:
 
     mpps_instance_uid: str
     exam: Exam
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One instance that the gateway said is stored. `sha256` is that of the data set's bytes as they were sent."""
-
-    study_instance_uid: str
-    series_instance_uid: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    description: str
-    size_bytes: int
-    sha256: str
 
 
 class Modality:
@@ -104,18 +77,17 @@ class Modality:
 
     def find(self, *, accession_number: str = "", date: str = "") -> list[Dataset]:
         """Ask the worklist with a C-FIND (PS3.4 Annex K); empty keys match everything. `date` is DA, or a range."""
-        identifier = _query(accession_number=accession_number, date=date)
+        identifier = steps.query({"AccessionNumber": accession_number, "ScheduledProcedureStepStartDate": date})
         with self._association(self._worklist, [ModalityWorklistInformationFind]) as assoc:
             return list(_answers(assoc.send_c_find(identifier, ModalityWorklistInformationFind)))
 
     def begin(self, item: Dataset, *, now: datetime) -> Step:
         """Report with an N-CREATE that the scheduled step was begun. `now` is the machine's wall time."""
-        step = Step(str(generate_uid()), _exam(item, station=self.ae_title, now=now))
-        step = replace(step, exam=replace(step.exam, mpps_instance_uid=step.mpps_instance_uid))
+        uid, [sps] = str(generate_uid()), item.ScheduledProcedureStepSequence
+        step = Step(uid, steps.exam_of(item, station=self.ae_title, now=now, mpps_instance_uid=uid))
+        created = steps.created([item], step_id=str(sps.ScheduledProcedureStepID), station=self.ae_title, now=now)
         with self._association(self._worklist, [ModalityPerformedProcedureStep]) as assoc:
-            status, _ = assoc.send_n_create(
-                _created(item, station=self.ae_title, now=now), ModalityPerformedProcedureStep, step.mpps_instance_uid
-            )
+            status, _ = assoc.send_n_create(created, ModalityPerformedProcedureStep, uid)
         _expect_success("N-CREATE of the performed procedure step", status)
         return step
 
@@ -125,7 +97,7 @@ class Modality:
             for image in images:
                 status = assoc.send_c_store(image)
                 _expect_success(f"C-STORE of {image.SOPInstanceUID}", status)
-                yield _sent(image)
+                yield sent_of(image, data_set_bytes(image))
 
     def commit(self, images: Sequence[Sent]) -> None:
         """Ask the archive to promise the safekeeping of images (PS3.4 Annex J), and wait on the same association."""
@@ -146,14 +118,11 @@ class Modality:
 
     def complete(self, step: Step, images: Sequence[Sent], *, now: datetime) -> None:
         """Report with an N-SET that the step is completed and which images it made."""
-        self._finish(step, _finished("COMPLETED", images, now=now, operator=self.ae_title))
+        self._finish(step, steps.finished("COMPLETED", images, now=now, operator=self.ae_title))
 
     def discontinue(self, step: Step, images: Sequence[Sent] = (), *, now: datetime) -> None:
         """Report with an N-SET that the step was given up; CID 9300, 110513: for unspecified reason."""
-        final = _finished("DISCONTINUED", images, now=now, operator=self.ae_title)
-        final.PerformedProcedureStepDiscontinuationReasonCodeSequence = [
-            code("110513", "Discontinued for unspecified reason", "DCM")
-        ]
+        final = steps.finished("DISCONTINUED", images, now=now, operator=self.ae_title, reason="110513")
         self._finish(step, final)
 
     def _finish(self, step: Step, final: Dataset) -> None:
@@ -215,126 +184,12 @@ def data_set_bytes(image: Dataset) -> bytes:
     return encoded
 
 
-def _sent(image: Dataset) -> Sent:
-    data = data_set_bytes(image)
-    return Sent(
-        study_instance_uid=str(image.StudyInstanceUID),
-        series_instance_uid=str(image.SeriesInstanceUID),
-        sop_class_uid=str(image.SOPClassUID),
-        sop_instance_uid=str(image.SOPInstanceUID),
-        description=str(image.SeriesDescription),
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
-
-
-def _query(*, accession_number: str, date: str) -> Dataset:
-    """Every attribute a mammography machine asks for; an empty one matches all and is to be returned."""
-    ds = Dataset()
-    ds.AccessionNumber = accession_number
-    for keyword in (
-        "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID",
-        "RequestedProcedureID", "RequestedProcedureDescription",
-    ):  # fmt: skip
-        setattr(ds, keyword, "")
-    sps = Dataset()
-    sps.ScheduledProcedureStepStartDate = date
-    for keyword in (
-        "ScheduledStationAETitle", "ScheduledProcedureStepStartTime", "Modality", "ScheduledPerformingPhysicianName",
-        "ScheduledProcedureStepDescription", "ScheduledProcedureStepID",
-    ):  # fmt: skip
-        setattr(sps, keyword, "")
-    ds.ScheduledProcedureStepSequence = [sps]
-    return ds
-
-
 def _answers(responses: Iterable[tuple[Dataset, Dataset | None]]) -> Iterator[Dataset]:
     for status, identifier in responses:
         if getattr(status, "Status", None) in PENDING and identifier is not None:
             yield identifier
         else:
             _expect_success("C-FIND on the worklist", status)
-
-
-def _exam(item: Dataset, *, station: str, now: datetime) -> Exam:
-    """What the worklist item says, as the exam its images carry."""
-    [sps] = item.ScheduledProcedureStepSequence
-    return Exam(
-        participant=Participant(
-            patient_id=str(item.PatientID),
-            patient_name=str(item.PatientName),
-            birth_date=str(item.get("PatientBirthDate") or ""),
-            sex=str(item.get("PatientSex") or ""),
-        ),
-        accession_number=str(item.AccessionNumber),
-        study_instance_uid=str(item.StudyInstanceUID),
-        study_description=str(
-            item.get("RequestedProcedureDescription") or sps.get("ScheduledProcedureStepDescription") or ""
-        ),
-        requested_procedure_id=str(item.RequestedProcedureID),
-        sps_id=str(sps.ScheduledProcedureStepID),
-        station_ae_title=station,
-        acquired=now,
-    )
-
-
-def _created(item: Dataset, *, station: str, now: datetime) -> Dataset:
-    """The attribute list of an N-CREATE (PS3.4 Table F.7.2-1): all of Type 1 and 2."""
-    [sps] = item.ScheduledProcedureStepSequence
-    ds = Dataset()
-    ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.ScheduledStepAttributesSequence = [_scheduled(item, sps)]
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex"):
-        setattr(ds, keyword, item.get(keyword))
-    ds.ReferencedPatientSequence = []
-    ds.PerformedProcedureStepID = str(sps.ScheduledProcedureStepID)
-    ds.PerformedStationAETitle, ds.PerformedStationName, ds.PerformedLocation = station, "", ""
-    ds.PerformedProcedureStepStartDate, ds.PerformedProcedureStepStartTime = _date(now), _time(now)
-    ds.PerformedProcedureStepStatus = "IN PROGRESS"
-    ds.PerformedProcedureStepDescription, ds.PerformedProcedureTypeDescription = "Screening mammography", ""
-    ds.ProcedureCodeSequence, ds.PerformedProtocolCodeSequence = [], []
-    ds.PerformedProcedureStepEndDate = ds.PerformedProcedureStepEndTime = None
-    ds.Modality, ds.StudyID = "MG", "1"
-    ds.PerformedSeriesSequence = []
-    return ds
-
-
-def _scheduled(item: Dataset, sps: Dataset) -> Dataset:
-    ds = Dataset()
-    ds.StudyInstanceUID, ds.ReferencedStudySequence = item.StudyInstanceUID, []
-    ds.AccessionNumber = item.AccessionNumber
-    ds.RequestedProcedureID = item.RequestedProcedureID
-    ds.RequestedProcedureDescription = item.get("RequestedProcedureDescription")
-    ds.ScheduledProcedureStepID = sps.ScheduledProcedureStepID
-    ds.ScheduledProcedureStepDescription = sps.get("ScheduledProcedureStepDescription")
-    ds.ScheduledProtocolCodeSequence = []
-    return ds
-
-
-def _finished(status: str, images: Sequence[Sent], *, now: datetime, operator: str) -> Dataset:
-    """The modification list of the last N-SET; the performed series are the evidence of completeness."""
-    ds = Dataset()
-    ds.PerformedProcedureStepStatus = status
-    ds.PerformedProcedureStepEndDate, ds.PerformedProcedureStepEndTime = _date(now), _time(now)
-    by_series = groupby(sorted(images, key=_series), key=_series)
-    performed = [_performed(uid, list(made), operator) for uid, made in by_series]
-    # Type 1 in the final state: a step without images still has a series (PS3.4 Table F.7.2-1, Note 2).
-    ds.PerformedSeriesSequence = Items(performed or [_performed(str(generate_uid()), [], operator)])
-    return ds
-
-
-def _series(image: Sent) -> str:
-    return image.series_instance_uid
-
-
-def _performed(series_instance_uid: str, images: Sequence[Sent], operator: str) -> Dataset:
-    ds = Dataset()
-    ds.PerformingPhysicianName, ds.OperatorsName = "", operator
-    ds.ProtocolName, ds.SeriesDescription = "Screening", images[0].description if images else ""
-    ds.SeriesInstanceUID, ds.RetrieveAETitle = series_instance_uid, ""
-    ds.ReferencedImageSequence = [reference(image.sop_class_uid, image.sop_instance_uid) for image in images]
-    ds.ReferencedNonImageCompositeSOPInstanceSequence = []
-    return ds
 
 
 def _ask_for_commitment(assoc: Association, images: Sequence[Sent]) -> str:
@@ -346,20 +201,8 @@ def _ask_for_commitment(assoc: Association, images: Sequence[Sent]) -> str:
 
 
 def _expect_all_kept(images: Sequence[Sent], answer: Answer | None) -> None:
-    if answer is None:
-        raise ModalityError("The archive did not report on storage commitment in time.")
-    wanted = {image.sop_instance_uid for image in images}
-    if answer.kept != wanted:
-        reasons = ", ".join(f"{uid}: {reason:04X}H" for uid, reason in sorted(answer.failed.items()))
-        raise ModalityError(f"{len(answer.kept & wanted)} of {len(wanted)} images were committed; not {reasons}.")
-
-
-def _date(now: datetime) -> str:
-    return now.strftime("%Y%m%d")
-
-
-def _time(now: datetime) -> str:
-    return now.strftime("%H%M%S")
+    if missing := shortfall([image.sop_instance_uid for image in images], answer):
+        raise ModalityError(missing)
 
 
 def _expect_success(what: str, status: Dataset) -> None:

@@ -18,6 +18,7 @@ from pydicom.uid import (
     BreastTomosynthesisImageStorage,
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
 )
 
 from gateway.simulator import tissue
@@ -47,6 +48,7 @@ __all__ = [
     "Participant",
     "mammogram",
     "raw_mammogram",
+    "synthetic_view",
     "tomosynthesis",
     "write_large_tomosynthesis",
 ]
@@ -113,6 +115,28 @@ def raw_mammogram(
     ds.PresentationLUTShape = "INVERSE"
     _set_pixels(ds, pixels)
     return with_file_meta(ds, DigitalMammographyXRayImageStorageForProcessing)
+
+
+def synthetic_view(
+    view: str = "RCC", exam: Exam | None = None, *, instance_number: int = 1, rows: int = ROWS, columns: int = COLUMNS
+) -> Dataset:
+    """Make a 2D picture computed from a tomosynthesis, as older units send it: a Secondary Capture (PS3.3 A.8.1).
+
+    Only the series says which breast it is, and no attribute says which view.
+    """
+    exam, shown = exam or Exam(), VIEWS[view]
+    ds = exam_modules(exam, modality="MG")
+    ds.SeriesInstanceUID = derived_uid("series", exam.study_uid, view, "synthetic")
+    size = f"{rows} x {columns}"
+    ds.SOPInstanceUID = derived_uid("instance", exam.study_uid, view, "synthetic", str(instance_number), size)
+    ds.SeriesNumber, ds.InstanceNumber = list(VIEWS).index(view) + 201, instance_number
+    ds.SeriesDescription = f"{shown.laterality} {shown.position} synthetic 2D"
+    ds.BodyPartExamined, ds.Laterality, ds.PatientOrientation = "BREAST", shown.laterality, shown.orientation
+    ds.ConversionType, ds.ImageType = "WSD", ["DERIVED", "SECONDARY"]
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.WindowCenter, ds.WindowWidth = WINDOW
+    _set_pixels(ds, tissue.radiograph(_breast(view, exam), rows=rows, columns=columns))
+    return with_file_meta(ds, SecondaryCaptureImageStorage)
 
 
 def tomosynthesis(
@@ -277,7 +301,7 @@ def _tomosynthesis_header(view: str, exam: Exam, *, number: int, frames: int, ro
 
 def _shared_groups(view: View, rows: int) -> Dataset:
     """What all planes have in common: size, orientation, anatomy and grey scale."""
-    spacing = PIXEL_SPACING * ROWS / rows
+    spacing = round(PIXEL_SPACING * ROWS / rows, 6)  # DS has room for 16 characters (PS3.5 6.2)
     groups = Dataset()
     groups.PixelMeasuresSequence = [_item(PixelSpacing=[spacing, spacing], SliceThickness=1, SpacingBetweenSlices=1)]
     groups.PlaneOrientationSequence = [_item(ImageOrientationPatient=_direction(view))]

@@ -7,7 +7,7 @@ Not for: associations to the archive; that is `modality`.
 
 import queue
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -56,7 +56,7 @@ class Reports:
             except queue.Empty:
                 return None
             if information.TransactionUID == transaction_uid:
-                return _answer(information)
+                return answer_in(information)
         return None
 
     @contextmanager
@@ -72,7 +72,8 @@ class Reports:
                 server.shutdown()
 
 
-def _answer(information: Dataset) -> Answer:
+def answer_in(information: Dataset) -> Answer:
+    """What a report says (PS3.4 Tables J.3.3-1 and J.3.3-2)."""
     return Answer(
         transaction_uid=str(information.TransactionUID),
         kept=frozenset(str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence", ())),
@@ -81,3 +82,14 @@ def _answer(information: Dataset) -> Answer:
             for item in information.get("FailedSOPSequence", ())
         },
     )
+
+
+def shortfall(asked: Collection[str], answer: Answer | None) -> str:
+    """What is missing for everything that was asked about to be promised, in a sentence; nothing if nothing is."""
+    if answer is None:
+        return "The archive did not report on storage commitment in time."
+    wanted = set(asked)
+    if answer.kept == wanted:
+        return ""
+    reasons = ", ".join(f"{uid}: {reason:04X}H" for uid, reason in sorted(answer.failed.items()))
+    return f"{len(answer.kept & wanted)} of {len(wanted)} images were committed; not {reasons}."

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from pydicom.uid import (
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
     ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
 )
 
 from gateway.simulator import phantom
+from gateway.simulator.documents import report
+from gateway.simulator.encoding import SYNTAXES, compress
 from gateway.simulator.phantom import SCREENING_VIEWS, VIEWS, Exam, Participant
+from gateway.simulator.steps import Sent
 
+DCIODVFY = shutil.which("dciodvfy")
 SMALL: dict[str, Any] = {"rows": 416, "columns": 320}
 EXAM = Exam(
     participant=Participant(patient_id="9990000026", patient_name="TESTER^TESSA", birth_date="19601231"),
@@ -211,3 +217,49 @@ def test_dciodvfy_finds_no_error(tmp_path: Path) -> None:
         ds.save_as(path, enforce_file_format=True)
         checked = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
         assert "Error" not in checked.stderr, ds.SeriesDescription
+
+
+IMAGES = [Sent("2.25.42", f"2.25.{n // 2}", DigitalMammographyXRayImageStorageForPresentation, f"2.25.1{n}", "", 1, "")
+          for n in range(3)]  # fmt: skip
+OBJECTS: dict[str, Callable[[], Dataset]] = {
+    "for presentation": lambda: phantom.mammogram("LMLO", EXAM, **SMALL),
+    "inverted": lambda: phantom.mammogram("RCC", EXAM, monochrome1=True, **SMALL),
+    "spot and magnified": lambda: phantom.mammogram("RCC", EXAM, modifiers=("spot", "magnification"), **SMALL),
+    "implant displaced": lambda: phantom.mammogram(
+        "RCC", EXAM, modifiers=("implant displaced",), implant=True, **SMALL
+    ),
+    "partial": lambda: phantom.mammogram("RMLO", EXAM, partial=True, **SMALL),
+    "for processing": lambda: phantom.raw_mammogram("RCC", EXAM, **SMALL),
+    "tomosynthesis": lambda: phantom.tomosynthesis("LMLO", EXAM, frames=3, **SMALL),
+    "tomosynthesis of another size": lambda: phantom.tomosynthesis("RCC", EXAM, frames=2, rows=1228, columns=996),
+    "synthetic 2D": lambda: phantom.synthetic_view("LCC", EXAM, **SMALL),
+    "JPEG Lossless": lambda: compress(phantom.mammogram("LCC", EXAM, **SMALL), SYNTAXES["jpeg-lossless"]),
+    "JPEG-LS": lambda: compress(phantom.mammogram("LCC", EXAM, **SMALL), SYNTAXES["jpeg-ls"]),
+    "JPEG 2000": lambda: compress(phantom.tomosynthesis("LCC", EXAM, frames=3, **SMALL), SYNTAXES["jpeg-2000"]),
+    "dose report": lambda: report("dose", EXAM, IMAGES),
+    "CAD report": lambda: report("cad", EXAM, IMAGES),
+    "RLE": lambda: compress(phantom.raw_mammogram("LCC", EXAM, **SMALL), SYNTAXES["rle"]),
+}
+
+
+@pytest.mark.skipif(DCIODVFY is None, reason="dicom3tools is not installed")
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_object_is_valid_for_dciodvfy(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "object.dcm"
+    OBJECTS[name]().save_as(path, enforce_file_format=True)
+    done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
+    wrong = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert (wrong, done.returncode) == ([], 0)
+
+
+def test_a_tomosynthesis_says_its_side_and_view_where_they_belong() -> None:
+    ds = phantom.tomosynthesis("LMLO", EXAM, frames=3, **SMALL)
+    [shared] = ds.SharedFunctionalGroupsSequence
+    assert shared.FrameAnatomySequence[0].FrameLaterality == "L"
+    assert [view.CodeValue for view in ds.ViewCodeSequence] == ["399368009"]
+    assert (len(ds.PerFrameFunctionalGroupsSequence), "ImageLaterality" in ds) == (3, False)
+
+
+def test_a_synthetic_view_is_a_secondary_capture_that_says_its_side_only() -> None:
+    ds = phantom.synthetic_view("LMLO", EXAM, **SMALL)
+    assert (ds.SOPClassUID, ds.Laterality, "ViewCodeSequence" in ds) == (SecondaryCaptureImageStorage, "L", False)

@@ -38,6 +38,8 @@ def test_a_site_within_tls_proves_itself_and_turns_plain_machines_away(tmp_path:
         site.start("relay")
         checked = gateway(site, "gateway", "check", "--local")
         assert checked.returncode == 0, checked.stdout
+        misbehaved = gateway(site, "gateway", "modality", "--misbehave", "all")
+        assert misbehaved.returncode == 0, misbehaved.stdout + misbehaved.stderr
         port = site.ports["pacs"]
         explained = gateway(site, "gateway", "tls", "check", "--connect", f"127.0.0.1:{port}")
         assert explained.returncode == 0, explained.stdout

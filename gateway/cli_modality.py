@@ -1,0 +1,144 @@
+"""The command that is a mammography machine: an exam by script, or everything a machine should not do.
+
+Not for: what an exam is (`gateway.simulator.script`), what misbehaving means (`gateway.simulator.misbehaviour`).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway import process
+from gateway.check import SiteSettings
+from gateway.hops import HopFailed, Hops
+from gateway.settings import load
+from gateway.simulator import misbehaviour
+from gateway.simulator.exam import SCREENING_VIEWS, VIEWS
+from gateway.simulator.line import Caller
+from gateway.simulator.machine import Machine
+from gateway.simulator.plan import plan
+from gateway.simulator.proof import Proof
+from gateway.simulator.script import Begin, Commit, End, Expose, Query, Script, read
+from gateway.terminal import AsJson, print_hop, print_json
+from gateway.tls import client_context
+from pacs.settings import PacsSettings
+from relay.settings import RelaySettings
+from worklist.settings import WorklistSettings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(modality)
+
+
+def modality(
+    accession_number: Annotated[
+        str, typer.Argument(help="The item to perform; the first scheduled one by default.")
+    ] = "",
+    *,
+    views: Annotated[str, typer.Option(help=f"Of {', '.join(VIEWS)}.")] = ",".join(SCREENING_VIEWS),
+    script: Annotated[
+        Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="An exam to follow; see below.")
+    ] = None,
+    misbehave: Annotated[
+        str, typer.Option(metavar="NAMES", help=f"'all', or of {', '.join(misbehaviour.TABLE)}.")
+    ] = "",
+    ae_title: Annotated[str, typer.Option(help="The title to call with.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Be a mammography machine: ask for the worklist, report the step, store synthetic views, have them committed.
+
+    The images are synthetic and say so, but they are stored and told to the cloud like any other. Exit code 1 if
+    something was not answered as it has to be.
+
+    With --script the machine follows a file; docs/exams has examples with all that a file may hold. With --misbehave it
+    does what no machine should, one line for each with the answer that is expected and the one that was seen.
+
+    Example: gateway modality ACC0001 --views RCC,LCC
+
+    \b
+    gateway modality --script implants.json, with implants.json holding
+    {"machine": {"transfer_syntax": "jpeg-lossless", "associations": "one"},
+     "acts": [{"do": "query", "keys": {"AccessionNumber": "ACC0001"}},
+              {"do": "begin"},
+              {"do": "expose", "implant": true},
+              {"do": "expose", "implant": true, "modifiers": ["implant displaced"]},
+              {"do": "end"},
+              {"do": "commit"}]}
+
+    \b
+    gateway modality --misbehave all
+    """
+    hops = Hops() if as_json else Hops(ended=print_hop)
+    try:
+        if misbehave:
+            _misbehave(_named(misbehave), accession_number, ae_title, hops)
+        else:
+            _examine(read(script) if script else _simple(accession_number, _views(views)), ae_title, hops)
+    except HopFailed as failed:
+        raise SystemExit(process.EXIT_FAILED) from failed
+    finally:
+        if as_json and hops.seen:
+            print_json(hops.facts())
+    raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)
+
+
+def _examine(script: Script, ae_title: str, hops: Hops) -> None:
+    planned, settings = plan(script), _settings()
+    worklist, pacs = settings.peers
+    caller = _caller(settings, ae_title or script.machine.ae_title)
+    Machine(script.machine, caller, worklist=worklist, pacs=pacs, clock=_wall_time).run(planned, hops)
+
+
+def _misbehave(names: Sequence[str], accession_number: str, ae_title: str, hops: Hops) -> None:
+    settings = _settings()
+    worklist, pacs = settings.peers
+    proof = Proof(_caller(settings, ae_title), worklist=worklist, pacs=pacs, now=_wall_time())
+    if accession_number:
+        proof.belong_to(accession_number)
+    for name in names:
+        misbehaviour.show(misbehaviour.TABLE[name], proof, hops)
+
+
+def _simple(accession_number: str, views: list[str]) -> Script:
+    """The exam that most are: everything right, in the usual order."""
+    return Script(
+        acts=[
+            Query(do="query", keys={"AccessionNumber": accession_number}),
+            Begin(do="begin"),
+            Expose(do="expose", views=views),
+            End(do="end"),
+            Commit(do="commit"),
+        ]
+    )
+
+
+def _views(text: str) -> list[str]:
+    wanted = [view.strip().upper() for view in text.split(",")]
+    if unknown := [view for view in wanted if view not in VIEWS]:
+        raise typer.BadParameter(f"{', '.join(unknown)} is not one of {', '.join(VIEWS)}.", param_hint="--views")
+    return wanted
+
+
+def _named(text: str) -> list[str]:
+    if text == "all":
+        return list(misbehaviour.TABLE)
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in misbehaviour.TABLE]:
+        known = ", ".join(misbehaviour.TABLE)
+        raise typer.BadParameter(f"{', '.join(unknown)} is not one of {known}.", param_hint="--misbehave")
+    return names
+
+
+def _settings() -> SiteSettings:
+    return SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
+
+
+def _caller(settings: SiteSettings, ae_title: str) -> Caller:
+    return Caller(ae_title or settings.calling_ae_title, tls=client_context(settings.worklist))
+
+
+def _wall_time() -> datetime:
+    return datetime.now().astimezone()

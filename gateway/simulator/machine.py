@@ -1,0 +1,392 @@
+"""A machine with manners of its own that follows a plan, act by act, and checks each answer.
+
+Where `modality` is a foreign library that does the one thing right, this does what real machines do: their encodings,
+their associations, their order of things. Each act is a hop that was seen to work, or the end of the exam.
+
+Not for: what an exam consists of (`script`, `plan`), nor for what no machine should do (`misbehaviour`).
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypedDict
+
+from pydicom import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ModalityPerformedProcedureStep,
+    ModalityWorklistInformationFind,
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+)
+
+from gateway.application import decode, response
+from gateway.dimse import Command, CommandField
+from gateway.errors import PeerError
+from gateway.hops import Hops, Observed
+from gateway.requestor import PENDING, Peer, described
+from gateway.simulator import documents, phantom, steps
+from gateway.simulator.encoding import SYNTAXES, Style, compress, encoded
+from gateway.simulator.exam import Exam, derived_uid
+from gateway.simulator.line import Caller, Ended, Line
+from gateway.simulator.plan import Plan, Planned, Shot
+from gateway.simulator.safekeeping import Answer, Reports, answer_in, question, shortfall
+from gateway.simulator.script import Begin, Change, Commit, End, Expose, Manners, Pause, Query, Report, Send
+from gateway.simulator.steps import Sent, sent_of
+
+WORKLIST = str(ModalityWorklistInformationFind)
+STEPS = str(ModalityPerformedProcedureStep)
+COMMITMENT = str(StorageCommitmentPushModel)
+SUCCESS, CANCELLED, DUPLICATE, NO_LONGER = 0x0000, 0xFE00, 0x0111, 0x0110
+WARNINGS = range(0xB000, 0xC000)
+"""C-STORE: stored, with a remark (PS3.4 B.2.3)."""
+
+
+@dataclass
+class _Now:
+    """Where the exam stands: what was found, the step in progress, and the pictures."""
+
+    items: list[Dataset] = field(default_factory=list)
+    subject: Dataset | None = None
+    """The item that pictures belong to."""
+    step: str = ""
+    """SOP Instance UID of the step in progress."""
+    run: str = ""
+    """What makes this exam's instances different from those of the same script another time."""
+    begun: int = 0
+    made: list[Sent] = field(default_factory=list)
+    """Of the step in progress."""
+    held: list[Dataset] = field(default_factory=list)
+    unasked: list[Sent] = field(default_factory=list)
+    """Sent, and no commitment asked for yet."""
+
+
+class Machine:
+    """One machine; `run` is an exam. It calls as `caller` says and speaks as `manners` say."""
+
+    def __init__(
+        self,
+        manners: Manners,
+        caller: Caller,
+        *,
+        worklist: Peer,
+        pacs: Peer,
+        clock: Callable[[], datetime],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`clock` gives the machine's wall time."""
+        self.manners = manners
+        self.caller = replace(caller, max_pdu_bytes=manners.max_pdu_bytes, split_writes=manners.split_writes)
+        self.worklist, self.pacs = worklist, pacs
+        self._clock, self._sleep = clock, sleep
+        self._style = Style(manners.uid_padding, manners.group_lengths, manners.undefined_lengths, manners.sparse)
+        self._station = manners.station or caller.ae_title
+        self._stored: Sequence[tuple[str, str]] = ()
+        self._kept: dict[tuple[tuple[str, str], ...], Line] = {}
+        self._left_open: list[Line] = []
+        self._now = _Now()
+
+    def run(self, plan: Plan, hops: Hops) -> None:
+        """Do everything that is planned. Raises HopFailed at the first act that was not answered as it has to be."""
+        self._now, self._stored = _Now(run=str(generate_uid())), plan.contexts
+        try:
+            for planned in plan.planned:
+                self._perform(planned, hops)
+        except BaseException:
+            self._switch_off(Line.abort)
+            raise
+        self._switch_off(self._farewell)
+
+    def _perform(self, planned: Planned, hops: Hops) -> None:
+        """One act is one hop; of an exposure, each picture."""
+        match planned.act:
+            case Expose(hold=hold):
+                for shot in planned.shots:
+                    self._expose(shot, hops, hold=hold)
+            case Report(kind=kind):
+                self._store_watched(self._document(kind), hops)
+            case Send():
+                held, self._now.held = self._now.held, []
+                for image in held:
+                    self._store_watched(image, hops)
+            case act:
+                with hops.watch(_NAMES[act.do]) as note:
+                    note.detail = self._message(act)
+
+    def _message(self, act: Query | Begin | Change | End | Commit | Pause) -> str:
+        match act:
+            case Query():
+                return self._query(act)
+            case Begin():
+                return self._begin(act)
+            case Change():
+                return self._set("N-SET without a status", steps.changed(self._now.made, operator=self._station))
+            case End():
+                return self._end(act)
+            case Commit():
+                return self._commit(act)
+            case Pause():
+                self._sleep(act.seconds)
+                return f"{act.seconds:g} s."
+
+    # ---- worklist and steps ----------------------------------------------------------------------------------------
+
+    def _query(self, act: Query) -> str:
+        keys = dict(act.keys)
+        if self.manners.station:
+            keys.setdefault("ScheduledStationAETitle", self.manners.station)
+        character_set = self.manners.character_set.split("\\")
+        identifier = steps.query(keys, form=act.sps, names=self.manners.names, character_set=character_set)
+        items, status = [], SUCCESS
+        with self._line(self.worklist, self._worklist_kinds()) as line:
+            context = line.context(WORKLIST)
+            data = encoded(identifier, context.transfer_syntax, replace(self._style, sparse=False))
+            for answer, found in line.find(context, data, cancel_after=act.cancel_after):
+                status = answer.status or SUCCESS
+                if status in PENDING:
+                    items.append(decode(found, context.transfer_syntax))
+                else:
+                    _expect("C-FIND on the worklist", answer, (SUCCESS, CANCELLED) if act.cancel_after else (SUCCESS,))
+        _expect_found(len(items), act)
+        self._now.items, self._now.subject = items, items[0] if items else None
+        first = f", the first has accession number {items[0].get('AccessionNumber')}" if items else ""
+        return f"{len(items)} found{first}{', then cancelled' if status == CANCELLED else ''}."
+
+    def _begin(self, act: Begin) -> str:
+        items = (
+            self._now.items[: act.items]
+            if act.scheduled
+            else [steps.unscheduled(accession_number=act.accession_number)]
+        )
+        if act.scheduled and len(items) < act.items:
+            raise Observed(f"{len(items)} items were found; the step is for {act.items}.")
+        if len({item.PatientID for item in items}) > 1:
+            raise Observed("The items that were found are of more than one participant; let the query ask for one.")
+        now = self._now
+        now.begun, now.subject, now.made = now.begun + 1, items[0], []
+        now.step = now.run = str(generate_uid())
+        created = steps.created(
+            items,
+            step_id=f"STEP{now.begun}",
+            station=self._station,
+            now=self._clock(),
+            character_set=self.manners.character_set.split("\\"),
+        )
+        self._normalized(CommandField.N_CREATE, "N-CREATE of the step", created)
+        if self.manners.creates_twice:  # the standard wants 0111; that an identical repeat succeeds is a local choice
+            self._normalized(CommandField.N_CREATE, "The repeated N-CREATE", created, (SUCCESS, DUPLICATE))
+        return f"N-CREATE of {now.step}{', twice' if self.manners.creates_twice else ''}."
+
+    def _end(self, act: End) -> str:
+        final = steps.finished(
+            act.status,
+            self._now.made if act.names_images else [],
+            now=self._clock(),
+            operator=self._station,
+            reason=act.reason if act.status == "DISCONTINUED" else "",
+        )
+        self._set(f"N-SET {act.status}", final)
+        if self.manners.ends_twice:
+            self._normalized(CommandField.N_SET, f"The repeated N-SET {act.status}", final, (NO_LONGER,))
+        self._now.step = ""
+        images = f"{len(self._now.made)} images" if act.names_images else "no word about images"
+        return f"N-SET {act.status} with {images}{', twice' if self.manners.ends_twice else ''}."
+
+    def _set(self, what: str, attributes: Dataset) -> str:
+        self._normalized(CommandField.N_SET, what, attributes)
+        return f"{what}."
+
+    def _normalized(
+        self, command: CommandField, what: str, attributes: Dataset, allowed: Sequence[int] = (SUCCESS,)
+    ) -> None:
+        with self._line(self.worklist, self._worklist_kinds()) as line:
+            context = line.context(STEPS)
+            request = line.request(command, STEPS, has_data=True, instance=self._now.step)
+            _expect(
+                what, line.ask(context, request, encoded(attributes, context.transfer_syntax, self._style)), allowed
+            )
+
+    # ---- images ----------------------------------------------------------------------------------------------------
+
+    def _expose(self, shot: Shot, hops: Hops, *, hold: bool) -> None:
+        image = self._picture(shot)
+        if hold:
+            self._now.held.append(image)
+        else:
+            self._store_watched(image, hops)
+
+    def _picture(self, shot: Shot) -> Dataset:
+        return self._of_this_exam(compress(picture(shot, self._exam()), shot.transfer_syntax_uid))
+
+    def _document(self, kind: str) -> Dataset:
+        made = documents.report(kind, self._exam(), self._now.made)
+        return self._of_this_exam(compress(made, self._message_syntax))
+
+    def _exam(self) -> Exam:
+        now = self._now
+        assert now.subject is not None  # the plan refuses an exposure without item or step
+        return steps.exam_of(now.subject, station=self._station, now=self._clock(), mpps_instance_uid=now.step)
+
+    def _of_this_exam(self, made: Dataset) -> Dataset:
+        """Give it UIDs of this exam: the same script another time makes other instances."""
+        made.SpecificCharacterSet = self.manners.character_set.split("\\")
+        made.SeriesInstanceUID = derived_uid(str(made.SeriesInstanceUID), self._now.run)
+        made.SOPInstanceUID = derived_uid(str(made.SOPInstanceUID), self._now.run)
+        made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+        return made
+
+    def _store_watched(self, image: Dataset, hops: Hops) -> None:
+        with hops.watch(f"{image.SeriesDescription} stored") as note:
+            sent = self._store(image)
+            self._now.made.append(sent)
+            self._now.unasked.append(sent)
+            note.detail = f"{sent.size_bytes / 1e6:.1f} MB, {sent.sop_instance_uid}."
+
+    def _store(self, image: Dataset) -> Sent:
+        data = encoded(image, image.file_meta.TransferSyntaxUID, self._style)
+        with self._line(self.pacs, self._pacs_kinds()) as line:
+            context = line.context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
+            request = line.request(
+                CommandField.C_STORE, image.SOPClassUID, has_data=True, instance=image.SOPInstanceUID
+            )
+            _expect(f"C-STORE of {image.SOPInstanceUID}", line.ask(context, request, data), (SUCCESS, *WARNINGS))
+        return sent_of(image, data)
+
+    # ---- commitment ------------------------------------------------------------------------------------------------
+
+    def _commit(self, act: Commit) -> str:
+        images, self._now.unasked = self._now.unasked, []
+        asked = question((image.sop_class_uid, image.sop_instance_uid) for image in images)
+        if act.port is not None and act.answer == "new association":
+            answer = self._commit_and_be_called(asked, act.port)
+        else:
+            with self._line(self.pacs, self._pacs_kinds()) as line:
+                self._ask_for_commitment(line, asked)
+                answer = _report(line)
+        if missing := shortfall([image.sop_instance_uid for image in images], answer):
+            raise Observed(missing)
+        return f"All {len(images)} images, reported on {'an' if act.port else 'the same'} association" + (
+            " of the archive's own." if act.port else "."
+        )
+
+    def _commit_and_be_called(self, asked: Dataset, port: int) -> Answer | None:
+        reports = Reports()
+        with reports.listening(self.caller.ae_title, port):
+            with self.caller.opened(self.pacs, self._pacs_kinds()) as line:
+                self._ask_for_commitment(line, asked)
+            return reports.wait(str(asked.TransactionUID), seconds=self.caller.seconds)
+
+    def _ask_for_commitment(self, line: Line, asked: Dataset) -> None:
+        context = line.context(COMMITMENT)
+        well_known = str(StorageCommitmentPushModelInstance)
+        request = line.request(CommandField.N_ACTION, COMMITMENT, has_data=True, instance=well_known)
+        data = encoded(asked, context.transfer_syntax, replace(self._style, sparse=False))
+        _expect("N-ACTION for storage commitment", line.ask(context, request, data), (SUCCESS,))
+
+    # ---- associations ----------------------------------------------------------------------------------------------
+
+    def _worklist_kinds(self) -> list[tuple[str, str]]:
+        return [(uid, self._message_syntax) for uid in (WORKLIST, STEPS)]
+
+    def _pacs_kinds(self) -> list[tuple[str, str]]:
+        return [*self._stored, (COMMITMENT, self._message_syntax)]
+
+    @property
+    def _message_syntax(self) -> str:
+        return SYNTAXES["implicit" if self.manners.implicit_only else "explicit"]
+
+    @contextmanager
+    def _line(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> Iterator[Line]:
+        """An association: a new one that ends as this machine ends them, or the one that it keeps for the exam."""
+        if self.manners.associations == "one":
+            use = tuple(kinds)  # not the peer: one application may be worklist and archive
+            if use not in self._kept:
+                self._kept[use] = self.caller.open(peer, kinds)
+            yield self._kept[use]
+            return
+        line = self.caller.open(peer, kinds)
+        try:
+            yield line
+        except BaseException:
+            line.abort()
+            raise
+        self._farewell(line)
+
+    def _farewell(self, line: Line) -> None:
+        match self.manners.farewell:
+            case "release":
+                line.release()
+            case "abort":
+                line.abort()
+            case "close":
+                line.hang_up()
+            case "stay":
+                self._left_open.append(line)
+
+    def _switch_off(self, end: Callable[[Line], None]) -> None:
+        for line in self._kept.values():
+            with suppress(PeerError):  # what was answered stands; the other side may have gone first
+                end(line)
+        self._kept.clear()
+        for line in self._left_open:
+            line.hang_up()
+        self._left_open.clear()
+
+
+_NAMES = {
+    "query": "worklist query",
+    "begin": "step begun",
+    "change": "step changed",
+    "end": "step ended",
+    "commit": "storage committed",
+    "pause": "pause",
+}
+
+
+class _Size(TypedDict):
+    instance_number: int
+    rows: int
+    columns: int
+
+
+def picture(shot: Shot, exam: Exam) -> Dataset:
+    """Make what was planned, uncompressed."""
+    size: _Size = {"instance_number": shot.number, "rows": shot.rows, "columns": shot.columns}
+    match shot.kind:
+        case "processing":
+            return phantom.raw_mammogram(shot.view, exam, **size)
+        case "tomosynthesis":
+            return phantom.tomosynthesis(shot.view, exam, frames=shot.frames, **size)
+        case "synthetic":
+            return phantom.synthetic_view(shot.view, exam, **size)
+    return phantom.mammogram(
+        shot.view, exam, modifiers=shot.modifiers, implant=shot.implant, partial=shot.partial, **size
+    )
+
+
+def _report(line: Line) -> Answer | None:
+    """Wait for the N-EVENT-REPORT on this association and confirm it; None when none comes in time."""
+    try:
+        command, data = line.answer()
+    except Ended:
+        return None
+    if command.command_field != CommandField.N_EVENT_REPORT:
+        raise Observed(f"Instead of the report on storage commitment came command {command.command_field:04X}H.")
+    context = line.context(COMMITMENT)
+    line.send(context, response(command, SUCCESS))
+    return answer_in(decode(data, context.transfer_syntax))
+
+
+def _expect(what: str, answer: Command, allowed: Sequence[int]) -> None:
+    if answer.status not in allowed:
+        comment = f": {answer.error_comment}" if answer.error_comment else ""
+        raise Observed(f"{what} was answered with {described(answer)}{comment}.")
+
+
+def _expect_found(count: int, act: Query) -> None:
+    if act.expect is not None and count != act.expect:
+        raise Observed(f"The worklist answered {count} items; {act.expect} were expected.")
+    if act.expect is None and not count:
+        raise Observed("The worklist has no such item; see 'gateway worklist list'.")

@@ -1,0 +1,194 @@
+"""What a script comes to before anything is sent: every single picture, and whether the acts can follow each other.
+
+Pure: a script goes in, a plan comes out, or a ScriptError that names the act which cannot be done where it stands.
+
+Not for: what one act may say (`script`), nor for doing any of it (`machine`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from pydicom.charset import convert_encodings
+from pydicom.uid import (
+    BreastTomosynthesisImageStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+
+from gateway.simulator import documents
+from gateway.simulator.encoding import SYNTAXES
+from gateway.simulator.script import (
+    Act,
+    Begin,
+    Commit,
+    End,
+    Expose,
+    Manners,
+    Query,
+    Report,
+    Script,
+    ScriptError,
+    Send,
+)
+
+CLASSES = MappingProxyType(
+    {
+        "presentation": str(DigitalMammographyXRayImageStorageForPresentation),
+        "processing": str(DigitalMammographyXRayImageStorageForProcessing),
+        "tomosynthesis": str(BreastTomosynthesisImageStorage),
+        "synthetic": str(SecondaryCaptureImageStorage),
+    }
+)
+"""The SOP class of each kind of picture."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture that is going to be made; `number` tells repeats apart."""
+
+    view: str
+    kind: str
+    number: int
+    transfer_syntax_uid: str
+    rows: int
+    columns: int
+    frames: int = 1
+    modifiers: tuple[str, ...] = ()
+    implant: bool = False
+    partial: bool = False
+
+    @property
+    def sop_class_uid(self) -> str:
+        return CLASSES[self.kind]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An act with the pictures it makes."""
+
+    act: Act
+    shots: tuple[Shot, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A script that can be followed."""
+
+    machine: Manners
+    planned: tuple[Planned, ...]
+
+    @property
+    def contexts(self) -> tuple[tuple[str, str], ...]:
+        """Every SOP class and transfer syntax that will be stored."""
+        shots = [(shot.sop_class_uid, shot.transfer_syntax_uid) for each in self.planned for shot in each.shots]
+        kinds = [each.act.kind for each in self.planned if isinstance(each.act, Report)]
+        return tuple(dict.fromkeys([*shots, *((documents.CLASSES[kind], self.message_syntax) for kind in kinds)]))
+
+    @property
+    def message_syntax(self) -> str:
+        """How what has no pixels is encoded."""
+        return SYNTAXES["implicit" if self.machine.implicit_only else "explicit"]
+
+
+def plan(script: Script) -> Plan:
+    """Unfold a script. Raises ScriptError for an act that cannot be done where it stands."""
+    seen, made = _Seen(script.machine.character_set), Counter[tuple[object, ...]]()
+    planned = []
+    for number, act in enumerate(script.acts, start=1):
+        if trouble := seen.trouble(act):
+            raise ScriptError(f"Act {number} ({act.do}) cannot be done there: {trouble}.")
+        shots = tuple(_shots(act, script.machine, made)) if isinstance(act, Expose) else ()
+        planned.append(Planned(act, shots))
+    return Plan(script.machine, tuple(planned))
+
+
+_NEEDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "begin": ("found", "no query before it finds an item; query, or say that it is not scheduled"),
+        "expose": ("subject", "there is neither an item nor a step that its images would belong to"),
+        "report": ("images", "no images were sent that it could be about"),
+        "send": ("held", "no images were held back"),
+        "change": ("step", "no step is in progress"),
+        "end": ("step", "no step is in progress"),
+        "commit": ("unasked", "no images were sent since"),
+    }
+)
+"""What has to be there for an act, and what to say when it is not."""
+
+
+class _Seen:
+    """What there is to work with, as far as the acts before went."""
+
+    def __init__(self, character_set: str) -> None:
+        self._encodings = convert_encodings(character_set.split("\\"))
+        self._character_set = character_set
+        self._there: set[str] = set()
+
+    def trouble(self, act: Act) -> str:
+        """Why an act cannot follow, or nothing; then it counts as done."""
+        trouble = self._unwritable(act) if isinstance(act, Query) else self._missing(act)
+        gone, come = _changes(act)
+        self._there = self._there - gone | come
+        return trouble
+
+    def _missing(self, act: Act) -> str:
+        need, sentence = _NEEDS.get(act.do, ("", ""))
+        is_typed_in = isinstance(act, Begin) and not act.scheduled
+        return sentence if need and need not in self._there and not is_typed_in else ""
+
+    def _unwritable(self, act: Query) -> str:
+        names = [name for name, value in act.keys.items() if not self._holds(value)]
+        return f"{', '.join(names)} cannot be written in {self._character_set}" if names else ""
+
+    def _holds(self, value: str) -> bool:
+        return all(any(_can_write(each, encoding) for encoding in self._encodings) for each in value)
+
+
+def _changes(act: Act) -> tuple[set[str], set[str]]:
+    """What is no longer there after an act, and what is."""
+    match act:
+        case Query():
+            return {"found", "subject"}, {"found", "subject"} if act.expect != 0 else set()
+        case Begin():
+            return {"images"}, {"step", "subject"}
+        case Expose(hold=True):
+            return set(), {"held"}
+        case Expose() | Report() | Send():
+            return {"held"} if isinstance(act, Send) else set(), {"images", "unasked"}
+        case End() | Commit():
+            return {"step"} if isinstance(act, End) else {"unasked"}, set()
+    return set(), set()
+
+
+def _can_write(character: str, encoding: str) -> bool:
+    try:
+        return bool(character.encode(encoding))
+    except UnicodeEncodeError:
+        return False
+
+
+def _shots(act: Expose, machine: Manners, made: Counter[tuple[object, ...]]) -> Iterator[Shot]:
+    syntax = SYNTAXES["implicit" if machine.implicit_only else act.transfer_syntax or machine.transfer_syntax]
+    kinds = ("processing", "presentation") if act.kind == "pair" else (act.kind,)
+    for _ in range(act.times):
+        for view in act.views:
+            for kind in kinds:
+                special = (
+                    (tuple(act.modifiers), act.implant, act.partial) if kind == "presentation" else ((), False, False)
+                )
+                made[view, kind, special] += 1
+                yield Shot(
+                    view=view,
+                    kind=kind,
+                    number=made[view, kind, special],
+                    transfer_syntax_uid=syntax,
+                    rows=act.rows,
+                    columns=act.columns,
+                    frames=act.frames if kind == "tomosynthesis" else 1,
+                    modifiers=special[0],
+                    implant=special[1],
+                    partial=special[2],
+                )
