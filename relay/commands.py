@@ -2,7 +2,7 @@
 
 Every message gets an answer, and every refusal is a structured one; this is the only place where errors become answers
 for the cloud. Work is acknowledged after it is committed, never before. Idempotence is the worklist's: it knows which
-action id made an item, and with which content.
+action ids it has carried out, and with which content; and which of two requests for one item was made later.
 
 Not here: understanding a message (`relay.protocol`), the connection it came over (`relay.hybrid`), rules about items
 (`worklist`).
@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from functools import partial
 
 import structlog
 
@@ -24,7 +25,9 @@ from gateway.messages import (
     Echo,
     Health,
     HealthReport,
+    NewItem,
     RescheduleItem,
+    UpdateItem,
     UpdateStatus,
 )
 from relay import protocol
@@ -67,50 +70,77 @@ async def answer(text: str, context: Context) -> str:
 
 async def apply(action: Action, context: Context) -> Json:
     """Do what an action asks for and give the answer. Raises a Refusal when it cannot be done."""
+    work: Callable[[], Json]
     match action:
         case CreateItem() | CreateTestItem():
-            return await asyncio.to_thread(_create, action, context)
+            work = partial(_create, action, context)
+        case UpdateItem():
+            work = partial(_update, action, context)
         case UpdateStatus():
-            return await asyncio.to_thread(_update_status, action, context)
+            work = partial(_update_status, action, context)
         case CancelItem():
-            return await asyncio.to_thread(_cancel, action, context)
+            work = partial(_cancel, action, context)
         case RescheduleItem():
-            return await asyncio.to_thread(_reschedule, action, context)
+            work = partial(_reschedule, action, context)
         case Health():
-            return await asyncio.to_thread(_health, action, context)
+            work = partial(_health, action, context)
         case Echo():
             return {"status": "echo", "payload": action.payload}
         case _:
             raise Unsupported(f"Unsupported action: {action.action_type}")
+    return await asyncio.to_thread(work)
 
 
 def _create(action: CreateItem | CreateTestItem, context: Context) -> Json:
-    asked = action.parameters.worklist_item
-    here = asked.model_copy(update={"scheduled": protocol.site_time(asked.scheduled, cloud=context.cloud_zone)})
-    item = Item.from_message(here, action_id=action.action_id, appointment_id=action.source_reference.appointment_id)
+    origin = protocol.origin(action)
     item = context.worklist.schedule(
-        item, action_id=action.action_id, content_hash=protocol.content_hash(action), now=context.clock()
+        _item(action, action.parameters, context),
+        action_id=origin.action_id,
+        content_hash=origin.content_hash,
+        asked_at=origin.asked_at,
+        now=context.clock(),
     )
     log.info("item scheduled", action_id=action.action_id, accession_number=item.accession_number)
     return {"status": "created", "action_id": action.action_id}
 
 
+def _update(action: UpdateItem, context: Context) -> Json:
+    item = _item(action, action.parameters, context)
+    return _updated(context.worklist.update(item, now=context.clock(), origin=protocol.origin(action)))
+
+
+def _item(action: Action, parameters: NewItem, context: Context) -> Item:
+    asked = parameters.worklist_item
+    here = asked.model_copy(update={"scheduled": protocol.site_time(asked.scheduled, cloud=context.cloud_zone)})
+    return Item.from_message(here, action_id=action.action_id, appointment_id=action.source_reference.appointment_id)
+
+
 def _update_status(action: UpdateStatus, context: Context) -> Json:
     asked = action.parameters.worklist_item
-    item = context.worklist.change_status(asked.accession_number, asked.status, now=context.clock())
-    return _updated(item)
+    return _updated(
+        context.worklist.change_status(
+            asked.accession_number, asked.status, now=context.clock(), origin=protocol.origin(action)
+        )
+    )
 
 
 def _cancel(action: CancelItem, context: Context) -> Json:
-    item = context.worklist.cancel(action.parameters.worklist_item.accession_number, now=context.clock())
-    return _updated(item)
+    accession_number = action.parameters.worklist_item.accession_number
+    return _updated(context.worklist.cancel(accession_number, now=context.clock(), origin=protocol.origin(action)))
 
 
 def _reschedule(action: RescheduleItem, context: Context) -> Json:
     asked = action.parameters.worklist_item
     here = protocol.site_time(asked.scheduled, cloud=context.cloud_zone)
-    item = context.worklist.reschedule(asked.accession_number, date=here.date, time=here.time, now=context.clock())
-    return _updated(item)
+    return _updated(
+        context.worklist.reschedule(
+            asked.accession_number,
+            date=here.date,
+            time=here.time,
+            now=context.clock(),
+            origin=protocol.origin(action),
+        )
+    )
 
 
 def _updated(item: Item) -> Json:

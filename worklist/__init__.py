@@ -2,11 +2,11 @@
 
 It owns worklist.db. Its process answers Modality Worklist queries (C-FIND) and keeps performed procedure steps (MPPS);
 the relay opens the same `Worklist` to schedule what the cloud sends and to tell the cloud what was performed. `Item` is
-one scheduled procedure step, `Step` a performed one.
+one scheduled procedure step, `Step` a performed one, `Origin` says who wants an item changed.
 """
 
-from worklist.items import Item
+from worklist.items import Item, Origin
 from worklist.mpps import Step
 from worklist.store import Worklist
 
-__all__ = ["Item", "Step", "Worklist"]
+__all__ = ["Item", "Origin", "Step", "Worklist"]

@@ -174,7 +174,7 @@ def test_what_an_earlier_n_set_said_counts_at_the_end() -> None:
 )  # fmt: skip
 def test_what_identifies_a_step_may_not_be_set(keyword: str) -> None:
     data_set = ended()
-    setattr(data_set, keyword, "20261122" if keyword.endswith(("Date", "Time")) else "X")
+    setattr(data_set, keyword, "20251122" if keyword.endswith("Date") else "1015" if keyword.endswith("Time") else "X")
     with pytest.raises(NotAllowed, match=f"{keyword} may not be set by N-SET") as refusal:
         change(step(), from_data_set(data_set))
     assert refusal.value.dimse_status == 0x0105
