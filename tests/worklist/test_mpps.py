@@ -1,5 +1,6 @@
 """worklist.mpps: PS3.4 F.7 as a table, without a database."""
 
+from datetime import datetime
 from typing import get_args
 
 import pytest
@@ -20,8 +21,8 @@ from gateway.errors import (
 )
 from gateway.messages import PerformedSeries, StepChanged
 from tests.worklist.samples import IMAGE, SERIES, STUDY, begun, ended
-from worklist.attributes import DicomJson, element, from_data_set, tag
-from worklist.mpps import ScheduledStep, Status, Step, begin, change, event
+from worklist.attributes import DicomJson, element, from_data_set, items, tag, text
+from worklist.mpps import ScheduledStep, Status, Step, begin, change, close, event
 
 UID = "1.2.3"
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -208,6 +209,42 @@ def test_a_discontinued_step_tells_why() -> None:
     data_set = ended("DISCONTINUED")
     data_set.PerformedProcedureStepDiscontinuationReasonCodeSequence = [code]
     assert change(step(), from_data_set(data_set)).discontinuation_reason == "Incorrect worklist entry selected"
+
+
+NIGHT = datetime(2026, 11, 22, 23, 15, 10)
+
+
+def test_a_step_whose_machine_died_is_closed_by_somebody_who_says_why() -> None:
+    update = ended()
+    del update.PerformedProcedureStepStatus, update.PerformedProcedureStepEndDate, update.PerformedProcedureStepEndTime
+    reported = change(step(), from_data_set(update))
+    closed = close(reported, by="J. Smith", because="tube failed", now=NIGHT)
+    assert event(closed, accession_number="ACC1", study_instance_uid=STUDY) == StepChanged(
+        accession_number="ACC1",
+        study_instance_uid=STUDY,
+        mpps_instance_uid=UID,
+        status="DISCONTINUED",
+        started_at="2026-11-22T09:35:00",
+        ended_at="2026-11-22T23:15:10",
+        discontinuation_reason="tube failed",
+        closed_by="J. Smith",
+        performed_series=(PerformedSeries(series_instance_uid=SERIES, sop_instance_uids=(IMAGE,)),),
+    )
+    [code] = items(closed.data_set, "PerformedProcedureStepDiscontinuationReasonCodeSequence")
+    assert (text(code, "CodeValue"), text(code, "CodingSchemeDesignator")) == ("110513", "DCM")
+    with pytest.raises(NoLongerUpdatable):
+        change(closed, from_data_set(ended()))
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "DISCONTINUED"])
+def test_a_step_that_is_over_cannot_be_closed(status: Status) -> None:
+    with pytest.raises(NoLongerUpdatable):
+        close(step(status), by="J. Smith", because="tube failed", now=NIGHT)
+
+
+def test_a_step_that_does_not_exist_cannot_be_closed() -> None:
+    with pytest.raises(NotFound):
+        close(None, by="J. Smith", because="tube failed", now=NIGHT)
 
 
 class Life(RuleBasedStateMachine):
