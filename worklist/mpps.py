@@ -100,7 +100,8 @@ class ScheduledStep(NamedTuple):
 class Step:
     """One performed procedure step, as its modality has described it so far.
 
-    `closed_by` and `closed_because` say who ended it in the modality's place and why; else they are empty.
+    `closed_by` and `closed_because` say who ended it in the modality's place and why; else they are empty. `told_as` is
+    the accession number under which the cloud is told of it, given once it is kept.
     """
 
     mpps_instance_uid: str
@@ -109,6 +110,7 @@ class Step:
     created_from: str
     closed_by: str = ""
     closed_because: str = ""
+    told_as: str = ""
 
     @property
     def scheduled(self) -> tuple[ScheduledStep, ...]:
@@ -182,11 +184,11 @@ def close(stored: Step | None, *, by: str, because: str, now: datetime) -> Step:
     return replace(stored, status=status, data_set=data_set, closed_by=by, closed_because=because)
 
 
-def event(step: Step, *, accession_number: str, study_instance_uid: str) -> StepChanged:
+def event(step: Step) -> StepChanged:
     """Tell the cloud what a step has become."""
     return StepChanged(
-        accession_number=accession_number,
-        study_instance_uid=study_instance_uid,
+        accession_number=step.told_as,
+        study_instance_uid=step.scheduled[0].study_instance_uid,  # Type 1: there is one
         mpps_instance_uid=step.mpps_instance_uid,
         status=step.status,
         started_at=step.started_at,

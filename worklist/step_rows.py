@@ -14,7 +14,7 @@ from worklist.attributes import items, text
 from worklist.mpps import Step
 from worklist.mpps_table import REFERENCES, SERIES
 
-_STEP = "mpps_instance_uid, status, data_set, created_from, closed_by, closed_because"
+_STEP = "mpps_instance_uid, status, data_set, created_from, closed_by, closed_because, told_as"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,8 @@ def save_step(conn: sqlite3.Connection, step: Step, *, now: datetime) -> None:
     """Keep a step as it is now, with what it says was made."""
     conn.execute(
         f"INSERT INTO steps ({_STEP}, created_at, updated_at)"
-        " VALUES (:mpps_instance_uid, :status, :data_set, :created_from, :closed_by, :closed_because, :now, :now)"
+        " VALUES (:mpps_instance_uid, :status, :data_set, :created_from, :closed_by, :closed_because, :told_as,"
+        " :now, :now)"
         " ON CONFLICT (mpps_instance_uid) DO UPDATE SET status = excluded.status, data_set = excluded.data_set,"
         " closed_by = excluded.closed_by, closed_because = excluded.closed_because, updated_at = excluded.updated_at",
         {
@@ -91,6 +92,7 @@ def save_step(conn: sqlite3.Connection, step: Step, *, now: datetime) -> None:
             "created_from": step.created_from,
             "closed_by": step.closed_by,
             "closed_because": step.closed_because,
+            "told_as": step.told_as,
             "now": utc_text(now),
         },
     )
@@ -113,6 +115,18 @@ def save_step(conn: sqlite3.Connection, step: Step, *, now: datetime) -> None:
             for reference in items(series, keyword)
         ],
     )
+
+
+def told_as(conn: sqlite3.Connection, step: Step) -> str:
+    """The accession number of the item a new step is told under, by the rule of `link`; else what the step says."""
+    found: str = conn.execute(
+        "SELECT coalesce("
+        " (SELECT accession_number FROM items WHERE accession_number = :accession_number),"
+        " (SELECT min(accession_number) FROM items WHERE study_instance_uid = :study_instance_uid),"
+        " :accession_number)",
+        step.scheduled[0]._asdict(),
+    ).fetchone()[0]
+    return found
 
 
 def link(conn: sqlite3.Connection, step: Step) -> None:

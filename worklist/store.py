@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from gateway import matching, outbox
 from gateway.errors import Conflict, NotFound, OutOfResources
 from gateway.matching import Key, Kind
+from gateway.messages import StepChanged
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from worklist import attributes, mpps, step_rows
@@ -249,23 +250,17 @@ class Worklist:
     def _keep(self, conn: sqlite3.Connection, stored: Step | None, step: Step, *, now: datetime) -> None:
         if step is stored:
             return
+        if stored is None:
+            step = replace(step, told_as=step_rows.told_as(conn, step))
         step_rows.save_step(conn, step, now=now)
         if stored is None:
             step_rows.link(conn, step)
         if stored is None or step.status != stored.status:
-            performed = _items_of(conn, step.mpps_instance_uid)
-            for item in performed:
+            for item in _items_of(conn, step.mpps_instance_uid):
                 _update(conn, item, replace(item, state=_performed_state(conn, item)), now=now)
-            self._tell(conn, step, performed, now=now)
+            self._tell(conn, mpps.event(step), now=now)
 
-    def _tell(self, conn: sqlite3.Connection, step: Step, performed: list[Item], *, now: datetime) -> None:
-        claimed = step.scheduled[0]  # Type 1: there is one
-        found = next((item.accession_number for item in performed), "")
-        event = mpps.event(
-            step,
-            accession_number=claimed.accession_number or found,
-            study_instance_uid=claimed.study_instance_uid,
-        )
+    def _tell(self, conn: sqlite3.Connection, event: StepChanged, *, now: datetime) -> None:
         self.outbox.put(
             conn,
             message_id=event.message_id,

@@ -85,8 +85,11 @@ def test_a_completed_item_is_taken_up_again_by_another_step(worklist: Worklist) 
 def test_a_step_with_a_number_that_was_typed_over_belongs_to_the_item_of_its_study(worklist: Worklist) -> None:
     worklist.begin("1.1", begun("TYPO", worklist.item("ACC1").study_instance_uid), now=NOW)
     assert worklist.item("ACC1").state == "in_progress"
+    assert [entry.subject for entry in worklist.outbox.entries("open")] == ["mpps/ACC1"]
     worklist.schedule(item("TYPO"), action_id="action-2", content_hash="h", now=LATER)
     assert worklist.item("TYPO").state == "in_progress", "what the machine said is not forgotten either"
+    worklist.change("1.1", ended(), now=LATER)
+    assert [entry.subject for entry in worklist.outbox.entries("open")] == ["mpps/ACC1"] * 2, "in one order for good"
 
 
 def test_a_step_with_the_number_of_one_item_and_the_study_of_another_is_that_of_the_number(worklist: Worklist) -> None:
@@ -140,8 +143,10 @@ def test_a_database_of_the_first_schema_knows_what_was_made(tmp_path: Path) -> N
         conn.executescript(
             "DROP TABLE performed_instances; DROP INDEX steps_in_progress; DROP INDEX actions_by_item;"
             "ALTER TABLE steps DROP COLUMN closed_by; ALTER TABLE steps DROP COLUMN closed_because;"
+            "ALTER TABLE steps DROP COLUMN told_as;"
             "ALTER TABLE items DROP COLUMN asked_at;"
             "DELETE FROM schema_history WHERE folder = 'owner' AND number = 2;"
         )
     with closing(Worklist.open(path)) as opened:
         assert opened.performed("ACC1") == Performed(1, True, images=(IMAGE, "9.1"), others=("9.7",))
+        assert [step.told_as for step in opened.steps("ACC1")] == ["ACC1"]

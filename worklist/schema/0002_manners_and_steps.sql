@@ -2,6 +2,12 @@
 ALTER TABLE steps ADD COLUMN closed_by TEXT NOT NULL DEFAULT '';
 ALTER TABLE steps ADD COLUMN closed_because TEXT NOT NULL DEFAULT '';
 
+-- The accession number under which the cloud is told of a step: that of its item, fixed when it began, so that all events
+-- of a step are of one subject. '' = none.
+ALTER TABLE steps ADD COLUMN told_as TEXT NOT NULL DEFAULT '';
+UPDATE steps SET told_as = coalesce(
+    (SELECT parameters ->> '$.accession_number' FROM outbox WHERE message_id = mpps_instance_uid || '/in_progress'), '');
+
 -- The time the newest request was made that changed the item, by the clock of who made it: UTC,
 -- 2026-11-22T01:02:03.456Z; '' = unknown. An older request that comes later changes nothing.
 ALTER TABLE items ADD COLUMN asked_at TEXT NOT NULL DEFAULT '';
