@@ -92,21 +92,22 @@ async def apply(action: Action, context: Context) -> Json:
 
 
 def _create(action: CreateItem | CreateTestItem, context: Context) -> Json:
-    origin = protocol.origin(action)
+    now = context.clock()
+    origin = protocol.origin(action, now=now)
     item = context.worklist.schedule(
         _item(action, action.parameters, context),
         action_id=origin.action_id,
         content_hash=origin.content_hash,
         asked_at=origin.asked_at,
-        now=context.clock(),
+        now=now,
     )
     log.info("item scheduled", action_id=action.action_id, accession_number=item.accession_number)
     return {"status": "created", "action_id": action.action_id}
 
 
 def _update(action: UpdateItem, context: Context) -> Json:
-    item = _item(action, action.parameters, context)
-    return _updated(context.worklist.update(item, now=context.clock(), origin=protocol.origin(action)))
+    item, now = _item(action, action.parameters, context), context.clock()
+    return _updated(context.worklist.update(item, now=now, origin=protocol.origin(action, now=now)))
 
 
 def _item(action: Action, parameters: NewItem, context: Context) -> Item:
@@ -116,30 +117,23 @@ def _item(action: Action, parameters: NewItem, context: Context) -> Item:
 
 
 def _update_status(action: UpdateStatus, context: Context) -> Json:
-    asked = action.parameters.worklist_item
-    return _updated(
-        context.worklist.change_status(
-            asked.accession_number, asked.status, now=context.clock(), origin=protocol.origin(action)
-        )
-    )
+    asked, now = action.parameters.worklist_item, context.clock()
+    origin = protocol.origin(action, now=now)
+    return _updated(context.worklist.change_status(asked.accession_number, asked.status, now=now, origin=origin))
 
 
 def _cancel(action: CancelItem, context: Context) -> Json:
-    accession_number = action.parameters.worklist_item.accession_number
-    return _updated(context.worklist.cancel(accession_number, now=context.clock(), origin=protocol.origin(action)))
+    asked, now = action.parameters.worklist_item, context.clock()
+    origin = protocol.origin(action, now=now)
+    return _updated(context.worklist.cancel(asked.accession_number, now=now, origin=origin))
 
 
 def _reschedule(action: RescheduleItem, context: Context) -> Json:
-    asked = action.parameters.worklist_item
+    asked, now = action.parameters.worklist_item, context.clock()
     here = protocol.site_time(asked.scheduled, cloud=context.cloud_zone)
+    origin = protocol.origin(action, now=now)
     return _updated(
-        context.worklist.reschedule(
-            asked.accession_number,
-            date=here.date,
-            time=here.time,
-            now=context.clock(),
-            origin=protocol.origin(action),
-        )
+        context.worklist.reschedule(asked.accession_number, date=here.date, time=here.time, now=now, origin=origin)
     )
 
 

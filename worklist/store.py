@@ -143,15 +143,16 @@ class Worklist:
         as many as are granted.
         """
         granted = granted or Granted(calling_ae_title)
+        limit = granted.manners.limit
         station = granted.station(_station(identifier, calling_ae_title))
         expression, parameters = matching.where(granted.conditions(matching.conditions(identifier, KEYS)))
         with self.database.read() as conn:
             rows = conn.execute(
-                f"SELECT data_set FROM items WHERE {expression} ORDER BY date, time, accession_number",
-                {"station": station, **parameters},
+                f"SELECT data_set FROM items WHERE {expression} ORDER BY date, time, accession_number LIMIT :most",
+                {"station": station, "most": limit + 1 if limit else -1, **parameters},
             ).fetchall()
         answers = (matching.requested(identifier, _answer(row["data_set"], station)) for row in rows)
-        return _within(answers, granted.manners.limit)
+        return _within(answers, limit)
 
     def explain(self, identifier: Dataset, granted: Granted) -> Iterator[tuple[Item, tuple[str, ...]]]:
         """Say for every item, in clinic order, why `find` would not answer it, a sentence each; none if it would.

@@ -141,9 +141,9 @@ async def test_an_id_used_for_two_requests_is_a_conflict(context: Context, workl
 
 
 async def test_a_request_that_was_overtaken_is_a_conflict(context: Context, worklist: Worklist) -> None:
-    await answer({**create(), "timestamp": "2026-11-22T08:00:00Z"}, context)
-    cancel = {**about("worklist.cancel_item"), "timestamp": "2026-11-22T10:00:00+01:00"}
-    late = {**about("worklist.update_status", status="scheduled"), "timestamp": "2026-11-22T08:30:00Z"}
+    await answer({**create(), "timestamp": "2026-11-22T06:00:00Z"}, context)
+    cancel = {**about("worklist.cancel_item"), "timestamp": "2026-11-22T08:00:00+01:00"}
+    late = {**about("worklist.update_status", status="scheduled"), "timestamp": "2026-11-22T06:30:00Z"}
     assert (await answer(cancel, context))["status"] == "updated"
     assert (await answer(late, context))["code"] == "conflict"
     assert worklist.item(ACCESSION).state == "cancelled"

@@ -1,6 +1,6 @@
 """The language spoken with the cloud: what is understood, and how a refusal names the field and never the value."""
 
-from datetime import UTC, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -326,6 +326,7 @@ def test_a_wall_time_that_is_not_or_is_twice_is_read_by_the_clock_before_the_cha
         ("2026-11-22T08:00:00Z", "2026-11-22T08:00:00.000Z"),
         ("2026-11-22T08:00:00.123456+00:00", "2026-11-22T08:00:00.123Z"),
         ("2026-11-22T09:30:00+01:30", "2026-11-22T08:00:00.000Z"),
+        ("2099-01-01T00:00:00Z", "2026-11-22T12:00:00.000Z"),
         ("2026-11-22T08:00:00", ""),
         ("22 Nov 2026", ""),
         ("0001-01-01T00:00:00+14:00", ""),
@@ -333,7 +334,7 @@ def test_a_wall_time_that_is_not_or_is_twice_is_read_by_the_clock_before_the_cha
     ],
 )
 def test_the_time_of_a_request_is_known_if_it_says_so(timestamp: str, expected: str) -> None:
-    assert protocol.asked_at(timestamp) == expected
+    assert protocol.asked_at(timestamp, now=datetime(2026, 11, 22, 12, tzinfo=UTC)) == expected
 
 
 # --- envelope ---------------------------------------------------------------------------------------------------------
