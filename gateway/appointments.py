@@ -57,8 +57,10 @@ def _from_action(entry: dict[str, object]) -> Appointment:
     action = protocol.decode(entry)
     if not isinstance(action, CreateItem | CreateTestItem):
         raise Unsupported("Only actions that create an item can be read from a file.")
+    asked = action.parameters.worklist_item
+    here = asked.model_copy(update={"scheduled": protocol.site_time(asked.scheduled, cloud=None)})
     item = Item.from_message(
-        action.parameters.worklist_item,
+        here,
         action_id=action.action_id,
         appointment_id=action.source_reference.appointment_id,
     )

@@ -9,18 +9,17 @@ Not for: the rules behind a command; each lives in its own module.
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from gateway import __version__, appointments, cli_care, cli_modality, cli_peers, log, process, tls_check
+from gateway import __version__, cli_care, cli_modality, cli_peers, cli_worklist, log, process, tls_check
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hops
@@ -31,7 +30,7 @@ from pacs import Archive
 from pacs.promises import Promises
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
-from worklist import Item, Worklist
+from worklist import Worklist
 from worklist.settings import WorklistSettings
 
 app = typer.Typer(
@@ -41,8 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # the help texts below are laid out as they are meant to be read
 )
-worklist_app = typer.Typer(help="Who is screened when: add, list.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(worklist_app, name="worklist")
 outbox_app = typer.Typer(help="What is owed to the cloud: list, release.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(outbox_app, name="outbox")
 tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=True, rich_markup_mode=None)
@@ -50,6 +47,7 @@ app.add_typer(tls_app, name="tls")
 cli_care.register(app)
 cli_modality.register(app)
 cli_peers.register(app)
+cli_worklist.register(app)
 
 OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
 """What of an entry is shown; its parameters hold patient data."""
@@ -133,49 +131,6 @@ def status(as_json: AsJson = False) -> None:
     for name, value in facts.items():
         table.add_row(name, value if isinstance(value, str) else _listed(value))
     console.print(table)
-
-
-@worklist_app.command("add")
-def worklist_add(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON list; see below.")],
-    as_json: AsJson = False,
-) -> None:
-    """Put the items of a JSON file on the worklist; the same file again changes nothing.
-
-    An entry is a worklist item or a whole action as the cloud writes them, or a data set in DICOM JSON.
-
-    Example: gateway worklist add clinic.json, with clinic.json holding
-
-    \b
-    [{"accession_number": "ACC0001",
-      "participant": {"nhs_number": "9990000018", "name": "DOE^JANE", "birth_date": "19700101", "sex": "F"},
-      "scheduled": {"date": "20261122", "time": "093000"},
-      "procedure": {"modality": "MG", "study_description": "Screening"}}]
-    """
-    read = appointments.read(file)
-    with closing(Worklist.attach(load(WorklistSettings).db_path)) as worklist:
-        items = [
-            worklist.schedule(
-                each.item, action_id=each.action_id, content_hash=each.content_hash, now=datetime.now(UTC)
-            )
-            for each in read
-        ]
-    _print_items(items, as_json=as_json)
-
-
-@worklist_app.command("list")
-def worklist_list(
-    date: Annotated[str, typer.Option(help="A day, YYYYMMDD, or 'all'.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """List the items of today, of another day or of all days.
-
-    Example: gateway worklist list --date 20261122
-    """
-    day = date or f"{datetime.now().astimezone():%Y%m%d}"
-    with closing(Worklist.attach(load(WorklistSettings).db_path)) as worklist:
-        items = worklist.items(date=None if day == "all" else day)
-    _print_items(items, as_json=as_json)
 
 
 @outbox_app.command("list")
@@ -279,29 +234,6 @@ def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
 
 def _owed(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:
     return {**{f"events {state}": number for state, number in counts().items()}, "oldest open": oldest_open()}
-
-
-def _print_items(items: Sequence[Item], *, as_json: bool) -> None:
-    if as_json:
-        print_json([_facts(item) for item in items])
-        return
-    table = Table("date", "time", "accession number", "modality", "state", title=None)
-    for item in items:
-        table.add_row(item.date, item.time, item.accession_number, item.modality, item.state)
-    console.print(table if items else "No items.")
-
-
-def _facts(item: Item) -> dict[str, object]:
-    """What may be seen over a shoulder and piped into a file: no names, no birth dates."""
-    return {
-        "accession_number": item.accession_number,
-        "date": item.date,
-        "time": item.time,
-        "modality": item.modality,
-        "state": item.state,
-        "study_instance_uid": item.study_instance_uid,
-        "updated_at": item.updated_at,
-    }
 
 
 def _listed(facts: Mapping[str, object]) -> str:

@@ -261,11 +261,16 @@ class Conversation:
             self.contexts.values(), max_length=self.peer_max_length, send=self.stream.send, answer=self._stored
         )
         out = bytearray()
-        for answer, data_set in services.answers(self.application, request, sender):
-            out += self._packed_answer(request, answer, data_set)
-            if len(out) >= _FLUSH_BYTES or request.command.command_field != CommandField.C_FIND:
+        try:
+            for answer, data_set in services.answers(self.application, request, sender):
+                out += self._packed_answer(request, answer, data_set)
+                if len(out) >= _FLUSH_BYTES or request.command.command_field != CommandField.C_FIND:
+                    self.stream.send(out)
+                    out = bytearray()
+        except Refusal:
+            if out:  # a query that may have no more answers; those it had are answers
                 self.stream.send(out)
-                out = bytearray()
+            raise
         if out:
             self.stream.send(out)
 

@@ -156,6 +156,13 @@ class CreateTestItem(Action):
     parameters: NewItem
 
 
+class UpdateItem(Action):
+    """Everything about an item that is still scheduled is replaced, but its accession number and its study."""
+
+    action_type: Literal["worklist.update_item"]
+    parameters: NewItem
+
+
 class UpdateStatus(Action):
     action_type: Literal["worklist.update_status"]
     parameters: ChangedStatus
@@ -191,6 +198,7 @@ ACTIONS: Mapping[str, type[Action]] = MappingProxyType(
     {
         "worklist.create_item": CreateItem,
         "worklist.create_test_item": CreateTestItem,
+        "worklist.update_item": UpdateItem,
         "worklist.update_status": UpdateStatus,
         "worklist.cancel_item": CancelItem,
         "worklist.reschedule_item": RescheduleItem,
@@ -333,7 +341,8 @@ class PerformedSeries(Message):
 class StepChanged(EventParameters):
     """A performed procedure step began, was completed or was discontinued.
 
-    `started_at` and `ended_at` are the modality's wall time, ISO 8601 without an offset.
+    `started_at` and `ended_at` are the modality's wall time, ISO 8601 without an offset. `closed_by` names the person
+    who ended the step in the modality's place.
     """
 
     STATUSES: ClassVar[Mapping[str, str]] = MappingProxyType(
@@ -347,6 +356,7 @@ class StepChanged(EventParameters):
     started_at: str = ""
     ended_at: str = ""
     discontinuation_reason: str = ""
+    closed_by: str = ""
     performed_series: tuple[PerformedSeries, ...] = ()
 
     @property

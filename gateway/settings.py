@@ -31,8 +31,8 @@ from gateway.admission import Caller
 from gateway.errors import SettingsError
 
 
-def _ae_title(text: str) -> str:
-    """PS3.5 Table 6.2-1, VR AE: 1 to 16 characters without backslash and control; outer spaces mean nothing."""
+def ae_title(text: str) -> str:
+    """Read an AE title (PS3.5 Table 6.2-1, VR AE); outer spaces mean nothing. Raises ValueError."""
     title = text.strip(" ")
     if not 1 <= len(title) <= 16 or "\\" in title or not (title.isascii() and title.isprintable()):
         raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
@@ -43,7 +43,7 @@ def _caller(entry: object) -> object:
     if not isinstance(entry, str):
         return entry
     caller = Caller.parse(entry)
-    return replace(caller, ae_title=_ae_title(caller.ae_title))
+    return replace(caller, ae_title=ae_title(caller.ae_title))
 
 
 def _split(value: object) -> object:
@@ -59,7 +59,7 @@ def _upper(value: object) -> object:
 split_commas = BeforeValidator(_split)
 """Lets a tuple be written in one variable, separated by commas; goes with `NoDecode` into the field's type."""
 
-AeTitle = Annotated[str, AfterValidator(_ae_title)]
+AeTitle = Annotated[str, AfterValidator(ae_title)]
 CommaList = Annotated[tuple[str, ...], NoDecode, split_commas]
 Callers = Annotated[tuple[Annotated[Caller, BeforeValidator(_caller)], ...], NoDecode, split_commas]
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -2,7 +2,7 @@
 
 Every message gets an answer, and every refusal is a structured one; this is the only place where errors become answers
 for the cloud. Work is acknowledged after it is committed, never before. Idempotence is the worklist's: it knows which
-action id made an item, and with which content.
+action ids it has carried out, and with which content; and which of two requests for one item was made later.
 
 Not here: understanding a message (`relay.protocol`), the connection it came over (`relay.hybrid`), rules about items
 (`worklist`).
@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from functools import partial
 
 import structlog
 
@@ -24,7 +25,9 @@ from gateway.messages import (
     Echo,
     Health,
     HealthReport,
+    NewItem,
     RescheduleItem,
+    UpdateItem,
     UpdateStatus,
 )
 from relay import protocol
@@ -67,50 +70,71 @@ async def answer(text: str, context: Context) -> str:
 
 async def apply(action: Action, context: Context) -> Json:
     """Do what an action asks for and give the answer. Raises a Refusal when it cannot be done."""
+    work: Callable[[], Json]
     match action:
         case CreateItem() | CreateTestItem():
-            return await asyncio.to_thread(_create, action, context)
+            work = partial(_create, action, context)
+        case UpdateItem():
+            work = partial(_update, action, context)
         case UpdateStatus():
-            return await asyncio.to_thread(_update_status, action, context)
+            work = partial(_update_status, action, context)
         case CancelItem():
-            return await asyncio.to_thread(_cancel, action, context)
+            work = partial(_cancel, action, context)
         case RescheduleItem():
-            return await asyncio.to_thread(_reschedule, action, context)
+            work = partial(_reschedule, action, context)
         case Health():
-            return await asyncio.to_thread(_health, action, context)
+            work = partial(_health, action, context)
         case Echo():
             return {"status": "echo", "payload": action.payload}
         case _:
             raise Unsupported(f"Unsupported action: {action.action_type}")
+    return await asyncio.to_thread(work)
 
 
 def _create(action: CreateItem | CreateTestItem, context: Context) -> Json:
-    asked = action.parameters.worklist_item
-    here = asked.model_copy(update={"scheduled": protocol.site_time(asked.scheduled, cloud=context.cloud_zone)})
-    item = Item.from_message(here, action_id=action.action_id, appointment_id=action.source_reference.appointment_id)
+    now = context.clock()
+    origin = protocol.origin(action, now=now)
     item = context.worklist.schedule(
-        item, action_id=action.action_id, content_hash=protocol.content_hash(action), now=context.clock()
+        _item(action, action.parameters, context),
+        action_id=origin.action_id,
+        content_hash=origin.content_hash,
+        asked_at=origin.asked_at,
+        now=now,
     )
     log.info("item scheduled", action_id=action.action_id, accession_number=item.accession_number)
     return {"status": "created", "action_id": action.action_id}
 
 
+def _update(action: UpdateItem, context: Context) -> Json:
+    item, now = _item(action, action.parameters, context), context.clock()
+    return _updated(context.worklist.update(item, now=now, origin=protocol.origin(action, now=now)))
+
+
+def _item(action: Action, parameters: NewItem, context: Context) -> Item:
+    asked = parameters.worklist_item
+    here = asked.model_copy(update={"scheduled": protocol.site_time(asked.scheduled, cloud=context.cloud_zone)})
+    return Item.from_message(here, action_id=action.action_id, appointment_id=action.source_reference.appointment_id)
+
+
 def _update_status(action: UpdateStatus, context: Context) -> Json:
-    asked = action.parameters.worklist_item
-    item = context.worklist.change_status(asked.accession_number, asked.status, now=context.clock())
-    return _updated(item)
+    asked, now = action.parameters.worklist_item, context.clock()
+    origin = protocol.origin(action, now=now)
+    return _updated(context.worklist.change_status(asked.accession_number, asked.status, now=now, origin=origin))
 
 
 def _cancel(action: CancelItem, context: Context) -> Json:
-    item = context.worklist.cancel(action.parameters.worklist_item.accession_number, now=context.clock())
-    return _updated(item)
+    asked, now = action.parameters.worklist_item, context.clock()
+    origin = protocol.origin(action, now=now)
+    return _updated(context.worklist.cancel(asked.accession_number, now=now, origin=origin))
 
 
 def _reschedule(action: RescheduleItem, context: Context) -> Json:
-    asked = action.parameters.worklist_item
+    asked, now = action.parameters.worklist_item, context.clock()
     here = protocol.site_time(asked.scheduled, cloud=context.cloud_zone)
-    item = context.worklist.reschedule(asked.accession_number, date=here.date, time=here.time, now=context.clock())
-    return _updated(item)
+    origin = protocol.origin(action, now=now)
+    return _updated(
+        context.worklist.reschedule(asked.accession_number, date=here.date, time=here.time, now=now, origin=origin)
+    )
 
 
 def _updated(item: Item) -> Json:

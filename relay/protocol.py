@@ -19,6 +19,8 @@ from pydantic_core import ErrorDetails
 from gateway.errors import InvalidValue, MissingAttribute, Refusal, Unsupported
 from gateway.messages import ACTIONS, Action, ActionReference, Envelope, Scheduled
 from gateway.outbox import Entry
+from gateway.sqlite import utc_text
+from worklist import Origin
 
 Json = dict[str, object]
 
@@ -94,6 +96,24 @@ def content_hash(action: Action) -> str:
     )
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def origin(action: Action, *, now: datetime) -> Origin:
+    """Who wants what an action asks for, as the worklist remembers it."""
+    return Origin(action.action_id, content_hash(action), asked_at(action.timestamp, now=now))
+
+
+def asked_at(timestamp: str, *, now: datetime) -> str:
+    """When an action was made, UTC text; '' where its time does not say so (RFC 3339 with a zone).
+
+    That orders requests about one item and nothing else, so a cloud that writes times otherwise loses the order only.
+    A time still to come is a clock that is wrong, and must not hold off every request until then: it is now.
+    """
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        return utc_text(min(moment, now)) if moment.tzinfo else ""
+    except (ValueError, OverflowError):
+        return ""
 
 
 def site_time(scheduled: Scheduled, *, cloud: tzinfo | None, site: tzinfo | None = None) -> Scheduled:

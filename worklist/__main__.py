@@ -9,6 +9,7 @@ from gateway.log import configure
 from gateway.process import run, until_stopped
 from gateway.settings import load
 from gateway.tls import server_context
+from worklist.day_end import DayEnd
 from worklist.scp import Scp
 from worklist.settings import WorklistSettings
 from worklist.store import Worklist
@@ -19,8 +20,11 @@ def main() -> None:
     settings = load(WorklistSettings)
     configure(settings.log_level, process="worklist")
     tls = server_context(settings)
-    with closing(Worklist.open(settings.db_path, shown=settings.shown_states)) as worklist:
-        application = Scp(worklist).application(settings.aet)
+    with (
+        closing(Worklist.open(settings.db_path)) as worklist,
+        DayEnd(worklist, keep_days=settings.keep_days, hour=settings.night_hour),
+    ):
+        application = Scp(worklist, manners=settings.manners).application(settings.aet)
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(

@@ -9,6 +9,9 @@ The states of an item, and who moves it:
   `performed_state` says what several steps come to.
 * The cloud or an operator may move it along `MOVES` only.
 
+What the cloud asks may come twice and out of order. An action changes an item once (`Origin.action_id`), and not at all
+when a request that was made later has changed it before (`Item.asked`). The study is fixed when an item is scheduled.
+
 Not here: storing items, matching them, performed steps.
 """
 
@@ -49,6 +52,30 @@ _TYPE_2 = (
 )  # fmt: skip
 _TYPE_2_OF_STEP = ("ScheduledPerformingPhysicianName", "ScheduledStationName", "ScheduledProcedureStepLocation")
 
+_REQUIRED_WITHIN = {
+    "RequestedProcedureCodeSequence": ("CodeValue", "CodingSchemeDesignator"),
+    "ScheduledProtocolCodeSequence": ("CodeValue", "CodingSchemeDesignator"),
+    "ReferencedStudySequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
+    "ReferencedPatientSequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
+}
+"""Type 1 in the items of sequences that need not be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who wants a change: the cloud's action, the fingerprint of its content, and when it was made (UTC text).
+
+    What is not known is empty; without an action id the change is made whenever it is asked for.
+    """
+
+    action_id: str = ""
+    content_hash: str = ""
+    asked_at: str = ""
+
+
+LOCAL = Origin()
+"""Somebody here, now."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
@@ -56,7 +83,7 @@ class Item:
 
     `data_set` is what is answered, in DICOM JSON; the properties read it. Study Instance UID is empty until the item
     is scheduled, then fixed for good. `appointment_id` is the cloud's own name, kept and never interpreted. Times
-    ending in `_at` are UTC text.
+    ending in `_at` are UTC text; `asked_at` is when the newest request was made that changed it, '' if unknown.
     """
 
     data_set: DicomJson
@@ -64,6 +91,7 @@ class Item:
     action_id: str = ""
     appointment_id: str = ""
     revision: int = 1
+    asked_at: str = ""
     created_at: str = ""
     updated_at: str = ""
 
@@ -170,6 +198,26 @@ class Item:
         study = {tag("StudyInstanceUID"): element("StudyInstanceUID", study_instance_uid)}
         return replace(self, data_set=self.data_set | study)
 
+    def asked(self, origin: Origin) -> Self:
+        """The same item for a request that is now to be carried out. Raises Conflict when a later one already was."""
+        if not origin.asked_at:
+            return self
+        if origin.asked_at < self.asked_at:
+            raise Conflict(
+                f"Item {self.accession_number} was changed by a request of {self.asked_at};"
+                f" this one is older, of {origin.asked_at}."
+            )
+        return replace(self, asked_at=origin.asked_at)
+
+    def updated(self, item: "Item") -> Self:
+        """The same item with the content of another. Raises Conflict once it has begun, and for another study."""
+        if self.state != "scheduled":
+            raise Conflict(f"Item {self.accession_number} is {self.state}; only a scheduled item can be updated.")
+        if item.with_study(self.study_instance_uid).study_instance_uid != self.study_instance_uid:
+            raise Conflict(f"Item {self.accession_number} is in another study, which is fixed; leave it out.")
+        appointment_id = item.appointment_id or self.appointment_id
+        return replace(self, data_set=item.with_study(self.study_instance_uid).data_set, appointment_id=appointment_id)
+
     def rescheduled(self, *, date: str, time: str) -> Self:
         """The same item at another date and time. Raises InvalidValue when they are none, Conflict once it is over."""
         if self.state not in {"scheduled", "in_progress"}:
@@ -223,6 +271,9 @@ def _completed(data_set: DicomJson) -> DicomJson:
     complete = _filled(data_set, "RequestedProcedureID", accession_number)
     if not _is_known(complete, "RequestedProcedureCodeSequence"):  # 1C: a code or a description
         complete = _filled(complete, "RequestedProcedureDescription", text(step, "Modality"))
+    for keyword, required in _REQUIRED_WITHIN.items():
+        for item in items(data_set, keyword) + items(step, keyword):
+            _require({key.upper(): value for key, value in item.items()}, required)
     charset = {tag("SpecificCharacterSet"): element("SpecificCharacterSet", attributes.UTF_8)}
     step = _completed_step(step, accession_number, text(complete, "RequestedProcedureDescription"))
     empty = {tag(keyword): element(keyword) for keyword in _TYPE_2}

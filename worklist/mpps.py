@@ -3,18 +3,20 @@
 The rules:
 
 * A step is IN PROGRESS when it is created and becomes COMPLETED or DISCONTINUED once, for good; `_NEXT` is the whole
-  state machine.
-* N-CREATE (F.7.2.1) gives the SOP Instance UID and the attributes of `_REQUIRED_TO_BEGIN`. The same UID a second time
-  is refused with 0111; if the data set is the same to the last value, it is the repeat of a request whose answer got
-  lost, and it succeeds without changing anything, whatever has become of the step meanwhile (a local choice).
+  state machine. Which attributes it needs when, is `worklist.mpps_table`.
+* N-CREATE (F.7.2.1) gives the SOP Instance UID. The same UID a second time is refused with 0111; if the data set is the
+  same to the last value, it is the repeat of a request whose answer got lost, and it succeeds without changing
+  anything, whatever has become of the step meanwhile (a local choice).
 * N-SET (F.7.2.2) replaces whole attributes, sequences with all their items. One without a status is an ordinary
   update. What identifies the step, its patient and its schedule may not be set (0105).
 * With a final status the step must have its end date and time and at least one performed series with its UID: 0120 for
   what was never sent, 0121 for what has no value. A step without images still has a series, without references.
 * After the final status nothing changes any more: 0110 with Error ID A710 (F.7.2.2.4), also for a repeat.
+* A machine may have died in the middle. A person may then close its step (F.7.2.2.3, Note 2), giving name and reason:
+  it is DISCONTINUED, with the series that were reported, and what the machine says afterwards is refused like that.
 * An unknown UID in N-SET or N-GET is 0112.
-* Attributes of Type 2 may be missing; a modality that cannot fill them shall not be stopped in front of a patient.
-* Nothing has to be on the worklist for a step to be accepted, and images may come before, between and after.
+* Nothing has to be on the worklist for a step to be accepted, and images may come before, between and after. An item
+  may have several steps, also after it was completed (append), and a step several items.
 * The data set is kept in Unicode. A character set in N-SET tells how to read that request only.
 
 Data sets are DICOM JSON made by `worklist.attributes.from_data_set`. Not here: storing, and moving items.
@@ -25,9 +27,8 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal, NamedTuple
-
-from pydicom.datadict import tag_for_keyword
 
 from gateway.errors import (
     Conflict,
@@ -35,18 +36,15 @@ from gateway.errors import (
     MissingAttribute,
     MissingValue,
     NoLongerUpdatable,
-    NotAllowed,
     NotFound,
     Refusal,
 )
 from gateway.messages import PerformedSeries, StepChanged
-from worklist.attributes import DicomJson, items, tag, text
+from worklist import mpps_table
+from worklist.attributes import DicomJson, element, items, sequence, tag, text
+from worklist.mpps_table import REFERENCES, SCHEDULED, SERIES, STATUS
 
 Status = Literal["IN PROGRESS", "COMPLETED", "DISCONTINUED"]
-
-_STATUS = "PerformedProcedureStepStatus"
-_SERIES = "PerformedSeriesSequence"
-_SCHEDULED = "ScheduledStepAttributesSequence"
 
 _NEXT: Mapping[tuple[str, str], Mapping[str, Status | type[Refusal]] | type[Refusal]] = {
     # What is asked, and the status now ('' = no such step): the status given ('' = none) and the status afterwards
@@ -68,32 +66,27 @@ _NEXT: Mapping[tuple[str, str], Mapping[str, Status | type[Refusal]] | type[Refu
     },
     ("N-SET", "COMPLETED"): NoLongerUpdatable,
     ("N-SET", "DISCONTINUED"): NoLongerUpdatable,
+    ("close", ""): NotFound,
+    ("close", "IN PROGRESS"): {"": "DISCONTINUED"},
+    ("close", "COMPLETED"): NoLongerUpdatable,
+    ("close", "DISCONTINUED"): NoLongerUpdatable,
 }
+"""The whole state machine. N-GET is allowed in every state of a step there is."""
 
 _SENTENCES: Mapping[type[Refusal], str] = {
-    MissingAttribute: f"{_STATUS} is missing.",
-    InvalidValue: f"{_STATUS} cannot have this value here.",
+    MissingAttribute: f"{STATUS} is missing.",
+    InvalidValue: f"{STATUS} cannot have this value here.",
     Conflict: "Another performed procedure step has this UID.",
     NotFound: "No performed procedure step has this UID.",
     NoLongerUpdatable: "Performed Procedure Step Object may no longer be updated",  # F.7.2.2.4 gives the words
 }
 
-_REQUIRED_TO_BEGIN = (
-    _SCHEDULED, "PerformedProcedureStepID", "PerformedStationAETitle", "PerformedProcedureStepStartDate",
-    "PerformedProcedureStepStartTime", _STATUS, "Modality",
-)  # fmt: skip
-"""Type 1 for the SCU in Table F.7.2-1, N-CREATE; Study Instance UID in each scheduled step is checked as well."""
-
-_REQUIRED_TO_END = ("PerformedProcedureStepEndDate", "PerformedProcedureStepEndTime", _SERIES)
-"""Type 1 in the final state, Table F.7.2-1."""
-
-_NOT_SETTABLE = (
-    "SOPClassUID", "SOPInstanceUID", _SCHEDULED, "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate",
-    "PatientSex", "ReferencedPatientSequence", "AdmissionID", "PerformedProcedureStepID", "PerformedStationAETitle",
-    "PerformedStationName", "PerformedLocation", "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime",
-    "Modality", "StudyID",
-)  # fmt: skip
-"""Not allowed in N-SET, Table F.7.2-1."""
+_UNSPECIFIED: DicomJson = {
+    tag("CodeValue"): element("CodeValue", "110513"),
+    tag("CodingSchemeDesignator"): element("CodingSchemeDesignator", "DCM"),
+    tag("CodeMeaning"): element("CodeMeaning", "Discontinued for unspecified reason"),
+}
+"""PS3.16 CID 9300; what a person has to say stands beside the data set."""
 
 
 class ScheduledStep(NamedTuple):
@@ -105,25 +98,32 @@ class ScheduledStep(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One performed procedure step, as its modality has described it so far."""
+    """One performed procedure step, as its modality has described it so far.
+
+    `closed_by` and `closed_because` say who ended it in the modality's place and why; else they are empty. `told_as` is
+    the accession number under which the cloud is told of it, given once it is kept.
+    """
 
     mpps_instance_uid: str
     status: Status
     data_set: DicomJson
     created_from: str
+    closed_by: str = ""
+    closed_because: str = ""
+    told_as: str = ""
 
     @property
     def scheduled(self) -> tuple[ScheduledStep, ...]:
         """What was performed, one per item of the Scheduled Step Attributes Sequence."""
         return tuple(
             ScheduledStep(text(item, "AccessionNumber"), text(item, "StudyInstanceUID"))
-            for item in items(self.data_set, _SCHEDULED)
+            for item in items(self.data_set, SCHEDULED)
         )
 
     @property
     def performed_series(self) -> tuple[PerformedSeries, ...]:
         """The series made so far with the instances they hold: the evidence of completeness."""
-        return tuple(_performed(item) for item in items(self.data_set, _SERIES))
+        return tuple(_performed(item) for item in items(self.data_set, SERIES))
 
     @property
     def started_at(self) -> str:
@@ -137,7 +137,9 @@ class Step:
 
     @property
     def discontinuation_reason(self) -> str:
-        """The meaning of the reason's code, or the code."""
+        """What a person said who closed it, the meaning of the reason's code, or the code."""
+        if self.closed_because:
+            return self.closed_because
         for code in items(self.data_set, "PerformedProcedureStepDiscontinuationReasonCodeSequence"):
             return text(code, "CodeMeaning") or text(code, "CodeValue")
         return ""
@@ -152,35 +154,47 @@ def begin(stored: Step | None, mpps_instance_uid: str, data_set: DicomJson) -> S
     if stored is not None and stored.created_from == created_from:
         return stored
     status = _next("N-CREATE", stored, data_set)
-    _require(data_set, _REQUIRED_TO_BEGIN)
-    for item in items(data_set, _SCHEDULED):
-        _require(item, ("StudyInstanceUID",))
-    return Step(mpps_instance_uid=mpps_instance_uid, status=status, data_set=_kept(data_set), created_from=created_from)
+    mpps_table.check_created(data_set, mpps_instance_uid)
+    kept = mpps_table.completed(_kept(data_set))
+    return Step(mpps_instance_uid=mpps_instance_uid, status=status, data_set=kept, created_from=created_from)
 
 
 def change(stored: Step | None, data_set: DicomJson) -> Step:
     """Decide about an N-SET. Returns the step as it is afterwards, or raises a Refusal."""
     status = _next("N-SET", stored, data_set)
     assert stored is not None  # the table refuses to set what does not exist
-    _refuse_fixed(data_set)
+    mpps_table.check_set(stored.data_set, data_set, stored.mpps_instance_uid)
     step = replace(stored, status=status, data_set=stored.data_set | _kept(data_set))
     if status != "IN PROGRESS":
-        _require(step.data_set, _REQUIRED_TO_END)
-        for item in items(step.data_set, _SERIES):
-            _require(item, ("SeriesInstanceUID",))
+        mpps_table.check_final(step.data_set)
     return step
 
 
-def event(step: Step, *, accession_number: str, study_instance_uid: str) -> StepChanged:
+def close(stored: Step | None, *, by: str, because: str, now: datetime) -> Step:
+    """End a step whose machine will not; `now` is the site's wall time. Returns the step, or raises a Refusal."""
+    status = _next("close", stored, {})
+    assert stored is not None  # as above
+    ended = {
+        STATUS: element(STATUS, status),
+        "PerformedProcedureStepEndDate": element("PerformedProcedureStepEndDate", f"{now:%Y%m%d}"),
+        "PerformedProcedureStepEndTime": element("PerformedProcedureStepEndTime", f"{now:%H%M%S}"),
+        "PerformedProcedureStepDiscontinuationReasonCodeSequence": sequence(_UNSPECIFIED),
+    }
+    data_set = stored.data_set | {tag(keyword): value for keyword, value in ended.items()}
+    return replace(stored, status=status, data_set=data_set, closed_by=by, closed_because=because)
+
+
+def event(step: Step) -> StepChanged:
     """Tell the cloud what a step has become."""
     return StepChanged(
-        accession_number=accession_number,
-        study_instance_uid=study_instance_uid,
+        accession_number=step.told_as,
+        study_instance_uid=step.scheduled[0].study_instance_uid,  # Type 1: there is one
         mpps_instance_uid=step.mpps_instance_uid,
         status=step.status,
         started_at=step.started_at,
         ended_at=step.ended_at,
         discontinuation_reason=step.discontinuation_reason,
+        closed_by=step.closed_by,
         performed_series=step.performed_series,
     )
 
@@ -189,32 +203,13 @@ def _next(operation: str, stored: Step | None, data_set: DicomJson) -> Status:
     row = _NEXT[operation, stored.status if stored else ""]
     if isinstance(row, type):
         raise row(_SENTENCES[row])
-    given = text(data_set, _STATUS)
-    if tag(_STATUS) in data_set and not given:
-        raise MissingValue(f"{_STATUS} has no value.", offending=_offending(_STATUS))
+    given = text(data_set, STATUS)
+    if tag(STATUS) in data_set and not given:
+        raise MissingValue(f"{STATUS} has no value.", offending=mpps_table.offending(STATUS))
     outcome = row.get(given, InvalidValue)
     if isinstance(outcome, type):
-        raise outcome(_SENTENCES[outcome], offending=_offending(_STATUS))
+        raise outcome(_SENTENCES[outcome], offending=mpps_table.offending(STATUS))
     return outcome
-
-
-def _require(data_set: DicomJson, keywords: tuple[str, ...]) -> None:
-    for keyword in keywords:
-        if tag(keyword) not in data_set:
-            raise MissingAttribute(f"{keyword} is missing.", offending=_offending(keyword))
-        if not (text(data_set, keyword) or items(data_set, keyword)):
-            raise MissingValue(f"{keyword} has no value.", offending=_offending(keyword))
-
-
-def _refuse_fixed(data_set: DicomJson) -> None:
-    for keyword in _NOT_SETTABLE:
-        if tag(keyword) in data_set:
-            raise NotAllowed(f"{keyword} may not be set by N-SET.", offending=_offending(keyword))
-
-
-def _offending(keyword: str) -> tuple[int, ...]:
-    number = tag_for_keyword(keyword)
-    return () if number is None else (int(number),)
 
 
 def _kept(data_set: DicomJson) -> DicomJson:
@@ -227,10 +222,7 @@ def _hash(data_set: DicomJson) -> str:
 
 
 def _performed(series: DicomJson) -> PerformedSeries:
-    references = [
-        *items(series, "ReferencedImageSequence"),
-        *items(series, "ReferencedNonImageCompositeSOPInstanceSequence"),
-    ]
+    references = (reference for keyword in REFERENCES for reference in items(series, keyword))
     return PerformedSeries(
         series_instance_uid=text(series, "SeriesInstanceUID"),
         sop_instance_uids=tuple(text(reference, "ReferencedSOPInstanceUID") for reference in references),

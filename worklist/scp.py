@@ -18,7 +18,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from gateway import matching
 from gateway.application import UNCOMPRESSED, Application, Match, Request
-from gateway.errors import InvalidValue, MissingAttribute
+from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, Unsupported
+from worklist.manners import Book
 from worklist.store import KEYS, Worklist
 
 PENDING, PENDING_WITH_WARNING = 0xFF00, 0xFF01
@@ -43,10 +44,13 @@ def _utc_now() -> datetime:
 
 
 class Scp:
-    """The handlers over one worklist. `clock` gives the time that is recorded."""
+    """The handlers over one worklist. `manners` say what a peer is shown; `clock` gives the time that is recorded."""
 
-    def __init__(self, worklist: Worklist, *, clock: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(
+        self, worklist: Worklist, *, manners: Book | None = None, clock: Callable[[], datetime] = _utc_now
+    ) -> None:
         self.worklist = worklist
+        self.manners = manners or Book()
         self.clock = clock
 
     def application(self, ae_title: str) -> Application:
@@ -66,38 +70,61 @@ class Scp:
         unmatched = matching.ignored(identifier, KEYS)
         status = PENDING_WITH_WARNING if unmatched else PENDING
         count = 0
-        for answer in self.worklist.find(identifier, calling_ae_title=request.association.calling_ae_title):
+        calling = request.association.calling_ae_title
+        granted = self.manners.granted(calling, now=self.clock())
+        for answer in self.worklist.find(identifier, calling_ae_title=calling, granted=granted):
             yield Match(answer, status)
             count += 1
         log.info("worklist answered", answers=count, unmatched_keys=unmatched)
 
     def handle_create(self, request: Request) -> Dataset | None:
         """MPPS N-CREATE, PS3.4 F.7.2.1."""
-        uid = _instance(request.command.affected_sop_instance_uid)
+        uid = _step(request, request.command.affected_sop_class_uid, request.command.affected_sop_instance_uid)
         self.worklist.begin(uid, request.identifier(), now=self.clock())
         log.info("step begun", mpps_instance_uid=uid)
         return None
 
     def handle_set(self, request: Request) -> Dataset | None:
         """MPPS N-SET, PS3.4 F.7.2.2."""
-        uid = _instance(request.command.requested_sop_instance_uid)
+        uid = _step(request, request.command.requested_sop_class_uid, request.command.requested_sop_instance_uid)
         self.worklist.change(uid, request.identifier(), now=self.clock())
         log.info("step changed", mpps_instance_uid=uid)
         return None
 
     def handle_get(self, request: Request) -> Dataset | None:
         """MPPS Retrieve N-GET, PS3.4 F.8.2.1; without a list of attributes, all of them."""
-        step = self.worklist.step(_instance(request.command.requested_sop_instance_uid))
-        wanted = request.command.attribute_identifier_list
+        uid = _step(
+            request,
+            request.command.requested_sop_class_uid,
+            request.command.requested_sop_instance_uid,
+            served_by=ModalityPerformedProcedureStepRetrieve,
+        )
+        step, wanted = self.worklist.step(uid), request.command.attribute_identifier_list
         return step if wanted is None else _only(step, wanted)
 
 
-def _instance(uid: str | None) -> str:
-    if not uid:
+def _step(
+    request: Request,
+    class_uid: str | None,
+    instance_uid: str | None,
+    *,
+    served_by: str = ModalityPerformedProcedureStep,
+) -> str:
+    """The UID of the step a request is about, if the request may be made here.
+
+    Raises Unsupported in the context of the other class (PS3.4 Tables F.7.1-1 and F.8.1-1), ClassMismatch when the
+    command names another class than its context. All classes share the instance, so N-GET may name the one it was
+    created under (F.8.2.1).
+    """
+    if request.abstract_syntax != served_by:
+        raise Unsupported("This operation is not one of the presentation context's SOP class.")
+    if class_uid not in (None, served_by, ModalityPerformedProcedureStep):
+        raise ClassMismatch("The SOP class of the request is not that of its presentation context.")
+    if not instance_uid:
         raise MissingAttribute("The SOP Instance UID of the performed procedure step is missing.")
-    if not _UID.fullmatch(uid):
+    if not _UID.fullmatch(instance_uid):
         raise InvalidValue("The SOP Instance UID of the performed procedure step is not a UID.")
-    return uid
+    return instance_uid
 
 
 def _only(data_set: Dataset, tags: tuple[int, ...]) -> Dataset:

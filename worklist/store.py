@@ -1,13 +1,13 @@
 """`Worklist`: everything this room knows, and all SQL about it. What is acknowledged is on disk.
 
-A performed step, the move of its items and the event to the cloud are one transaction; so are an item and the action
-that asked for it. Not here: what may happen to an item (`items`) or a step (`mpps`), what a query means
-(`gateway.matching`), who asks.
+A performed step, the move of its items and the event to the cloud are one transaction; so are a change of an item and
+the action that asked for it. Not here: what may happen to an item (`items`) or a step (`mpps`), steps as rows
+(`step_rows`), what a query means (`gateway.matching`), what a peer is shown (`manners`), what leaves (`day_end`).
 """
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -18,16 +18,16 @@ from typing import Self
 from pydicom.dataset import Dataset
 
 from gateway import matching, outbox
-from gateway.errors import Conflict, NotFound
+from gateway.errors import Conflict, NotFound, OutOfResources
 from gateway.matching import Key, Kind
+from gateway.messages import StepChanged
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
-from worklist import attributes, mpps
-from worklist.items import Item, State, new_study, performed_state
+from worklist import attributes, mpps, step_rows
+from worklist.items import LOCAL, Item, Origin, State, new_study, performed_state
+from worklist.manners import Granted, unsatisfied
 from worklist.mpps import Step
-
-SHOWN: tuple[State, ...] = ("scheduled", "in_progress")
-"""States of the items a modality is answered, unless set otherwise."""
+from worklist.step_rows import Performed
 
 _SPS = "ScheduledProcedureStepSequence"
 _STATION = f"{_SPS}.ScheduledStationAETitle"
@@ -60,24 +60,22 @@ KEYS = (
 )
 """What can be matched: the required keys of PS3.4 Table K.6-1, and those a modality's operator types in."""
 
-_ITEM = "data_set, state, action_id, appointment_id, revision, created_at, updated_at"
-_STEP = "mpps_instance_uid, status, data_set, created_from"
+_ITEM = "data_set, state, action_id, appointment_id, revision, asked_at, created_at, updated_at"
 
 
 class Worklist:
     """The worklist's database. `open` it as its owner, `attach` to it as somebody else, `close` it."""
 
-    def __init__(self, database: Database, *, shown: tuple[str, ...] = SHOWN) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
         self.outbox = Outbox(database)
-        self.shown = shown
 
     @classmethod
-    def open(cls, path: Path, *, shown: tuple[str, ...] = SHOWN) -> Self:
+    def open(cls, path: Path) -> Self:
         """Open as the owner: create the file or bring it to the newest schema."""
         database = _database(path)
         database.migrate()
-        return cls(database, shown=shown)
+        return cls(database)
 
     @classmethod
     def attach(cls, path: Path) -> Self:
@@ -92,42 +90,35 @@ class Worklist:
 
     # --- items
 
-    def schedule(self, item: Item, *, action_id: str, content_hash: str, now: datetime) -> Item:
+    def schedule(self, item: Item, *, action_id: str, content_hash: str, now: datetime, asked_at: str = "") -> Item:
         """Put an item on the worklist and fix its study. Once per action: a repeat gives the stored item.
 
         The same accession number again, under another action, is the same item if nothing differs; a cancelled item of
-        the same participant is scheduled anew. Raises Conflict when the action id was used for another content, or the
-        accession number for another item: nothing that is on the worklist is ever replaced.
+        the same participant is scheduled anew. Raises Conflict when the action id was used for another content, the
+        accession number for another item, or the study for another participant: nothing that is on the worklist is
+        ever replaced.
         """
-        with self.database.write() as conn:
-            done = conn.execute(
-                "SELECT content_hash, accession_number FROM actions WHERE action_id = :action_id",
-                {"action_id": action_id},
-            ).fetchone()
-            if done is None:
-                return self._schedule(conn, item, action_id=action_id, content_hash=content_hash, now=now)
-            if done["content_hash"] != content_hash:
-                raise Conflict(f"Action {action_id} was carried out before, with another content.")
-            return _item(conn, done["accession_number"])
+        origin = Origin(action_id, content_hash, asked_at)
+        return self._once(origin, lambda conn: _schedule(conn, item, origin, now=now), now=now)
 
-    def reschedule(self, accession_number: str, *, date: str, time: str, now: datetime) -> Item:
+    def update(self, item: Item, *, now: datetime, origin: Origin = LOCAL) -> Item:
+        """Replace the content of an item that is scheduled; its study stays. Raises NotFound, or Conflict."""
+        return self._change(item.accession_number, lambda stored: stored.updated(item), origin, now=now)
+
+    def reschedule(self, accession_number: str, *, date: str, time: str, now: datetime, origin: Origin = LOCAL) -> Item:
         """Give an open item another date (YYYYMMDD) and time (HHMMSS), wall time of the site.
 
         Raises NotFound, InvalidValue, or Conflict when the item is no longer open.
         """
-        with self.database.write() as conn:
-            item = _item(conn, accession_number)
-            return _update(conn, item, item.rescheduled(date=date, time=time), now=now)
+        return self._change(accession_number, lambda item: item.rescheduled(date=date, time=time), origin, now=now)
 
-    def change_status(self, accession_number: str, status: State, *, now: datetime) -> Item:
+    def change_status(self, accession_number: str, status: State, *, now: datetime, origin: Origin = LOCAL) -> Item:
         """Move an item as the cloud or an operator says. Raises NotFound, or Conflict when `items.MOVES` forbids it."""
-        with self.database.write() as conn:
-            item = _item(conn, accession_number)
-            return _update(conn, item, item.moved(status), now=now)
+        return self._change(accession_number, lambda item: item.moved(status), origin, now=now)
 
-    def cancel(self, accession_number: str, *, now: datetime) -> Item:
+    def cancel(self, accession_number: str, *, now: datetime, origin: Origin = LOCAL) -> Item:
         """Take an item off the worklist. Raises NotFound, or Conflict when it has begun."""
-        return self.change_status(accession_number, "cancelled", now=now)
+        return self.change_status(accession_number, "cancelled", now=now, origin=origin)
 
     def item(self, accession_number: str) -> Item:
         """One item. Raises NotFound."""
@@ -144,22 +135,39 @@ class Worklist:
             ).fetchall()
         return [_read_item(row) for row in rows]
 
-    def find(self, identifier: Dataset, *, calling_ae_title: str) -> Iterator[Dataset]:
-        """Answer a modality's query: the keys it asked for, of every shown item that matches, in clinic order.
+    def find(self, identifier: Dataset, *, calling_ae_title: str, granted: Granted | None = None) -> Iterator[Dataset]:
+        """Answer a modality's query: the keys it asked for, of every item that matches and is shown, in clinic order.
 
-        The answers share elements with one another: encode them, do not change them. Raises InvalidQuery before the
-        first answer.
+        `granted` is what the peer is shown; the usual manners if it is left out. The answers share elements with one
+        another: encode them, do not change them. Raises InvalidQuery before the first answer, and OutOfResources after
+        as many as are granted.
         """
-        station = _station(identifier, calling_ae_title)
-        expression, parameters = matching.where(matching.conditions(identifier, KEYS))
+        granted = granted or Granted(calling_ae_title)
+        limit = granted.manners.limit
+        station = granted.station(_station(identifier, calling_ae_title))
+        expression, parameters = matching.where(granted.conditions(matching.conditions(identifier, KEYS)))
         with self.database.read() as conn:
             rows = conn.execute(
-                "SELECT data_set FROM items"
-                f" WHERE state IN (SELECT value FROM json_each(:shown)) AND {expression}"
-                " ORDER BY date, time, accession_number",
-                {"shown": json.dumps(self.shown), "station": station, **parameters},
+                f"SELECT data_set FROM items WHERE {expression} ORDER BY date, time, accession_number LIMIT :most",
+                {"station": station, "most": limit + 1 if limit else -1, **parameters},
             ).fetchall()
-        return (matching.requested(identifier, _answer(row["data_set"], station)) for row in rows)
+        answers = (matching.requested(identifier, _answer(row["data_set"], station)) for row in rows)
+        return _within(answers, limit)
+
+    def explain(self, identifier: Dataset, granted: Granted) -> Iterator[tuple[Item, tuple[str, ...]]]:
+        """Say for every item, in clinic order, why `find` would not answer it, a sentence each; none if it would.
+
+        Raises InvalidQuery.
+        """
+        asked = matching.conditions(identifier, KEYS)
+        station = granted.station(_station(identifier, granted.calling_ae_title))
+        with self.database.read_at_length() as conn:
+            rows = conn.execute("SELECT * FROM items ORDER BY date, time, accession_number").fetchall()
+        verdicts = (
+            granted.why_not(asked, dict(row), stations=json.loads(row["station_ae_titles"]), station=station)
+            for row in rows
+        )
+        yield from zip(map(_read_item, rows), unsatisfied(verdicts, granted.manners.limit), strict=True)
 
     # --- performed steps
 
@@ -167,20 +175,31 @@ class Worklist:
         """Keep a step that a modality has begun (N-CREATE). Raises the Refusals of `mpps.begin`."""
         given = attributes.from_data_set(data_set)
         with self.database.write() as conn:
-            stored = _find_step(conn, mpps_instance_uid)
+            stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.begin(stored, mpps_instance_uid, given), now=now)
 
     def change(self, mpps_instance_uid: str, data_set: Dataset, *, now: datetime) -> None:
         """Keep what a modality says about its step now (N-SET). Raises the Refusals of `mpps.change`."""
         given = attributes.from_data_set(data_set)
         with self.database.write() as conn:
-            stored = _find_step(conn, mpps_instance_uid)
+            stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.change(stored, given), now=now)
+
+    def close_step(self, mpps_instance_uid: str, *, by: str, because: str, now: datetime) -> Step:
+        """End a step whose modality will not: it is DISCONTINUED, and the cloud is told by whom and why.
+
+        The end is `now` in its own zone, which has to be the site's. Raises NotFound, NoLongerUpdatable.
+        """
+        with self.database.write() as conn:
+            stored = step_rows.find_step(conn, mpps_instance_uid)
+            closed = mpps.close(stored, by=by, because=because, now=now)
+            self._keep(conn, stored, closed, now=now)
+        return closed
 
     def step(self, mpps_instance_uid: str) -> Dataset:
         """The step as its modality described it (N-GET). Raises NotFound."""
         with self.database.read() as conn:
-            step = _find_step(conn, mpps_instance_uid)
+            step = step_rows.find_step(conn, mpps_instance_uid)
         if step is None:
             raise NotFound("No performed procedure step has this UID.")
         return attributes.to_data_set(step.data_set)
@@ -188,52 +207,61 @@ class Worklist:
     def steps(self, accession_number: str) -> list[Step]:
         """All steps that performed an item, in the order they began."""
         with self.database.read() as conn:
-            return _steps_of(conn, accession_number)
+            return step_rows.steps_of(conn, accession_number)
+
+    def open_steps(self) -> list[tuple[Step, str]]:
+        """All steps in progress with the time (UTC text) they were announced, the oldest first."""
+        with self.database.read() as conn:
+            return step_rows.open_steps(conn)
+
+    def performed(self, accession_number: str) -> Performed:
+        """What the steps of an item, or of an accession number that was never scheduled, say was made."""
+        with self.database.read() as conn:
+            return step_rows.performed(conn, accession_number)
 
     # --- inside a transaction
 
-    def _schedule(
-        self, conn: sqlite3.Connection, item: Item, *, action_id: str, content_hash: str, now: datetime
-    ) -> Item:
-        stored = _find_item(conn, item.accession_number)
-        if stored is None:
-            item = replace(item.with_study(new_study(action_id, item.accession_number)), action_id=action_id)
-            item = replace(item, state=_performed_state(conn, item), revision=1, created_at=utc_text(now))
-            scheduled = _save(conn, item, now=now)
-        else:
-            scheduled = _schedule_again(conn, stored, replace(item, action_id=action_id), now=now)
-        conn.execute(
-            "INSERT INTO actions (action_id, content_hash, accession_number, done_at)"
-            " VALUES (:action_id, :content_hash, :accession_number, :now)",
-            {
-                "action_id": action_id,
-                "content_hash": content_hash,
-                "accession_number": scheduled.accession_number,
-                "now": utc_text(now),
-            },
-        )
-        return scheduled
+    def _once(self, origin: Origin, change: Callable[[sqlite3.Connection], Item], *, now: datetime) -> Item:
+        """Carry out what an action asks for, unless it was: then give the item it is about."""
+        with self.database.write() as conn:
+            done = _done(conn, origin)
+            item = change(conn) if done is None else done
+            if done is None and origin.action_id:
+                conn.execute(
+                    "INSERT INTO actions (action_id, content_hash, accession_number, done_at)"
+                    " VALUES (:action_id, :content_hash, :accession_number, :now)",
+                    {
+                        "action_id": origin.action_id,
+                        "content_hash": origin.content_hash,
+                        "accession_number": item.accession_number,
+                        "now": utc_text(now),
+                    },
+                )
+        return item
+
+    def _change(self, accession_number: str, change: Callable[[Item], Item], origin: Origin, *, now: datetime) -> Item:
+        def apply(conn: sqlite3.Connection) -> Item:
+            stored = _item(conn, accession_number)
+            changed = change(stored.asked(origin))
+            _refuse_shared_study(conn, changed)
+            return _update(conn, stored, changed, now=now)
+
+        return self._once(origin, apply, now=now)
 
     def _keep(self, conn: sqlite3.Connection, stored: Step | None, step: Step, *, now: datetime) -> None:
         if step is stored:
             return
-        _save_step(conn, step, now=now)
         if stored is None:
-            _link(conn, step)
+            step = replace(step, told_as=step_rows.told_as(conn, step))
+        step_rows.save_step(conn, step, now=now)
+        if stored is None:
+            step_rows.link(conn, step)
         if stored is None or step.status != stored.status:
-            performed = _items_of(conn, step.mpps_instance_uid)
-            for item in performed:
+            for item in _items_of(conn, step.mpps_instance_uid):
                 _update(conn, item, replace(item, state=_performed_state(conn, item)), now=now)
-            self._tell(conn, step, performed, now=now)
+            self._tell(conn, mpps.event(step), now=now)
 
-    def _tell(self, conn: sqlite3.Connection, step: Step, performed: list[Item], *, now: datetime) -> None:
-        claimed = step.scheduled[0]  # Type 1: there is one
-        found = next((item.accession_number for item in performed), "")
-        event = mpps.event(
-            step,
-            accession_number=claimed.accession_number or found,
-            study_instance_uid=claimed.study_instance_uid,
-        )
+    def _tell(self, conn: sqlite3.Connection, event: StepChanged, *, now: datetime) -> None:
         self.outbox.put(
             conn,
             message_id=event.message_id,
@@ -267,10 +295,34 @@ def _item(conn: sqlite3.Connection, accession_number: str) -> Item:
 
 
 def _read_item(row: sqlite3.Row) -> Item:
-    return Item(**{**dict(row), "data_set": json.loads(row["data_set"])})
+    known = {name: row[name] for name in _ITEM.split(", ")}
+    return Item(**{**known, "data_set": json.loads(row["data_set"])})
 
 
-def _schedule_again(conn: sqlite3.Connection, stored: Item, item: Item, *, now: datetime) -> Item:
+def _done(conn: sqlite3.Connection, origin: Origin) -> Item | None:
+    """The item an action was about, if it was carried out. Raises Conflict when that was another one."""
+    row = conn.execute(
+        "SELECT content_hash, accession_number FROM actions WHERE action_id = :action_id",
+        {"action_id": origin.action_id},
+    ).fetchone()
+    if row is None:
+        return None
+    if row["content_hash"] != origin.content_hash:
+        raise Conflict(f"Action {origin.action_id} was carried out before, with another content.")
+    return _item(conn, row["accession_number"])
+
+
+def _schedule(conn: sqlite3.Connection, item: Item, origin: Origin, *, now: datetime) -> Item:
+    stored = _find_item(conn, item.accession_number)
+    if stored is not None:
+        return _schedule_again(conn, stored, replace(item, action_id=origin.action_id), origin, now=now)
+    item = item.with_study(new_study(origin.action_id, item.accession_number))
+    _refuse_shared_study(conn, item)
+    item = replace(item, action_id=origin.action_id, revision=1, asked_at=origin.asked_at, created_at=utc_text(now))
+    return _save(conn, replace(item, state=_performed_state(conn, item)), now=now)
+
+
+def _schedule_again(conn: sqlite3.Connection, stored: Item, item: Item, origin: Origin, *, now: datetime) -> Item:
     """Schedule under an accession number that is known."""
     item = item.with_study(stored.study_instance_uid)
     if item.data_set == stored.data_set and stored.state != "cancelled":
@@ -278,16 +330,36 @@ def _schedule_again(conn: sqlite3.Connection, stored: Item, item: Item, *, now: 
     if stored.state != "cancelled" or item.participant_id != stored.participant_id:
         raise Conflict(
             f"Accession number {item.accession_number} is on the worklist with other content; "
-            "reschedule or cancel that item, or use another accession number."
+            "update, reschedule or cancel that item, or use another accession number."
         )
-    return _update(conn, stored, replace(item, created_at=stored.created_at), now=now)
+    anew = stored.asked(origin).moved("scheduled").updated(item)
+    return _update(conn, stored, replace(anew, action_id=item.action_id), now=now)
+
+
+def _refuse_shared_study(conn: sqlite3.Connection, item: Item) -> None:
+    """Several items may be steps of one study, but not of different people."""
+    taken = conn.execute(
+        "SELECT accession_number FROM items WHERE study_instance_uid = :study_instance_uid"
+        " AND participant_id <> :participant_id AND accession_number <> :accession_number",
+        {
+            "study_instance_uid": item.study_instance_uid,
+            "participant_id": matching.column_value(Kind.TEXT, item.participant_id),
+            "accession_number": item.accession_number,
+        },
+    ).fetchone()
+    if taken:
+        raise Conflict(
+            f"The study of item {item.accession_number} is that of another participant's item {taken[0]};"
+            " leave StudyInstanceUID out, or use another one."
+        )
 
 
 def _update(conn: sqlite3.Connection, stored: Item, item: Item, *, now: datetime) -> Item:
-    """Save an item that is known under its next revision, if it has changed."""
+    """Save an item that is known, under its next revision if more has changed than who asked last."""
     if item == stored:
         return stored
-    return _save(conn, replace(item, revision=stored.revision + 1), now=now)
+    is_same = replace(item, asked_at=stored.asked_at) == stored
+    return _save(conn, replace(item, revision=stored.revision + (not is_same)), now=now)
 
 
 def _save(conn: sqlite3.Connection, item: Item, *, now: datetime) -> Item:
@@ -321,6 +393,7 @@ def _columns(item: Item) -> dict[str, str | int]:
         "action_id": item.action_id,
         "appointment_id": item.appointment_id,
         "revision": item.revision,
+        "asked_at": item.asked_at,
         "created_at": item.created_at,
         "updated_at": item.updated_at,
     }
@@ -345,49 +418,14 @@ def _answer(data_set: str, station: str) -> Dataset:
     return answer
 
 
-# --- steps in SQL
+def _within(answers: Iterator[Dataset], limit: int) -> Iterator[Dataset]:
+    for number, answer in enumerate(answers):
+        if limit and number == limit:
+            raise OutOfResources(f"More than {limit} items match; ask for a day, a name or an id.")
+        yield answer
 
 
-def _find_step(conn: sqlite3.Connection, mpps_instance_uid: str) -> Step | None:
-    row = conn.execute(
-        f"SELECT {_STEP} FROM steps WHERE mpps_instance_uid = :mpps_instance_uid",
-        {"mpps_instance_uid": mpps_instance_uid},
-    ).fetchone()
-    return _read_step(row) if row else None
-
-
-def _read_step(row: sqlite3.Row) -> Step:
-    return Step(**{**dict(row), "data_set": json.loads(row["data_set"])})
-
-
-def _save_step(conn: sqlite3.Connection, step: Step, *, now: datetime) -> None:
-    conn.execute(
-        "INSERT INTO steps (mpps_instance_uid, status, data_set, created_from, created_at, updated_at)"
-        " VALUES (:mpps_instance_uid, :status, :data_set, :created_from, :now, :now)"
-        " ON CONFLICT (mpps_instance_uid) DO UPDATE"
-        " SET status = excluded.status, data_set = excluded.data_set, updated_at = excluded.updated_at",
-        {
-            "mpps_instance_uid": step.mpps_instance_uid,
-            "status": step.status,
-            "data_set": json.dumps(step.data_set, ensure_ascii=False, separators=(",", ":")),
-            "created_from": step.created_from,
-            "now": utc_text(now),
-        },
-    )
-
-
-def _link(conn: sqlite3.Connection, step: Step) -> None:
-    """Note which items a new step performs; what it names and nobody scheduled is noted as well, by its number."""
-    for scheduled in step.scheduled:
-        conn.execute(
-            "INSERT INTO performed_items (mpps_instance_uid, accession_number)"
-            " SELECT :mpps_instance_uid, accession_number FROM items WHERE accession_number = :accession_number"
-            " UNION SELECT :mpps_instance_uid, accession_number FROM items"
-            " WHERE study_instance_uid = :study_instance_uid AND :accession_number = ''"
-            " UNION SELECT :mpps_instance_uid, :accession_number WHERE :accession_number <> ''"
-            " ON CONFLICT DO NOTHING",
-            {"mpps_instance_uid": step.mpps_instance_uid, **scheduled._asdict()},
-        )
+# --- items and their steps
 
 
 def _items_of(conn: sqlite3.Connection, mpps_instance_uid: str) -> list[Item]:
@@ -400,16 +438,6 @@ def _items_of(conn: sqlite3.Connection, mpps_instance_uid: str) -> list[Item]:
     return [_read_item(row) for row in rows]
 
 
-def _steps_of(conn: sqlite3.Connection, accession_number: str) -> list[Step]:
-    columns = ", ".join(f"steps.{name}" for name in _STEP.split(", "))
-    rows = conn.execute(
-        f"SELECT {columns} FROM performed_items JOIN steps USING (mpps_instance_uid)"
-        " WHERE accession_number = :accession_number ORDER BY steps.rowid",
-        {"accession_number": accession_number},
-    )
-    return [_read_step(row) for row in rows]
-
-
 def _performed_state(conn: sqlite3.Connection, item: Item) -> State:
-    statuses = {step.status for step in _steps_of(conn, item.accession_number)}
+    statuses = {step.status for step in step_rows.steps_of(conn, item.accession_number)}
     return performed_state(statuses, otherwise=item.state)

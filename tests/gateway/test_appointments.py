@@ -1,7 +1,9 @@
 """Files of appointments: three shapes, checked as a whole before anything is scheduled."""
 
 import json
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -71,6 +73,13 @@ def test_one_object_is_a_list_of_one(tmp_path: Path) -> None:
 def test_an_action_keeps_the_names_the_cloud_gave(tmp_path: Path) -> None:
     [appointment] = read(written(tmp_path, [ACTION]))
     assert (appointment.action_id, appointment.item.appointment_id) == (ACTION["action_id"], "APP-7")
+
+
+def test_an_entry_that_names_its_time_zone_becomes_wall_time(tmp_path: Path) -> None:
+    auckland = {**ITEM, "scheduled": {"date": "20261122", "time": "1015", "timezone": "Pacific/Auckland"}}
+    here = datetime(2026, 11, 22, 10, 15, tzinfo=ZoneInfo("Pacific/Auckland")).astimezone()
+    [made] = read(written(tmp_path, auckland))
+    assert (made.item.date, made.item.time) == (f"{here:%Y%m%d}", f"{here:%H%M%S}")
 
 
 def test_the_same_entry_again_is_the_same_action(tmp_path: Path) -> None:

@@ -104,6 +104,51 @@ async def test_an_item_gets_another_time(context: Context, worklist: Worklist) -
     assert (worklist.item(ACCESSION).date, worklist.item(ACCESSION).time) == ("20261123", "0930")
 
 
+async def test_the_content_of_an_item_is_replaced_and_a_repeat_gets_the_same_answer(
+    context: Context, worklist: Worklist
+) -> None:
+    await answer(create(), context)
+    message = {**create(participant__name="OTHER^ANNA"), "action_type": "worklist.update_item", "action_id": "u-1"}
+    expected = {"accession_number": ACCESSION, "status": "updated"}
+    assert [await answer(message, context) for _ in range(2)] == [expected, expected]
+    assert (worklist.item(ACCESSION).patient_name, worklist.item(ACCESSION).revision) == ("OTHER^ANNA", 2)
+
+
+async def test_an_update_of_an_item_that_has_begun_is_a_conflict(context: Context) -> None:
+    await answer(create(), context)
+    await answer(about("worklist.update_status", status="in_progress"), context)
+    refused = await answer({**create(), "action_type": "worklist.update_item", "action_id": "u-1"}, context)
+    assert (refused["code"], refused["message"]) == (
+        "conflict", f"Item {ACCESSION} is in_progress; only a scheduled item can be updated.",
+    )  # fmt: skip
+
+
+async def test_a_repeat_of_what_was_done_does_not_undo_what_was_done_since(
+    context: Context, worklist: Worklist
+) -> None:
+    await answer(create(), context)
+    first = {**about("worklist.reschedule_item", scheduled={"date": "20261123", "time": "0930"}), "action_id": "r-1"}
+    second = {**about("worklist.reschedule_item", scheduled={"date": "20261124", "time": "0930"}), "action_id": "r-2"}
+    for message in (first, second, first):
+        assert await answer(message, context) == {"accession_number": ACCESSION, "status": "updated"}
+    assert worklist.item(ACCESSION).date == "20261124"
+
+
+async def test_an_id_used_for_two_requests_is_a_conflict(context: Context, worklist: Worklist) -> None:
+    await answer(create(), context)
+    refused = await answer({**about("worklist.cancel_item"), "action_id": ACTION_ID}, context)
+    assert (refused["status"], refused["code"], worklist.item(ACCESSION).state) == ("error", "conflict", "scheduled")
+
+
+async def test_a_request_that_was_overtaken_is_a_conflict(context: Context, worklist: Worklist) -> None:
+    await answer({**create(), "timestamp": "2026-11-22T06:00:00Z"}, context)
+    cancel = {**about("worklist.cancel_item"), "timestamp": "2026-11-22T08:00:00+01:00"}
+    late = {**about("worklist.update_status", status="scheduled"), "timestamp": "2026-11-22T06:30:00Z"}
+    assert (await answer(cancel, context))["status"] == "updated"
+    assert (await answer(late, context))["code"] == "conflict"
+    assert worklist.item(ACCESSION).state == "cancelled"
+
+
 async def test_an_echo_gives_the_whole_message_back(context: Context) -> None:
     message: Json = {"action_type": "echo", "action_id": 7, "more": [{"a": " b "}, None]}
     assert await answer(message, context) == {"status": "echo", "payload": message}

@@ -1,6 +1,7 @@
 """The language spoken with the cloud: what is understood, and how a refusal names the field and never the value."""
 
-from datetime import UTC, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -286,6 +287,54 @@ def test_an_appointment_is_put_into_the_sites_wall_time(
     there = Scheduled(date=date, time=time, timezone=named)
     here = protocol.site_time(there, cloud=cloud, site=CET)
     assert (here.date, here.time) == expected
+
+
+@pytest.mark.parametrize(
+    ("utc", "here"),
+    [
+        # 29 March 2026: at 01:00 clocks in London go to 02:00. 25 October 2026: at 02:00 they go back to 01:00.
+        (("20260329", "003000"), ("20260329", "003000")),
+        (("20260329", "010000"), ("20260329", "020000")),
+        (("20260701", "230000"), ("20260702", "000000")),
+        (("20261025", "000000"), ("20261025", "010000")),
+        (("20261025", "003000"), ("20261025", "013000")),
+        (("20261025", "013000"), ("20261025", "013000")),
+        (("20261025", "020000"), ("20261025", "020000")),
+    ],
+)
+def test_a_cloud_that_sends_utc_is_right_on_the_days_when_clocks_change(
+    utc: tuple[str, str], here: tuple[str, str]
+) -> None:
+    moved = protocol.site_time(Scheduled(date=utc[0], time=utc[1]), cloud=UTC, site=ZoneInfo("Europe/London"))
+    assert (moved.date, moved.time) == here
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "expected"),
+    [("20260329", "013000", ("20260329", "013000")), ("20261025", "013000", ("20261025", "003000"))],
+)
+def test_a_wall_time_that_is_not_or_is_twice_is_read_by_the_clock_before_the_change(
+    date: str, time: str, expected: tuple[str, str]
+) -> None:
+    moved = protocol.site_time(Scheduled(date=date, time=time, timezone="Europe/London"), cloud=None, site=UTC)
+    assert (moved.date, moved.time) == expected
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "expected"),
+    [
+        ("2026-11-22T08:00:00Z", "2026-11-22T08:00:00.000Z"),
+        ("2026-11-22T08:00:00.123456+00:00", "2026-11-22T08:00:00.123Z"),
+        ("2026-11-22T09:30:00+01:30", "2026-11-22T08:00:00.000Z"),
+        ("2099-01-01T00:00:00Z", "2026-11-22T12:00:00.000Z"),
+        ("2026-11-22T08:00:00", ""),
+        ("22 Nov 2026", ""),
+        ("0001-01-01T00:00:00+14:00", ""),
+        ("", ""),
+    ],
+)
+def test_the_time_of_a_request_is_known_if_it_says_so(timestamp: str, expected: str) -> None:
+    assert protocol.asked_at(timestamp, now=datetime(2026, 11, 22, 12, tzinfo=UTC)) == expected
 
 
 # --- envelope ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """worklist.mpps: PS3.4 F.7 as a table, without a database."""
 
+from dataclasses import replace
+from datetime import datetime
 from typing import get_args
 
 import pytest
@@ -20,8 +22,8 @@ from gateway.errors import (
 )
 from gateway.messages import PerformedSeries, StepChanged
 from tests.worklist.samples import IMAGE, SERIES, STUDY, begun, ended
-from worklist.attributes import DicomJson, element, from_data_set, tag
-from worklist.mpps import ScheduledStep, Status, Step, begin, change, event
+from worklist.attributes import DicomJson, element, from_data_set, items, tag, text
+from worklist.mpps import ScheduledStep, Status, Step, begin, change, close, event
 
 UID = "1.2.3"
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -174,7 +176,7 @@ def test_what_an_earlier_n_set_said_counts_at_the_end() -> None:
 )  # fmt: skip
 def test_what_identifies_a_step_may_not_be_set(keyword: str) -> None:
     data_set = ended()
-    setattr(data_set, keyword, "20261122" if keyword.endswith(("Date", "Time")) else "X")
+    setattr(data_set, keyword, "20251122" if keyword.endswith("Date") else "1015" if keyword.endswith("Time") else "X")
     with pytest.raises(NotAllowed, match=f"{keyword} may not be set by N-SET") as refusal:
         change(step(), from_data_set(data_set))
     assert refusal.value.dimse_status == 0x0105
@@ -191,7 +193,7 @@ def test_a_character_set_in_n_set_does_not_replace_the_first_one() -> None:
 def test_a_completed_step_tells_what_was_made() -> None:
     completed = step("COMPLETED")
     assert completed.scheduled == (ScheduledStep("ACC1", STUDY),)
-    assert event(completed, accession_number="ACC1", study_instance_uid=STUDY) == StepChanged(
+    assert event(replace(completed, told_as="ACC1")) == StepChanged(
         accession_number="ACC1",
         study_instance_uid=STUDY,
         mpps_instance_uid=UID,
@@ -208,6 +210,42 @@ def test_a_discontinued_step_tells_why() -> None:
     data_set = ended("DISCONTINUED")
     data_set.PerformedProcedureStepDiscontinuationReasonCodeSequence = [code]
     assert change(step(), from_data_set(data_set)).discontinuation_reason == "Incorrect worklist entry selected"
+
+
+NIGHT = datetime(2026, 11, 22, 23, 15, 10)
+
+
+def test_a_step_whose_machine_died_is_closed_by_somebody_who_says_why() -> None:
+    update = ended()
+    del update.PerformedProcedureStepStatus, update.PerformedProcedureStepEndDate, update.PerformedProcedureStepEndTime
+    reported = change(step(), from_data_set(update))
+    closed = close(reported, by="J. Smith", because="tube failed", now=NIGHT)
+    assert event(replace(closed, told_as="ACC1")) == StepChanged(
+        accession_number="ACC1",
+        study_instance_uid=STUDY,
+        mpps_instance_uid=UID,
+        status="DISCONTINUED",
+        started_at="2026-11-22T09:35:00",
+        ended_at="2026-11-22T23:15:10",
+        discontinuation_reason="tube failed",
+        closed_by="J. Smith",
+        performed_series=(PerformedSeries(series_instance_uid=SERIES, sop_instance_uids=(IMAGE,)),),
+    )
+    [code] = items(closed.data_set, "PerformedProcedureStepDiscontinuationReasonCodeSequence")
+    assert (text(code, "CodeValue"), text(code, "CodingSchemeDesignator")) == ("110513", "DCM")
+    with pytest.raises(NoLongerUpdatable):
+        change(closed, from_data_set(ended()))
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "DISCONTINUED"])
+def test_a_step_that_is_over_cannot_be_closed(status: Status) -> None:
+    with pytest.raises(NoLongerUpdatable):
+        close(step(status), by="J. Smith", because="tube failed", now=NIGHT)
+
+
+def test_a_step_that_does_not_exist_cannot_be_closed() -> None:
+    with pytest.raises(NotFound):
+        close(None, by="J. Smith", because="tube failed", now=NIGHT)
 
 
 class Life(RuleBasedStateMachine):

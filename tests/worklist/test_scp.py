@@ -1,6 +1,7 @@
 """worklist.scp: modalities over real associations, pynetdicom and DCMTK being the modality."""
 
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from gateway.errors import InvalidValue, MissingAttribute, Refusal
 from gateway.listener import Listener
 from tests.worklist.samples import NOW, begun, ended, item, query
 from worklist import Worklist
+from worklist.manners import Book, Manners
 from worklist.scp import Scp
 
 MPPS, RETRIEVE, MWL = (
@@ -50,8 +52,10 @@ def port(worklist: Worklist) -> Iterator[int]:
 
 
 @contextmanager
-def associated(port: int, transfer_syntax: str = ExplicitVRLittleEndian) -> Iterator[ClientAssociation]:
-    ae = AE(ae_title="MAMMO1")
+def associated(
+    port: int, transfer_syntax: str = ExplicitVRLittleEndian, *, ae_title: str = "MAMMO1"
+) -> Iterator[ClientAssociation]:
+    ae = AE(ae_title=ae_title)
     for abstract_syntax in (MPPS, RETRIEVE, MWL):
         ae.add_requested_context(abstract_syntax, transfer_syntax)
     association = ae.associate("127.0.0.1", port, ae_title="SCREENING_MWL")
@@ -118,6 +122,25 @@ def test_a_query_in_one_character_set_finds_an_item_from_another(
     with associated(port) as association:
         _, [answer] = asked(association, identifier)
     assert (answer.SpecificCharacterSet, str(answer.PatientName)) == ("ISO_IR 192", "SMITH^Zoë")
+
+
+def test_peers_are_answered_as_is_set_for_them(worklist: Worklist) -> None:
+    put(worklist, "ACC1", "ACC2", "ACC3")
+    book = Book(Manners(), {"MAMMO1": Manners(limit=2), "MAMMO2": Manners(station="strict")})
+    application = Scp(worklist, manners=book, clock=lambda: NOW).application("SCREENING_MWL")
+    with Listener(application, host="127.0.0.1", port=0) as listener:
+        got = {}
+        for title in ("MAMMO1", "MAMMO2", "MAMMO3"):
+            with associated(listener.port, ae_title=title) as association:
+                got[title] = [
+                    (status.Status, status.get("ErrorComment"))
+                    for status, _ in association.send_c_find(query(AccessionNumber=""), MWL)
+                ]
+    assert got == {
+        "MAMMO1": [(0xFF00, None)] * 2 + [(0xA700, "More than 2 items match; ask for a day, a name or an id.")],
+        "MAMMO2": [(0x0000, None)],
+        "MAMMO3": [(0xFF00, None)] * 3 + [(0x0000, None)],
+    }
 
 
 def test_a_query_is_cancelled(worklist: Worklist, port: int) -> None:
@@ -198,6 +221,48 @@ def test_refusals_carry_the_status_of_the_standard(port: int) -> None:
     }
     after = answers["after the end"]
     assert after.ErrorComment == "Performed Procedure Step Object may no longer be updated"
+
+
+def test_an_operation_belongs_to_its_class(worklist: Worklist, port: int) -> None:
+    worklist.begin("1.2.3", begun(), now=NOW)
+    other_class = ended()
+    other_class.SOPClassUID = MWL
+    with associated(port) as association:
+        statuses = {
+            "read in the class that cannot": association.send_n_get([], MPPS, "1.2.3")[0].Status,
+            "created in the class that only reads": association.send_n_create(begun(), RETRIEVE, "1.2.4")[0].Status,
+            "set in the class that only reads": association.send_n_set(ended(), RETRIEVE, "1.2.3")[0].Status,
+            "set by another class's name": association.send_n_set(ended(), MWL, "1.2.3", meta_uid=MPPS)[0].Status,
+            "with another class inside": association.send_n_set(other_class, MPPS, "1.2.3")[0].Status,
+            "read by the name it was created under": association.send_n_get([], MPPS, "1.2.3", meta_uid=RETRIEVE)[
+                0
+            ].Status,
+        }
+    assert statuses == {
+        "read in the class that cannot": 0x0211,
+        "created in the class that only reads": 0x0211,
+        "set in the class that only reads": 0x0211,
+        "set by another class's name": 0x0119,
+        "with another class inside": 0x0119,
+        "read by the name it was created under": 0x0000,
+    }
+
+
+def test_a_disk_that_cannot_be_written_is_no_resource_and_the_step_is_taken_when_it_can(
+    worklist: Worklist, port: int
+) -> None:
+    with associated(port) as association:
+        with sqlite3.connect(worklist.database.path) as other:
+            pages = other.execute("PRAGMA page_count").fetchone()[0]
+        with worklist.database.write() as conn:  # SQLite's own way to have no room
+            conn.execute(f"PRAGMA max_page_count = {pages}")
+        large = begun()
+        large.CommentsOnThePerformedProcedureStep = "x" * 60_000
+        full = association.send_n_create(large, MPPS, "1.2.3")[0]
+        with worklist.database.write() as conn:
+            conn.execute("PRAGMA max_page_count = 1000000")
+        again = association.send_n_create(large, MPPS, "1.2.3")[0]
+    assert (full.Status, again.Status) == (0x0213, 0x0000)
 
 
 @pytest.mark.parametrize(

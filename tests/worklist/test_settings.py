@@ -6,6 +6,7 @@ import pytest
 
 from gateway.errors import SettingsError
 from gateway.settings import load, variables
+from worklist.manners import Book, Manners, Window
 from worklist.settings import WorklistSettings
 
 
@@ -29,6 +30,12 @@ def test_the_variables_keep_the_names_that_sites_have_in_their_env() -> None:
         "WORKLIST_PORT",
         "WORKLIST_DB_PATH",
         "WORKLIST_SHOWN_STATES",
+        "WORKLIST_STATION",
+        "WORKLIST_WINDOW",
+        "WORKLIST_LIMIT",
+        "WORKLIST_PEERS",
+        "WORKLIST_KEEP_DAYS",
+        "WORKLIST_NIGHT_HOUR",
     ]
 
 
@@ -36,6 +43,44 @@ def test_a_state_that_does_not_exist_is_refused_by_the_name_of_the_variable(monk
     monkeypatch.setenv("WORKLIST_SHOWN_STATES", "scheduled, waiting")
     with pytest.raises(SettingsError, match=r"WORKLIST_SHOWN_STATES.*no such state: waiting"):
         load(WorklistSettings)
+
+
+def test_manners_are_the_usual_ones_and_what_differs_for_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKLIST_LIMIT", "500")
+    monkeypatch.setenv("WORKLIST_WINDOW", "today")
+    monkeypatch.setenv("WORKLIST_PEERS", "MAMMO_1=station:strict;limit:0, VAN 7=states:scheduled+completed;window:any")
+    shown = ("scheduled", "in_progress")
+    assert load(WorklistSettings).manners == Book(
+        Manners("open", shown, Window(0, 0), 500),
+        {
+            "MAMMO_1": Manners("strict", shown, Window(0, 0), 0),
+            "VAN 7": Manners("open", ("scheduled", "completed"), Window(), 500),
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("WORKLIST_PEERS", "MAMMO_1=stations:strict", "a peer is written MAMMO_1=station:strict;"),
+        ("WORKLIST_PEERS", "MAMMO_1=station:mine", "a station is one of open, calling, strict"),
+        ("WORKLIST_PEERS", "MAMMO_1=states:", "no such state"),
+        ("WORKLIST_PEERS", "MAMMO_1=limit:many", "a limit is a number of answers"),
+        ("WORKLIST_PEERS", "MAMMO_1=window:tomorrow", "a window is written any, today"),
+        ("WORKLIST_PEERS", "=limit:1", "an AE title has 1 to 16"),
+        ("WORKLIST_PEERS", "A=limit:1,A=limit:2", "given more than once: A"),
+        ("WORKLIST_WINDOW", "-9999h..+1h", "a window reaches 1000 hours or days at most"),
+        ("WORKLIST_WINDOW", "-1h..+1d", "a window is written any, today"),
+        ("WORKLIST_STATION", "closed", "input should be 'open', 'calling' or 'strict'"),
+    ],
+)
+def test_manners_that_make_no_sense_are_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refused:
+        load(WorklistSettings)
+    assert str(refused.value).startswith(f"{variable}={value} cannot be used ({sentence}")
 
 
 def test_the_database_follows_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:

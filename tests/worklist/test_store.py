@@ -264,14 +264,6 @@ def test_items_that_are_over_are_not_answered(worklist: Worklist, state: str, sh
     assert found(worklist) == shown
 
 
-def test_which_states_are_answered_is_a_choice(tmp_path: Path) -> None:
-    worklist = Worklist.open(tmp_path / "other.db", shown=("completed",))
-    put(worklist, item("A"), item("B"))
-    worklist.change_status("B", "completed", now=LATER)
-    assert found(worklist) == ["B"]
-    worklist.close()
-
-
 def test_a_query_that_makes_no_sense_is_refused_before_the_first_answer(worklist: Worklist) -> None:
     with pytest.raises(InvalidQuery, match="ScheduledProcedureStepStartDate has to be a date"):
         worklist.find(query({"ScheduledProcedureStepStartDate": "soon"}), calling_ae_title="MAMMO1")
@@ -312,6 +304,7 @@ def test_an_event_has_what_the_cloud_needs(worklist: Worklist) -> None:
         "started_at": "2026-11-22T09:35:00",
         "ended_at": "",
         "discontinuation_reason": "",
+        "closed_by": "",
         "performed_series": [],
     }
 

@@ -1,0 +1,147 @@
+"""PS3.4 Table F.7.2-1: which attributes a performed procedure step has, and what may be said of them when.
+
+`TABLE` is the table, as far as it binds whom we talk with; the functions are its three columns. It is not insisted on
+where a machine would be stopped in front of a participant for what nobody needs:
+
+* Type 2 attributes may be missing; the step has them, empty.
+* Protocol Name and other descriptions of a series may be missing. What counts are UIDs: of studies, series, instances.
+* An attribute that N-SET may not carry is let pass with the value it has; machines repeat what they said.
+* An attribute that is not in the table is kept as it is, and so is one that N-CREATE did not announce.
+
+Data sets are DICOM JSON made by `worklist.attributes.from_data_set`. Not here: the life of a step (`worklist.mpps`).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, MissingValue, NotAllowed
+from gateway.matching import Kind, column_value
+from worklist.attributes import DicomJson, element, items, sequence, tag, text
+
+SOP_CLASS = "1.2.840.10008.3.1.2.3.3"
+"""Modality Performed Procedure Step SOP Class."""
+
+STATUS = "PerformedProcedureStepStatus"
+SERIES = "PerformedSeriesSequence"
+SCHEDULED = "ScheduledStepAttributesSequence"
+REFERENCES = ("ReferencedImageSequence", "ReferencedNonImageCompositeSOPInstanceSequence")
+
+Type = Literal["1", "2", "3", "-"]
+"""Requirement types of PS3.4 5.4.2; `-` is "not allowed"."""
+
+
+class Row(NamedTuple):
+    """What an SCU gives in N-CREATE, may give in N-SET, and what there has to be in the final state."""
+
+    keyword: str
+    create: Type
+    set: Type
+    final: Type = "3"
+
+
+TABLE = (
+    Row(SCHEDULED, "1", "-"),
+    Row("PatientName", "2", "-"),
+    Row("PatientID", "2", "-"),
+    Row("IssuerOfPatientID", "3", "-"),
+    Row("PatientBirthDate", "2", "-"),
+    Row("PatientSex", "2", "-"),
+    Row("ReferencedPatientSequence", "2", "-"),
+    Row("AdmissionID", "3", "-"),
+    Row("PerformedProcedureStepID", "1", "-"),
+    Row("PerformedStationAETitle", "1", "-"),
+    Row("PerformedStationName", "2", "-"),
+    Row("PerformedLocation", "2", "-"),
+    Row("PerformedProcedureStepStartDate", "1", "-"),
+    Row("PerformedProcedureStepStartTime", "1", "-"),
+    Row(STATUS, "1", "3", "1"),
+    Row("PerformedProcedureStepDescription", "2", "3"),
+    Row("PerformedProcedureTypeDescription", "2", "3"),
+    Row("ProcedureCodeSequence", "2", "3"),
+    Row("PerformedProcedureStepEndDate", "2", "3", "1"),
+    Row("PerformedProcedureStepEndTime", "2", "3", "1"),
+    Row("CommentsOnThePerformedProcedureStep", "3", "3"),
+    Row("PerformedProcedureStepDiscontinuationReasonCodeSequence", "3", "3"),
+    Row("Modality", "1", "-"),
+    Row("StudyID", "2", "-"),
+    Row("PerformedProtocolCodeSequence", "2", "3"),
+    Row(SERIES, "2", "3", "1"),
+)
+
+WITHIN: Mapping[str, tuple[str, ...]] = {
+    SCHEDULED: ("StudyInstanceUID",),
+    SERIES: ("SeriesInstanceUID",),
+    REFERENCES[0]: ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
+    REFERENCES[1]: ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
+}
+"""Type 1 within the items of a sequence, whenever it has items."""
+
+_UID = re.compile(r"[0-9.]{1,64}")
+_KINDS = {"DA": Kind.DATE, "TM": Kind.TIME}
+_REFERENCES = frozenset(map(tag, REFERENCES))
+
+
+def check_created(data_set: DicomJson, mpps_instance_uid: str) -> None:
+    """Refuse what N-CREATE may not be without or say. Raises the Refusals of PS3.7 10.1.5.1.6."""
+    _check_identity(data_set, mpps_instance_uid)
+    _require(data_set, (row.keyword for row in TABLE if row.create == "1"))
+    _check_values(data_set)
+
+
+def completed(data_set: DicomJson) -> DicomJson:
+    """With what is Type 2 and was not given, empty."""
+    missing = (row.keyword for row in TABLE if row.create == "2" and tag(row.keyword) not in data_set)
+    return data_set | {tag(name): sequence() if dictionary_VR(name) == "SQ" else element(name) for name in missing}
+
+
+def check_set(stored: DicomJson, data_set: DicomJson, mpps_instance_uid: str) -> None:
+    """Refuse what N-SET may not change or say. Raises the Refusals of PS3.7 10.1.3.1.9."""
+    _check_identity(data_set, mpps_instance_uid)
+    for row in TABLE:
+        key = tag(row.keyword)
+        if row.set == "-" and key in data_set and data_set[key] != stored.get(key):
+            raise NotAllowed(f"{row.keyword} may not be set by N-SET.", offending=offending(row.keyword))
+    _check_values(data_set)
+
+
+def check_final(data_set: DicomJson) -> None:
+    """Refuse a final state without what it has to have. Raises MissingAttribute or MissingValue."""
+    _require(data_set, (row.keyword for row in TABLE if row.final == "1"))
+
+
+def offending(keyword: str) -> tuple[int, ...]:
+    """The tag for Offending Element (0000,0901)."""
+    number = tag_for_keyword(keyword)
+    return () if number is None else (int(number),)
+
+
+def _check_identity(data_set: DicomJson, mpps_instance_uid: str) -> None:
+    """Class and instance are of the command; a data set that names them has to agree."""
+    for keyword, expected in (("SOPClassUID", SOP_CLASS), ("SOPInstanceUID", mpps_instance_uid)):
+        if text(data_set, keyword) not in ("", expected):
+            raise ClassMismatch(f"{keyword} is not that of the request.", offending=offending(keyword))
+
+
+def _check_values(data_set: DicomJson) -> None:
+    for keyword, required in WITHIN.items():
+        for item in items(data_set, keyword):
+            _require(item, required)
+            for uid in required:
+                if not _UID.fullmatch(text(item, uid)):
+                    raise InvalidValue(f"{uid} has to be a UID.", offending=offending(uid))
+            _check_values({key: value for key, value in item.items() if key in _REFERENCES})
+    for row in TABLE:
+        kind, value = _KINDS.get(dictionary_VR(row.keyword)), text(data_set, row.keyword)
+        if kind and value and not column_value(kind, value):
+            raise InvalidValue(f"{row.keyword} has to be a {kind}.", offending=offending(row.keyword))
+
+
+def _require(data_set: DicomJson, keywords: Iterable[str]) -> None:
+    for keyword in keywords:
+        if tag(keyword) not in data_set:
+            raise MissingAttribute(f"{keyword} is missing.", offending=offending(keyword))
+        if not (text(data_set, keyword) or items(data_set, keyword)):
+            raise MissingValue(f"{keyword} has no value.", offending=offending(keyword))
