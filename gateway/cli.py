@@ -217,19 +217,27 @@ def outbox_release(
 
 @tls_app.command("check")
 def tls_check_command(
-    connect: Annotated[str, typer.Option(metavar="HOST:PORT", help="Also shake hands with this peer.")] = "",
+    connect: Annotated[
+        str,
+        typer.Option(metavar="PEER", help="Also shake hands with HOST:PORT, or with one of PACS_PEERS by AE title."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Explain the set-up of TLS: files, key, dates, names, chain, strength; exit code 1 if something is wrong.
 
-    Example: gateway tls check --connect 127.0.0.1:4244
+    A peer of PACS_PEERS is called as the archive calls it; HOST:PORT is meant for our own ports.
+
+    Example: gateway tls check --connect SITE_PACS
     """
     host, _, port = connect.rpartition(":")
-    if connect and not (host and port.isdecimal()):
-        raise typer.BadParameter("It has to be HOST:PORT.", param_hint="--connect")
-    hops, settings = Hops() if as_json else Hops(ended=_print_hop), load(WorklistSettings)
+    hops, settings = Hops() if as_json else Hops(ended=_print_hop), load(PacsSettings)
+    peer = next((each for each in settings.peers if each.ae_title == connect), None)
+    if connect and peer is None and not (host and port.isdecimal()):
+        raise typer.BadParameter("It has to be HOST:PORT or the AE title of one of PACS_PEERS.", param_hint="--connect")
     tls_check.check_files(settings, hops, now=datetime.now(UTC))
-    if connect:
+    if peer is not None:
+        tls_check.check_call(settings, hops, peer)
+    elif connect:
         tls_check.check_peer(settings, hops, host=host.strip("[]"), port=int(port))
     if as_json:
         print_json(hops.facts())

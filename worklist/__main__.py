@@ -7,8 +7,8 @@ from gateway.application import Limits
 from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
+from gateway.renewal import ServerTls
 from gateway.settings import load
-from gateway.tls import server_context
 from worklist.scp import Scp
 from worklist.settings import WorklistSettings
 from worklist.store import Worklist
@@ -18,7 +18,7 @@ def main() -> None:
     """Serve modalities until asked to stop."""
     settings = load(WorklistSettings)
     configure(settings.log_level, process="worklist")
-    tls = server_context(settings)
+    tls = ServerTls.of(settings)
     with closing(Worklist.open(settings.db_path, shown=settings.shown_states)) as worklist:
         application = Scp(worklist).application(settings.aet)
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)

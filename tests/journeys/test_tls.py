@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.simulator.modality import ModalityError
-from gateway.simulator.site import Site
+from gateway.simulator.site import Site, wait_until
 from tests.certificates import authority, issued
 
 
@@ -44,6 +44,22 @@ def test_a_site_within_tls_proves_itself_and_turns_plain_machines_away(tmp_path:
         with pytest.raises(ModalityError):
             site.modality().echo_worklist()
         assert "The peer speaks DICOM without TLS, which this port takes only with TLS" in site.log("worklist")
+
+
+def test_a_renewed_certificate_is_shown_by_a_site_that_runs(tmp_path: Path) -> None:
+    with secured(tmp_path) as site:
+        site.start("worklist", "pacs")
+        site.start("relay")
+        issued("renewed").write(tmp_path, "gateway")
+        wait_until(lambda: "certificate renewed" in site.log("pacs"), what="the renewal of the archive")
+        wait_until(lambda: "certificate renewed" in site.log("worklist"), what="the renewal of the worklist")
+        checked = gateway(site, "gateway", "check", "--local")
+        assert checked.returncode == 0, checked.stdout
+        assert "'CN=renewed' is shown" in checked.stdout
+        (tmp_path / "gateway.key").write_text("nothing")
+        broken = gateway(site, "gateway", "check", "--local")
+        assert broken.returncode == 1
+        assert "GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY cannot be used" in broken.stdout
 
 
 @pytest.mark.parametrize("module", ["worklist", "pacs"])
