@@ -23,6 +23,7 @@ from gateway.tls import client_context
 from gateway.tls_check import in_use
 from gateway.volume import Fullness, volume_of
 from pacs import Archive
+from pacs.duties import Duties
 from pacs.settings import PacsSettings
 from relay.hybrid_protocol import endpoint
 from relay.hybrid_sender import HybridSender, SasTokens, SelfEcho
@@ -84,6 +85,7 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
         ("DICOMweb is searched", lambda note: _search(note, settings.url), "See the relay's log."),
         ("steps owed to the cloud", lambda note: _worklist_outbox(note, settings), "See: gateway outbox list."),
         ("images owed to the cloud", lambda note: _pacs_outbox(note, settings), "See: gateway outbox list."),
+        ("images owed to site archives", lambda note: _forwarded(note, settings.pacs), "See: gateway forward list."),
         ("room on disk", lambda note: _disk(note, settings.pacs), "Make room, for example with: gateway prune."),
     ]
     if with_cloud:
@@ -167,6 +169,18 @@ def _owed(note: Note, outbox: Outbox, relay: RelaySettings) -> None:
         note.detail += " They wait for a destination (RELAY_DESTINATION)."
     elif oldest and _is_overdue(oldest):
         raise Observed(f"{note.detail} The oldest waits since {oldest}.")
+
+
+def _forwarded(note: Note, pacs: PacsSettings) -> None:
+    with closing(Archive.attach(pacs.db_path, pacs.storage_path)) as archive:
+        standings = Duties(archive.database).standings()
+    if not standings:
+        raise Nothing("Nothing is forwarded (PACS_FORWARD_TO).")
+    note.detail = "; ".join(f"{each.target}: {each.open} open, {each.parked} parked" for each in standings) + "."
+    for each in standings:
+        if each.parked or (each.oldest_open and _is_overdue(each.oldest_open)):
+            since = f" The oldest for {each.target} waits since {each.oldest_open}." if each.oldest_open else ""
+            raise Observed(f"{note.detail}{since} {each.reason}".rstrip())
 
 
 def _is_overdue(since: str) -> bool:

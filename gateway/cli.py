@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from gateway import __version__, appointments, cli_care, cli_peers, log, process, tls_check
+from gateway import __version__, appointments, cli_care, cli_forward, cli_peers, log, process, tls_check
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hop, HopFailed, Hops, Observed
@@ -30,6 +30,7 @@ from gateway.simulator.exam import SCREENING_VIEWS, VIEWS
 from gateway.simulator.modality import Modality, standard_views
 from gateway.terminal import AsJson, console, print_json
 from pacs import Archive
+from pacs.duties import Duties
 from pacs.promises import Promises
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
@@ -50,6 +51,7 @@ app.add_typer(outbox_app, name="outbox")
 tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tls_app, name="tls")
 cli_care.register(app)
+cli_forward.register(app)
 cli_peers.register(app)
 
 OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
@@ -334,7 +336,20 @@ def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
         care = {"damaged": archive.upkeep.damaged(), "all read again": scrubbed.ended_at}
         promised = Promises(archive.database).facts()
         owed = _owed(archive.outbox.counts, archive.outbox.oldest_open)
-        return {**archive.statistics(), **care, **promised, **owed}
+        return {**archive.statistics(), **care, **promised, **owed, **_forwarding(Duties(archive.database))}
+
+
+def _forwarding(duties: Duties) -> dict[str, object]:
+    """How it stands with each site archive."""
+    facts: dict[str, object] = {}
+    for each in duties.standings():
+        facts |= {
+            f"to {each.target} open": each.open,
+            f"to {each.target} parked": each.parked,
+            f"to {each.target} oldest open": each.oldest_open,
+            f"{each.target} waits because": each.reason or None,
+        }
+    return facts
 
 
 def _owed(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:

@@ -12,6 +12,7 @@ from gateway.settings import load
 from gateway.tls import CallFiles, calling_context
 from pacs.archive import Archive
 from pacs.care import Care, Rounds
+from pacs.forwarding import Forwarding
 from pacs.reporting import Reporting
 from pacs.retention import Policy
 from pacs.scp import application
@@ -27,6 +28,7 @@ def main() -> None:
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
         Care(archive, rounds(settings)),
         Reporting(archive, settings.peers, tls=call_tls) as reporting,
+        Forwarding(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
     ):
         served = application(
             archive,
@@ -41,10 +43,10 @@ def main() -> None:
         with Listener(
             served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
         ) as listener:
-            until_stopped(lambda: still_working(listener, reporting))
+            until_stopped(lambda: still_working(listener, reporting, forwarding))
 
 
-def still_working(*parts: Listener | Reporting) -> None:
+def still_working(*parts: Listener | Reporting | Forwarding) -> None:
     """Raise when one of them has died."""
     for part in parts:
         part.still_working()

@@ -54,6 +54,11 @@ class PacsSettings(GatewaySettings):
         "site archives, and those who ask for storage commitment. AET=host:port/tls is called within TLS. Empty by "
         "default: nobody is called who is not named.",
     )
+    forward_to: CommaList = Field(
+        (),
+        description="AE titles of site archives, of PACS_PEERS, separated by commas: every image that is stored from "
+        "then on is forwarded to each of them. Empty by default.",
+    )
     warn_percent: float = Field(
         USUAL_WATERMARKS.warn_percent,
         gt=0,
@@ -107,6 +112,8 @@ class PacsSettings(GatewaySettings):
 
     @model_validator(mode="after")
     def _known_peers(self) -> Self:
+        if unknown := [title for title in self.forward_to if title not in {peer.ae_title for peer in self.peers}]:
+            raise ValueError(f"PACS_FORWARD_TO names {', '.join(unknown)}, whose address is not in PACS_PEERS.")
         if any(peer.tls for peer in self.peers) and not (self.tls_peer_ca or self.tls_client_ca):
             raise ValueError("PACS_PEERS has a peer with /tls, but GATEWAY_TLS_PEER_CA does not say whom to trust.")
         return self

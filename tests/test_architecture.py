@@ -13,8 +13,8 @@ from gateway.settings import GatewaySettings, variables
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay")
 ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check", "gateway.cli",
-        "gateway.cli_care", "gateway.cli_peers", "gateway.hops", "gateway.peers", "gateway.restore",
-        "gateway.simulator", "gateway.terminal", "gateway.tls_check")  # fmt: skip
+        "gateway.cli_care", "gateway.cli_forward", "gateway.cli_peers", "gateway.hops", "gateway.peers",
+        "gateway.restore", "gateway.simulator", "gateway.terminal", "gateway.tls_check")  # fmt: skip
 SQL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WITH|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b\s+\S"
 )
@@ -76,13 +76,14 @@ def test_a_module_says_what_it_is_for(module: str) -> None:
 
 HOMES = {
     "sqlite3": ("gateway.sqlite", "gateway.outbox", "worklist.store", "pacs.index", "pacs.upkeep", "pacs.promises",
+                "pacs.duties",
                 "pacs.archive"),  # passes its transaction on and names the type; its statements are the index's
     "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
                  "relay.settings", "relay.protocol"),  # translates pydantic's errors for the cloud
     "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.cli", "gateway.simulator"),
     "aiohttp": ("relay", "gateway.check", "gateway.cli", "gateway.simulator"),
     "azure": ("relay.servicebus", "relay.settings"),
-    "typer": ("gateway.cli", "gateway.cli_care", "gateway.cli_peers", "gateway.terminal"),
+    "typer": ("gateway.cli", "gateway.cli_care", "gateway.cli_forward", "gateway.cli_peers", "gateway.terminal"),
 }  # fmt: skip
 
 
@@ -93,7 +94,15 @@ def test_a_library_is_used_only_where_its_subject_lives(library: str) -> None:
 
 
 def test_sql_is_written_only_in_the_stores() -> None:
-    homes = ("gateway.sqlite", "gateway.outbox", "worklist.store", "pacs.index", "pacs.upkeep", "pacs.promises")
+    homes = (
+        "gateway.sqlite",
+        "gateway.outbox",
+        "worklist.store",
+        "pacs.index",
+        "pacs.upkeep",
+        "pacs.promises",
+        "pacs.duties",
+    )
     found = [
         f"{module}:{node.lineno}"
         for module in modules()
