@@ -1,5 +1,6 @@
 """What is owed to site archives, in pacs.db: every statement about it. What it means is `forward`'s."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ _STATE = {"open": _OPEN, "delivered": "delivered_at IS NOT NULL", "parked": "par
 
 _IS_DUE = "(due_at <= :now OR due_at > :beyond)"
 """Further ahead than any pause is a clock set back."""
+
+_NO_ADDRESS = "Its address is not in PACS_PEERS."
 
 _OF = "FROM instance JOIN series ON series.id = instance.series_id JOIN study ON study.id = series.study_id"
 
@@ -54,11 +57,17 @@ class Duties:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def stand(self, targets: Iterable[str], *, now: datetime) -> None:
-        """Owe every instance that is stored from now on to these targets and no other; whoever waits is called now."""
+    def stand(self, targets: Iterable[str], *, known: Iterable[str], now: datetime) -> None:
+        """Owe every instance that is stored from now on to these targets and no other; whoever waits is called now.
+
+        `known` are the AE titles whose address is known; of others it is said why they wait.
+        """
+        values = {"now": utc_text(now), "known": json.dumps(list(known)), "reason": _NO_ADDRESS}
         with self.database.write() as conn:
             conn.execute(
-                "UPDATE forward_target SET is_standing = 0, attempts = 0, due_at = :now", {"now": utc_text(now)}
+                "UPDATE forward_target SET is_standing = 0, attempts = 0, due_at = :now,"
+                " reason = iif(ae_title IN (SELECT value FROM json_each(:known)), '', :reason)",
+                values,
             )
             for target in targets:
                 self._meet(conn, target, now=now)

@@ -104,8 +104,9 @@ def attempt(duty: Duty, stored: Stored, target: Destination) -> Settled:
 
 def judged(duty: Duty, answer: Command) -> Settled:
     """What the response to a C-STORE makes of a duty (PS3.4 B.2.3)."""
-    if outcome(answer) is not Outcome.FAILED:
-        return Settled(duty, Fate.DELIVERED)
+    became = outcome(answer)
+    if became is not Outcome.FAILED:
+        return Settled(duty, Fate.DELIVERED, f"Taken with {described(answer)}." if became is Outcome.WARNING else "")
     status = answer.status or 0
     is_final = status in NEVER or status >> 8 == 0xA9 or status >> 12 == 0xC
     reason = f"The object was answered with {described(answer)}."

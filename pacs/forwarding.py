@@ -63,15 +63,17 @@ class Forwarding:
     ) -> None:
         self._duties = Duties(archive.database)
         self._targets = tuple(targets)
+        self._peers = tuple(peers)
         self._clock = clock
         self._stop = threading.Event()
-        routes = [_Route(archive, peer, self._stop, ae_title=ae_title, tls=tls, clock=clock) for peer in peers]
+        routes = [_Route(archive, peer, self._stop, ae_title=ae_title, tls=tls, clock=clock) for peer in self._peers]
         self._threads = [
             threading.Thread(target=route.run, name=f"forward {route.peer.ae_title}", daemon=True) for route in routes
         ]
 
     def __enter__(self) -> Self:
-        self._duties.stand(self._targets, now=self._clock())
+        known = [peer.ae_title for peer in self._peers]
+        self._duties.stand(self._targets, known=known, now=self._clock())
         for thread in self._threads:
             thread.start()
         return self

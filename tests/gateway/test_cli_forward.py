@@ -32,7 +32,7 @@ def duties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Duties]:
     Worklist.open(tmp_path / "data" / "worklist.db").close()
     with closing(Archive.open(tmp_path / "data" / "pacs.db", tmp_path / "data" / "instances")) as archive:
         duties = Duties(archive.database)
-        duties.stand(["SITE_PACS"], now=NOW)
+        duties.stand(["SITE_PACS"], known=["SITE_PACS"], now=NOW)
         for number in (1, 2, 3):
             send(archive, image(number))
         first, second, _ = duties.due("SITE_PACS", now=NOW, limit=3)

@@ -77,7 +77,8 @@ def eventually(fact: Callable[[], object], what: str) -> None:
 )
 def test_only_what_can_never_succeed_is_parked(status: int | None, fate: Fate) -> None:
     said = "no status" if status is None else f"status {status:04X}H"
-    reason = "" if fate is Fate.DELIVERED else f"The object was answered with {said}."
+    how = "Taken" if fate is Fate.DELIVERED else "The object was answered"
+    reason = f"{how} with {said}." if status != 0x0000 else ""
     assert judged(DUTY, Command(command_field=0x8001, status=status)) == Settled(DUTY, fate, reason)
 
 
@@ -107,7 +108,7 @@ def test_a_batch_has_a_context_for_everything_it_holds(kinds: list[int]) -> None
 
 def owing(archive: Archive, *targets: str) -> Duties:
     duties = Duties(archive.database)
-    duties.stand(targets, now=NOW)
+    duties.stand(targets, known=["SITE_PACS", "REGION"], now=NOW)
     return duties
 
 
@@ -142,6 +143,8 @@ def test_who_is_no_target_any_more_is_owed_what_came_before_and_nothing_new(arch
     send(archive, image(2))
     assert due(duties) == ["2.25.1"]
     assert duties.standings() == [Standing("SITE_PACS", False, 1, 0, "2026-11-22T08:00:00.000Z", "")]
+    duties.stand((), known=["REGION"], now=NOW)
+    assert [each.reason for each in duties.standings()] == ["Its address is not in PACS_PEERS."]
 
 
 def test_of_one_study_nothing_overtakes_and_studies_without_trouble_come_first(archive: Archive) -> None:
@@ -526,6 +529,7 @@ def test_orthanc_that_comes_late_has_what_was_stored_bit_by_bit(archive: Archive
             eventually(all_delivered(duties, 3), "all")
             duties.ask("ORTHANC", study_instance_uid="2.25.1002", now=NOW)
             eventually(all_delivered(duties, 3), "all, again")
+            eventually(lambda: is_open(http), "the web server of Orthanc")
             found = json.loads(get(f"http://127.0.0.1:{http}/instances"))
             files = [get(f"http://127.0.0.1:{http}/instances/{each}/file") for each in found]
     finally:
