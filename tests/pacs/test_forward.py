@@ -478,31 +478,58 @@ class Pacs:
                     assert call.store(one).status == 0x0000
 
 
+COUNT = 60
+
+
+def wanted() -> dict[str, bytes]:
+    """What is sent in these tests: seven studies, mixed."""
+    return {str(each.SOPInstanceUID): encoded(each, EXPLICIT) for each in many()}
+
+
+def many() -> list[Dataset]:
+    return [of(number % 7 + 100, number) for number in range(1, COUNT + 1)]
+
+
+def forward_while_being_killed(pacs: Pacs, source: Archive, arrived: Callable[[], int]) -> None:
+    """Store everything, kill the process twice while it forwards, and wait until nothing is owed."""
+    process = pacs.start()
+    pacs.send(source)
+    for goal in (COUNT // 4, COUNT // 2):
+        eventually(lambda goal=goal: arrived() >= goal, f"the first {goal}")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = pacs.start()
+    eventually(all_delivered(pacs.duties(), COUNT), "all")
+    process.terminate()
+    assert process.wait() == 0
+
+
 def test_killed_in_the_middle_again_and_again_everything_arrives_and_little_twice(
     archive: Archive, tmp_path: Path
 ) -> None:
-    count = 60
-    for number in range(1, count + 1):
-        send(archive, of(number % 7 + 100, number))
+    for each in many():
+        send(archive, each)
     site = SiteArchive(lambda _event: time.sleep(0.02) or 0)
     (tmp_path / "data").mkdir()
-    pacs = Pacs(tmp_path / "data", f"SITE_PACS=127.0.0.1:{site.port}")
     with site.serving():
-        process = pacs.start()
-        pacs.send(archive)
-        for goal in (count // 4, count // 2, 3 * count // 4):
-            eventually(lambda goal=goal: len(set(site.uids)) >= goal, f"the first {goal}")
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            process = pacs.start()
-        duties = pacs.duties()
-        eventually(all_delivered(duties, count), "all")
-        process.terminate()
-        assert process.wait() == 0
-    wanted = {f"2.25.{number}": encoded(of(number % 7 + 100, number), EXPLICIT) for number in range(1, count + 1)}
-    assert dict(site.received) == wanted
-    assert all(wanted[uid] == data for uid, data in site.received)
-    assert max(Counter(site.uids).values()) <= 4
+        pacs = Pacs(tmp_path / "data", f"SITE_PACS=127.0.0.1:{site.port}")
+        forward_while_being_killed(pacs, archive, lambda: len(set(site.uids)))
+    assert dict(site.received) == wanted()
+    assert all(wanted()[uid] == data for uid, data in site.received)
+    assert max(Counter(site.uids).values()) <= 3
+
+
+@with_dcmtk
+def test_killed_in_the_middle_dcmtk_has_everything_bit_by_bit(archive: Archive, tmp_path: Path) -> None:
+    for each in many():
+        send(archive, each)
+    port, taken = free_port(), tmp_path / "taken"
+    taken.mkdir()
+    (tmp_path / "data").mkdir()
+    with running(port, "storescp", "+B", "-aet", "SITE_PACS", "-od", taken, str(port)):
+        pacs = Pacs(tmp_path / "data", f"SITE_PACS=127.0.0.1:{port}")
+        forward_while_being_killed(pacs, archive, lambda: len(list(taken.iterdir())))
+    assert sorted(map(data_set_bytes, taken.iterdir())) == sorted(wanted().values())
 
 
 @pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed")
