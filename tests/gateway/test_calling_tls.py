@@ -3,7 +3,7 @@
 import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from gateway.application import Application
 from gateway.cli import app
 from gateway.errors import PeerError, SettingsError
 from gateway.listener import Listener
+from gateway.renewal import ServerTls
 from gateway.requestor import Peer, calling, verification
 from gateway.settings import GatewaySettings, load
 from gateway.tls import CallFiles
@@ -26,6 +27,7 @@ from pacs.commitment import Reference, Transaction
 from pacs.forwarding import Forwarding
 from pacs.promises import Promises
 from pacs.reporting import Reporting
+from pacs.scp import application
 from pacs.settings import PacsSettings
 from tests.certificates import Issued, issued
 from tests.foreign import free_port, running, with_dcmtk
@@ -33,6 +35,7 @@ from tests.gateway.test_renewal import eventually
 from tests.gateway.test_tls import CA, GATEWAY, MODALITY, STRANGER, listening, site
 from tests.pacs.test_archive import NOW, archive, image, send
 from tests.pacs.test_attributes import encoded
+from tests.pacs.test_retrieve import moved
 from tests.pacs.test_scp import data_set_bytes
 
 __all__ = ["archive"]
@@ -216,6 +219,26 @@ def test_dcmtk_is_forwarded_to_within_tls_bit_by_bit(archive: Archive, tmp_path:
         eventually(lambda: [path for path in folder.iterdir() if dcmread(path)])
         [taken] = folder.iterdir()
         assert data_set_bytes(taken) == encoded(image(1), EXPLICIT)
+
+
+def test_a_study_is_moved_within_tls(archive: Archive, tmp_path: Path) -> None:
+    send(archive, image(1))
+    with closing(Archive.open(tmp_path / "other.db", tmp_path / "other")) as other, ExitStack() as stack:
+        theirs = application(other, Reporting(other, ()), ae_title="OTHER")
+        tls = ServerTls.of(site(tmp_path, client_ca=CA))
+        destination = stack.enter_context(Listener(theirs, host="127.0.0.1", port=0, tls=tls))
+        peer = Peer("OTHER", "localhost", destination.port, tls=True)
+        ours = application(
+            archive,
+            Reporting(archive, ()),
+            ae_title="SCREENING_PACS",
+            peers=[peer],
+            tls=files(tmp_path, own=MODALITY),
+        )
+        listener = stack.enter_context(Listener(ours, host="127.0.0.1", port=0))
+        *_, (status, _) = moved(listener, "OTHER")
+        assert status.Status == 0x0000
+        assert other.instance("2.25.1").sha256 == archive.instance("2.25.1").sha256
 
 
 def test_a_commitment_is_reported_within_tls_and_the_reason_is_kept_when_that_fails(
