@@ -20,8 +20,10 @@ from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
 from gateway.simulator.modality import Modality, Peer
 from gateway.tls import client_context
+from gateway.tls_check import in_use
 from gateway.volume import Fullness, volume_of
 from pacs import Archive
+from pacs.duties import Duties
 from pacs.settings import PacsSettings
 from relay.hybrid_protocol import endpoint
 from relay.hybrid_sender import HybridSender, SasTokens, SelfEcho
@@ -34,6 +36,9 @@ CALLING_AE_TITLE = "GATEWAY_CHECK"
 
 OVERDUE = timedelta(minutes=10)
 """An event that the cloud has not confirmed for so long means that the line is down, not that it is slow."""
+
+
+_CERTIFICATE_REMEDY = "The services go on with the one they have; see: gateway tls check."
 
 
 @dataclass(frozen=True)
@@ -75,19 +80,24 @@ def reachable(host: str) -> str:
 
 def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
     """Look at every hop once and record what was seen; no hop keeps another from being looked at."""
-    modality = settings.modality()
     looks: list[tuple[str, Callable[[Note], None], str]] = [
-        ("worklist answers", lambda note: _echo(note, modality.echo_worklist), "Is gateway-worklist running?"),
-        ("worklist is queried", lambda note: _query(note, modality), "See the worklist's log."),
-        ("archive answers", lambda note: _echo(note, modality.echo_pacs), "Is gateway-pacs running?"),
+        (
+            "worklist answers",
+            lambda note: _echo(note, settings.modality().echo_worklist),
+            "Is gateway-worklist running?",
+        ),
+        ("worklist is queried", lambda note: _query(note, settings.modality()), "See the worklist's log."),
+        ("archive answers", lambda note: _echo(note, settings.modality().echo_pacs), "Is gateway-pacs running?"),
+        ("certificate in use", lambda note: _certificate(note, settings.pacs), _CERTIFICATE_REMEDY),
         ("relay answers", lambda note: _health(note, settings.url), "Is gateway-relay running?"),
         ("DICOMweb is searched", lambda note: _search(note, settings.url), "See the relay's log."),
         ("steps owed to the cloud", lambda note: _worklist_outbox(note, settings), "See: gateway outbox list."),
         ("images owed to the cloud", lambda note: _pacs_outbox(note, settings), "See: gateway outbox list."),
+        ("images owed to site archives", lambda note: _forwarded(note, settings.pacs), "See: gateway forward list."),
         ("room on disk", lambda note: _disk(note, settings.pacs), "Make room, for example with: gateway prune."),
     ]
     if with_cloud:
-        looks.insert(5, ("echo through the cloud", lambda note: _cloud(note, settings.relay), "See OPERATIONS, cloud."))
+        looks.insert(6, ("echo through the cloud", lambda note: _cloud(note, settings.relay), "See OPERATIONS, cloud."))
     for name, look, remedy in looks:
         with suppress(HopFailed), hops.watch(name, remedy=remedy) as note:
             look(note)
@@ -96,6 +106,10 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
 def _echo(note: Note, echo: Callable[[], None]) -> None:
     echo()
     note.detail = "C-ECHO was answered."
+
+
+def _certificate(note: Note, pacs: PacsSettings) -> None:
+    in_use(note, pacs, host=reachable(pacs.host), port=pacs.port)
 
 
 def _query(note: Note, modality: Modality) -> None:
@@ -161,8 +175,24 @@ def _owed(note: Note, outbox: Outbox, relay: RelaySettings) -> None:
         raise Observed(f"{note.detail} What is parked waits for a person.")
     if relay.destination == "none":
         note.detail += " They wait for a destination (RELAY_DESTINATION)."
-    elif oldest and datetime.now(UTC) - datetime.fromisoformat(oldest) > OVERDUE:
+    elif oldest and _is_overdue(oldest):
         raise Observed(f"{note.detail} The oldest waits since {oldest}.")
+
+
+def _forwarded(note: Note, pacs: PacsSettings) -> None:
+    with closing(Archive.attach(pacs.db_path, pacs.storage_path)) as archive:
+        standings = Duties(archive.database).standings()
+    if not standings:
+        raise Nothing("Nothing is forwarded (PACS_FORWARD_TO).")
+    note.detail = "; ".join(f"{each.target}: {each.open} open, {each.parked} parked" for each in standings) + "."
+    for each in standings:
+        if each.parked or (each.oldest_open and _is_overdue(each.oldest_open)):
+            since = f" The oldest for {each.target} waits since {each.oldest_open}." if each.oldest_open else ""
+            raise Observed(f"{note.detail}{since} {each.reason}".rstrip())
+
+
+def _is_overdue(since: str) -> bool:
+    return datetime.now(UTC) - datetime.fromisoformat(since) > OVERDUE
 
 
 def _disk(note: Note, pacs: PacsSettings) -> None:

@@ -19,7 +19,17 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from gateway import __version__, cli_care, cli_modality, cli_peers, cli_worklist, log, process, tls_check
+from gateway import (
+    __version__,
+    cli_care,
+    cli_forward,
+    cli_modality,
+    cli_peers,
+    cli_worklist,
+    log,
+    process,
+    tls_check,
+)
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hops
@@ -27,6 +37,7 @@ from gateway.outbox import Entry
 from gateway.settings import load
 from gateway.terminal import AsJson, console, print_hop, print_json
 from pacs import Archive
+from pacs.duties import Duties
 from pacs.promises import Promises
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
@@ -45,6 +56,7 @@ app.add_typer(outbox_app, name="outbox")
 tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tls_app, name="tls")
 cli_care.register(app)
+cli_forward.register(app)
 cli_modality.register(app)
 cli_peers.register(app)
 cli_worklist.register(app)
@@ -171,19 +183,27 @@ def outbox_release(
 
 @tls_app.command("check")
 def tls_check_command(
-    connect: Annotated[str, typer.Option(metavar="HOST:PORT", help="Also shake hands with this peer.")] = "",
+    connect: Annotated[
+        str,
+        typer.Option(metavar="PEER", help="Also shake hands with HOST:PORT, or with one of PACS_PEERS by AE title."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Explain the set-up of TLS: files, key, dates, names, chain, strength; exit code 1 if something is wrong.
 
-    Example: gateway tls check --connect 127.0.0.1:4244
+    A peer of PACS_PEERS is called as the archive calls it; HOST:PORT is meant for our own ports.
+
+    Example: gateway tls check --connect SITE_PACS
     """
     host, _, port = connect.rpartition(":")
-    if connect and not (host and port.isdecimal()):
-        raise typer.BadParameter("It has to be HOST:PORT.", param_hint="--connect")
-    hops, settings = Hops() if as_json else Hops(ended=print_hop), load(WorklistSettings)
+    hops, settings = Hops() if as_json else Hops(ended=print_hop), load(PacsSettings)
+    peer = next((each for each in settings.peers if each.ae_title == connect), None)
+    if connect and peer is None and not (host and port.isdecimal()):
+        raise typer.BadParameter("It has to be HOST:PORT or the AE title of one of PACS_PEERS.", param_hint="--connect")
     tls_check.check_files(settings, hops, now=datetime.now(UTC))
-    if connect:
+    if peer is not None:
+        tls_check.check_call(settings, hops, peer)
+    elif connect:
         tls_check.check_peer(settings, hops, host=host.strip("[]"), port=int(port))
     if as_json:
         print_json(hops.facts())
@@ -229,7 +249,20 @@ def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
         care = {"damaged": archive.upkeep.damaged(), "all read again": scrubbed.ended_at}
         promised = Promises(archive.database).facts()
         owed = _owed(archive.outbox.counts, archive.outbox.oldest_open)
-        return {**archive.statistics(), **care, **promised, **owed}
+        return {**archive.statistics(), **care, **promised, **owed, **_forwarding(Duties(archive.database))}
+
+
+def _forwarding(duties: Duties) -> dict[str, object]:
+    """How it stands with each site archive."""
+    facts: dict[str, object] = {}
+    for each in duties.standings():
+        facts |= {
+            f"to {each.target} open": each.open,
+            f"to {each.target} parked": each.parked,
+            f"to {each.target} oldest open": each.oldest_open,
+            f"{each.target} waits because": each.reason or None,
+        }
+    return facts
 
 
 def _owed(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:

@@ -15,11 +15,14 @@ from gateway import peers, process
 from gateway.requestor import Peer
 from gateway.settings import load
 from gateway.terminal import AsJson, Progress, console, print_each, print_json
+from gateway.tls import CallFiles
 from pacs import Archive
 from pacs.retrieve import Outcome, Sendable
 from pacs.settings import PacsSettings
 
-Target = Annotated[str, typer.Argument(metavar="PEER", help="AET@host:port, or the AE title of one in PACS_PEERS.")]
+Target = Annotated[
+    str, typer.Argument(metavar="PEER", help="AET@host:port, with /tls behind it for TLS, or one of PACS_PEERS.")
+]
 Calling = Annotated[str, typer.Option("--calling", metavar="AET", help="The title to call with instead of PACS_AET.")]
 
 
@@ -36,7 +39,7 @@ def echo(peer: Target, calling: Calling = "", as_json: AsJson = False) -> None:
     """
     settings = load(PacsSettings)
     called, began = _peer(peer, settings), monotonic()
-    peers.echo(called, ae_title=calling or settings.aet)
+    peers.echo(called, ae_title=calling or settings.aet, tls=CallFiles.of(settings))
     seconds = round(monotonic() - began, 3)
     if as_json:
         print_json({"peer": called.ae_title, "host": called.host, "port": called.port, "seconds": seconds})
@@ -67,7 +70,8 @@ def send(
 
     def facts() -> Iterator[dict[str, object]]:
         nonlocal failed
-        for sent in peers.send(_peer(peer, settings), objects, ae_title=calling or settings.aet):
+        called, title = _peer(peer, settings), calling or settings.aet
+        for sent in peers.send(called, objects, ae_title=title, tls=CallFiles.of(settings)):
             progress.seen()
             failed += sent.outcome is Outcome.FAILED
             outcome = sent.outcome.name.lower()
@@ -93,7 +97,8 @@ def find(
     Example: gateway find SITE_PACS@10.1.2.3:104 AccessionNumber=ACC0001 StudyDate=20261101-
     """
     settings = load(PacsSettings)
-    found = peers.find(_peer(peer, settings), level.upper(), keys or [], ae_title=calling or settings.aet)
+    called, title = _peer(peer, settings), calling or settings.aet
+    found = peers.find(called, level.upper(), keys or [], ae_title=title, tls=CallFiles.of(settings))
     count = print_each(found, as_json=as_json, line=lambda fact: "  ".join(str(each) or "-" for each in fact.values()))
     if not count and not as_json:
         console.print("Nothing.")

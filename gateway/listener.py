@@ -5,7 +5,6 @@ and not for calling others (`requestor`).
 """
 
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from gateway.admission import Caller, Seat
 from gateway.application import Application, Limits
 from gateway.association import AssociateRequest, Rejection
 from gateway.conversation import Conversation
+from gateway.renewal import ServerTls
 from gateway.wire import PlainWire, TlsWire
 
 _BREATH_SECONDS = 0.5
@@ -39,7 +39,7 @@ class Listener:
         port: int,
         limits: Limits | None = None,
         callers: Collection[Caller] = (),
-        tls: ssl.SSLContext | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
         """`callers` empty lets anyone call; without `tls` it is plain TCP."""
         self.application = application
@@ -67,6 +67,8 @@ class Listener:
         """Raise RuntimeError when nobody can connect any more, so that the process ends and is started again."""
         if self._thread is None or not self._thread.is_alive():
             raise RuntimeError(f"The thread that accepts associations on port {self.port} has died.")
+        if self.tls is not None:
+            self.tls.context()  # a renewal that does not serve shows in the log before somebody connects
 
     def stop(self, *, grace_seconds: float = 10.0) -> None:
         """Accept nobody any more, let messages under way end for up to `grace_seconds`, then close. Again: nothing."""
@@ -144,7 +146,7 @@ class Listener:
 
     def _conversation(self, connection: socket.socket, address: str) -> Conversation:
         return Conversation(
-            PlainWire(connection) if self.tls is None else TlsWire(connection, self.tls),
+            PlainWire(connection) if self.tls is None else TlsWire(connection, self.tls.context()),
             address,
             application=self.application,
             limits=self.limits,

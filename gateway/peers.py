@@ -15,6 +15,7 @@ from gateway.application import UNCOMPRESSED
 from gateway.association import ProposedContext
 from gateway.errors import GatewayError, PeerError
 from gateway.requestor import Peer, calling, proposals, verification
+from gateway.tls import CallFiles
 from pacs.retrieve import Outcome, Sendable, sent
 
 _PREAMBLE = 132
@@ -58,17 +59,17 @@ class Sent:
     reason: str
 
 
-def echo(peer: Peer, *, ae_title: str) -> None:
+def echo(peer: Peer, *, ae_title: str, tls: CallFiles | None = None) -> None:
     """C-ECHO. Raises PeerError when it does not succeed."""
-    with calling(peer, verification(), ae_title=ae_title) as call:
+    with calling(peer, verification(), ae_title=ae_title, tls=tls) as call:
         call.echo()
 
 
-def send(peer: Peer, objects: Sequence[Sendable], *, ae_title: str) -> Iterator[Sent]:
+def send(peer: Peer, objects: Sequence[Sendable], *, ae_title: str, tls: CallFiles | None = None) -> Iterator[Sent]:
     """C-STORE objects over one association, one after the other. Raises PeerError when there is none."""
     kinds = [(each.sop_class_uid, each.transfer_syntax_uid) for each in objects]
     lost = ""
-    with calling(peer, proposals(kinds), ae_title=ae_title) as call:
+    with calling(peer, proposals(kinds), ae_title=ae_title, tls=tls) as call:
         for each in objects:
             became, reason = Outcome.FAILED, lost
             if not lost:
@@ -79,12 +80,15 @@ def send(peer: Peer, objects: Sequence[Sendable], *, ae_title: str) -> Iterator[
             yield Sent(each.sop_instance_uid, became, reason)
 
 
-def find(peer: Peer, level: str, keys: Sequence[str], *, ae_title: str) -> Iterator[dict[str, object]]:
+def find(
+    peer: Peer, level: str, keys: Sequence[str], *, ae_title: str, tls: CallFiles | None = None
+) -> Iterator[dict[str, object]]:
     """C-FIND in the Study Root model: what was asked of each match. Raises NotAQuery, PeerError."""
     identifier = query(level, keys)
     asked = [element.keyword for element in identifier if element.keyword != "QueryRetrieveLevel"]
     sop_class_uid = str(StudyRootQueryRetrieveInformationModelFind)
-    with calling(peer, [ProposedContext(1, sop_class_uid, UNCOMPRESSED)], ae_title=ae_title) as call:
+    contexts = [ProposedContext(1, sop_class_uid, UNCOMPRESSED)]
+    with calling(peer, contexts, ae_title=ae_title, tls=tls) as call:
         for match in call.find(sop_class_uid, identifier):
             yield {name: str(match.get(name) or "") for name in asked}
 

@@ -7,6 +7,7 @@ Whatever goes wrong on the way is a PeerError with a sentence for who asked for 
 """
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from gateway import association, dimse, upper_layer
 from gateway.application import UNCOMPRESSED, VERIFICATION, decode, encode
 from gateway.association import AcceptedContext, ProposedContext
 from gateway.dimse import Command, CommandField, CommandReceived, DataReceived
-from gateway.errors import InvalidDataSet, PeerError, ProtocolError
+from gateway.errors import InvalidDataSet, PeerError, ProtocolError, SettingsError
 from gateway.suboperations import Outgoing, StoreSender
+from gateway.tls import CallFiles, call_failure, calling_context
 from gateway.upper_layer import Aborted, AssociateAccepted, AssociateRejected, Event, Fragment, Reader, Released, State
 
 CONNECT_SECONDS = 10.0
@@ -41,6 +43,9 @@ MOST_CONTEXTS = 128
 
 PENDING = (0xFF00, 0xFF01)
 
+_WITHIN_TLS = "/tls"
+"""Behind the port of a peer that is called within TLS."""
+
 log = structlog.get_logger()
 
 
@@ -51,20 +56,22 @@ class Peer:
     ae_title: str
     host: str
     port: int
+    tls: bool = False
+    """Is it called within TLS?"""
 
     @classmethod
     def parse(cls, text: str, separator: str) -> Self:
-        """Read `AET=host:port`, with any separator. Raises ValueError with a sentence."""
+        """Read `AET=host:port` or `AET=host:port/tls`, with any separator. Raises ValueError with a sentence."""
         ae_title, found, address = (part.strip() for part in text.partition(separator))
-        host, colon, port = address.rpartition(":")
+        host, colon, port = address.removesuffix(_WITHIN_TLS).rpartition(":")
         if not (found and colon and host and port.isdecimal() and 0 < int(port) < 65536):
-            raise ValueError(f"a peer is written as AET{separator}host:port")
+            raise ValueError(f"a peer is written as AET{separator}host:port, or AET{separator}host:port{_WITHIN_TLS}")
         if not 0 < len(ae_title) <= 16 or not ae_title.isascii() or not ae_title.isprintable() or "\\" in ae_title:
             raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
-        return cls(ae_title, host.strip("[]"), int(port))
+        return cls(ae_title, host.strip("[]"), int(port), address.endswith(_WITHIN_TLS))
 
     def __str__(self) -> str:
-        return f"{self.ae_title} at {self.host}:{self.port}"
+        return f"{self.ae_title} at {self.host}:{self.port}{_WITHIN_TLS * self.tls}"
 
 
 @contextmanager
@@ -73,20 +80,17 @@ def calling(
     contexts: Sequence[ProposedContext],
     *,
     ae_title: str,
+    tls: CallFiles | None = None,
     originator: tuple[str, int] | None = None,
     answer_seconds: float = ANSWER_SECONDS,
     look: Callable[[], object] = lambda: None,
 ) -> Iterator["Call"]:
     """Open an association, release it afterwards, or abort it when something is raised. Raises PeerError.
 
-    `look` is called each second while an answer is waited for; it raises when nobody needs the answer any more.
+    `tls` is what peers that want it are called with. `look` is called each second while an answer is waited for; it
+    raises when nobody needs the answer any more.
     """
-    try:
-        connection = socket.create_connection((peer.host, peer.port), timeout=CONNECT_SECONDS)
-    except OSError as error:
-        raise PeerError(f"{peer} cannot be reached: {_words(error)}.") from error
-    with connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with _connected(peer, tls) as connection:
         call = Call(connection, peer, originator, answer_seconds, look)
         try:
             call.associate(contexts, ae_title)
@@ -95,6 +99,33 @@ def calling(
         except BaseException:
             call.abort()
             raise
+
+
+def _connected(peer: Peer, tls: CallFiles | None) -> socket.socket:
+    context = context_for(peer, tls) if peer.tls else None
+    try:
+        connection = socket.create_connection((peer.host, peer.port), timeout=CONNECT_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:
+        raise PeerError(f"{peer} cannot be reached: {_words(error)}.") from error
+    if context is None:
+        return connection
+    try:
+        return context.wrap_socket(connection, server_hostname=peer.host)
+    except ssl.SSLError as error:
+        raise PeerError(f"{peer} cannot be called within TLS: {call_failure(error, peer.host)}.") from error
+    except OSError as error:
+        raise PeerError(f"{peer} broke off the TLS handshake ({_words(error)}); does it speak TLS there?") from error
+
+
+def context_for(peer: Peer, tls: CallFiles | None) -> ssl.SSLContext:
+    """How to call a peer within TLS; made for each call, so that renewed files are used at once. Raises PeerError."""
+    if tls is None:
+        raise PeerError(f"{peer} is to be called within TLS, but GATEWAY_TLS_PEER_CA does not say whom to trust.")
+    try:
+        return calling_context(tls)
+    except SettingsError as error:
+        raise PeerError(f"{peer} cannot be called within TLS: {error}") from error
 
 
 class Call:
@@ -172,6 +203,9 @@ class Call:
         except (ProtocolError, PeerError) as error:
             self.abort()  # half of a message cannot be taken back, and an answer that comes late belongs to nothing
             raise PeerError(str(error)) from error
+        except OSError:  # its file cannot be read
+            self.abort()
+            raise
 
     def abort(self) -> None:
         """End the association at once."""
@@ -289,6 +323,8 @@ class Call:
             raise self._garbled(error) from error
 
     def _lost(self, error: OSError) -> PeerError:
+        if isinstance(error, ssl.SSLError):  # with TLS 1.3 a certificate of ours is turned down after the handshake
+            return PeerError(f"{self.peer} ended TLS: {call_failure(error, self.peer.host)}.")
         return PeerError(f"The connection with {self.peer} was lost: {_words(error)}.")
 
     def _garbled(self, error: ProtocolError) -> PeerError:

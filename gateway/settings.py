@@ -138,6 +138,12 @@ class GatewaySettings(BaseSettings):
         description="PEM file with the CA that signed the machines' certificates. Set, a machine without such a "
         "certificate is turned away; empty asks for none.",
     )
+    tls_peer_ca: Path | None = Field(
+        None,
+        validation_alias="GATEWAY_TLS_PEER_CA",
+        description="PEM file with the CA that signed the certificates of peers that are called within TLS (/tls in "
+        "PACS_PEERS), or with these certificates themselves. Empty by default: that of GATEWAY_TLS_CLIENT_CA.",
+    )
     log_level: LogLevel = Field(
         "INFO",
         validation_alias="LOG_LEVEL",

@@ -5,9 +5,13 @@ with authenticated encryption and ephemeral keys, and TLS 1.3; nothing below, no
 back to plain DICOM on the same port. Peers prove who they are with certificates when a CA for them is configured. Our
 own certificate is one that may call as well, so that `gateway check` and `gateway modality` work on the site itself.
 
-Not for: bytes and sockets (`wire`), nor judging the files in detail (`tls_check`).
+Peers that we call always prove who they are: their certificate has to be signed by, or be, what is in the file of CAs,
+and has to name the host that `PACS_PEERS` has for them. They are shown our own certificate if there is one.
+
+Not for: bytes and sockets (`wire`), certificates that are renewed (`renewal`), judging files in detail (`tls_check`).
 """
 
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +49,26 @@ class TlsFiles:
         return cls(certificate, key, client_ca)
 
 
-def server_context(settings: GatewaySettings) -> ssl.SSLContext | None:
-    """How the listeners speak TLS; None when it is not configured. Raises SettingsError for files that do not serve."""
-    files = TlsFiles.of(settings)
-    if files is None:
-        return None
+@dataclass(frozen=True, slots=True)
+class CallFiles:
+    """The PEM files for calling others within TLS: the CA of their certificates, and what is shown to them."""
+
+    ca: Path
+    setting: str
+    """The variable that names the CA."""
+    own: TlsFiles | None = None
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Self | None:
+        """What the settings name; None when no CA of peers is known. Raises SettingsError as `TlsFiles.of`."""
+        own = TlsFiles.of(settings)
+        if settings.tls_peer_ca is not None:
+            return cls(settings.tls_peer_ca, "GATEWAY_TLS_PEER_CA", own)
+        return None if settings.tls_client_ca is None else cls(settings.tls_client_ca, "GATEWAY_TLS_CLIENT_CA", own)
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """How the listeners speak TLS. Raises SettingsError for files that do not serve."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, files)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 0  # a machine that comes back shakes hands again; nobody resumes
@@ -71,6 +90,15 @@ def client_context(settings: GatewaySettings) -> ssl.SSLContext | None:
     return context
 
 
+def calling_context(files: CallFiles) -> ssl.SSLContext:
+    """How peers are called: verified, and by name. Raises SettingsError for files that do not serve."""
+    context = profile(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # which verifies chain and host name
+    if files.own is not None:
+        _show(context, files.own)
+    _trust(context, files.ca, files.setting)
+    return context
+
+
 def profile(context: ssl.SSLContext) -> ssl.SSLContext:
     """Restrict a context to the profile."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -81,6 +109,12 @@ def profile(context: ssl.SSLContext) -> ssl.SSLContext:
 
 def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
     context = profile(ssl.SSLContext(protocol))
+    _show(context, files)
+    return context
+
+
+def _show(context: ssl.SSLContext, files: TlsFiles) -> None:
+    """Present our own certificate."""
     _readable(files.certificate, "GATEWAY_TLS_CERTIFICATE")
     _readable(files.key, "GATEWAY_TLS_KEY")
     try:
@@ -89,7 +123,6 @@ def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
         raise SettingsError(
             f"GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY cannot be used ({_word(error)}): see `gateway tls check`."
         ) from error
-    return context
 
 
 def _trust(context: ssl.SSLContext, path: Path, variable: str) -> None:
@@ -155,6 +188,42 @@ def failure(error: ssl.SSLError) -> HandshakeFailed:
         )
     word = _word(error)
     return HandshakeFailed(_SENTENCES.get(word, f"TLS could not be agreed ({word})."))
+
+
+_CALL_CLAUSES = {
+    "CERTIFICATE_REQUIRED": "it demands a certificate of ours, and GATEWAY_TLS_CERTIFICATE is not set",
+    "UNKNOWN_CA": "it does not know the CA of GATEWAY_TLS_CERTIFICATE: give it the CA's certificate",
+    "CERTIFICATE_UNKNOWN": "it does not accept GATEWAY_TLS_CERTIFICATE: see `gateway tls check`",
+    "BAD_CERTIFICATE": "it does not accept GATEWAY_TLS_CERTIFICATE: see `gateway tls check`",
+    "CERTIFICATE_EXPIRED": "it says that GATEWAY_TLS_CERTIFICATE has expired: see `gateway tls check`",
+    "HANDSHAKE_FAILURE": "it found nothing in common: it has to speak TLS 1.2 or 1.3 with a suite of the profile, and "
+    "may want a certificate (GATEWAY_TLS_CERTIFICATE)",
+    "PROTOCOL_VERSION": "it speaks only TLS before 1.2, which is not used: update or reconfigure it",
+    "UNSUPPORTED_PROTOCOL": "it speaks only TLS before 1.2, which is not used: update or reconfigure it",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS on this port: take /tls away, or switch TLS on there",
+    "UNEXPECTED_EOF_WHILE_READING": "it closed the connection; perhaps it does not speak TLS on this port",
+}
+"""What OpenSSL's word, without the version of the alert in front, means for a call of ours."""
+
+_ALERT = re.compile(r"^(TLSV1|SSLV3|TLSV13)_ALERT_")
+
+_WRONG_NAME = (62, 64)
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
+
+def call_failure(error: ssl.SSLError, host: str) -> str:
+    """Why a peer that we call cannot be spoken to within TLS, and what to do: the end of a sentence about the peer."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        word = _word(error)
+        return _CALL_CLAUSES.get(_ALERT.sub("", word), f"TLS could not be agreed ({word})")
+    if error.verify_code in _WRONG_NAME:
+        return (
+            f"its certificate does not name {host}: call it in PACS_PEERS as the certificate does, or have it renewed"
+        )
+    return (
+        f"its certificate is not accepted ({error.verify_message}): it has to be valid today, and to be in, or signed "
+        "by what is in, GATEWAY_TLS_PEER_CA (without it, GATEWAY_TLS_CLIENT_CA)"
+    )
 
 
 def _word(error: ssl.SSLError) -> str:

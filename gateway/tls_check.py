@@ -11,6 +11,7 @@ import ssl
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -24,8 +25,9 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
+from gateway.requestor import Peer, context_for
 from gateway.settings import GatewaySettings
-from gateway.tls import TlsFiles, client_context, failure, profile
+from gateway.tls import CallFiles, TlsFiles, call_failure, client_context, failure, profile
 
 SOON = timedelta(days=30)
 """A certificate that ends within this time is worth a sentence; hospitals take weeks to issue one."""
@@ -45,6 +47,9 @@ def check_files(settings: GatewaySettings, hops: Hops, *, now: datetime) -> None
     files = TlsFiles.of(settings)
     if files is None:
         _look(hops, "TLS", _not_configured, "")
+        _look(
+            hops, "CA of the peers", lambda note: _peer_ca(note, settings.tls_peer_ca, now), "See GATEWAY_TLS_PEER_CA."
+        )
         return
     looks: list[tuple[str, Callable[[Note], None], str]] = [
         ("certificate file", lambda note: _certificate_file(note, files), "See GATEWAY_TLS_CERTIFICATE."),
@@ -56,6 +61,7 @@ def check_files(settings: GatewaySettings, hops: Hops, *, now: datetime) -> None
         ("strength", lambda note: _strength(note, _read(files.certificate)), "Ask for RSA 2048 or P-256 with SHA-256."),
         ("chain", lambda note: _chain(note, _read(files.certificate)), "Own certificate first, then who signed it."),
         ("CA of the machines", lambda note: _client_ca(note, files.client_ca, now), "See GATEWAY_TLS_CLIENT_CA."),
+        ("CA of the peers", lambda note: _peer_ca(note, settings.tls_peer_ca, now), "See GATEWAY_TLS_PEER_CA."),
     ]
     for name, look, remedy in looks:
         _look(hops, name, look, remedy)
@@ -63,11 +69,34 @@ def check_files(settings: GatewaySettings, hops: Hops, *, now: datetime) -> None
 
 def check_peer(settings: GatewaySettings, hops: Hops, *, host: str, port: int) -> None:
     """Shake hands with a peer in each version of TLS, and say what it agreed to and who it is."""
+    _check_versions(settings, hops, host=host, port=port)
+    remedy = "It has to be in, or signed by what is in, GATEWAY_TLS_CLIENT_CA or GATEWAY_TLS_CERTIFICATE."
+    _look(hops, "certificate of the peer", lambda note: _known(note, host, port, settings), remedy)
+
+
+def check_call(settings: GatewaySettings, hops: Hops, peer: Peer) -> None:
+    """The same with a peer that is called within TLS, and as it is called: by name, and trusting whom calls trust."""
+    _check_versions(settings, hops, host=peer.host, port=peer.port)
+    _look(hops, "called as PACS_PEERS says", lambda note: _called(note, peer, settings), "")
+
+
+def in_use(note: Note, settings: GatewaySettings, *, host: str, port: int) -> None:
+    """Can the files be used, and does our own listener show what is in them? For a hop of `gateway check`."""
+    context = client_context(settings)
+    if context is None:
+        raise Nothing("TLS is not configured.")
+    context.verify_mode = ssl.CERT_NONE
+    _, shown = _shake_hands(context, host, port)
+    own = _read(settings.tls_certificate or Path())[0]
+    if shown != own.public_bytes(serialization.Encoding.DER):
+        raise Observed("The service shows another certificate than that in GATEWAY_TLS_CERTIFICATE.")
+    note.detail = f"{_name(own.subject)} is shown, valid until {_day(own.not_valid_after_utc)}."
+
+
+def _check_versions(settings: GatewaySettings, hops: Hops, *, host: str, port: int) -> None:
     for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
         name = f"{version.name.replace('_', '.')} with the peer"
         _look(hops, name, partial(_agree, host=host, port=port, version=version, settings=settings), "")
-    remedy = "It has to be in, or signed by what is in, GATEWAY_TLS_CLIENT_CA or GATEWAY_TLS_CERTIFICATE."
-    _look(hops, "certificate of the peer", lambda note: _known(note, host, port, settings), remedy)
 
 
 def _look(hops: Hops, name: str, look: Callable[[Note], None], remedy: str) -> None:
@@ -200,6 +229,15 @@ def _client_ca(note: Note, path: Path | None, now: datetime) -> None:
     note.detail = f"Machines need a certificate signed by {names}."
 
 
+def _peer_ca(note: Note, path: Path | None, now: datetime) -> None:
+    if path is None:
+        raise Nothing("GATEWAY_TLS_PEER_CA is not set: peers that are called are known by GATEWAY_TLS_CLIENT_CA.")
+    certificates = _read(path)
+    _dates(note, certificates, now)
+    names = ", ".join(_name(certificate.subject) for certificate in certificates)
+    note.detail = f"Peers that are called within TLS need a certificate signed by {names}."
+
+
 def _is_root(certificate: x509.Certificate) -> bool:
     return certificate.subject == certificate.issuer
 
@@ -233,6 +271,17 @@ def _known(note: Note, host: str, port: int, settings: GatewaySettings) -> None:
     note.detail = "It is trusted here."
 
 
+def _called(note: Note, peer: Peer, settings: GatewaySettings) -> None:
+    context = context_for(replace(peer, tls=True), CallFiles.of(settings))
+    try:
+        _shaken(context, peer.host, peer.port)
+    except ssl.SSLError as error:
+        raise Observed(f"{peer}: {call_failure(error, peer.host)}.") from error
+    note.detail = f"Its certificate is trusted here and names {peer.host}." + (
+        "" if peer.tls else " But PACS_PEERS has no /tls behind its port, so it is called without."
+    )
+
+
 def _calling(settings: GatewaySettings) -> ssl.SSLContext:
     return client_context(settings) or profile(ssl.create_default_context())
 
@@ -240,16 +289,20 @@ def _calling(settings: GatewaySettings) -> ssl.SSLContext:
 def _shake_hands(context: ssl.SSLContext, host: str, port: int) -> tuple[str, bytes]:
     """The suite that was agreed on and the peer's certificate."""
     try:
-        with (
-            socket.create_connection((host, port), _SECONDS) as plain,
-            context.wrap_socket(plain, server_hostname=host) as connection,
-        ):
-            cipher, certificate = connection.cipher(), connection.getpeercert(binary_form=True)
-            connection.settimeout(_ALERT_SECONDS)
-            with suppress(TimeoutError):
-                connection.recv(1)
+        return _shaken(context, host, port)
     except ssl.SSLCertVerificationError as error:
         raise Observed(f"It is not trusted here: {error.verify_message}.") from error
     except ssl.SSLError as error:
         raise Observed(str(failure(error))) from error
+
+
+def _shaken(context: ssl.SSLContext, host: str, port: int) -> tuple[str, bytes]:
+    with (
+        socket.create_connection((host, port), _SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname=host) as connection,
+    ):
+        cipher, certificate = connection.cipher(), connection.getpeercert(binary_form=True)
+        connection.settimeout(_ALERT_SECONDS)
+        with suppress(TimeoutError):
+            connection.recv(1)
     return str(cipher and cipher[0]), certificate or b""

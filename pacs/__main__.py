@@ -7,10 +7,12 @@ from gateway.application import Limits
 from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
+from gateway.renewal import ServerTls
 from gateway.settings import load
-from gateway.tls import server_context
+from gateway.tls import CallFiles, calling_context
 from pacs.archive import Archive
 from pacs.care import Care, Rounds
+from pacs.forwarding import Forwarding
 from pacs.reporting import Reporting
 from pacs.retention import Policy
 from pacs.scp import application
@@ -21,27 +23,41 @@ def main() -> None:
     """Take images from modalities until asked to stop."""
     settings = load(PacsSettings)
     configure(settings.log_level, process="pacs")
-    tls = server_context(settings)
+    tls, call_tls = ServerTls.of(settings), call_files(settings)
     with (
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
         Care(archive, rounds(settings)),
-        Reporting(archive, settings.peers) as reporting,
+        Reporting(archive, settings.peers, tls=call_tls) as reporting,
+        Forwarding(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
     ):
         served = application(
-            archive, reporting, ae_title=settings.aet, private_classes=settings.private_classes, peers=settings.peers
+            archive,
+            reporting,
+            ae_title=settings.aet,
+            private_classes=settings.private_classes,
+            peers=settings.peers,
+            tls=call_tls,
         )
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
             served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
         ) as listener:
-            until_stopped(lambda: still_working(listener, reporting))
+            until_stopped(lambda: still_working(listener, reporting, forwarding))
 
 
-def still_working(listener: Listener, reporting: Reporting) -> None:
-    """Raise when one of the two has died."""
-    listener.still_working()
-    reporting.still_working()
+def still_working(*parts: Listener | Reporting | Forwarding) -> None:
+    """Raise when one of them has died."""
+    for part in parts:
+        part.still_working()
+
+
+def call_files(settings: PacsSettings) -> CallFiles | None:
+    """What peers are called with within TLS. Raises SettingsError when it does not serve and one wants that."""
+    files = CallFiles.of(settings)
+    if files is not None and any(peer.tls for peer in settings.peers):
+        calling_context(files)
+    return files
 
 
 def rounds(settings: PacsSettings) -> Rounds:

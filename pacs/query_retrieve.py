@@ -14,6 +14,7 @@ from gateway.dimse import CommandField
 from gateway.errors import PeerError, UnknownDestination
 from gateway.requestor import Peer, calling, proposals
 from gateway.suboperations import StoreSender
+from gateway.tls import CallFiles
 from pacs import query, retrieve
 from pacs.archive import Archive, Stored
 from pacs.attributes import Json
@@ -26,11 +27,14 @@ log = structlog.get_logger()
 
 
 class QueryRetrieve:
-    """Serves queries and retrievals of one archive. `peers` are the destinations of C-MOVE."""
+    """Serves queries and retrievals of one archive. `peers` are destinations of C-MOVE, `tls` is for those in TLS."""
 
-    def __init__(self, archive: Archive, *, ae_title: str, peers: Iterable[Peer] = ()) -> None:
+    def __init__(
+        self, archive: Archive, *, ae_title: str, peers: Iterable[Peer] = (), tls: CallFiles | None = None
+    ) -> None:
         self._archive = archive
         self._ae_title = ae_title
+        self._tls = tls
         self._peers = {peer.ae_title: peer for peer in peers}
 
     def handle_find(self, request: Request) -> Iterator[Match]:
@@ -91,6 +95,7 @@ class QueryRetrieve:
                 destination,
                 proposals(kinds),
                 ae_title=self._ae_title,
+                tls=self._tls,
                 originator=originator,
                 look=request.is_cancelled,  # raises when who asked has gone
             ) as call:

@@ -22,9 +22,11 @@ from pynetdicom import AE, build_role
 from pynetdicom.association import Association
 
 from gateway.application import UNCOMPRESSED, place
+from gateway.association import ProposedContext
 from gateway.errors import GatewayError, NotFound, PeerError
 from gateway.reports import NotReported, WayBack
-from gateway.requestor import Peer
+from gateway.requestor import Peer, calling, context_for
+from gateway.tls import CallFiles
 from pacs.archive import Archive
 from pacs.commitment import SOP_CLASS_UID, Outcome, Reference, Transaction, pause, report
 from pacs.promises import Promise, Promises
@@ -59,12 +61,23 @@ def _utc_now() -> datetime:
 
 
 class Reporting:
-    """Verifies and reports from entering to leaving the block. `peers` are the applications whose address is known."""
+    """Verifies and reports from entering to leaving the block.
 
-    def __init__(self, archive: Archive, peers: Iterable[Peer], *, clock: Callable[[], datetime] = _utc_now) -> None:
+    `peers` are the applications whose address is known; those that want TLS are called with `tls`.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        peers: Iterable[Peer],
+        *,
+        tls: CallFiles | None = None,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
         self._archive = archive
         self._promises = Promises(archive.database)
         self._peers = {peer.ae_title: peer for peer in peers}
+        self._tls = tls
         self._clock = clock
         self._ways: dict[str, WayBack] = {}
         self._taking = threading.Lock()
@@ -224,13 +237,22 @@ class Reporting:
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ANSWER_SECONDS
         ae.add_requested_context(SOP_CLASS_UID, list(UNCOMPRESSED))
         role = build_role(SOP_CLASS_UID, scp_role=True)
-        assoc = ae.associate(peer.host, peer.port, ae_title=requester, ext_neg=[role])
+        tls_args = (context_for(peer, self._tls), peer.host) if peer.tls else None
+        assoc = ae.associate(peer.host, peer.port, ae_title=requester, ext_neg=[role], tls_args=tls_args)
         if not assoc.is_established:
+            if peer.tls:
+                self._explain(peer, addressed)
             raise PeerError(f"{peer} (PACS_PEERS) does not take our association.")
         try:
             yield assoc
         finally:
             assoc.release()
+
+    def _explain(self, peer: Peer, addressed: str) -> None:
+        """Raise PeerError with the reason why TLS does not come about, which pynetdicom keeps to itself."""
+        contexts = [ProposedContext(1, SOP_CLASS_UID, UNCOMPRESSED)]
+        with calling(peer, contexts, ae_title=addressed, tls=self._tls, answer_seconds=ANSWER_SECONDS):
+            pass
 
 
 def _between(promise: Promise) -> tuple[str, str]:

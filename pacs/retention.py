@@ -1,7 +1,8 @@
 """What may go, and how it goes. Off unless somebody says for how many days images are kept.
 
 A study goes whole or stays whole, the one that got its last image longest ago first. It may go when every rule below
-lets it; the rules are the only place that decides, and nothing the cloud has not confirmed ever passes them.
+lets it; the rules are the only place that decides, and nothing that the cloud or a site archive it is owed to has not
+confirmed ever passes them.
 
 How: the rows go and the removal of the files is ordered in one transaction, in which the rules are asked once more.
 Then the process that owns the folder removes the files (`remove_ordered`), holding the turn of each UID, because the
@@ -46,6 +47,7 @@ RULES: tuple[tuple[str, _Rule], ...] = (
         "its safekeeping was not promised to the modality",
         lambda study, policy, _now: policy.needs_commitment and study.committed != study.instances,
     ),
+    ("a site archive has not confirmed all of it", lambda study, _policy, _now: study.unforwarded > 0),
     ("a file of it is damaged, which somebody has to look at", lambda study, _policy, _now: study.damaged > 0),
 )
 """Why a study stays; it goes when none of these holds."""

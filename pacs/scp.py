@@ -12,6 +12,7 @@ from pynetdicom import AllStoragePresentationContexts
 from gateway.application import UNCOMPRESSED, Application, Incoming, Request
 from gateway.errors import ClassMismatch
 from gateway.requestor import Peer
+from gateway.tls import CallFiles
 from pacs import commitment, query
 from pacs.archive import Archive
 from pacs.query_retrieve import QueryRetrieve
@@ -50,13 +51,14 @@ def application(
     ae_title: str,
     private_classes: Iterable[str] = (),
     peers: Iterable[Peer] = (),
+    tls: CallFiles | None = None,
 ) -> Application:
     """The application the listener serves for an archive, and for those who report on its commitments.
 
-    `peers` are the destinations of C-MOVE.
+    `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`.
     """
     storage = (*STORAGE_CLASSES, *private_classes)
-    query_retrieve = QueryRetrieve(archive, ae_title=ae_title, peers=peers)
+    query_retrieve = QueryRetrieve(archive, ae_title=ae_title, peers=peers, tls=tls)
     return Application(
         ae_title=ae_title,
         contexts={

@@ -51,7 +51,13 @@ class PacsSettings(GatewaySettings):
     peers: Peers = Field(
         (),
         description="DICOM applications that are called, AET=host:port separated by commas: destinations of C-MOVE, "
-        "and those who ask for storage commitment. Empty by default: nobody is called who is not named.",
+        "site archives, and those who ask for storage commitment. AET=host:port/tls is called within TLS. Empty by "
+        "default: nobody is called who is not named.",
+    )
+    forward_to: CommaList = Field(
+        (),
+        description="AE titles of site archives, of PACS_PEERS, separated by commas: every image that is stored from "
+        "then on is forwarded to each of them. Empty by default.",
     )
     warn_percent: float = Field(
         USUAL_WATERMARKS.warn_percent,
@@ -102,4 +108,12 @@ class PacsSettings(GatewaySettings):
     def _warn_first(self) -> Self:
         if self.warn_percent > self.stop_percent:
             raise ValueError("PACS_WARN_PERCENT is above PACS_STOP_PERCENT; people have to be warned first.")
+        return self
+
+    @model_validator(mode="after")
+    def _known_peers(self) -> Self:
+        if unknown := [title for title in self.forward_to if title not in {peer.ae_title for peer in self.peers}]:
+            raise ValueError(f"PACS_FORWARD_TO names {', '.join(unknown)}, whose address is not in PACS_PEERS.")
+        if any(peer.tls for peer in self.peers) and not (self.tls_peer_ca or self.tls_client_ca):
+            raise ValueError("PACS_PEERS has a peer with /tls, but GATEWAY_TLS_PEER_CA does not say whom to trust.")
         return self

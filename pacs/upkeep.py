@@ -33,7 +33,8 @@ _STUDY_FACTS = (
     " AS confirmed,"
     f" (SELECT count(*) {_OF_STUDY} AND committed_at IS NOT NULL) AS committed,"
     f" (SELECT count(*) {_OF_STUDY} AND instance.id IN (SELECT instance_id FROM damage)) AS damaged,"
-    " (SELECT count(*) FROM outbox WHERE subject = study.study_instance_uid AND delivered_at IS NULL) AS owed"
+    " (SELECT count(*) FROM outbox WHERE subject = study.study_instance_uid AND delivered_at IS NULL) AS owed,"
+    " (SELECT count(*) FROM forward WHERE study_id = study.id AND delivered_at IS NULL) AS unforwarded"
     " FROM study"
 )
 
@@ -84,6 +85,8 @@ class StudyFacts:
     damaged: int
     owed: int
     """Events of the study that are not delivered, open or parked, whatever they are about."""
+    unforwarded: int
+    """Duties to forward that are not delivered, open or parked."""
 
 
 @dataclass(frozen=True, slots=True)

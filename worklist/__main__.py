@@ -7,8 +7,8 @@ from gateway.application import Limits
 from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
+from gateway.renewal import ServerTls
 from gateway.settings import load
-from gateway.tls import server_context
 from worklist.day_end import DayEnd
 from worklist.scp import Scp
 from worklist.settings import WorklistSettings
@@ -19,7 +19,7 @@ def main() -> None:
     """Serve modalities until asked to stop."""
     settings = load(WorklistSettings)
     configure(settings.log_level, process="worklist")
-    tls = server_context(settings)
+    tls = ServerTls.of(settings)
     with (
         closing(Worklist.open(settings.db_path)) as worklist,
         DayEnd(worklist, keep_days=settings.keep_days, hour=settings.night_hour),

@@ -24,8 +24,8 @@ from rich.table import Table
 from gateway.application import Application
 from gateway.listener import Listener
 from gateway.log import configure
+from gateway.renewal import ServerTls
 from gateway.settings import GatewaySettings
-from gateway.tls import server_context
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from tests.certificates import issued
 from tests.gateway.test_association import request_pdu
@@ -39,7 +39,7 @@ def serve_ours(told: Connection, settings: GatewaySettings) -> None:
     """Listen until the other end of the pipe is closed."""
     configure("WARNING", process="benchmark")
     application = Application(ae_title="SCREENING_PACS", contexts=dict.fromkeys(STORAGE_CLASSES, TRANSFER_SYNTAXES))
-    with Listener(application, host="127.0.0.1", port=0, tls=server_context(settings)) as listener:
+    with Listener(application, host="127.0.0.1", port=0, tls=ServerTls.of(settings)) as listener:
         told.send(listener.port)
         told.poll(None)
 

@@ -18,8 +18,9 @@ from structlog.testing import capture_logs
 from gateway.application import Application, Limits
 from gateway.errors import SettingsError
 from gateway.listener import Listener
+from gateway.renewal import ServerTls
 from gateway.settings import GatewaySettings
-from gateway.tls import client_context, profile, server_context
+from gateway.tls import client_context, profile
 from tests.certificates import Issued, authority, issued
 from tests.foreign import with_dcmtk
 from tests.gateway.test_association import CT, request_pdu
@@ -47,7 +48,7 @@ def site(folder: Path, *, client_ca: Issued | None = None, certificate: Issued =
 def listening(settings: GatewaySettings, limits: Limits | None = None, **handlers: object) -> Iterator[Listener]:
     contexts = {CT: SYNTAXES, str(ModalityWorklistInformationFind): SYNTAXES}
     application = Application(ae_title="SCREENING_PACS", contexts=contexts, **handlers)  # type: ignore[arg-type]
-    tls = server_context(settings)
+    tls = ServerTls.of(settings)
     with Listener(application, host="127.0.0.1", port=0, limits=limits, tls=tls) as listener:
         yield listener
 
@@ -343,7 +344,7 @@ def test_settings_that_do_not_make_tls_stop_the_start_with_a_sentence(tmp_path: 
     }
     for (own, its_key), sentence in cases.items():
         with pytest.raises(SettingsError) as caught:
-            server_context(GatewaySettings.model_validate({"GATEWAY_TLS_CERTIFICATE": own, "GATEWAY_TLS_KEY": its_key}))
+            ServerTls.of(GatewaySettings.model_validate({"GATEWAY_TLS_CERTIFICATE": own, "GATEWAY_TLS_KEY": its_key}))
         assert str(caught.value) == sentence
 
 

@@ -53,6 +53,10 @@ def test_a_good_set_up_says_what_it_is_and_what_machines_need(tmp_path: Path) ->
             "skipped",
             "GATEWAY_TLS_CLIENT_CA is not set: machines are not asked for a certificate.",
         ),
+        "CA of the peers": (
+            "skipped",
+            "GATEWAY_TLS_PEER_CA is not set: peers that are called are known by GATEWAY_TLS_CLIENT_CA.",
+        ),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.simulator.modality import ModalityError
-from gateway.simulator.site import Site
+from gateway.simulator.site import Site, wait_until
 from tests.certificates import authority, issued
 
 
@@ -46,6 +46,20 @@ def test_a_site_within_tls_proves_itself_and_turns_plain_machines_away(tmp_path:
         with pytest.raises(ModalityError):
             site.modality().echo_worklist()
         assert "The peer speaks DICOM without TLS, which this port takes only with TLS" in site.log("worklist")
+
+
+def test_a_renewed_certificate_is_shown_by_a_site_that_runs(tmp_path: Path) -> None:
+    with secured(tmp_path) as site:
+        site.start("worklist", "pacs")
+        issued("renewed").write(tmp_path, "gateway")
+        for name in ("worklist", "pacs"):
+            wait_until(lambda name=name: "certificate renewed" in site.log(name), what=f"the renewal of the {name}")  # type: ignore[misc]
+        checked = gateway(site, "gateway", "check", "--local").stdout
+        assert [line for line in checked.splitlines() if "'CN=renewed' is shown" in line]
+        assert "ok      archive answers" in checked
+        (tmp_path / "gateway.key").write_text("nothing")
+        broken = gateway(site, "gateway", "check", "--local").stdout
+        assert "GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY cannot be used" in broken
 
 
 @pytest.mark.parametrize("module", ["worklist", "pacs"])

@@ -27,11 +27,11 @@ from gateway.application import encode
 from gateway.dimse import Command, CommandReceived, Messages
 from gateway.errors import DuplicateTransaction, Refusal
 from gateway.listener import Listener
+from gateway.renewal import ServerTls
 from gateway.requestor import Peer
 from gateway.simulator import modality
 from gateway.simulator.modality import Modality, ModalityError, Sent
 from gateway.simulator.site import Site
-from gateway.tls import server_context
 from gateway.upper_layer import Fragment, Reader, State
 from pacs import Archive
 from pacs.commitment import Outcome, Reference, Transaction, pause, report, requested
@@ -263,7 +263,7 @@ def requester() -> Requester:
 
 
 @contextmanager
-def served(archive: Archive, *peers: Peer, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+def served(archive: Archive, *peers: Peer, tls: ServerTls | None = None) -> Iterator[int]:
     """The archive's port."""
     with (
         Reporting(archive, peers) as reporting,
@@ -299,7 +299,7 @@ def test_the_association_that_asked_gets_the_report_when_it_is_still_open(
 def test_the_report_comes_within_the_tls_of_the_association_that_asked(
     archive: Archive, requester: Requester, tmp_path: Path
 ) -> None:
-    tls = server_context(site(tmp_path))
+    tls = ServerTls.of(site(tmp_path))
     send(archive, image(1))
     with served(archive, tls=tls) as port, requester.association(port, trusting(tmp_path)) as assoc:
         assert action(assoc, question(1)) == 0x0000

@@ -66,7 +66,9 @@ def sound(archive: Archive) -> bool:
 
 # ---- the rules -------------------------------------------------------------------------------------------------------
 
-WELL = StudyFacts(1, "2.25.1", "A1", "2026-11-22T08:00:00.000Z", 4, 1000, confirmed=4, committed=4, damaged=0, owed=0)
+WELL = StudyFacts(
+    1, "2.25.1", "A1", "2026-11-22T08:00:00.000Z", 4, 1000, confirmed=4, committed=4, damaged=0, owed=0, unforwarded=0
+)
 
 
 @pytest.mark.parametrize(

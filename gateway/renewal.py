@@ -1,0 +1,82 @@
+"""The TLS of a listener while its files are renewed: whoever connects next gets the new certificate, without a restart.
+
+The files are looked at when somebody connects, and by `still_working` of the listener, at most once a second. When one
+of them is another file or has changed, all are read again. If they serve, new connections get them. If not, the log
+says why and everything goes on with what was read before, until they change again: a half-written or mismatched set
+keeps no machine away. Connections that exist keep what they have.
+
+Not for: which files, and what makes them good enough (`tls`); nor for calls of ours, which read the files each time.
+"""
+
+import ssl
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+import structlog
+
+from gateway.errors import SettingsError
+from gateway.settings import GatewaySettings
+from gateway.tls import TlsFiles, server_context
+
+LOOK_SECONDS = 1.0
+"""How often the files are looked at; three system calls each time."""
+
+log = structlog.get_logger()
+
+_Marks = Sequence[tuple[int, int, int] | None]
+
+
+class ServerTls:
+    """What a listener speaks TLS with."""
+
+    def __init__(self, files: TlsFiles, context: ssl.SSLContext, marks: _Marks) -> None:
+        self._files = files
+        self._context = context
+        self._marks = marks
+        self._looked_at = monotonic()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Self | None:
+        """That of a site; None without TLS. Raises SettingsError for files that do not serve."""
+        files = TlsFiles.of(settings)
+        if files is None:
+            return None
+        marks = _marks(files)  # before reading: what changes meanwhile is seen at the next look
+        return cls(files, server_context(files), marks)
+
+    def context(self) -> ssl.SSLContext:
+        """The one for the next connection."""
+        with self._lock:
+            if monotonic() - self._looked_at >= LOOK_SECONDS:
+                self._looked_at = monotonic()
+                self._look()
+            return self._context
+
+    def _look(self) -> None:
+        marks = _marks(self._files)
+        if marks == self._marks:
+            return
+        self._marks = marks
+        try:
+            self._context = server_context(self._files)
+        except (SettingsError, OSError) as error:
+            log.error("certificate not renewed", reason=str(error), remedy="The one before stays; gateway tls check.")
+        else:
+            log.info("certificate renewed", certificate=str(self._files.certificate))
+
+
+def _marks(files: TlsFiles) -> _Marks:
+    """What differs when a file was written, exchanged or made readable; None for one that is not there."""
+    return [_mark(path) for path in (files.certificate, files.key, files.client_ca) if path is not None]
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns, found.st_size
