@@ -20,7 +20,7 @@ def main() -> None:
     configure(settings.log_level, process="worklist")
     tls = server_context(settings)
     with closing(Worklist.open(settings.db_path, shown=settings.shown_states)) as worklist:
-        application = Scp(worklist).application(settings.aet)
+        application = Scp(worklist, character_sets=settings.character_sets).application(settings.aet)
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(

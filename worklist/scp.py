@@ -5,8 +5,9 @@ here: sockets and failures (`gateway.listener`), what anything means (`store`, `
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import structlog
 from pydicom.dataset import Dataset
@@ -16,9 +17,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
 )
 
-from gateway import matching
+from gateway import identifiers, matching
 from gateway.application import UNCOMPRESSED, Application, Match, Request
+from gateway.character_sets import CharacterSet
 from gateway.errors import InvalidValue, MissingAttribute
+from worklist import answers
 from worklist.store import KEYS, Worklist
 
 PENDING, PENDING_WITH_WARNING = 0xFF00, 0xFF01
@@ -43,10 +46,21 @@ def _utc_now() -> datetime:
 
 
 class Scp:
-    """The handlers over one worklist. `clock` gives the time that is recorded."""
+    """The handlers over one worklist.
 
-    def __init__(self, worklist: Worklist, *, clock: Callable[[], datetime] = _utc_now) -> None:
+    `character_sets` says in which one a peer, by its AE title, is always answered; `clock` gives the time that is
+    recorded.
+    """
+
+    def __init__(
+        self,
+        worklist: Worklist,
+        *,
+        character_sets: Mapping[str, CharacterSet] = MappingProxyType({}),
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
         self.worklist = worklist
+        self.character_sets = character_sets
         self.clock = clock
 
     def application(self, ae_title: str) -> Application:
@@ -62,14 +76,18 @@ class Scp:
 
     def handle_find(self, request: Request) -> Iterator[Match]:
         """Modality Worklist C-FIND, PS3.4 K.4.1."""
-        identifier = request.identifier()
-        unmatched = matching.ignored(identifier, KEYS)
+        identifier = identifiers.read(request.data_set, request.transfer_syntax)
+        caller = request.association.calling_ae_title
+        form = answers.form(identifier, request.transfer_syntax, wanted=self.character_sets.get(caller))
+        unmatched = matching.ignored_of(identifier.values, KEYS)
         status = PENDING_WITH_WARNING if unmatched else PENDING
-        count = 0
-        for answer in self.worklist.find(identifier, calling_ae_title=request.association.calling_ae_title):
-            yield Match(answer, status)
+        count = approximate = 0
+        for found in self.worklist.find(identifier.values, calling_ae_title=caller):
+            answer = answers.packed(form, found.data_set, found.station)
+            yield Match(answer.data, status)
             count += 1
-        log.info("worklist answered", answers=count, unmatched_keys=unmatched)
+            approximate += answer.is_approximate
+        log.info("worklist answered", answers=count, unmatched_keys=unmatched, approximate=approximate)
 
     def handle_create(self, request: Request) -> Dataset | None:
         """MPPS N-CREATE, PS3.4 F.7.2.1."""

@@ -7,13 +7,12 @@ that asked for it. Not here: what may happen to an item (`items`) or a step (`mp
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydicom.dataset import Dataset
 
@@ -60,8 +59,18 @@ KEYS = (
 )
 """What can be matched: the required keys of PS3.4 Table K.6-1, and those a modality's operator types in."""
 
+PAGE = 200
+"""Answers that are fetched at once: a day's list, and half a megabyte."""
+
 _ITEM = "data_set, state, action_id, appointment_id, revision, created_at, updated_at"
 _STEP = "mpps_instance_uid, status, data_set, created_from"
+
+
+class Found(NamedTuple):
+    """An item that is answered: its data set in DICOM JSON, and for whom it is if it is for any station."""
+
+    data_set: str
+    station: str
 
 
 class Worklist:
@@ -144,22 +153,32 @@ class Worklist:
             ).fetchall()
         return [_read_item(row) for row in rows]
 
-    def find(self, identifier: Dataset, *, calling_ae_title: str) -> Iterator[Dataset]:
-        """Answer a modality's query: the keys it asked for, of every shown item that matches, in clinic order.
+    def find(self, values: Mapping[str, str], *, calling_ae_title: str) -> Iterator[Found]:
+        """Find the shown items that a modality's query asks for (`Identifier.values`), in clinic order.
 
-        The answers share elements with one another: encode them, do not change them. Raises InvalidQuery before the
-        first answer.
+        They are read a page at a time, so that a peer that is slow, or takes thousands of answers, holds up nobody and
+        takes no memory; each page is one state of the worklist. Raises InvalidQuery before the first is given.
         """
-        station = _station(identifier, calling_ae_title)
-        expression, parameters = matching.where(matching.conditions(identifier, KEYS))
-        with self.database.read() as conn:
-            rows = conn.execute(
-                "SELECT data_set FROM items"
-                f" WHERE state IN (SELECT value FROM json_each(:shown)) AND {expression}"
-                " ORDER BY date, time, accession_number",
-                {"shown": json.dumps(self.shown), "station": station, **parameters},
-            ).fetchall()
-        return (matching.requested(identifier, _answer(row["data_set"], station)) for row in rows)
+        station = _station(values, calling_ae_title)
+        expression, parameters = matching.where(matching.conditions_on(values, KEYS))
+        return self._found(expression, {"shown": json.dumps(self.shown), "station": station, **parameters})
+
+    def _found(self, expression: str, parameters: dict[str, str]) -> Iterator[Found]:
+        statement = (
+            "SELECT data_set, date, time, accession_number FROM items"
+            f" WHERE state IN (SELECT value FROM json_each(:shown)) AND {expression}"
+            " AND (date, time, accession_number) > (:date, :time, :accession_number)"
+            " ORDER BY date, time, accession_number LIMIT :most"
+        )
+        behind = {"date": "", "time": "", "accession_number": ""}
+        while True:
+            with self.database.read() as conn:
+                rows = conn.execute(statement, {**parameters, **behind, "most": PAGE}).fetchall()
+            for row in rows:
+                yield Found(row["data_set"], parameters["station"])
+            if len(rows) < PAGE:
+                return
+            behind = {name: rows[-1][name] for name in behind}
 
     # --- performed steps
 
@@ -326,23 +345,13 @@ def _columns(item: Item) -> dict[str, str | int]:
     }
 
 
-def _station(identifier: Dataset, calling_ae_title: str) -> str:
+def _station(values: Mapping[str, str], calling_ae_title: str) -> str:
     """For whom an item for any station is: the one title that is asked for, or else who asks."""
     keys = [key for key in KEYS if key.path == _STATION]
-    match matching.conditions(identifier, keys):
+    match matching.conditions_on(values, keys):
         case [matching.AnyOf(values=(station,))]:
             return station
     return calling_ae_title
-
-
-@lru_cache(maxsize=512)  # a day's list, for the stations that ask for it all day
-def _answer(data_set: str, station: str) -> Dataset:
-    """The whole answer of an item; an item for any station is for this one (Type 1 in PS3.4 Table K.6-1)."""
-    answer = attributes.to_data_set(json.loads(data_set))
-    [step] = answer.ScheduledProcedureStepSequence
-    if not step.get("ScheduledStationAETitle"):
-        step.ScheduledStationAETitle = station
-    return answer
 
 
 # --- steps in SQL
