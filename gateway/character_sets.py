@@ -116,8 +116,8 @@ class CharacterSet:
             data = text.encode(codec)
         except UnicodeEncodeError:
             raise DoesNotFit from None
-        if codec == "shift_jis" and len(data) != len(text):
-            raise DoesNotFit  # what is beyond JIS X 0201 takes two bytes
+        if codec == "shift_jis" and (len(data) != len(text) or data.decode(codec) != text):
+            raise DoesNotFit  # two bytes are not JIS X 0201, and its yen sign would be read as a backslash
         return data
 
     def _extended(self, text: str) -> bytes:
@@ -200,7 +200,7 @@ def _code(term: str, letter: str) -> bytes:
     try:
         if term not in _MULTI_BYTE:
             code = letter.encode(_SINGLE[term.replace("ISO 2022", "ISO").replace("ISO IR", "ISO_IR")])
-            return code if len(code) == 1 else b""
+            return code if len(code) == 1 and not code.isascii() else b""
         code = letter.encode(_MULTI_BYTE[term])
     except UnicodeEncodeError:
         return b""

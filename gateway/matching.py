@@ -201,9 +201,11 @@ def column_value(kind: Kind, text: str) -> str:
 
 
 def plain(text: str, *, is_name: bool = False) -> str:
-    """A value without its padding; a name of nothing but delimiters is none."""
+    """A value without its padding, to which empty component groups belong; a name of nothing but delimiters is none."""
     bare = text.replace("\0", "").strip()
-    return bare if not is_name or bare.strip("^= ") else ""
+    if not is_name:
+        return bare
+    return bare.rstrip("= ") if bare.strip("^= ") else ""
 
 
 def is_universal(text: str) -> bool:

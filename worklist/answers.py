@@ -14,7 +14,7 @@ Not here: which items are answered (`store`), what a text is in bytes (`gateway.
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -38,6 +38,7 @@ _STEP, _STATION, _CHARACTER_SET = map(
 )
 _LETTERS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})  # and PN: what (0008,0005) is about (PS3.5 6.1.2.2)
 _CODES = frozenset({"AE", "AS", "CS", "DA", "DT", "TM"})
+_SHORT_TEXTS = _CODES | {"LO", "LT", "PN", "SH", "ST", "UI"}
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _LONGEST = 0xFFFE
 _HEADER = struct.Struct("<HHI")
@@ -53,12 +54,17 @@ class Answer(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """An attribute that was asked for: its key in DICOM JSON, its number, how it is answered empty, and its items."""
+    """An attribute that was asked for: its key in DICOM JSON, its number, how it is answered empty, and its items.
+
+    `vr` is the usual one if it is of short texts, and `head` then the bytes before the length.
+    """
 
     key: str
     number: int
     empty: bytes | None
     inner: tuple["_Field", ...]
+    vr: str = ""
+    head: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,19 +95,20 @@ def _form(shape: Shape, transfer_syntax: str, character_set: CharacterSet, *, is
 
 
 def _fields(shape: Shape, transfer_syntax: str) -> tuple[_Field, ...]:
-    return tuple(
-        _Field(f"{number:08X}", number, _empty(number, transfer_syntax), _fields(inner or (), transfer_syntax))
-        for number, inner in shape
-        if number & 0xFFFF
-    )
+    return tuple(_field(number, inner, transfer_syntax) for number, inner in shape if number & 0xFFFF)
 
 
-def _empty(number: int, transfer_syntax: str) -> bytes | None:
-    is_asked_in_vain = number in NOT_MATCHED and number != SPECIFIC_CHARACTER_SET
-    if is_asked_in_vain or number >> 16 & 1 or not dictionary_has_tag(number):
-        return None
+def _field(number: int, inner: Shape | None, transfer_syntax: str) -> _Field:
+    key, items = f"{number:08X}", _fields(inner or (), transfer_syntax)
+    is_implicit = transfer_syntax == ImplicitVRLittleEndian
+    is_unknown = not dictionary_has_tag(number)
+    if is_unknown or number >> 16 & 1 or (number in NOT_MATCHED and number != SPECIFIC_CHARACTER_SET):
+        return _Field(key, number, None, items)  # nothing is said of it, unless it is stored
     vr = dictionary_VR(number).split(" or ")[0]
-    return _header(number, vr, 0, is_implicit=transfer_syntax == ImplicitVRLittleEndian)
+    empty = _header(number, vr, 0, is_implicit=is_implicit)
+    if vr not in _SHORT_TEXTS:
+        return _Field(key, number, empty, items)
+    return _Field(key, number, empty, items, vr, empty[:4] if is_implicit else empty[:6])
 
 
 @lru_cache(maxsize=KEPT)
@@ -137,15 +144,22 @@ class _Packer:
     """What is done to a text before it is encoded."""
 
     def data_set(self, stored: DicomJson, fields: tuple[_Field, ...]) -> bytes:
-        return b"".join(self._fields(stored, fields))
-
-    def _fields(self, stored: DicomJson, fields: tuple[_Field, ...]) -> Iterator[bytes]:
-        for key, number, empty, inner in fields:
+        """What was asked of a data set. One value in ASCII, which most are, is packed here and now."""
+        parts: list[bytes] = []
+        length_bytes = 4 if self.is_implicit else 2
+        for key, number, empty, inner, vr, head in fields:
             attribute = stored.get(key)
-            if attribute is not None:
-                yield self._element(key, number, attribute, inner)  # type: ignore[arg-type]  # an object, by `check`
-            elif empty is not None:
-                yield empty
+            if not isinstance(attribute, dict):
+                parts.append(empty or b"")
+                continue
+            value = _ascii(attribute) if attribute["vr"] == vr else None
+            if value is None:
+                parts.append(self._element(key, number, attribute, inner))
+                continue
+            if len(value) % 2:
+                value += b"\0" if vr == "UI" else b" "
+            parts += (head, len(value).to_bytes(length_bytes, "little"), value)
+        return b"".join(parts)
 
     def _element(self, key: str, number: int, attribute: DicomJson, inner: tuple[_Field, ...]) -> bytes:
         vr = str(attribute["vr"])
@@ -187,6 +201,19 @@ def _header(number: int, vr: str, length: int, *, is_implicit: bool) -> bytes:
     if vr in _LONG or vr == "UN":
         return _LONG_HEADER.pack(group, element, vr.encode(), length)
     return _SHORT_HEADER.pack(group, element, vr.encode(), length)
+
+
+def _ascii(attribute: DicomJson) -> bytes | None:
+    """The value of an attribute that has one, or none, and in ASCII."""
+    values = attribute.get("Value")
+    if not values:
+        return b""
+    if not isinstance(values, list) or len(values) > 1:
+        return None
+    [text] = values
+    if isinstance(text, dict):
+        text = text.get("Alphabetic") if len(text) == 1 else None
+    return text.encode() if isinstance(text, str) and text.isascii() else None
 
 
 def _name(value: object) -> str:

@@ -62,6 +62,14 @@ KEYS = (
 PAGE = 200
 """Answers that are fetched at once: a day's list, and half a megabyte."""
 
+FIND = (
+    "SELECT data_set, date, time, accession_number FROM items"
+    " WHERE state IN (SELECT value FROM json_each(:shown)) AND {}"
+    " AND (date, time, accession_number) > (:date, :time, :accession_number)"
+    " ORDER BY date, time, accession_number LIMIT :most"
+)
+"""A page of what a query finds; the braces are for its conditions."""
+
 _ITEM = "data_set, state, action_id, appointment_id, revision, created_at, updated_at"
 _STEP = "mpps_instance_uid, status, data_set, created_from"
 
@@ -164,16 +172,10 @@ class Worklist:
         return self._found(expression, {"shown": json.dumps(self.shown), "station": station, **parameters})
 
     def _found(self, expression: str, parameters: dict[str, str]) -> Iterator[Found]:
-        statement = (
-            "SELECT data_set, date, time, accession_number FROM items"
-            f" WHERE state IN (SELECT value FROM json_each(:shown)) AND {expression}"
-            " AND (date, time, accession_number) > (:date, :time, :accession_number)"
-            " ORDER BY date, time, accession_number LIMIT :most"
-        )
         behind = {"date": "", "time": "", "accession_number": ""}
         while True:
             with self.database.read() as conn:
-                rows = conn.execute(statement, {**parameters, **behind, "most": PAGE}).fetchall()
+                rows = conn.execute(FIND.format(expression), {**parameters, **behind, "most": PAGE}).fetchall()
             for row in rows:
                 yield Found(row["data_set"], parameters["station"])
             if len(rows) < PAGE:

@@ -20,10 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -31,21 +29,11 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from gateway.messages import WorklistItem
 from tests.foreign import free_port, is_open
 from tests.raw_find import RawFinder, element, item
-from worklist import Item, Worklist
-from worklist.attributes import DicomJson, items, sequence, tag
-from worklist.attributes import element as attribute
+from tests.worklist.crowd import A_DAY, day, fill, scheduled, template
 
 OURS = "gateway"
-A_DAY = 50
-FIRST_DAY = date(2020, 1, 6)
-NOW = datetime(2026, 11, 22, tzinfo=UTC)
-WRITERS = 64
-"""Threads that fill the worklist: as many as share a commit."""
-
-_STEP = "ScheduledProcedureStepSequence"
 
 
 @dataclass(frozen=True)
@@ -56,64 +44,13 @@ class Server:
     size: int
 
 
-def scheduled(number: int, template: Item) -> Item:
-    """The item of a number: 50 a day, one every ten minutes from seven o'clock."""
-    minutes = 7 * 60 + number % A_DAY * 10
-    step = items(template.data_set, _STEP)[0] | _attributes(
-        ScheduledProcedureStepStartDate=day(number // A_DAY),
-        ScheduledProcedureStepStartTime=f"{minutes // 60:02d}{minutes % 60:02d}00",
-        ScheduledProcedureStepID=f"A{number:07d}",
-    )
-    data_set = template.data_set | {tag(_STEP): sequence(step)}
-    data_set |= _attributes(
-        AccessionNumber=f"A{number:07d}",
-        RequestedProcedureID=f"A{number:07d}",
-        PatientID=f"{number:010d}",
-        PatientName=f"SMITH{number % 997}^Zo\u00eb{number % 89}",
-    )
-    return replace(template, data_set=data_set)
-
-
-def _attributes(**values: str) -> DicomJson:
-    return {tag(keyword): attribute(keyword, value) for keyword, value in values.items()}
-
-
-def day(number: int) -> str:
-    return f"{FIRST_DAY + timedelta(days=number):%Y%m%d}"
-
-
-def _template() -> Item:
-    return Item.from_message(
-        WorklistItem.model_validate(
-            {
-                "accession_number": "A",
-                "participant": {"nhs_number": "1", "name": "A^B", "birth_date": "19600102", "sex": "F"},
-                "scheduled": {"date": "20200101", "time": "0900"},
-                "procedure": {"modality": "MG", "study_description": "Screening mammography"},
-            }
-        )
-    )
-
-
-def fill(path: Path, size: int) -> None:
-    """Schedule so many items, each by itself as the cloud does."""
-    template = _template()
-    with closing(Worklist.open(path)) as worklist, ThreadPoolExecutor(WRITERS) as writers:
-
-        def schedule(number: int) -> None:
-            worklist.schedule(scheduled(number, template), action_id=f"b{number}", content_hash="h", now=NOW)
-
-        for _ in writers.map(schedule, range(size), chunksize=1):
-            pass
-
-
 def write_files(folder: Path, size: int) -> None:
     """The same as worklist files (PS3.10), in a folder that wlmscpfs takes for the AE title."""
     folder.mkdir(parents=True)
     (folder / "lockfile").touch()
-    template = _template()
+    model = template()
     for number in range(size):
-        data_set = Dataset.from_json(scheduled(number, template).with_study(generate_uid()).data_set)
+        data_set = Dataset.from_json(scheduled(number, model).with_study(generate_uid()).data_set)
         data_set.ScheduledProcedureStepSequence[0].ScheduledStationAETitle = "MAMMO1"
         data_set.file_meta = FileMetaDataset()
         data_set.file_meta.MediaStorageSOPClassUID = "1.2.276.0.7230010.3.1.0.1"
