@@ -47,8 +47,14 @@ class RawFinder:
         *,
         calling_ae_title: str = "MAMMO1",
         called_ae_title: str = "SCREENING_MWL",
+        receive_bytes: int = 0,
     ) -> None:
-        self.connection = socket.create_connection(("127.0.0.1", port), 60)
+        """`receive_bytes` limits what the system takes in while nobody reads."""
+        self.connection = socket.socket()
+        if receive_bytes:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.connection.settimeout(60)
+        self.connection.connect(("127.0.0.1", port))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = bytearray(request_pdu([build_context(MWL, [transfer_syntax])]))
         request[10:42] = called_ae_title.ljust(16).encode() + calling_ae_title.ljust(16).encode()
@@ -136,9 +142,12 @@ class RawFinder:
         return kind, self._exactly(length)
 
     def _exactly(self, count: int) -> bytes:
-        data = self.connection.recv(count, socket.MSG_WAITALL)
-        assert len(data) == count, "the other side closed the connection"
-        return data
+        data = bytearray()
+        while len(data) < count:
+            received = self.connection.recv(count - len(data))
+            assert received, "the other side closed the connection"
+            data += received
+        return bytes(data)
 
     def _values(self) -> Iterator[tuple[int, bytes]]:
         """Message control header and value of each presentation data value in the next PDU."""

@@ -113,7 +113,7 @@ _KEYWORDS = (*_TEXTS, *_CODES, *_NUMBERS)
 
 
 def _text(letters: str) -> st.SearchStrategy[str]:
-    return st.text(alphabet="aZ1 " + letters, min_size=1, max_size=5)
+    return st.text(alphabet="aZ1 " + letters, min_size=1, max_size=5).filter(str.strip)  # pydicom fails on blank names
 
 
 def _value(keyword: str, letters: str) -> st.SearchStrategy[object]:
