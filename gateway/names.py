@@ -43,7 +43,7 @@ def patterns(name: str) -> tuple[str, ...]:
         places = ("=".join("{}" if group else "*" for group in groups),)
     spelled = product(*(_group_patterns(glob(group)) for group in groups if group))
     forms = [place.format(*patterns) for patterns in spelled for place in places]
-    return tuple(pattern for form in forms for pattern in ([form] if form[-1] == "*" else [form, f"{form}=*"]))
+    return tuple(pattern for form in forms for pattern in ([form] if form.endswith("*") else [form, f"{form}=*"]))
 
 
 def _group_patterns(pattern: str) -> tuple[str, ...]:
