@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Protocol
 
-from pydicom import Dataset, charset, config
+from pydicom import Dataset, config
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from gateway import character_sets as _character_sets  # noqa: F401  completes pydicom's tables, for whoever decodes
 from gateway.association import AcceptedContext, Supported
 from gateway.dimse import NO_DATA_SET, RESPONSE, Command, CommandField
 from gateway.errors import InvalidDataSet, Refusal
@@ -32,9 +33,6 @@ UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 # to be valid is checked where it is used; what a modality sends is kept as it is.
 config.settings.reading_validation_mode = config.IGNORE
 config.settings.writing_validation_mode = config.IGNORE
-
-# Latin alphabet No. 9 is younger than pydicom's table (PS3.3 C.12.1.1.2).
-charset.python_encoding.update({"ISO_IR 203": "iso8859_15", "ISO 2022 IR 203": "iso8859_15"})
 
 
 @dataclass(frozen=True, slots=True)

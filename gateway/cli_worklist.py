@@ -16,7 +16,7 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from rich.table import Table
 
-from gateway import appointments, matching
+from gateway import appointments, identifiers, matching
 from gateway.errors import InvalidValue
 from gateway.settings import load
 from gateway.sqlite import utc_text
@@ -117,15 +117,15 @@ def worklist_explain(
     """
     if not calling.strip():
         raise typer.BadParameter("Say who asks.", param_hint="--from")
-    identifier, day = query(keys or []), "" if item else _day(date)
-    ignored = matching.ignored(identifier, KEYS)
+    identifier, day = identifiers.from_data_set(query(keys or [])), "" if item else _day(date)
+    ignored = matching.ignored_of(identifier.values, KEYS)
     granted = load(WorklistSettings).manners.granted(calling.strip(), now=datetime.now(UTC))
     if ignored and not as_json:
         console.print(f"Not matched here, and so of no effect: {', '.join(ignored)}.", soft_wrap=True)
     with _worklist() as worklist:
         facts = (
             _verdict(each, reasons)
-            for each, reasons in worklist.explain(identifier, granted)
+            for each, reasons in worklist.explain(identifier.values, granted)
             if item in ("", each.accession_number) and day in ("", each.date)
         )
         count = print_each(facts, as_json=as_json, line=_verdict_line)

@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 import structlog
 from pydicom import Dataset
@@ -365,7 +365,7 @@ class Conversation:
         self.stream.send(self._packed_answer(request, answer, None))
 
     def _packed_answer(self, request: Request, answer: Command, data_set: Dataset | bytes | None) -> bytes:
-        packed = self._packed(request, dimse.pack_command(answer), is_command=True)
+        packed = self._packed(request, _packed_command(answer), is_command=True)
         if data_set is None:
             return packed
         data = data_set if isinstance(data_set, bytes) else encode(data_set, request.transfer_syntax)
@@ -374,6 +374,11 @@ class Conversation:
     def _packed(self, request: Request, data: bytes, *, is_command: bool) -> bytes:
         context_id, most = request.context.context_id, self.peer_max_length
         return upper_layer.pack_data(context_id, data, is_command=is_command, max_length=most)
+
+
+@lru_cache(maxsize=64)  # the answers of a query have one and the same
+def _packed_command(answer: Command) -> bytes:
+    return dimse.pack_command(answer)
 
 
 def _loggable(uid: str | None) -> str | None:

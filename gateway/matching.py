@@ -20,9 +20,8 @@ The rules are those of PS3.4 C.2.2.2:
   period from the first date and time to the last (K.6.1.2.2); where the date is open, the time at that end says
   nothing. In any other mixture the two are matched apart.
 * Sequences (C.2.2.2.6): the query has one item, and all its keys have to match within the same stored item.
-* Person names: without regard to case and accents, components compared without their padding, trailing carets
-  ignored. The alphabetic group is compared, or the first that has a value. `SMITH^*` also finds a SMITH without a
-  given name, as a component may be empty.
+* Person names: without regard to case and accents, across the component groups (`gateway.names`).
+* Letters that the character set of the query has not are no value (`SpecificCharacterSet` is wrong): an error.
 
 Columns hold what `column_value` makes of an attribute: text in which an unknown value is ''. `where` and `matches`
 decide the same (a property test compares them), so that a query can be explained row by row.
@@ -30,7 +29,6 @@ decide the same (a property test compares them), so that a query can be explaine
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -45,6 +43,7 @@ from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
+from gateway import names
 from gateway.errors import InvalidQuery
 
 LONGEST_VALUE = 1024
@@ -61,9 +60,11 @@ _TIME = re.compile(r"([01][0-9]|2[0-3])(?::?([0-5][0-9])(?::?([0-5][0-9]|60)(?:\
 _UID = re.compile(r"[0-9.]{1,64}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _WHOLE_DAY = ("000000.000000", "235960.999999")  # 60: a leap second is a legal TM
-_ACCENTS = re.compile("[\u0300-\u036f]")
-_BARRED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "\u0131": "i", "\u2019": "'"})
-"""Letters that Unicode does not take apart into base and accent, the dotless i and the curly apostrophe."""
+
+_UNREADABLE = "\ufffd"
+"""What a value is decoded to where its bytes are no letters of the character set."""
+_LAST = "\U0010ffff"
+"""Sorts behind every letter."""
 
 
 class Kind(StrEnum):
@@ -139,14 +140,24 @@ def conditions(identifier: Dataset, keys: Iterable[Key]) -> list[Condition]:
 
     Raises InvalidQuery, naming the attribute and never its value, for what cannot be understood.
     """
-    asked = [(key, text) for key in keys if not _is_universal(text := _key_text(identifier, key))]
+    return conditions_on({key.path: _key_text(identifier, key) for key in keys}, keys)
+
+
+def conditions_on(values: Mapping[str, str], keys: Iterable[Key]) -> list[Condition]:
+    """`conditions` of an identifier that was read before: the texts of its attributes, by path."""
+    asked = [(key, text) for key in keys if not is_universal(text := values.get(key.path, ""))]
     return _joined([_condition(key, text) for key, text in asked], {key.path: text for key, text in asked})
 
 
 def ignored(identifier: Dataset, keys: Iterable[Key]) -> list[str]:
     """Name the attributes with a value that no key can match: they were not applied (pending status FF01)."""
+    return ignored_of([path for path, _ in valued(identifier)], keys)
+
+
+def ignored_of(paths: Iterable[str], keys: Iterable[Key]) -> list[str]:
+    """`ignored` among the attributes that were asked with a value, by path."""
     known = {key.path for key in keys}
-    return [path for path in _valued(identifier, "") if path not in known]
+    return [path for path in paths if path not in known]
 
 
 def where(wanted: Sequence[Condition]) -> tuple[str, dict[str, str]]:
@@ -177,22 +188,29 @@ def matches(condition: Condition, row: Mapping[str, str | None]) -> bool:
 
 def column_value(kind: Kind, text: str) -> str:
     """Turn an attribute's text into the form that is stored and compared; '' when it has no usable value."""
-    plain = _plain(text)
+    bare = plain(text)
     if kind is Kind.NAME:
-        return fold(plain)
+        return names.fold(bare)
     if kind is Kind.DATE:
-        return _day(plain) or ""
+        return _day(bare) or ""
     if kind is Kind.TIME:
-        return (_times(plain) or ("", ""))[0]
+        return (_times(bare) or ("", ""))[0]
     if kind is Kind.NUMBER:
-        return str(int(plain)) if _NUMBER.fullmatch(plain) else ""
-    return plain
+        return str(int(bare)) if _NUMBER.fullmatch(bare) else ""
+    return bare
 
 
-def fold(name: str) -> str:
-    """Reduce a person name to what is compared: one component group, lower case, no accents, no padding."""
-    groups = (_fold_group(group) for group in _plain(name).split("="))
-    return next((group for group in groups if group), "")
+def plain(text: str, *, is_name: bool = False) -> str:
+    """A value without its padding, to which empty component groups belong; a name of nothing but delimiters is none."""
+    bare = text.replace("\0", "").strip()
+    if not is_name:
+        return bare
+    return bare.rstrip("= ") if bare.strip("^= ") else ""
+
+
+def is_universal(text: str) -> bool:
+    """Does a key with this text match everything?"""
+    return not text.strip("*")
 
 
 def requested(identifier: Dataset, data_set: Dataset) -> Dataset:
@@ -257,19 +275,11 @@ def _text(element: DataElement, name: str) -> str:
     text = "\\".join(str(part) for part in value) if isinstance(value, MultiValue | list) else str(value)
     if len(text) > LONGEST_VALUE and element.VR != "UI":
         raise InvalidQuery(f"{name} is longer than any value of its kind.")
-    plain = _plain(text)
-    return plain if element.VR != "PN" or plain.strip("^= ") else ""
+    return plain(text, is_name=element.VR == "PN")
 
 
-def _plain(text: str) -> str:
-    return text.replace("\0", "").strip()
-
-
-def _is_universal(text: str) -> bool:
-    return not text.strip("*")
-
-
-def _valued(data_set: Dataset, prefix: str) -> Iterator[str]:
+def valued(data_set: Dataset, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The attributes that are asked for with a value: path and text, unreadable as U+FFFD. Raises InvalidQuery."""
     for tag in data_set.keys():  # noqa: SIM118 - see `requested`
         if tag in NOT_MATCHED or tag.element == 0 or tag.is_private_creator:
             continue
@@ -277,9 +287,11 @@ def _valued(data_set: Dataset, prefix: str) -> Iterator[str]:
         element = _element(data_set, tag, name)
         if element.VR == "SQ":
             for item in element.value or ():
-                yield from _valued(item, f"{name}.")
-        elif isinstance(element.value, bytes) or not _is_universal(_text(element, name)):
-            yield name
+                yield from valued(item, f"{name}.")
+        elif isinstance(element.value, bytes):
+            yield name, _UNREADABLE
+        elif not is_universal(text := _text(element, name)):
+            yield name, text
 
 
 # --- from text to conditions
@@ -287,14 +299,16 @@ def _valued(data_set: Dataset, prefix: str) -> Iterator[str]:
 
 def _condition(key: Key, text: str) -> Condition:
     name = key.path.rpartition(".")[2]
+    if _UNREADABLE in text or "\x1b" in text:
+        raise InvalidQuery(f"{name} is not in the character set that the query names.")
     if key.kind is Kind.UID:
         return AnyOf(key, _uids(name, text))
     if "\\" in text:
         raise InvalidQuery(f"{name} has more than one value; lists are allowed for UIDs only.")
     if key.kind is Kind.TEXT:
-        return Like(key, (_glob(text),)) if _is_wild(text) else AnyOf(key, (text,))
+        return Like(key, (names.glob(text),)) if _is_wild(text) else AnyOf(key, (text,))
     if key.kind is Kind.NAME:
-        return Like(key, _name_patterns(text)) if _is_wild(text) else AnyOf(key, (fold(text),))
+        return Like(key, names.patterns(text))
     if _is_wild(text):
         raise InvalidQuery(f"{name} is a {key.kind}, in which wildcards are not allowed.")
     if key.kind is Kind.NUMBER:
@@ -317,20 +331,6 @@ def _number(name: str, text: str) -> str:
     if not _NUMBER.fullmatch(text):
         raise InvalidQuery(f"{name} has to be a whole number.")
     return str(int(text))
-
-
-def _glob(text: str) -> str:
-    return re.sub(r"\*+", "*", text).replace("[", "[[]")
-
-
-def _name_patterns(text: str) -> tuple[str, ...]:
-    pattern = _glob(fold(text))
-    components = pattern
-    while components.endswith("^*"):
-        components = components[:-2]
-    if components == pattern:
-        return (pattern,)
-    return (components,) if components.endswith("*") else (components, f"{components}^*")
 
 
 def _range(key: Key, name: str, text: str) -> Between:
@@ -390,19 +390,6 @@ def _period(days: Between, times: Between) -> Period:
     return Period(days.key, times.key, low, high)
 
 
-# --- names
-
-
-def _fold_group(group: str) -> str:
-    return "^".join(_fold_component(component) for component in group.split("^")).rstrip("^")
-
-
-def _fold_component(component: str) -> str:
-    """Casefold and strip accents, keeping marks of other scripts (a Japanese voiced sound is another letter)."""
-    parted = unicodedata.normalize("NFD", unicodedata.normalize("NFD", component).casefold())
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", parted)).translate(_BARRED).strip()
-
-
 # --- SQL
 
 
@@ -413,7 +400,7 @@ def _sql(condition: Condition, bind: Bind) -> str:
     if isinstance(condition, AnyOf):
         inner = _any_of_sql(column, condition.values, bind)
     elif isinstance(condition, Like):
-        inner = f"({column} > '' AND ({' OR '.join(f'{column} GLOB {bind(p)}' for p in condition.patterns)}))"
+        inner = _like_sql(column, condition.patterns, bind)
     else:
         inner = _between_sql(column, condition, bind)
     return condition.key.within.format(inner)
@@ -423,6 +410,22 @@ def _any_of_sql(column: str, values: tuple[str, ...], bind: Bind) -> str:
     if len(values) == 1:
         return f"{column} = {bind(values[0])}"
     return f"{column} IN (SELECT value FROM json_each({bind(json.dumps(values))}))"  # one parameter for any number
+
+
+def _like_sql(column: str, patterns: tuple[str, ...], bind: Bind) -> str:
+    """The letters that all patterns begin with are a range besides, because only that is found by an index.
+
+    SQLite takes a range for a quarter of the rows, and would rather read another index whole.
+    """
+    starts = [re.split(r"[*?\[]", pattern)[0] for pattern in patterns]
+    start = starts[0] if all(other.startswith(starts[0]) for other in starts) else ""
+    if start:
+        ends = f"{column} >= {bind(start)}", f"{column} < {bind(start + _LAST)}"
+        within = " AND ".join(f"likelihood({end}, 0.001)" for end in ends)
+    else:
+        within = f"{column} > ''"
+    either = " OR ".join(f"{column} GLOB {bind(pattern)}" for pattern in patterns)
+    return f"({within} AND ({either}))"
 
 
 def _between_sql(column: str, condition: Between, bind: Bind) -> str:

@@ -3,6 +3,7 @@
 C-STORE is not here, because its data set is streamed; `conversation` takes it in. Refusals pass through.
 """
 
+import time
 from collections.abc import Iterator
 
 from pydicom import Dataset
@@ -14,6 +15,10 @@ from gateway.suboperations import StoreSender
 
 Answer = tuple[Command, Dataset | bytes | None]
 """A response and its data set, which may be encoded already."""
+
+_LOOK_SECONDS = 0.001
+"""How often it is looked, between the answers of a query, whether it was cancelled. Looking is a system call, and takes
+as long as an answer."""
 
 _HANDLERS: dict[int, str] = {
     CommandField.N_CREATE: "handle_create",
@@ -47,8 +52,15 @@ def _found(application: Application, request: Request) -> Iterator[Answer]:
     """C-FIND (PS3.4 C.4.1): one pending answer per match, FE00 if cancelled, 0000 at the end."""
     if application.handle_find is None:
         raise _not_served(request)
+    pending: dict[int, Command] = {}
+    look_again = 0.0
     for match in application.handle_find(request):
-        yield response(request.command, match.status, has_data_set=True), match.data_set
+        if match.status not in pending:
+            pending[match.status] = response(request.command, match.status, has_data_set=True)
+        yield pending[match.status], match.data_set
+        if (now := time.monotonic()) < look_again:
+            continue
+        look_again = now + _LOOK_SECONDS
         if request.is_cancelled():
             yield response(request.command, 0xFE00), None
             return

@@ -24,7 +24,8 @@ def main() -> None:
         closing(Worklist.open(settings.db_path)) as worklist,
         DayEnd(worklist, keep_days=settings.keep_days, hour=settings.night_hour),
     ):
-        application = Scp(worklist, manners=settings.manners).application(settings.aet)
+        scp = Scp(worklist, manners=settings.manners, character_sets=settings.character_sets)
+        application = scp.application(settings.aet)
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(

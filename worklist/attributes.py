@@ -57,8 +57,13 @@ def text(data_set: Mapping[str, object], keyword: str) -> str:
 
 def texts(data_set: Mapping[str, object], keyword: str) -> tuple[str, ...]:
     """All values of an attribute that are known."""
-    values = (_joined_name(value) if isinstance(value, Mapping) else value for value in _values(data_set, keyword))
+    values = (joined_name(value) if isinstance(value, Mapping) else value for value in _values(data_set, keyword))
     return tuple(known for value in values if value is not None and (known := str(value).strip()))
+
+
+def joined_name(value: Mapping[str, object]) -> str:
+    """A person name with its component groups joined by `=`."""
+    return "=".join(str(value.get(group) or "") for group in _NAME_GROUPS).rstrip("=")
 
 
 def items(data_set: Mapping[str, object], keyword: str) -> list[DicomJson]:
@@ -125,7 +130,7 @@ def _check_attribute(key: str, attribute: DicomJson) -> None:
 
 
 def _check_text(name: str, vr: str, value: object) -> None:
-    text_value = _joined_name(value) if isinstance(value, Mapping) else value
+    text_value = joined_name(value) if isinstance(value, Mapping) else value
     if not isinstance(text_value, str):
         return
     if vr not in _PARAGRAPHS and _CONTROL.search(text_value):
@@ -154,7 +159,3 @@ def _name(key: str) -> str:
 
 def _person_name(value: str) -> DicomJson:
     return {group: part for group, part in zip(_NAME_GROUPS, value.split("="), strict=False) if part}
-
-
-def _joined_name(value: Mapping[str, object]) -> str:
-    return "=".join(str(value.get(group) or "") for group in _NAME_GROUPS).rstrip("=")

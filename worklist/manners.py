@@ -43,7 +43,7 @@ _DATE, _TIME = f"{_SPS}.ScheduledProcedureStepStartDate", f"{_SPS}.ScheduledProc
 _NAMES = "EXISTS (SELECT 1 FROM json_each(station_ae_titles) AS named WHERE {})"
 _NAMED = Key(_STATION, Kind.TEXT, "named.value", within=_NAMES)
 _OWN = Key(_STATION, Kind.TEXT, "named.value", within=f"(station_ae_titles = '[]' OR {_NAMES})")
-_STATE = Key("state", Kind.TEXT, "state")
+_STATE = Key("state", Kind.TEXT, "state", within="likely({})")  # else SQLite chooses by state before who is asked for
 _DAY = Key(_DATE, Kind.DATE, "date")
 _CLOCK = Key(_TIME, Kind.TIME, "time", of_date=_DATE)
 

@@ -5,8 +5,9 @@ here: sockets and failures (`gateway.listener`), what anything means (`store`, `
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import structlog
 from pydicom.dataset import Dataset
@@ -16,9 +17,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
 )
 
-from gateway import matching
+from gateway import identifiers, matching
 from gateway.application import UNCOMPRESSED, Application, Match, Request
+from gateway.character_sets import CharacterSet
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, Unsupported
+from worklist import answers
 from worklist.manners import Book
 from worklist.store import KEYS, Worklist
 
@@ -44,13 +47,23 @@ def _utc_now() -> datetime:
 
 
 class Scp:
-    """The handlers over one worklist. `manners` say what a peer is shown; `clock` gives the time that is recorded."""
+    """The handlers over one worklist.
+
+    `manners` say what a peer is shown, `character_sets` in which one a peer, by its AE title, is always answered;
+    `clock` gives the time that is recorded.
+    """
 
     def __init__(
-        self, worklist: Worklist, *, manners: Book | None = None, clock: Callable[[], datetime] = _utc_now
+        self,
+        worklist: Worklist,
+        *,
+        manners: Book | None = None,
+        character_sets: Mapping[str, CharacterSet] = MappingProxyType({}),
+        clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         self.worklist = worklist
         self.manners = manners or Book()
+        self.character_sets = character_sets
         self.clock = clock
 
     def application(self, ae_title: str) -> Application:
@@ -66,16 +79,19 @@ class Scp:
 
     def handle_find(self, request: Request) -> Iterator[Match]:
         """Modality Worklist C-FIND, PS3.4 K.4.1."""
-        identifier = request.identifier()
-        unmatched = matching.ignored(identifier, KEYS)
+        identifier = identifiers.read(request.data_set, request.transfer_syntax)
+        caller = request.association.calling_ae_title
+        form = answers.form(identifier, request.transfer_syntax, wanted=self.character_sets.get(caller))
+        unmatched = matching.ignored_of(identifier.values, KEYS)
         status = PENDING_WITH_WARNING if unmatched else PENDING
-        count = 0
-        calling = request.association.calling_ae_title
-        granted = self.manners.granted(calling, now=self.clock())
-        for answer in self.worklist.find(identifier, calling_ae_title=calling, granted=granted):
-            yield Match(answer, status)
+        granted = self.manners.granted(caller, now=self.clock())
+        count = approximate = 0
+        for found in self.worklist.find(identifier.values, calling_ae_title=caller, granted=granted):
+            answer = answers.packed(form, found.data_set, found.station)
+            yield Match(answer.data, status)
             count += 1
-        log.info("worklist answered", answers=count, unmatched_keys=unmatched)
+            approximate += answer.is_approximate
+        log.info("worklist answered", answers=count, unmatched_keys=unmatched, approximate=approximate)
 
     def handle_create(self, request: Request) -> Dataset | None:
         """MPPS N-CREATE, PS3.4 F.7.2.1."""

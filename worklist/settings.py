@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from gateway.character_sets import CharacterSet, character_set
 from gateway.settings import AeTitle, CommaList, GatewaySettings, Port, ae_title, split_commas
 from worklist.manners import SHOWN, Book, Manners, PeerManners, Station, Window, known_states
 
@@ -32,6 +33,16 @@ def _once_each(peers: tuple[PeerManners, ...]) -> tuple[PeerManners, ...]:
 Peers = Annotated[
     tuple[Annotated[PeerManners, BeforeValidator(_peer)], ...], NoDecode, split_commas, AfterValidator(_once_each)
 ]
+
+
+def _character_sets(value: object) -> object:
+    """AET=TERM pairs, separated by commas, as a mapping."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if not all(title.strip() and equals for title, equals, _ in pairs):
+        raise ValueError("written AET=ISO_IR 100")
+    return {title.strip(): character_set(term.strip()) for title, _, term in pairs}
 
 
 class WorklistSettings(GatewaySettings):
@@ -98,6 +109,12 @@ class WorklistSettings(GatewaySettings):
         le=23,
         description="Hour of the site's day, 0 to 23, from which on items may leave. No clinic is held then, and a "
         "machine that is off does it when it is on again.",
+    )
+    character_sets: Annotated[dict[AeTitle, CharacterSet], NoDecode, BeforeValidator(_character_sets)] = Field(
+        {},
+        description="AE titles and the character set each is answered in, separated by commas: MAMMO_1=ISO_IR 100. For "
+        "machines that do not read what they are answered otherwise: in the set of their query, or in UTF-8 where that "
+        "lacks a letter. Letters that a set named here lacks lose their accents or become question marks.",
     )
 
     @property

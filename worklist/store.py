@@ -7,13 +7,12 @@ the action that asked for it. Not here: what may happen to an item (`items`) or 
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydicom.dataset import Dataset
 
@@ -60,7 +59,24 @@ KEYS = (
 )
 """What can be matched: the required keys of PS3.4 Table K.6-1, and those a modality's operator types in."""
 
+PAGE = 200
+"""Answers that are fetched at once: a day's list, and half a megabyte."""
+
+FIND = (
+    "SELECT data_set, date, time, accession_number FROM items WHERE {}"
+    " AND (date, time, accession_number) > (:date, :time, :accession_number)"
+    " ORDER BY date, time, accession_number LIMIT :most"
+)
+"""A page of what a query finds; the braces are for its conditions."""
+
 _ITEM = "data_set, state, action_id, appointment_id, revision, asked_at, created_at, updated_at"
+
+
+class Found(NamedTuple):
+    """An item that is answered: its data set in DICOM JSON, and for whom it is if it is for any station."""
+
+    data_set: str
+    station: str
 
 
 class Worklist:
@@ -135,32 +151,38 @@ class Worklist:
             ).fetchall()
         return [_read_item(row) for row in rows]
 
-    def find(self, identifier: Dataset, *, calling_ae_title: str, granted: Granted | None = None) -> Iterator[Dataset]:
-        """Answer a modality's query: the keys it asked for, of every item that matches and is shown, in clinic order.
+    def find(
+        self, values: Mapping[str, str], *, calling_ae_title: str, granted: Granted | None = None
+    ) -> Iterator[Found]:
+        """Find the items that a modality's query asks for (`Identifier.values`) and that it is shown, in clinic order.
 
-        `granted` is what the peer is shown; the usual manners if it is left out. The answers share elements with one
-        another: encode them, do not change them. Raises InvalidQuery before the first answer, and OutOfResources after
-        as many as are granted.
+        `granted` is what the peer is shown; the usual manners if it is left out. Items are read a page at a time, so
+        that a peer that is slow, or takes thousands of answers, holds up nobody and takes no memory; each page is one
+        state of the worklist. Raises InvalidQuery before the first, OutOfResources after as many as are granted.
         """
         granted = granted or Granted(calling_ae_title)
-        limit = granted.manners.limit
-        station = granted.station(_station(identifier, calling_ae_title))
-        expression, parameters = matching.where(granted.conditions(matching.conditions(identifier, KEYS)))
-        with self.database.read() as conn:
-            rows = conn.execute(
-                f"SELECT data_set FROM items WHERE {expression} ORDER BY date, time, accession_number LIMIT :most",
-                {"station": station, "most": limit + 1 if limit else -1, **parameters},
-            ).fetchall()
-        answers = (matching.requested(identifier, _answer(row["data_set"], station)) for row in rows)
-        return _within(answers, limit)
+        station = granted.station(_station(values, calling_ae_title))
+        expression, parameters = matching.where(granted.conditions(matching.conditions_on(values, KEYS)))
+        return _within(self._found(expression, {"station": station, **parameters}), granted.manners.limit)
 
-    def explain(self, identifier: Dataset, granted: Granted) -> Iterator[tuple[Item, tuple[str, ...]]]:
+    def _found(self, expression: str, parameters: dict[str, str]) -> Iterator[Found]:
+        behind = {"date": "", "time": "", "accession_number": ""}
+        while True:
+            with self.database.read() as conn:
+                rows = conn.execute(FIND.format(expression), {**parameters, **behind, "most": PAGE}).fetchall()
+            for row in rows:
+                yield Found(row["data_set"], parameters["station"])
+            if len(rows) < PAGE:
+                return
+            behind = {name: rows[-1][name] for name in behind}
+
+    def explain(self, values: Mapping[str, str], granted: Granted) -> Iterator[tuple[Item, tuple[str, ...]]]:
         """Say for every item, in clinic order, why `find` would not answer it, a sentence each; none if it would.
 
         Raises InvalidQuery.
         """
-        asked = matching.conditions(identifier, KEYS)
-        station = granted.station(_station(identifier, granted.calling_ae_title))
+        asked = matching.conditions_on(values, KEYS)
+        station = granted.station(_station(values, granted.calling_ae_title))
         with self.database.read_at_length() as conn:
             rows = conn.execute("SELECT * FROM items ORDER BY date, time, accession_number").fetchall()
         verdicts = (
@@ -399,30 +421,20 @@ def _columns(item: Item) -> dict[str, str | int]:
     }
 
 
-def _station(identifier: Dataset, calling_ae_title: str) -> str:
+def _station(values: Mapping[str, str], calling_ae_title: str) -> str:
     """For whom an item for any station is: the one title that is asked for, or else who asks."""
     keys = [key for key in KEYS if key.path == _STATION]
-    match matching.conditions(identifier, keys):
+    match matching.conditions_on(values, keys):
         case [matching.AnyOf(values=(station,))]:
             return station
     return calling_ae_title
 
 
-@lru_cache(maxsize=512)  # a day's list, for the stations that ask for it all day
-def _answer(data_set: str, station: str) -> Dataset:
-    """The whole answer of an item; an item for any station is for this one (Type 1 in PS3.4 Table K.6-1)."""
-    answer = attributes.to_data_set(json.loads(data_set))
-    [step] = answer.ScheduledProcedureStepSequence
-    if not step.get("ScheduledStationAETitle"):
-        step.ScheduledStationAETitle = station
-    return answer
-
-
-def _within(answers: Iterator[Dataset], limit: int) -> Iterator[Dataset]:
-    for number, answer in enumerate(answers):
+def _within(found: Iterator[Found], limit: int) -> Iterator[Found]:
+    for number, each in enumerate(found):
         if limit and number == limit:
             raise OutOfResources(f"More than {limit} items match; ask for a day, a name or an id.")
-        yield answer
+        yield each
 
 
 # --- items and their steps

@@ -22,7 +22,6 @@ from gateway.matching import (
     Period,
     column_value,
     conditions,
-    fold,
     ignored,
     matches,
     requested,
@@ -88,10 +87,7 @@ def test_empty_keys_empty_sequences_and_lone_stars_match_everything(identifier: 
         (query(StudyInstanceUID="1.2.3"), AnyOf(STUDY, ("1.2.3",))),
         (query(StudyInstanceUID="1.2.3\\1.2.4"), AnyOf(STUDY, ("1.2.3", "1.2.4"))),
         (query(SeriesNumber="007"), AnyOf(NUMBER, ("7",))),
-        (query(PatientName="Müller^ÅSE^^"), AnyOf(NAME, ("muller^ase",))),
-        (query(PatientName="Smith*"), Like(NAME, ("smith*",))),
-        (query(PatientName="SMITH^*"), Like(NAME, ("smith", "smith^*"))),
-        (query(PatientName="SMITH*^*^*"), Like(NAME, ("smith*",))),
+        (query(PatientName="Müller^ÅSE^^"), Like(NAME, ("muller^ase", "muller^ase=*"))),
         (query(PatientBirthDate="19700102"), Between(BORN, "19700102", "19700102")),
         (query(PatientBirthDate="1970.01.02"), Between(BORN, "19700102", "19700102")),
         (query(PatientBirthDate="19700102-"), Between(BORN, "19700102", "")),
@@ -184,32 +180,6 @@ def test_what_no_key_matches_is_named() -> None:
         ScheduledProcedureStepSequence=step(ScheduledProcedureStepStartDate="20261122", ScheduledStationName="ROOM1"),
     )
     assert ignored(identifier, KEYS) == ["PatientComments", f"{STEP}.ScheduledStationName"]
-
-
-@pytest.mark.parametrize(
-    ("name", "folded"),
-    [
-        ("SMITH^Jane^^^", "smith^jane"),
-        (" Smith ^ Jane ", "smith^jane"),
-        ("O\u2019Neil^Zoë", "o'neil^zoe"),
-        ("Łuczak^Øyvind", "luczak^oyvind"),
-        ("STRASSE", "strasse"),
-        ("Straße", "strasse"),
-        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "yamada^tarou"),
-        ("=山田^太郎", "山田^太郎"),
-        ("やまだ", "やまだ"),
-        ("^^^", ""),
-        ("", ""),
-    ],
-)
-def test_names_are_folded(name: str, folded: str) -> None:
-    assert fold(name) == folded
-
-
-@given(st.text(max_size=20))
-@settings(deadline=None)
-def test_folding_twice_changes_nothing(name: str) -> None:
-    assert fold(fold(name)) == fold(name)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
 """What the tests of the worklist work with: messages of the cloud, queries and performed steps of modalities."""
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
+from gateway import identifiers
+from gateway.application import decode, encode
 from gateway.messages import WorklistItem
-from worklist import Item
+from worklist import Item, Worklist, answers
+from worklist.manners import Granted
 
 NOW = datetime(2026, 11, 22, 9, 0, 0, 123456, tzinfo=UTC)
 STUDY = "1.2.826.0.1.1"
@@ -47,6 +52,21 @@ def query(step: dict[str, object] | None = None, **keys: object) -> Dataset:
             setattr(sps, keyword, value)
         identifier.ScheduledProcedureStepSequence = [sps]
     return identifier
+
+
+def values(identifier: Dataset) -> Mapping[str, str]:
+    """What a query asks for with a value, by path."""
+    return identifiers.from_data_set(identifier).values
+
+
+def answered(
+    worklist: Worklist, identifier: Dataset, *, calling_ae_title: str = "MAMMO1", granted: Granted | None = None
+) -> Iterator[Dataset]:
+    """What a modality reads in the answers to its query."""
+    asked = identifiers.read(encode(identifier, ExplicitVRLittleEndian), ExplicitVRLittleEndian)
+    form = answers.form(asked, ExplicitVRLittleEndian, wanted=None)
+    found = worklist.find(asked.values, calling_ae_title=calling_ae_title, granted=granted)
+    return (decode(answers.packed(form, each.data_set, each.station).data, ExplicitVRLittleEndian) for each in found)
 
 
 def begun(accession_number: str = "ACC1", study_instance_uid: str = STUDY) -> Dataset:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import OutOfResources
-from tests.worklist.samples import NOW, item, query, scheduled
+from tests.worklist.samples import NOW, answered, item, query, scheduled, values
 from worklist import Worklist
 from worklist.items import State
 from worklist.manners import Book, Granted, Manners, PeerManners, Station, Window, unsatisfied
@@ -38,7 +38,7 @@ def found(worklist: Worklist, granted: Granted, station: str = "", **step: str) 
     identifier = query({"ScheduledStationAETitle": station, **step}, AccessionNumber="")
     return [
         (str(answer.AccessionNumber), str(answer.ScheduledProcedureStepSequence[0].ScheduledStationAETitle))
-        for answer in worklist.find(identifier, calling_ae_title=granted.calling_ae_title, granted=granted)
+        for answer in answered(worklist, identifier, calling_ae_title=granted.calling_ae_title, granted=granted)
     ]
 
 
@@ -117,7 +117,7 @@ def test_a_window_counts_hours_as_they_go_by_and_days_as_they_are_written(
 
 
 def test_a_query_gets_as_many_answers_as_are_granted_and_is_told_that_there_are_more(worklist: Worklist) -> None:
-    answers = worklist.find(query(AccessionNumber=""), calling_ae_title="X", granted=Granted("X", Manners(limit=2)))
+    answers = answered(worklist, query(AccessionNumber=""), granted=Granted("X", Manners(limit=2)))
     names = [str(next(answers).AccessionNumber) for _ in range(2)]
     with pytest.raises(OutOfResources) as refused:
         next(answers)
@@ -141,7 +141,7 @@ def test_everything_that_keeps_an_item_from_being_answered_is_said_in_a_sentence
     verdicts = {
         each.accession_number: reasons
         for each, reasons in worklist.explain(
-            query({"Modality": "MG"}, PatientName="*", PatientID="9990001112"), granted
+            values(query({"Modality": "MG"}, PatientName="*", PatientID="9990001112")), granted
         )
     }
     assert verdicts == {
@@ -169,7 +169,7 @@ def test_a_key_that_does_not_match_is_named_and_its_value_is_not(worklist: Workl
         PatientName="JONES*",
         PatientID="7",
     )
-    [_, (_, reasons), *_] = worklist.explain(identifier, Granted("MAMMO1"))
+    [_, (_, reasons), *_] = worklist.explain(values(identifier), Granted("MAMMO1"))
     assert reasons == (
         "PatientName does not match.",
         "PatientID does not match.",
@@ -237,11 +237,12 @@ def test_an_explanation_says_the_same_as_an_answer(
 ) -> None:
     granted = Book(manners, site=UTC).granted(calling, now=NOW + timedelta(hours=hours))
     identifier = query(step, PatientName=name, AccessionNumber="")
-    answers = many.find(identifier, calling_ae_title=calling, granted=granted)
-    answered = []
+    names = []
     try:
-        for answer in answers:
-            answered.append(str(answer.AccessionNumber))
+        for answer in answered(many, identifier, calling_ae_title=calling, granted=granted):
+            names.append(str(answer.AccessionNumber))
     except OutOfResources:
-        assert len(answered) == manners.limit
-    assert [each.accession_number for each, reasons in many.explain(identifier, granted) if not reasons] == answered
+        assert len(names) == manners.limit
+    assert [
+        each.accession_number for each, reasons in many.explain(values(identifier), granted) if not reasons
+    ] == names

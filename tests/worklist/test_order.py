@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Conflict, InvalidValue, NotFound
-from tests.worklist.samples import NOW, begun, item, participant, query, scheduled
+from tests.worklist.samples import NOW, answered, begun, item, participant, query, scheduled
 from worklist import Item, Origin, Worklist
 from worklist.attributes import element, sequence, tag
 
@@ -81,7 +81,7 @@ def test_the_content_of_a_scheduled_item_is_replaced_and_its_study_is_not(workli
     assert (made.study_instance_uid, made.created_at, made.revision, made.action_id) == (
         first.study_instance_uid, first.created_at, 2, "action-1",
     )  # fmt: skip
-    [answer] = worklist.find(query(PatientName="", PatientID=""), calling_ae_title="MAMMO1")
+    [answer] = answered(worklist, query(PatientName="", PatientID=""))
     assert (str(answer.PatientName), answer.PatientID) == ("JONES^Ann", "2")
 
 
@@ -181,7 +181,7 @@ def test_every_attribute_of_table_k_6_1_can_be_scheduled_and_is_answered(worklis
         RequestedProcedureCodeSequence=[], ReferencedStudySequence=[], ReferencedPatientSequence=[],
         ReasonForRequestedProcedureCodeSequence=[],
     )  # fmt: skip
-    [answer] = worklist.find(identifier, calling_ae_title="MAMMO1")
+    [answer] = answered(worklist, identifier)
     [answered_step] = answer.ScheduledProcedureStepSequence
     assert {name: str(answered_step[name].value) for name in OF_STEP} == OF_STEP
     assert {name: str(answer[name].value) for name in OF_ITEM} == OF_ITEM

@@ -111,19 +111,6 @@ def test_a_query_that_makes_no_sense_is_refused_and_the_association_lives(workli
     assert statuses == [0xFF00, 0x0000]
 
 
-@pytest.mark.parametrize("name", ["SMITH^ZOË", "Smith^Zoe", "sm?th^zo*"])
-@pytest.mark.parametrize("character_set", ["ISO_IR 100", "ISO_IR 192", "GB18030"])
-def test_a_query_in_one_character_set_finds_an_item_from_another(
-    worklist: Worklist, port: int, character_set: str, name: str
-) -> None:
-    put(worklist, "ACC1")
-    identifier = query(PatientName=name, AccessionNumber="")
-    identifier.SpecificCharacterSet = character_set
-    with associated(port) as association:
-        _, [answer] = asked(association, identifier)
-    assert (answer.SpecificCharacterSet, str(answer.PatientName)) == ("ISO_IR 192", "SMITH^Zoë")
-
-
 def test_peers_are_answered_as_is_set_for_them(worklist: Worklist) -> None:
     put(worklist, "ACC1", "ACC2", "ACC3")
     book = Book(Manners(), {"MAMMO1": Manners(limit=2), "MAMMO2": Manners(station="strict")})

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.character_sets import CharacterSet
 from gateway.errors import SettingsError
 from gateway.settings import load, variables
 from worklist.manners import Book, Manners, Window
@@ -36,6 +37,7 @@ def test_the_variables_keep_the_names_that_sites_have_in_their_env() -> None:
         "WORKLIST_PEERS",
         "WORKLIST_KEEP_DAYS",
         "WORKLIST_NIGHT_HOUR",
+        "WORKLIST_CHARACTER_SETS",
     ]
 
 
@@ -86,3 +88,21 @@ def test_manners_that_make_no_sense_are_refused_in_words(
 def test_the_database_follows_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_DATA_DIR", "/var/lib/gateway")
     assert load(WorklistSettings).db_path == Path("/var/lib/gateway/worklist.db")
+
+
+def test_a_machine_may_have_a_character_set_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKLIST_CHARACTER_SETS", "MAMMO_1=ISO_IR 100, MAMMO_2=\\ISO 2022 IR 87")
+    assert load(WorklistSettings).character_sets == {
+        "MAMMO_1": CharacterSet(("ISO_IR 100",)),
+        "MAMMO_2": CharacterSet(("ISO 2022 IR 6", "ISO 2022 IR 87")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("MAMMO_1", "written AET=ISO_IR 100"), ("MAMMO_1=latin", "not a character set"), ("=ISO_IR 100", "written AET=")],
+)
+def test_a_character_set_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, value: str, reason: str) -> None:
+    monkeypatch.setenv("WORKLIST_CHARACTER_SETS", value)
+    with pytest.raises(SettingsError, match=rf"WORKLIST_CHARACTER_SETS.*{reason}"):
+        load(WorklistSettings)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Conflict, DatabaseNotReady, InvalidQuery, InvalidValue, NoLongerUpdatable, NotFound
-from tests.worklist.samples import NOW, STUDY, begun, ended, item, participant, query, scheduled
+from tests.worklist.samples import NOW, STUDY, answered, begun, ended, item, participant, query, scheduled
 from worklist import Item, Worklist
 
 LATER = NOW + timedelta(minutes=5)
@@ -29,7 +29,7 @@ def put(worklist: Worklist, *items: Item) -> None:
 def found(worklist: Worklist, step: dict[str, object] | None = None, **keys: object) -> list[str]:
     """The accession numbers that a query finds."""
     identifier = query(step, **{"AccessionNumber": "", **keys})
-    return [str(answer.AccessionNumber) for answer in worklist.find(identifier, calling_ae_title="MAMMO1")]
+    return [str(answer.AccessionNumber) for answer in answered(worklist, identifier)]
 
 
 # --- scheduling
@@ -135,7 +135,7 @@ def test_an_answer_has_the_keys_that_were_asked_and_type_1_keys_have_values(work
         MedicalAlerts="",
         OtherPatientIDs="",
     )
-    [answer] = worklist.find(identifier, calling_ae_title="MAMMO1")
+    [answer] = answered(worklist, identifier)
     assert answer.to_json_dict() == {
         "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
         "00100010": {"vr": "PN", "Value": [{"Alphabetic": "SMITH^Zoë"}]},
@@ -228,7 +228,7 @@ def test_an_empty_step_sequence_asks_for_everything(worklist: Worklist) -> None:
     put(worklist, item())
     identifier = query()
     identifier.ScheduledProcedureStepSequence = []
-    [answer] = worklist.find(identifier, calling_ae_title="MAMMO1")
+    [answer] = answered(worklist, identifier)
     assert answer.ScheduledProcedureStepSequence[0].ScheduledStationAETitle == "MAMMO1"
     assert answer.ScheduledProcedureStepSequence[0].Modality == "MG"
 
@@ -238,7 +238,7 @@ def test_an_item_for_any_station_is_for_the_one_asked_for_or_else_for_the_one_th
     stations = [
         answer.ScheduledProcedureStepSequence[0].ScheduledStationAETitle
         for title in ("", "MAMMO2")
-        for answer in worklist.find(query({"ScheduledStationAETitle": title}), calling_ae_title="MAMMO1")
+        for answer in answered(worklist, query({"ScheduledStationAETitle": title}))
     ]
     assert stations == ["MAMMO1", "MAMMO2"]
 
@@ -249,7 +249,7 @@ def test_the_study_is_the_same_at_every_query_and_after_a_restart(worklist: Work
     studies = {
         answer.StudyInstanceUID
         for opened in (worklist, worklist, Worklist.open(tmp_path / "worklist.db"))
-        for answer in opened.find(identifier, calling_ae_title="MAMMO1")
+        for answer in answered(opened, identifier)
     }
     assert studies == {worklist.item("ACC1").study_instance_uid}
 
@@ -266,7 +266,7 @@ def test_items_that_are_over_are_not_answered(worklist: Worklist, state: str, sh
 
 def test_a_query_that_makes_no_sense_is_refused_before_the_first_answer(worklist: Worklist) -> None:
     with pytest.raises(InvalidQuery, match="ScheduledProcedureStepStartDate has to be a date"):
-        worklist.find(query({"ScheduledProcedureStepStartDate": "soon"}), calling_ae_title="MAMMO1")
+        next(answered(worklist, query({"ScheduledProcedureStepStartDate": "soon"})))
 
 
 # --- performed steps

@@ -1,0 +1,224 @@
+"""Worklist answers packed for the wire: what was asked of an item, straight from its DICOM JSON (PS3.4 C.4.1.1.3.2).
+
+Asked and unknown attributes come back empty, sequences with what was asked of their items (all of them when nothing
+was), others not at all. A data set of pydicom's for each answer would take twenty times as long; what is rare, numbers
+for instance, is still packed by it, and a property test holds every answer to pydicom's encoding.
+
+Which character set: the one the peer is set to; else that of its query if the whole answer fits into it, and else
+UTF-8. A peer that is set to one gets nothing else: letters that it has not lose their accents or become `?`, and
+`Answer.is_approximate` says that this happened. The set is named in (0008,0005) whether that was asked for or not; the
+default repertoire has no name there (PS3.3 C.12.1.1.2).
+
+Not here: which items are answered (`store`), what a text is in bytes (`gateway.character_sets`).
+"""
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from gateway.application import encode
+from gateway.character_sets import UNICODE, CharacterSet, DoesNotFit
+from gateway.identifiers import Identifier, Shape
+from gateway.matching import NOT_MATCHED, SPECIFIC_CHARACTER_SET
+from worklist import attributes
+from worklist.attributes import DicomJson, tag
+
+KEPT = 2048
+"""Answers that are kept packed, some 4 kB each: today's list, for all who ask for it again and again."""
+
+_STEP, _STATION, _CHARACTER_SET = map(
+    tag, ("ScheduledProcedureStepSequence", "ScheduledStationAETitle", "SpecificCharacterSet")
+)
+_LETTERS = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})  # and PN: what (0008,0005) is about (PS3.5 6.1.2.2)
+_CODES = frozenset({"AE", "AS", "CS", "DA", "DT", "TM"})
+_SHORT_TEXTS = _CODES | {"LO", "LT", "PN", "SH", "ST", "UI"}
+_LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_LONGEST = 0xFFFE
+_HEADER = struct.Struct("<HHI")
+_SHORT_HEADER = struct.Struct("<HH2sH")
+_LONG_HEADER = struct.Struct("<HH2sxxI")
+
+
+class Answer(NamedTuple):
+    """One answer in the transfer syntax of its form."""
+
+    data: bytes
+    is_approximate: bool
+
+
+class _Field(NamedTuple):
+    """An attribute that was asked for: its key in DICOM JSON, its number, how it is answered empty, and its items.
+
+    `vr` is the usual one if it is of short texts, and `head` then the bytes before the length.
+    """
+
+    key: str
+    number: int
+    empty: bytes | None
+    inner: tuple["_Field", ...]
+    vr: str = ""
+    head: bytes = b""
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What all answers of a query have in common. Equal queries have the same one."""
+
+    fields: tuple[_Field, ...]
+    transfer_syntax: str
+    character_set: CharacterSet
+    in_unicode: "Form | None"
+    """What to pack in where the character set does not do; None when the peer reads no other."""
+
+
+def form(identifier: Identifier, transfer_syntax: str, *, wanted: CharacterSet | None) -> Form:
+    """How a query is answered; `wanted` is the character set the peer is set to."""
+    return _form(identifier.shape, transfer_syntax, wanted or identifier.character_set, is_fixed=wanted is not None)
+
+
+@lru_cache(maxsize=256)
+def _form(shape: Shape, transfer_syntax: str, character_set: CharacterSet, *, is_fixed: bool) -> Form:
+    in_unicode = None
+    if not is_fixed and character_set != UNICODE:
+        in_unicode = _form(shape, transfer_syntax, UNICODE, is_fixed=True)
+    named = shape
+    if character_set.terms:
+        named = tuple(sorted({**dict(shape), int(SPECIFIC_CHARACTER_SET): None}.items()))
+    return Form(_fields(named, transfer_syntax), transfer_syntax, character_set, in_unicode)
+
+
+def _fields(shape: Shape, transfer_syntax: str) -> tuple[_Field, ...]:
+    return tuple(_field(number, inner, transfer_syntax) for number, inner in shape if number & 0xFFFF)
+
+
+def _field(number: int, inner: Shape | None, transfer_syntax: str) -> _Field:
+    key, items = f"{number:08X}", _fields(inner or (), transfer_syntax)
+    is_implicit = transfer_syntax == ImplicitVRLittleEndian
+    is_unknown = not dictionary_has_tag(number)
+    if is_unknown or number >> 16 & 1 or (number in NOT_MATCHED and number != SPECIFIC_CHARACTER_SET):
+        return _Field(key, number, None, items)  # nothing is said of it, unless it is stored
+    vr = dictionary_VR(number).split(" or ")[0]
+    empty = _header(number, vr, 0, is_implicit=is_implicit)
+    if vr not in _SHORT_TEXTS:
+        return _Field(key, number, empty, items)
+    return _Field(key, number, empty, items, vr, empty[:4] if is_implicit else empty[:6])
+
+
+@lru_cache(maxsize=KEPT)
+def packed(form: Form, data_set: str, station: str) -> Answer:
+    """What `form` asks of an item, given in DICOM JSON; an item for any station is for `station` (Type 1)."""
+    stored: DicomJson = json.loads(data_set)
+    _assign(stored, station)
+    try:
+        return Answer(_packed(form, stored), is_approximate=False)
+    except DoesNotFit:
+        if form.in_unicode is not None:
+            return Answer(_packed(form.in_unicode, stored), is_approximate=False)
+    return Answer(_packed(form, stored, fit=form.character_set.nearest), is_approximate=True)
+
+
+def _assign(stored: DicomJson, station: str) -> None:
+    for step in attributes.items(stored, "ScheduledProcedureStepSequence"):
+        if not attributes.text(step, "ScheduledStationAETitle"):
+            step[_STATION] = attributes.element("ScheduledStationAETitle", station)
+
+
+def _packed(form: Form, stored: DicomJson, *, fit: Callable[[str], str] = str) -> bytes:
+    named: DicomJson = {"vr": "CS", "Value": list(form.character_set.terms)}
+    packer = _Packer(form.transfer_syntax == ImplicitVRLittleEndian, form.character_set, fit)
+    return packer.data_set({**stored, _CHARACTER_SET: named}, form.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Packer:
+    is_implicit: bool
+    character_set: CharacterSet
+    fit: Callable[[str], str]
+    """What is done to a text before it is encoded."""
+
+    def data_set(self, stored: DicomJson, fields: tuple[_Field, ...]) -> bytes:
+        """What was asked of a data set. One value in ASCII, which most are, is packed here and now."""
+        parts: list[bytes] = []
+        length_bytes = 4 if self.is_implicit else 2
+        for key, number, empty, inner, vr, head in fields:
+            attribute = stored.get(key)
+            if not isinstance(attribute, dict):
+                parts.append(empty or b"")
+                continue
+            value = _ascii(attribute) if attribute["vr"] == vr else None
+            if value is None:
+                parts.append(self._element(key, number, attribute, inner))
+                continue
+            if len(value) % 2:
+                value += b"\0" if vr == "UI" else b" "
+            parts += (head, len(value).to_bytes(length_bytes, "little"), value)
+        return b"".join(parts)
+
+    def _element(self, key: str, number: int, attribute: DicomJson, inner: tuple[_Field, ...]) -> bytes:
+        vr = str(attribute["vr"])
+        values = attribute.get("Value") or ()
+        assert isinstance(values, list | tuple)
+        if not values:
+            value = b""
+        elif vr == "SQ":
+            value = b"".join(self._item(item, inner) for item in values)
+        elif vr == "PN":
+            value = self.character_set.encoded_name(self.fit("\\".join(map(_name, values))))
+        elif vr in _LETTERS:
+            value = self.character_set.encoded(self.fit("\\".join(map(_text, values))))
+        elif vr in _CODES or vr == "UI":
+            value = "\\".join(map(_text, values)).encode("ascii", "replace")
+        else:
+            return encode(Dataset.from_json({key: attribute}), self._transfer_syntax)
+        if len(value) % 2:
+            value += b"\0" if vr == "UI" else b" "
+        return _header(number, vr, len(value), is_implicit=self.is_implicit) + value
+
+    def _item(self, item: DicomJson, inner: tuple[_Field, ...]) -> bytes:
+        asked = inner or tuple(_Field(key, int(key, 16), None, ()) for key in sorted(item))
+        fields = tuple(each for each in asked if each.key != _CHARACTER_SET)  # it is that of the whole answer
+        data = self.data_set(item, fields)
+        return _HEADER.pack(0xFFFE, 0xE000, len(data)) + data
+
+    @property
+    def _transfer_syntax(self) -> str:
+        return ImplicitVRLittleEndian if self.is_implicit else ExplicitVRLittleEndian
+
+
+def _header(number: int, vr: str, length: int, *, is_implicit: bool) -> bytes:
+    group, element = number >> 16, number & 0xFFFF
+    if is_implicit:
+        return _HEADER.pack(group, element, length)
+    if length > _LONGEST and vr not in _LONG:
+        vr = "UN"  # PS3.5 6.2.2 Note 2
+    if vr in _LONG or vr == "UN":
+        return _LONG_HEADER.pack(group, element, vr.encode(), length)
+    return _SHORT_HEADER.pack(group, element, vr.encode(), length)
+
+
+def _ascii(attribute: DicomJson) -> bytes | None:
+    """The value of an attribute that has one, or none, and in ASCII."""
+    values = attribute.get("Value")
+    if not values:
+        return b""
+    if not isinstance(values, list) or len(values) > 1:
+        return None
+    [text] = values
+    if isinstance(text, dict):
+        text = text.get("Alphabetic") if len(text) == 1 else None
+    return text.encode() if isinstance(text, str) and text.isascii() else None
+
+
+def _name(value: object) -> str:
+    return attributes.joined_name(value) if isinstance(value, dict) else _text(value)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
