@@ -86,11 +86,15 @@ class Scp:
         status = PENDING_WITH_WARNING if unmatched else PENDING
         granted = self.manners.granted(caller, now=self.clock())
         count = approximate = 0
-        for found in self.worklist.find(identifier.values, calling_ae_title=caller, granted=granted):
-            answer = answers.packed(form, found.data_set, found.station)
-            yield Match(answer.data, status)
-            count += 1
-            approximate += answer.is_approximate
+        try:
+            for found in self.worklist.find(identifier.values, calling_ae_title=caller, granted=granted):
+                answer = answers.packed(form, found.data_set, found.station)
+                yield Match(answer.data, status)
+                count += 1
+                approximate += answer.is_approximate
+        except GeneratorExit:  # nobody wants more: cancelled, or gone
+            log.info("worklist query broken off", answers=count)
+            raise
         log.info("worklist answered", answers=count, unmatched_keys=unmatched, approximate=approximate)
 
     def handle_create(self, request: Request) -> Dataset | None:

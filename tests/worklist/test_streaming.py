@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]
+from structlog.testing import capture_logs
 
 from gateway import matching
 from gateway.dimse import parse_command
@@ -114,11 +115,13 @@ def test_a_cancelled_query_ends_at_once(port: int) -> None:
     with RawFinder(port, ExplicitVRLittleEndian, receive_bytes=1 << 14) as finder:
         finder.ask(EVERYTHING, message_id=7)
         responses = finder.messages()
-        next(responses)
-        finder.cancel(message_id=7)
-        *answers, (end, _) = responses
+        with capture_logs() as lines:
+            next(responses)
+            finder.cancel(message_id=7)
+            *answers, (end, _) = responses
         assert parse_command(end).status == 0xFE00
         assert len(answers) < MANY - 1
+        assert lines[-1]["event"] == "worklist query broken off"
         assert finder.count(element(0x00080050, "SH", b"A0000001")) == 1
 
 
