@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal, Self, get_args
 
 from gateway import matching
-from gateway.matching import AnyOf, Condition, Key, Kind, Period
+from gateway.matching import AnyOf, Between, Condition, Key, Kind, Period
 from worklist.items import State
 
 Station = Literal["open", "calling", "strict"]
@@ -213,6 +213,13 @@ def known_states(states: tuple[str, ...]) -> tuple[str, ...]:
     if unknown := set(states) - set(get_args(State)):
         raise ValueError(f"no such state: {', '.join(sorted(unknown))}")
     return states
+
+
+def first_day(wanted: Sequence[Condition]) -> str:
+    """The first date that conditions allow, YYYYMMDD; '' where they set no bound."""
+    days = [c.low for c in wanted if isinstance(c, Between) and c.key.column == _DAY.column]
+    days += [c.low[0] for c in wanted if isinstance(c, Period) and c.low and c.day.column == _DAY.column]
+    return max(days, default="")
 
 
 def unsatisfied(verdicts: Iterator[tuple[str, ...]], limit: int) -> Iterator[tuple[str, ...]]:

@@ -25,7 +25,7 @@ from tests.foreign import free_port, is_open, with_dcmtk
 from tests.raw_find import RawFinder, element, item
 from tests.worklist.crowd import A_DAY, FIRST_DAY, day, fill
 from worklist import Worklist
-from worklist.manners import Granted, Manners
+from worklist.manners import Granted, Manners, first_day
 from worklist.scp import Scp
 from worklist.store import FIND, KEYS, PAGE
 
@@ -183,3 +183,30 @@ def test_what_modalities_ask_is_found_by_an_index(crowd: Path, values: dict[str,
         plan = [str(row[3]) for row in rows]
     searches = [line for line in plan if "items" in line]
     assert len(searches) == 1 and searches[0].startswith(f"SEARCH items USING INDEX {index}"), plan
+
+
+DATE, TIME = (f"ScheduledProcedureStepSequence.ScheduledProcedureStepStart{what}" for what in ("Date", "Time"))
+MIDDLE, LAST = day(MANY // A_DAY // 2), day(MANY // A_DAY - 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "period"),
+    [
+        ({DATE: MIDDLE}, (None, None)),
+        ({DATE: LAST}, (None, None)),
+        ({DATE: f"{LAST}-"}, (None, None)),
+        ({DATE: f"{LAST}-", TIME: "0700-"}, (None, None)),
+        ({}, ((LAST, "000000.000000"), None)),
+    ],
+)
+def test_a_day_is_found_without_reading_the_days_before(
+    crowd: Path, values: dict[str, str], period: tuple[tuple[str, str] | None, tuple[str, str] | None]
+) -> None:
+    wanted = Granted("MAMMO1", period=period).conditions(matching.conditions_on(values, KEYS))
+    expression, parameters = matching.where(wanted)
+    parameters |= {"station": "MAMMO1", "date": first_day(wanted), "time": "", "accession_number": ""}
+    hundreds: list[int] = []
+    with closing(sqlite3.connect(crowd / "worklist.db")) as conn:
+        conn.set_progress_handler(lambda: hundreds.append(1), 100)  # at so many of SQLite's instructions
+        found = conn.execute(FIND.format(expression), {**parameters, "most": PAGE}).fetchall()
+    assert (len(found), len(hundreds) < 100) == (A_DAY, True), hundreds
