@@ -27,28 +27,22 @@ import aiohttp
 import structlog
 
 from gateway.errors import CloudError
-from relay.hybrid_channel import Channel, Handlers, HttpAnswer, Limits
-from relay.hybrid_protocol import Endpoint, Request, Trouble, endpoint, pause
-from relay.hybrid_sender import (
-    MESSAGE_BYTES,
-    SOCKET_ERRORS,
-    HybridDestination,
-    HybridSender,
-    SasTokens,
-    SelfEcho,
-    TokenSource,
-    explain,
-)
+from relay.hybrid_channel import Channel
+from relay.hybrid_exchange import Exchanges, Handlers, Limits
+from relay.hybrid_http import HttpAnswer, HttpRequest
+from relay.hybrid_protocol import MESSAGE_BYTES, Endpoint, endpoint
+from relay.hybrid_sender import HybridDestination, HybridSender, SasTokens, SelfEcho, TokenSource
+from relay.hybrid_trouble import SOCKET_ERRORS, Trouble, explain, pause
 
 __all__ = [
     "Endpoint",
     "HttpAnswer",
+    "HttpRequest",
     "HybridDestination",
     "HybridListener",
     "HybridSender",
     "Limits",
     "LinkState",
-    "Request",
     "SasTokens",
     "SelfEcho",
     "TokenSource",
@@ -75,8 +69,8 @@ class LinkState:
 class HybridListener:
     """Listens for ever: `await run()`, ended by cancelling it. `state` may be read at any time, from any thread.
 
-    `on_message` takes the text of an action and gives the text of its answer. `on_http` answers requests that come in
-    HTTP mode; without it they get 501. If one of them raises, the peer is told so and the link lives on.
+    `on_message` takes the text of an action and gives the text of its answer. `on_request` answers requests that come
+    in HTTP mode; without it they get 501. If one of them raises, the peer is told so and the link lives on.
     `prove` makes an exchange through the service or raises CloudError; without it only the cloud's messages prove.
     """
 
@@ -86,7 +80,7 @@ class HybridListener:
         tokens: TokenSource,
         *,
         on_message: Callable[[str], Awaitable[str]],
-        on_http: Callable[[Request], Awaitable[HttpAnswer]] | None = None,
+        on_request: Callable[[HttpRequest], Awaitable[HttpAnswer]] | None = None,
         prove: Callable[[], Awaitable[None]] | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -95,13 +89,7 @@ class HybridListener:
         self._prove = prove
         self._limits = limits or Limits()
         self._attempt = 0
-        self._handlers = Handlers(
-            message=on_message,
-            http=on_http or _not_offered,
-            token=lambda: tokens.token(at.audience),
-            proven=self._proven,
-            failed=self._failed,
-        )
+        self._exchanges = Exchanges(Handlers(on_message, on_request or _not_offered, self._failed), self._limits)
         self.state = LinkState()
 
     async def run(self) -> None:
@@ -165,7 +153,14 @@ class HybridListener:
             timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.farewell),
         )
         self._opened(listener_id)
-        return Channel(ws, token, http=http, handlers=self._handlers, limits=self._limits)
+        return Channel(
+            ws,
+            token,
+            new_token=lambda: self._tokens.token(self._at.audience),
+            exchanges=self._exchanges,
+            proven=self._proven,
+            failed=self._failed,
+        )
 
     # --- proof --------------------------------------------------------------------------------------------------------
 
@@ -202,5 +197,5 @@ class HybridListener:
         log.warning("hybrid connection trouble", hybrid_connection=self._at.path, code=trouble.code, text=trouble.text)
 
 
-async def _not_offered(_request: Request) -> HttpAnswer:
+async def _not_offered(_request: HttpRequest) -> HttpAnswer:
     return HttpAnswer(501, body=b"This gateway takes no HTTP requests over its hybrid connection.\n")

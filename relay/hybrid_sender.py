@@ -2,9 +2,9 @@
 
 Two things are built on it. `HybridDestination` tells the cloud an event over the cloud's own hybrid connection.
 `SelfEcho` sends this gateway a message through the service, which proves the whole way a message from the cloud takes.
-`explain` puts whatever goes wrong with a socket into words, for the listener as well.
 
-Not here: when an event is sent again (`relay.delivery`), and the listener (`relay.hybrid`).
+Not here: when an event is sent again (`relay.delivery`), the listener (`relay.hybrid`), what went wrong in words
+(`relay.hybrid_trouble`).
 """
 
 import asyncio
@@ -19,10 +19,8 @@ import aiohttp
 
 from gateway.errors import CloudError
 from relay.delivery import Event
-from relay.hybrid_protocol import Endpoint, Token, Trouble, closed, refused_connect, refused_listen, sign
-
-MESSAGE_BYTES = 16 * 1024 * 1024
-"""Most bytes of one message. aiohttp's own limit of 4 MiB would end the connection on a larger request."""
+from relay.hybrid_protocol import MESSAGE_BYTES, Endpoint, Token, sign
+from relay.hybrid_trouble import SOCKET_ERRORS, Trouble, closed, explain, refused_connect
 
 DELIVERED = frozenset({"processed", "created", "updated", "ok"})
 NEVER = frozenset({"invalid", "unsupported", "conflict"})
@@ -48,40 +46,6 @@ class SasTokens:
 
     async def token(self, audience: str) -> Token:
         return sign(audience, self.key_name, self.key, expires_at=int(time.time() + self.lifetime))
-
-
-# --- words for what went wrong ----------------------------------------------------------------------------------------
-
-
-def explain(error: BaseException) -> Trouble:
-    """Say what an error of a socket, a handshake or a token source means; for a listener, or a rendezvous."""
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        return refused_listen(error.status)
-    if isinstance(error, CloudError):
-        return Trouble("no_token", str(error), lasting=True)
-    for kind, code, text in _NETWORK:
-        if isinstance(error, kind):
-            return Trouble(code, text)
-    return Trouble("cut", f"The connection broke ({type(error).__name__}).")
-
-
-_NETWORK: tuple[tuple[type[BaseException], str, str], ...] = (  # the first that fits; special ones stand before general
-    (
-        aiohttp.ClientConnectorDNSError,
-        "dns",
-        "The service's name cannot be resolved. Check the name server and the name.",
-    ),
-    (aiohttp.ClientConnectorCertificateError, "tls", "The service's certificate is not trusted by this machine."),
-    (aiohttp.ClientSSLError, "tls", "No encrypted connection to the service could be made."),
-    (aiohttp.ClientHttpProxyError, "proxy", "The proxy refused to connect to the service."),
-    (aiohttp.ClientProxyConnectionError, "proxy", "The proxy cannot be reached."),
-    (aiohttp.ClientConnectorError, "unreachable", "The service cannot be reached. Check the network and the firewall."),
-    (aiohttp.ServerTimeoutError, "silent", "The service does not answer pings any more."),
-    (TimeoutError, "timeout", "The service did not answer in time."),
-)
-
-SOCKET_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, CloudError)
-"""What a connection attempt or a connection may fail with, and `explain` understands."""
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------

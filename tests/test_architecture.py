@@ -83,6 +83,7 @@ HOMES = {
                  "gateway.simulator.script"),
     "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.cli", "gateway.simulator"),
     "aiohttp": ("relay", "gateway.check", "gateway.cli", "gateway.simulator"),
+    "websockets": ("relay.hybrid_rendezvous", "relay.hybrid_trouble"),
     "azure": ("relay.servicebus", "relay.settings"),
     "typer": ("gateway.cli", "gateway.cli_care", "gateway.cli_modality", "gateway.cli_peers", "gateway.cli_worklist",
               "gateway.terminal"),
