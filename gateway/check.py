@@ -23,8 +23,8 @@ from gateway.tls import client_context
 from gateway.volume import Fullness, volume_of
 from pacs import Archive
 from pacs.settings import PacsSettings
+from relay.hybrid import HybridSender, SasTokens, SelfEcho
 from relay.hybrid_protocol import endpoint
-from relay.hybrid_sender import HybridSender, SasTokens, SelfEcho
 from relay.settings import RelaySettings
 from worklist import Worklist
 from worklist.settings import WorklistSettings

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Literal, TypeAlias
 
 import aiohttp
@@ -18,17 +19,25 @@ from relay.hybrid_exchange import Exchanges
 from relay.hybrid_protocol import Announcement, FrameReader, Token, renew_token
 from relay.hybrid_trouble import SOCKET_ERRORS, Trouble, closed, explain
 
+NORMAL_CLOSURE = (1000).to_bytes(2, "big")
+"""RFC 6455 Section 7.4.1."""
+
 ClientWebSocket: TypeAlias = aiohttp.ClientWebSocketResponse[Literal[True]]
 
 
 class Channel:
-    """An open control channel; `proven_at` (monotonic seconds) is its opening or the last exchange over it."""
+    """An open control channel. `opened_at` and `heard_at` (when something was last announced) are monotonic seconds.
+
+    It is left in order: `leave` tells the service, which gives it nothing more, and what was announced before the
+    service's farewell is still attended to.
+    """
 
     def __init__(
         self,
         ws: ClientWebSocket,
         token: Token,
         *,
+        listener_id: str,
         new_token: Callable[[], Awaitable[Token]],
         exchanges: Exchanges,
         proven: Callable[[], None],
@@ -41,7 +50,10 @@ class Channel:
         self._told_proven = proven
         self._told_failed = failed
         self._writing = asyncio.Lock()  # a response and its body must not be torn apart
-        self.opened_at = self.proven_at = time.monotonic()
+        self._leaving = False
+        self._ended = asyncio.Event()
+        self.listener_id = listener_id
+        self.opened_at = self.heard_at = time.monotonic()
 
     async def serve(self, tasks: asyncio.TaskGroup) -> Trouble:
         """Serve until the channel ends and say why it did. Exchanges under way go on in `tasks`."""
@@ -50,19 +62,36 @@ class Channel:
             return await self._read(tasks)
         finally:
             renewing.cancel()
+            self._ended.set()
             await self.close()
 
     async def close(self) -> None:
+        """Close at once."""
+        self._leaving = True
         await self._ws.close()
 
-    async def respond(self, head: str, body: bytes) -> None:
+    async def leave(self, *, seconds: float) -> None:
+        """Say farewell while `serve` goes on, and close when the service has, or after `seconds`."""
         async with self._writing:
+            self._leaving = True
+            with suppress(*SOCKET_ERRORS):  # a dead line is closed below
+                async with asyncio.timeout(seconds):
+                    await self._ws.send_frame(NORMAL_CLOSURE, aiohttp.WSMsgType.CLOSE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        await self.close()
+
+    async def respond(self, head: str, body: bytes) -> bool:
+        async with self._writing:
+            if self._leaving or self._ws.closed:
+                return False
             await self._ws.send_str(head)
             if body:
                 await self._ws.send_bytes(body)
+        return True
 
     def proven(self) -> None:
-        self.proven_at = time.monotonic()
         self._told_proven()
 
     async def _read(self, tasks: asyncio.TaskGroup) -> Trouble:
@@ -75,6 +104,7 @@ class Channel:
             if announcements is None:
                 return closed(self._ws.close_code, str(message.extra or ""))
             for announcement in announcements:
+                self.heard_at = time.monotonic()
                 tasks.create_task(self._exchanges.attend(announcement, self))
 
     async def _renew_at_half_life(self) -> None:
@@ -84,9 +114,8 @@ class Channel:
             await asyncio.sleep(max(1, (expires_at - time.time()) * random.uniform(0.45, 0.55)))  # noqa: S311
             try:
                 token = await self._new_token()
-                async with self._writing:
-                    await self._ws.send_str(renew_token(token))
-                expires_at = token.expires_at
+                if await self.respond(renew_token(token), b""):
+                    expires_at = token.expires_at
             except SOCKET_ERRORS as error:
                 self._told_failed(explain(error))
 

@@ -19,6 +19,7 @@ import structlog
 
 from gateway.errors import Refusal
 from relay.hybrid_http import HttpAnswer, HttpRequest, pieces
+from relay.hybrid_liveness import Lifetimes
 from relay.hybrid_protocol import (
     CONTROL_LIMIT,
     Accept,
@@ -32,6 +33,7 @@ from relay.hybrid_protocol import (
 )
 from relay.hybrid_rendezvous import Rendezvous, reject, rendezvous
 from relay.hybrid_trouble import SOCKET_ERRORS, Trouble, explain
+from relay.hybrid_way import Way
 
 log = structlog.get_logger()
 
@@ -50,16 +52,19 @@ class Limits:
     http_answer: float = 50  # the service gives up after 60 s, which cannot be raised, and after as long a pause
     farewell: float = 2  # for the peer's close frame
     heartbeat: float = 25  # pings; load balancers forget an idle connection after about 4 minutes
-    proof_every: float = 30
-    deaf_after: float = 120  # a link that takes nothing is replaced within two minutes
+    listeners: int = 2  # control channels at once: while one is replaced, the other is there; each is paid for
+    stagger: float = 5  # between the openings of the two, so that nothing that ages befalls both at once
+    proof_every: float = 20  # between two echoes to each listener
+    ask_again: float = 600  # when the key may not send: until it is tried whether it may now
+    lifetimes: Lifetimes = Lifetimes()  # noqa: RUF009 - frozen
     delays: tuple[float, ...] = (0, 1, 2, 5, 10, 30)  # between attempts, those of Microsoft's clients
 
 
 class Origin(Protocol):
     """The control channel that an exchange was announced on."""
 
-    async def respond(self, head: str, body: bytes) -> None:
-        """Send a response and its body, which stay together."""
+    async def respond(self, head: str, body: bytes) -> bool:
+        """Send a response and its body, which stay together; False when nothing can be sent over it any more."""
 
     def proven(self) -> None:
         """Hear that an exchange it announced came all the way."""
@@ -75,18 +80,24 @@ class Handlers:
 
 
 class Exchanges:
-    """Attends to what is announced. `busy` is how many exchanges are under way."""
+    """Attends to what is announced. `busy` exchanges are under way; since the start `attended`, of those `refused`."""
 
-    def __init__(self, handlers: Handlers, limits: Limits) -> None:
+    def __init__(self, handlers: Handlers, limits: Limits, way: Way) -> None:
         self._handlers = handlers
         self._limits = limits
+        self._way = way
         self.busy = 0
+        self.attended = 0
+        self.refused = 0
 
     async def attend(self, announcement: Announcement, origin: Origin) -> None:
         """Carry one exchange through; what goes wrong is reported, not raised."""
         self.busy += 1
+        self.attended += 1
+        overloaded = self.busy > self._limits.sessions
+        self.refused += overloaded
         try:
-            await self._exchange(announcement, origin, overloaded=self.busy > self._limits.sessions)
+            await self._exchange(announcement, origin, overloaded=overloaded)
         except SOCKET_ERRORS as error:
             self._handlers.failed(explain(error))
         finally:
@@ -96,7 +107,7 @@ class Exchanges:
         match announcement:
             case Accept() if overloaded:
                 address = reject_url(announcement.address, 503, "The gateway is busy.")
-                await reject(address, handshake=self._limits.handshake)
+                await reject(address, self._way, handshake=self._limits.handshake)
             case Accept():
                 await self._serve_sender(announcement, origin)
             case Request():
@@ -109,7 +120,7 @@ class Exchanges:
                 )
 
     def _rendezvous(self, address: str) -> AbstractAsyncContextManager[Rendezvous]:
-        return rendezvous(address, handshake=self._limits.handshake, farewell=self._limits.farewell)
+        return rendezvous(address, self._way, handshake=self._limits.handshake, farewell=self._limits.farewell)
 
     async def _take_leave(self, meeting: Rendezvous, origin: Origin) -> None:
         if await meeting.farewell(seconds=self._limits.farewell):
@@ -146,8 +157,8 @@ class Exchanges:
         answer = ready or await self._http_answer(request, pieces(request.body))
         if isinstance(answer.body, bytes):
             head = _head(request, answer, has_body=bool(answer.body))
-            if len(head.encode()) + len(answer.body) <= CONTROL_LIMIT:
-                await origin.respond(head, answer.body)
+            is_small = len(head.encode()) + len(answer.body) <= CONTROL_LIMIT
+            if is_small and await origin.respond(head, answer.body):
                 origin.proven()
                 return
         async with self._rendezvous(request.address) as meeting:

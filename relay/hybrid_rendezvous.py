@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.hybrid_protocol import MESSAGE_BYTES
 from relay.hybrid_trouble import CLOSED
+from relay.hybrid_way import Way
 
 FRAME = 64 * 1024
 """Most bytes of one frame of a body. The service relays in 32 KiB buffers, so longer ones gain nothing."""
@@ -90,11 +91,13 @@ async def _paced(body: AsyncIterator[bytes], patience: asyncio.Timeout, pace: fl
 
 
 @asynccontextmanager
-async def rendezvous(address: str, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
+async def rendezvous(address: str, way: Way, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
     """Open an announced address within `handshake` seconds; leaving the block closes it."""
     async with asyncio.timeout(handshake):
         ws = await connect(
             address,
+            proxy=way.proxy_for(address),
+            ssl=way.tls_for(address),
             compression=None,
             open_timeout=None,
             close_timeout=farewell,
@@ -109,10 +112,10 @@ async def rendezvous(address: str, *, handshake: float, farewell: float) -> Asyn
         await ws.close()
 
 
-async def reject(address: str, *, handshake: float) -> None:
+async def reject(address: str, way: Way, *, handshake: float) -> None:
     """Open an address that rejects. The handshake is meant to fail: with 410 the sender was told."""
     try:
-        async with rendezvous(address, handshake=handshake, farewell=handshake):
+        async with rendezvous(address, way, handshake=handshake, farewell=handshake):
             pass
     except InvalidStatus as error:
         if error.response.status_code != GONE:

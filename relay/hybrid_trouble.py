@@ -31,6 +31,14 @@ class Trouble:
     fresh_token: bool = False
 
 
+class LinkError(CloudError):
+    """An exchange over a hybrid connection failed, passing, for the reason that `trouble` names."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.text, permanent=False)
+        self.trouble = trouble
+
+
 # --- what the codes mean ----------------------------------------------------------------------------------------------
 
 _TOKEN_REFUSED = Trouble(
@@ -60,6 +68,9 @@ REFUSED: Mapping[int, Trouble] = {
     504: _NOBODY_ANSWERED,
 }
 """A handshake that was answered with this status instead of 101."""
+
+MAY_NOT_SEND = frozenset({"token_refused", "not_allowed"})
+"""What a sender is told whose key is good, as it listens with it, and has no right to send."""
 
 NO_LISTENER = Trouble("no_listener", "Nobody listens on this hybrid connection, or it does not exist.")
 

@@ -12,7 +12,7 @@ from gateway.simulator.hybrid_tokens import Key
 from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, HybridSender, Limits, SasTokens, SelfEcho, endpoint
 
 TOKENS = SasTokens("site", "the key")
-PATIENT = Limits(delays=(0, 0.05, 0.1), proof_every=60)
+PATIENT = Limits(delays=(0, 0.05, 0.1), proof_every=60, listeners=1)
 """Reconnects at once, and is not nervous."""
 
 

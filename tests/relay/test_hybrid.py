@@ -10,7 +10,17 @@ import pytest
 
 from gateway.errors import CloudError
 from gateway.simulator.hybrid_service import HybridService
-from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, HybridSender, Limits, SasTokens, SelfEcho, endpoint
+from relay.hybrid import (
+    HttpAnswer,
+    HttpRequest,
+    HybridListener,
+    HybridSender,
+    Lifetimes,
+    Limits,
+    SasTokens,
+    SelfEcho,
+    endpoint,
+)
 from tests.relay.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site, until
 
 ECHO = {"action_type": "echo", "text": "é" * 100_000}  # long enough to come in several frames
@@ -37,7 +47,7 @@ def test_the_link_is_proven_by_the_gateways_own_echo() -> None:
             await until(lambda: here.listener.state.last_proven is not None)
             state = here.listener.state
             assert (state.connections, state.replaced, state.last_error) == (1, 0, "")
-            assert state.listener_id == here.connection.listeners[0].ident
+            assert state.listener_ids == (here.connection.listeners[0].ident,)
 
     asyncio.run(run())
 
@@ -184,7 +194,10 @@ def test_a_refused_listener_says_why_and_goes_on_trying(tokens: SasTokens, path:
     async def run() -> None:
         async with namespace() as service:
             listener = HybridListener(
-                endpoint(service.namespace.base, path), tokens, on_message=echo, limits=Limits(delays=(0, 0.05))
+                endpoint(service.namespace.base, path),
+                tokens,
+                on_message=echo,
+                limits=Limits(listeners=1, delays=(0, 0.05)),
             )
             async with running(listener):
                 await until(lambda: listener.state.last_error_code == code)
@@ -199,7 +212,7 @@ def test_a_listener_gets_in_once_the_service_lets_it() -> None:
             connection = service.namespace.connections["actions"]
             connection.faults.refuse_listen = [(404, "no"), (401, "no"), (429, "no"), (503, "no")]
             at = endpoint(service.namespace.base, "actions")
-            listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(delays=(0, 0.01)))
+            listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(listeners=1, delays=(0, 0.01)))
             async with running(listener):
                 await until(lambda: listener.state.connected_since is not None)
                 assert connection.faults.refuse_listen == []
@@ -211,7 +224,7 @@ def test_a_service_that_is_not_there_is_named_unreachable() -> None:
     async def run() -> None:
         async with namespace() as service:
             at = endpoint(service.namespace.base, "actions")
-        listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(delays=(0, 0.05)))
+        listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(listeners=1, delays=(0, 0.05)))
         async with running(listener):
             await until(lambda: listener.state.last_error_code == "unreachable")
         sender = HybridSender(at, TOKENS)
@@ -305,7 +318,7 @@ def test_a_channel_that_answers_pings_but_is_given_nothing_is_replaced(fault: st
     """And the second is open before the first is closed: at one moment the service sees both."""
 
     async def run() -> None:
-        limits = replace(PATIENT, heartbeat=0.2, proof_every=0.2, deaf_after=1)
+        limits = replace(PATIENT, heartbeat=0.2, proof_every=0.2, lifetimes=Lifetimes(deaf_after=1))
         async with site(limits=limits, rendezvous_timeout=0.3) as here:
             await until(lambda: here.listener.state.last_proven is not None)
             broken_since = here.listener.state.last_proven
@@ -321,7 +334,7 @@ def test_a_channel_that_answers_pings_but_is_given_nothing_is_replaced(fault: st
 
 def test_a_link_with_traffic_is_left_alone() -> None:
     async def run() -> None:
-        async with site(limits=replace(PATIENT, proof_every=0.1, deaf_after=0.5)) as here:
+        async with site(limits=replace(PATIENT, proof_every=0.1, lifetimes=Lifetimes(deaf_after=0.5))) as here:
             await asyncio.sleep(1.5)
             assert (here.listener.state.connections, here.listener.state.replaced) == (1, 0)
 
