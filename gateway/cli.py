@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from gateway import __version__, cli_care, cli_modality, cli_peers, cli_worklist, log, process, tls_check
+from gateway import __version__, cli_care, cli_link, cli_modality, cli_peers, cli_worklist, log, process, tls_check
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hops
@@ -45,6 +45,7 @@ app.add_typer(outbox_app, name="outbox")
 tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tls_app, name="tls")
 cli_care.register(app)
+cli_link.register(app)
 cli_modality.register(app)
 cli_peers.register(app)
 cli_worklist.register(app)

@@ -109,10 +109,13 @@ class HybridListener:
         self.state = LinkState(echoes=prove is not None)
 
     async def run(self) -> None:
-        async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
-            for number in range(self._limits.listeners):
-                tasks.create_task(self._keep_listening(number, http=http, tasks=tasks))
-            tasks.create_task(self._keep_proving())
+        try:
+            async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
+                for number in range(self._limits.listeners):
+                    tasks.create_task(self._keep_listening(number, http=http, tasks=tasks))
+                tasks.create_task(self._keep_proving())
+        finally:
+            await self._tokens.close()
 
     # --- one channel after the other ----------------------------------------------------------------------------------
 

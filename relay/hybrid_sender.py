@@ -69,6 +69,7 @@ class HybridSender:
     async def close(self) -> None:
         if self._http is not None:
             await self._http.close()
+        await self._tokens.close()
 
     async def _exchange(self, message: str, headers: Mapping[str, str]) -> str:
         token = await self._tokens.token(self._endpoint.audience)

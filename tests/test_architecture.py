@@ -13,7 +13,8 @@ from gateway.settings import GatewaySettings, variables
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay")
 ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check", "gateway.cli",
-        "gateway.cli_care", "gateway.cli_modality", "gateway.cli_peers", "gateway.cli_worklist", "gateway.hops",
+        "gateway.cli_care", "gateway.cli_link", "gateway.cli_modality", "gateway.cli_peers", "gateway.cli_worklist",
+        "gateway.hops", "gateway.link_check",
         "gateway.peers", "gateway.restore", "gateway.simulator", "gateway.terminal", "gateway.tls_check")  # fmt: skip
 SQL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WITH|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b\s+\S"
@@ -81,11 +82,13 @@ HOMES = {
     "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
                  "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
                  "gateway.simulator.script"),
-    "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.cli", "gateway.simulator"),
+    "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.cli", "gateway.link_check", "gateway.simulator"),
     "aiohttp": ("relay", "gateway.check", "gateway.cli", "gateway.simulator"),
     "websockets": ("relay.hybrid_rendezvous", "relay.hybrid_trouble"),
-    "azure": ("relay.servicebus", "relay.settings"),
-    "typer": ("gateway.cli", "gateway.cli_care", "gateway.cli_modality", "gateway.cli_peers", "gateway.cli_worklist",
+    "azure": ("relay.servicebus", "relay.settings", "relay.hybrid_tokens", "relay.hybrid_identity"),
+    "prometheus_client": ("relay.metrics",),
+    "typer": ("gateway.cli", "gateway.cli_care", "gateway.cli_link", "gateway.cli_modality", "gateway.cli_peers",
+              "gateway.cli_worklist",
               "gateway.terminal"),
 }  # fmt: skip
 

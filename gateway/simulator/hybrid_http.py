@@ -34,7 +34,7 @@ async def relay_http(
     namespace: Namespace, request: web.Request, *, connection: HybridConnection, ident: str, timeout: float
 ) -> web.StreamResponse:
     namespace.authorise(request, connection, SEND)
-    registration = namespace.pick(connection)
+    registration = namespace.pick(connection, request)
     address = namespace.address(connection.path, "request", ident=ident)
     call = await _call(request, ident=ident, address=address)
     connection.counts["http inline" if call.inline else "http rendezvous"] += 1

@@ -9,12 +9,13 @@ ways the real one has been seen to:
     GET /$hc/{path}?sb-hc-action=request    the listener fetches an HTTP request
     any /{path}...                          an HTTP request (`hybrid_http`)
 
-Not for: TLS, Entra tokens, more than one namespace. Its knowledge is that of documents, of Microsoft's clients and of
+Not for: more than one namespace, and it makes no tokens: those of Entra ID are texts that it was told. Its knowledge is that of documents, of Microsoft's clients and of
 listeners in the field; real Azure may differ where those are silent.
 """
 
 import asyncio
 import json
+import ssl
 import time
 import uuid
 from urllib.parse import unquote
@@ -39,13 +40,14 @@ class HybridService:
         self._expiry_code = expiry_code  # documented as 1008; 1011 is what the field has seen
         self._runner: web.AppRunner | None = None
 
-    async def start(self, *, port: int = 0) -> None:
+    async def start(self, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        """Serve on loopback; with `tls` as `wss://localhost`, for which that has to hold a certificate."""
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{tail:.*}", self._dispatch)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2, handle_signals=False)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        self.namespace.base = f"ws://127.0.0.1:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls).start()
+        self.namespace.base = f"{'wss://localhost' if tls else 'ws://127.0.0.1'}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         for connection in self.namespace.connections.values():
@@ -172,7 +174,7 @@ class HybridService:
         self, request: web.Request, connection: HybridConnection, tracking: str
     ) -> web.WebSocketResponse:
         self.namespace.authorise(request, connection, SEND)
-        registration = self.namespace.pick(connection)
+        registration = self.namespace.pick(connection, request)
         ident = _ident(tracking)
         waiting = self.namespace.wait(ident, connection, "accept")
         connection.counts["connect"] += 1

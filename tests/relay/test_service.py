@@ -19,7 +19,8 @@ from gateway.simulator.site import free_port
 from pacs import Archive
 from relay.health import Hop
 from relay.hybrid import HybridDestination, LinkState
-from relay.service import Relay, attached, cloud_action_id, destination, disk, heartbeat, link_hop, vital
+from relay.link import link_hop
+from relay.service import Relay, attached, cloud_action_id, destination, disk, heartbeat, vital
 from relay.servicebus import ServiceBusDestination
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination
