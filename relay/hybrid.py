@@ -163,7 +163,7 @@ class HybridListener:
         self.state = replace(
             self.state, replaced=self.state.replaced + is_deaf, renewed=self.state.renewed + (not is_deaf)
         )
-        tasks.create_task(channel.leave(seconds=self._limits.farewell))
+        tasks.create_task(channel.leave(drain=self._limits.drain, seconds=self._limits.farewell))
         return successor
 
     async def _until_due(self, channel: Channel, lane: "_Lane") -> Due:

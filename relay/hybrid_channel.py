@@ -52,6 +52,9 @@ class Channel:
         self._writing = asyncio.Lock()  # a response and its body must not be torn apart
         self._leaving = False
         self._ended = asyncio.Event()
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.listener_id = listener_id
         self.opened_at = self.heard_at = time.monotonic()
 
@@ -70,8 +73,16 @@ class Channel:
         self._leaving = True
         await self._ws.close()
 
-    async def leave(self, *, seconds: float) -> None:
-        """Say farewell while `serve` goes on, and close when the service has, or after `seconds`."""
+    async def leave(self, *, drain: float, seconds: float) -> None:
+        """Finish what was announced here, for at most `drain` seconds; then say farewell, and close.
+
+        `serve` goes on meanwhile. The service takes requests for lost whose channel has gone, so it stays until they
+        are answered; who is announced after the farewell is answered over an address of its own. The service has
+        `seconds` to say farewell, too.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain):
+                await self._idle.wait()
         async with self._writing:
             self._leaving = True
             with suppress(*SOCKET_ERRORS):  # a dead line is closed below
@@ -105,7 +116,17 @@ class Channel:
                 return closed(self._ws.close_code, str(message.extra or ""))
             for announcement in announcements:
                 self.heard_at = time.monotonic()
-                tasks.create_task(self._exchanges.attend(announcement, self))
+                tasks.create_task(self._attend(announcement))
+
+    async def _attend(self, announcement: Announcement) -> None:
+        self._busy += 1
+        self._idle.clear()
+        try:
+            await self._exchanges.attend(announcement, self)
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._idle.set()
 
     async def _renew_at_half_life(self) -> None:
         expires_at = self._token.expires_at

@@ -34,9 +34,10 @@ async def relay_http(
     namespace: Namespace, request: web.Request, *, connection: HybridConnection, ident: str, timeout: float
 ) -> web.StreamResponse:
     namespace.authorise(request, connection, SEND)
-    registration = namespace.pick(connection, request)
+    namespace.pick(connection, request)  # nobody there is said before a body is read
     address = namespace.address(connection.path, "request", ident=ident)
     call = await _call(request, ident=ident, address=address)
+    registration = namespace.pick(connection, request)
     connection.counts["http inline" if call.inline else "http rendezvous"] += 1
     waiting = namespace.wait(ident, connection, "request")
     registration.responses[ident] = asyncio.Queue()

@@ -44,6 +44,11 @@ class Registration:
         self.unlisted = False  # answers pings, senders are told that there is no listener
         self._writing = asyncio.Lock()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it has said farewell, or its line is gone."""
+        return self.ws.closed or self.transport.is_closing()
+
     async def announce(self, frame: dict[str, object], body: bytes | None = None) -> None:
         if self.frozen or self.mute:
             return
@@ -139,7 +144,7 @@ class Namespace:
         A sender may name the listeners that may be chosen, which is not in the documents but in Microsoft's own tests.
         """
         only = request.headers.get("Microsoft-Relay-AllowedListeners") if connection.pins else None
-        listed = [r for r in connection.listeners if not r.unlisted and not r.ws.closed and only in (None, r.ident)]
+        listed = [r for r in connection.listeners if not r.unlisted and not r.leaving and only in (None, r.ident)]
         if not listed:
             raise HandshakeRefused(404, "EndpointNotFound: There are no listeners connected for the endpoint.")
         return random.choice(listed)  # noqa: S311

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from urllib.parse import unquote, unquote_plus, urlsplit
 
 LISTEN, SEND = "Listen", "Send"
@@ -48,7 +47,7 @@ class Resource:
     hosts: frozenset[str]
     path: str
     keys: Mapping[str, Key]
-    bearers: Mapping[str, Bearer] = MappingProxyType({})
+    bearers: Mapping[str, Bearer] = field(default_factory=dict)
 
 
 def check(token: str | None, resource: Resource, *, right: str, now: float) -> float:
