@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import CloseCode
 
 from relay.hybrid_protocol import MESSAGE_BYTES
 from relay.hybrid_trouble import CLOSED
@@ -92,7 +93,7 @@ async def _paced(body: AsyncIterator[bytes], patience: asyncio.Timeout, pace: fl
 
 @asynccontextmanager
 async def rendezvous(address: str, way: Way, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
-    """Open an announced address within `handshake` seconds; leaving the block closes it."""
+    """Open an announced address within `handshake` seconds; leaving the block closes it, as an error if with one."""
     async with asyncio.timeout(handshake):
         ws = await connect(
             address,
@@ -108,8 +109,10 @@ async def rendezvous(address: str, way: Way, *, handshake: float, farewell: floa
         )
     try:
         yield Rendezvous(ws)
-    finally:
-        await ws.close()
+    except BaseException:
+        await ws.close(CloseCode.INTERNAL_ERROR)
+        raise
+    await ws.close()
 
 
 async def reject(address: str, way: Way, *, handshake: float) -> None:

@@ -107,8 +107,12 @@ async def _ask_over(joined: Socket | HandshakeRefused, call: Call) -> tuple[dict
     if message.type is not WSMsgType.TEXT:
         raise HandshakeRefused(502, "BadGateway: The rendezvous closed without a response.")
     head = json.loads(message.data)["response"]
-    body = await joined.ws.receive_bytes() if head.get("body") else b""
-    return head, body
+    if not head.get("body"):
+        return head, b""
+    body = await joined.ws.receive()
+    if body.type is not WSMsgType.BINARY:
+        raise HandshakeRefused(502, "BadGateway: The rendezvous closed within a response.")
+    return head, body.data
 
 
 def _answer(head: dict[str, object], body: bytes) -> web.Response:

@@ -7,15 +7,21 @@ Not for: anything but this machine.
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 
 class Proxy:
-    """`start`, and `stop`; `asked` are the places it was asked to connect to, `turned_away` how many it refused."""
+    """`start`, and `stop`; `asked` are the places it connected to, `turned_away` how many requests it refused.
 
-    def __init__(self, *, credentials: str = "", refuses: frozenset[str] = frozenset()) -> None:
+    `hosts` are names that it knows and nobody else, `refuses` those that it does not connect to.
+    """
+
+    def __init__(self, *, credentials: str = "", hosts: Mapping[str, str] = MappingProxyType({})) -> None:
         self._wanted = f"Basic {b64encode(credentials.encode()).decode()}" if credentials else ""
-        self._refuses = refuses
+        self._hosts = hosts
+        self.refuses: frozenset[str] = frozenset()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
         self.asked: list[str] = []
@@ -56,13 +62,13 @@ class Proxy:
             return
         self.asked.append(place)
         host, _, port = place.rpartition(":")
-        there = await asyncio.open_connection(host, int(port))
+        there = await asyncio.open_connection(self._hosts.get(host, host), int(port))
         await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
 
     def _judge(self, method: str, place: str, fields: dict[str, str]) -> str:
         if self._wanted and fields.get("proxy-authorization") != self._wanted:
             return '407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm="proxy"'
-        if method != "CONNECT" or place.rpartition(":")[0] in self._refuses:
+        if method != "CONNECT" or place.rpartition(":")[0] in self.refuses:
             return "403 Forbidden"
         return "200 Connection established"
 
