@@ -58,14 +58,23 @@ async def site(
     on_request: Callable[[HttpRequest], Awaitable[HttpAnswer]] | None = None,
     limits: Limits = PATIENT,
     tokens: SasTokens = TOKENS,
+    proves: bool = True,
+    echo_timeout: float = 0.5,
     **options: float,
 ) -> AsyncIterator[Site]:
     """A listener that is connected and proves itself, and a sender beside it."""
     async with namespace(**options) as service:
         at = endpoint(service.namespace.base, "actions")
         sender = HybridSender(at, tokens, timeout=5)
-        prove = SelfEcho(HybridSender(at, tokens, timeout=0.5))
-        listener = HybridListener(at, tokens, on_message=on_message, on_request=on_request, prove=prove, limits=limits)
+        prove = SelfEcho(HybridSender(at, tokens, timeout=echo_timeout))
+        listener = HybridListener(
+            at,
+            tokens,
+            on_message=on_message,
+            on_request=on_request,
+            prove=prove if proves else None,
+            limits=limits,
+        )
         async with running(listener):
             await until(lambda: listener.state.connected_since is not None)
             yield Site(service, service.namespace.connections["actions"], listener, sender)
