@@ -52,7 +52,7 @@ class Limits:
     http_answer: float = 50  # the service gives up after 60 s, which cannot be raised, and after as long a pause
     farewell: float = 2  # for the peer's close frame
     drain: float = 60  # a channel that is left waits so long for requests under way; none may take longer
-    heartbeat: float = 25  # pings; load balancers forget an idle connection after about 4 minutes
+    heartbeat: float | None = 25  # pings; load balancers forget an idle connection after about 4 minutes
     listeners: int = 2  # control channels at once: while one is replaced, the other is there; each is paid for
     stagger: float = 5  # between the openings of the two, so that nothing that ages befalls both at once
     proof_every: float = 20  # between two echoes to each listener

@@ -74,7 +74,7 @@ def listener(
         on_message=on_message,
         on_request=on_request,
         prove=prove,
-        limits=Limits(listeners=settings.listeners),
+        limits=Limits(listeners=settings.listeners, heartbeat=settings.ping_seconds or None),
         way=way(settings),
     )
 

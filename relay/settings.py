@@ -145,6 +145,14 @@ class RelaySettings(GatewaySettings):
         description="Connections that listen side by side, 1 to 4. With two, one serves while the other is replaced; "
         "each is paid for.",
     )
+    ping_seconds: float = Field(
+        25,
+        ge=0,
+        le=200,
+        validation_alias="AZURE_RELAY_PING_SECONDS",
+        description="Seconds between two pings on each of them, up to 200; 0: none. Load balancers forget what is idle "
+        "for four minutes, and an unanswered ping is how a line that is half open is noticed within a minute.",
+    )
     proxy: Annotated[SecretStr | None, AfterValidator(_proxy)] = Field(
         None,
         description="Proxy to the cloud, http://host:port or http://name:password@host:port. Empty: none. With a "

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from gateway.simulator.hybrid_namespace import HybridConnection
 from gateway.simulator.hybrid_service import HybridService
 from gateway.simulator.hybrid_tokens import Key
-from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, HybridSender, Limits, SasTokens, SelfEcho, endpoint
+from relay.hybrid import (
+    HttpAnswer,
+    HttpRequest,
+    HybridListener,
+    HybridSender,
+    Limits,
+    SasTokens,
+    SelfEcho,
+    TokenSource,
+    endpoint,
+)
 
 TOKENS = SasTokens("site", "the key")
 PATIENT = Limits(delays=(0, 0.05, 0.1), proof_every=60, listeners=1)
@@ -57,7 +67,7 @@ async def site(
     on_message: Callable[[str], Awaitable[str]] = echo,
     on_request: Callable[[HttpRequest], Awaitable[HttpAnswer]] | None = None,
     limits: Limits = PATIENT,
-    tokens: SasTokens = TOKENS,
+    tokens: TokenSource = TOKENS,
     proves: bool = True,
     echo_timeout: float = 0.5,
     **options: float,
