@@ -3,6 +3,7 @@
 Not here: what any of them does (`relay.hybrid` and its neighbours).
 """
 
+import ssl
 from collections.abc import Awaitable, Callable
 
 from gateway.errors import SettingsError
@@ -21,9 +22,8 @@ def way(settings: RelaySettings) -> Way:
     try:
         out.tls_for("https://")
     except OSError as error:  # of the file, or of what is in it
-        raise SettingsError(
-            f"RELAY_CA_FILE={settings.ca_file} cannot be read: {error.strerror or 'no PEM'}."
-        ) from error
+        why = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "it is not PEM"
+        raise SettingsError(f"RELAY_CA_FILE={settings.ca_file} cannot be used: {why}.") from error
     return out
 
 
