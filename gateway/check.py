@@ -25,8 +25,8 @@ from gateway.volume import Fullness, volume_of
 from pacs import Archive
 from pacs.duties import Duties
 from pacs.settings import PacsSettings
-from relay.hybrid_protocol import endpoint
-from relay.hybrid_sender import HybridSender, SasTokens, SelfEcho
+from relay import link
+from relay.hybrid import SelfEcho
 from relay.settings import RelaySettings
 from worklist import Worklist
 from worklist.settings import WorklistSettings
@@ -143,19 +143,17 @@ def _get(url: str) -> bytes:
 
 
 def _cloud(note: Note, relay: RelaySettings) -> None:
-    if not relay.namespace or not relay.hybrid_connection or relay.shared_access_key is None:
+    if not relay.listens:
         raise Nothing("No hybrid connection is configured.")
-    tokens = SasTokens(relay.key_name, relay.shared_access_key.get_secret_value())
-    sender = HybridSender(endpoint(relay.namespace, relay.hybrid_connection), tokens)
-    asyncio.run(_echo_once(sender))
+    asyncio.run(_echo_once(link.echo(relay)))
     note.detail = "The message came back by way of the cloud."
 
 
-async def _echo_once(sender: HybridSender) -> None:
+async def _echo_once(echo: SelfEcho) -> None:
     try:
-        await SelfEcho(sender)()
+        await echo()
     finally:
-        await sender.close()
+        await echo.close()
 
 
 def _worklist_outbox(note: Note, settings: SiteSettings) -> None:

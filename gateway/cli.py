@@ -23,6 +23,7 @@ from gateway import (
     __version__,
     cli_care,
     cli_forward,
+    cli_link,
     cli_modality,
     cli_peers,
     cli_worklist,
@@ -57,6 +58,7 @@ tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=Tru
 app.add_typer(tls_app, name="tls")
 cli_care.register(app)
 cli_forward.register(app)
+cli_link.register(app)
 cli_modality.register(app)
 cli_peers.register(app)
 cli_worklist.register(app)

@@ -12,7 +12,7 @@ GatewayError
     ├── InvalidValue         ├── MissingAttribute   ├── MissingValue       ├── NotAllowed
     ├── NotFound             ├── Conflict           ├── NoLongerUpdatable
     ├── OutOfResources       ├── NotAcceptable      ├── Unsupported
-    │   └── Unsettled
+    │   └── Unsettled      └── TooLarge
     └── UnknownDestination   └── NoSuchAction       └── DuplicateTransaction
 
 Messages are sentences for people: what, which one, what was expected, what to do. They never hold patient data:
@@ -173,6 +173,12 @@ class NotAcceptable(Refusal):
     """It cannot be given in the form that was asked for (PS3.7 C.5.19: 0122; PS3.18: 406)."""
 
     dimse_status, http_status, code = 0x0122, 406, "not_acceptable"
+
+
+class TooLarge(Refusal):
+    """A request has more in it than is read here (PS3.7 C.5.25: 0213 resource limitation; RFC 9110: 413)."""
+
+    dimse_status, http_status, code = 0x0213, 413, "too_large"
 
 
 class Unsupported(Refusal):

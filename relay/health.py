@@ -20,11 +20,16 @@ PROVEN_WITHIN = timedelta(minutes=3)
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What is known of one hop to the cloud. `trouble` is the last failure in words, empty when there is none."""
+    """What is known of one hop to the cloud. `trouble` is the last failure in words, empty when there is none.
+
+    `instead` is for a hop that has no means to prove itself: what stands for the proof, in words; empty when nothing
+    does. It is well then, and says that it is not proven.
+    """
 
     name: str
     proven_at: datetime | None
     trouble: str = ""
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +99,13 @@ def _hops(hops: Iterable[Hop], *, now: datetime) -> dict[str, Check]:
 
 
 def _hop(hop: Hop, *, now: datetime) -> Check:
+    proven_at = None if hop.proven_at is None else utc_text(hop.proven_at)
+    if hop.proven_at is not None and now - hop.proven_at <= PROVEN_WITHIN:
+        return Check(ok=True, detail=hop.trouble, proven_at=proven_at)
+    if hop.instead:
+        return Check(ok=True, detail=hop.instead, proven_at=proven_at)
     if hop.proven_at is None:
         return Check(ok=False, detail=hop.trouble or "Not proven since the start; the first round trip is awaited.")
-    proven_at = utc_text(hop.proven_at)
-    if now - hop.proven_at <= PROVEN_WITHIN:
-        return Check(ok=True, detail=hop.trouble, proven_at=proven_at)
     detail = hop.trouble or f"No round trip for more than {PROVEN_WITHIN.total_seconds():.0f} seconds."
     return Check(ok=False, detail=detail, proven_at=proven_at)
 

@@ -32,6 +32,9 @@ from urllib.parse import quote, quote_plus, urlencode, urlsplit
 CONTROL_LIMIT = 64 * 1024
 """Most bytes of a response, body included, on the control channel; a longer one goes over the request's own address."""
 
+MESSAGE_BYTES = 16 * 1024 * 1024
+"""Most bytes of one message that is taken into memory. Libraries have limits of 1 and 4 MiB, and end the connection."""
+
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +180,11 @@ class FrameReader:
         return [] if request is None else [Unreadable("the body that a request announced did not follow it")]
 
 
+def announced(message: str | bytes) -> Announcement:
+    """What a message says by itself: the first at a request's own address, whose body is the next one there."""
+    return _announcement(message) if isinstance(message, str) else Unreadable("a message is not text")
+
+
 def _announcement(message: str) -> Announcement:
     try:
         frame = json.loads(message)
@@ -211,12 +219,12 @@ def _headers(value: object) -> dict[str, str]:
 
 
 def _is_address(text: str) -> bool:
-    """Whether it can be opened. The host may differ from the namespace's; it is the service that says it."""
+    """Whether it can be opened. The host may differ from the namespace's; the service says it."""
     try:
         parts = urlsplit(text)
-    except ValueError:
+        return parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # also from a port that is no number
         return False
-    return parts.scheme in ("ws", "wss") and bool(parts.hostname)
 
 
 # --- frames to the service --------------------------------------------------------------------------------------------
@@ -231,85 +239,3 @@ def response(request_id: str, status: int, *, headers: Mapping[str, str], has_bo
     """The head of an HTTP answer. Statuses 502 and 504 are the service's own and must not be used."""
     fields = {"requestId": request_id, "statusCode": status, "responseHeaders": dict(headers), "body": has_body}
     return json.dumps({"response": fields})
-
-
-# --- what the codes mean ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why a connection could not be made or did not last: `code` for machines, `text` for the operator.
-
-    `lasting`: it stays so until somebody changes something, here or in the cloud.
-    """
-
-    code: str
-    text: str
-    lasting: bool = False
-
-
-_TOKEN_REFUSED = Trouble(
-    "token_refused",
-    "The service refused the token. Check the key's name, the key, its rights, and this machine's clock.",
-    lasting=True,
-)
-_TOKEN_EXPIRED = Trouble("token_expired", "The service says that the token has expired.")
-_NOBODY_ANSWERED = Trouble("no_answer", "The service found a listener, but the listener did not answer in time.")
-_SERVICE = Trouble("service_trouble", "The service has trouble of its own.")
-_THROTTLED = Trouble("throttled", "The service asks for fewer calls.")
-
-_REFUSED_HANDSHAKES: Mapping[int, Trouble] = {
-    400: Trouble("address_refused", "The service did not take the address: it was used, came too late, or is wrong."),
-    401: _TOKEN_REFUSED,
-    403: Trouble(
-        "not_allowed", "The key lacks the right, or 25 listeners are connected to this hybrid connection.", lasting=True
-    ),
-    404: Trouble("no_such_entity", "There is no such hybrid connection in this namespace.", lasting=True),
-    408: _NOBODY_ANSWERED,
-    410: Trouble("gone", "The address is not valid any more."),
-    429: _THROTTLED,
-    500: _SERVICE,
-    502: _NOBODY_ANSWERED,
-    503: Trouble("busy", "The service, or the listener it asked, is too busy."),
-    504: _NOBODY_ANSWERED,
-}
-_NO_LISTENER = Trouble("no_listener", "Nobody listens on this hybrid connection, or it does not exist.")
-
-_CLOSED: Mapping[int, Trouble] = {
-    1000: Trouble("closed", "The service closed the connection."),
-    1001: Trouble("gone", "The service is going away, or the hybrid connection was deleted."),
-    1006: Trouble("cut", "The connection was cut without a farewell."),
-    1008: Trouble("token_refused", "The service did not take the renewed token."),
-    1009: Trouble("too_large", "A message was larger than what is taken."),
-    1011: _SERVICE,
-}
-
-
-def refused_listen(status: int) -> Trouble:
-    """Say why a listener's (or a rendezvous) handshake was answered with `status` instead of 101."""
-    known = _REFUSED_HANDSHAKES.get(status)
-    return known or Trouble("refused", f"The service answered {status} instead of connecting.")
-
-
-def refused_connect(status: int) -> Trouble:
-    """Say why a sender's handshake was refused: to a sender, 404 also means that there is no listener now."""
-    return _NO_LISTENER if status == 404 else refused_listen(status)
-
-
-def closed(code: int | None, reason: str = "") -> Trouble:
-    """Say why a connection ended. An expired token is documented as 1008 but comes as 1011 with its name as reason."""
-    if "ExpiredToken" in reason:
-        return _TOKEN_EXPIRED
-    known = _CLOSED.get(1006 if code is None else code)
-    return known or Trouble("closed", f"The service closed the connection with code {code}.")
-
-
-def pause(delays: tuple[float, ...], attempt: int, trouble: Trouble, *, jitter: float) -> float:
-    """Seconds to wait before the next attempt, `attempt` counting from 0; `jitter` is a random number in 0..1.
-
-    The row repeats its last pause for ever. What lasts until somebody mends it is tried at one to two times that
-    pause, so that a fleet neither hammers the service nor misses the repair by long.
-    """
-    if trouble.lasting:
-        return delays[-1] * (1 + jitter)
-    return delays[min(attempt, len(delays) - 1)] * (0.75 + jitter / 2)

@@ -2,86 +2,37 @@
 
 Two things are built on it. `HybridDestination` tells the cloud an event over the cloud's own hybrid connection.
 `SelfEcho` sends this gateway a message through the service, which proves the whole way a message from the cloud takes.
-`explain` puts whatever goes wrong with a socket into words, for the listener as well.
 
-Not here: when an event is sent again (`relay.delivery`), and the listener (`relay.hybrid`).
+Not here: when an event is sent again (`relay.delivery`), the listener (`relay.hybrid`), what went wrong in words
+(`relay.hybrid_trouble`).
 """
 
 import asyncio
 import json
-import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 import aiohttp
 
 from gateway.errors import CloudError
 from relay.delivery import Event
-from relay.hybrid_protocol import Endpoint, Token, Trouble, closed, refused_connect, refused_listen, sign
+from relay.hybrid_protocol import MESSAGE_BYTES, Endpoint
+from relay.hybrid_tokens import TokenSource
+from relay.hybrid_trouble import SOCKET_ERRORS, LinkError, closed, explain, refused_connect
+from relay.hybrid_way import STRAIGHT, Way
 
-MESSAGE_BYTES = 16 * 1024 * 1024
-"""Most bytes of one message. aiohttp's own limit of 4 MiB would end the connection on a larger request."""
+TIMEOUT = 30.0
+"""Seconds that an exchange may take; the cloud's own sender waits no longer."""
+
+ECHO_TIMEOUT = 15.0
+"""Seconds that an echo may take: the service has spikes of 3 to 7, and a deaf listener would take 30."""
+
+ONLY_TO = "Microsoft-Relay-AllowedListeners"
+"""Header that names the listeners which may be given a sender. Undocumented; Microsoft's own tests use it."""
 
 DELIVERED = frozenset({"processed", "created", "updated", "ok"})
 NEVER = frozenset({"invalid", "unsupported", "conflict"})
 """Codes of an error answer that the same event would get again for ever."""
-
-
-# --- tokens -----------------------------------------------------------------------------------------------------------
-
-
-class TokenSource(Protocol):
-    """Where tokens come from. Raises CloudError when there is none to be had now."""
-
-    async def token(self, audience: str) -> Token: ...
-
-
-@dataclass(frozen=True)
-class SasTokens:
-    """Signs a token with a shared access key whenever one is wanted."""
-
-    key_name: str
-    key: str = field(repr=False)
-    lifetime: float = 3600  # seconds; the service refuses what ends within a minute, the listener renews at half
-
-    async def token(self, audience: str) -> Token:
-        return sign(audience, self.key_name, self.key, expires_at=int(time.time() + self.lifetime))
-
-
-# --- words for what went wrong ----------------------------------------------------------------------------------------
-
-
-def explain(error: BaseException) -> Trouble:
-    """Say what an error of a socket, a handshake or a token source means; for a listener, or a rendezvous."""
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        return refused_listen(error.status)
-    if isinstance(error, CloudError):
-        return Trouble("no_token", str(error), lasting=True)
-    for kind, code, text in _NETWORK:
-        if isinstance(error, kind):
-            return Trouble(code, text)
-    return Trouble("cut", f"The connection broke ({type(error).__name__}).")
-
-
-_NETWORK: tuple[tuple[type[BaseException], str, str], ...] = (  # the first that fits; special ones stand before general
-    (
-        aiohttp.ClientConnectorDNSError,
-        "dns",
-        "The service's name cannot be resolved. Check the name server and the name.",
-    ),
-    (aiohttp.ClientConnectorCertificateError, "tls", "The service's certificate is not trusted by this machine."),
-    (aiohttp.ClientSSLError, "tls", "No encrypted connection to the service could be made."),
-    (aiohttp.ClientHttpProxyError, "proxy", "The proxy refused to connect to the service."),
-    (aiohttp.ClientProxyConnectionError, "proxy", "The proxy cannot be reached."),
-    (aiohttp.ClientConnectorError, "unreachable", "The service cannot be reached. Check the network and the firewall."),
-    (aiohttp.ServerTimeoutError, "silent", "The service does not answer pings any more."),
-    (TimeoutError, "timeout", "The service did not answer in time."),
-)
-
-SOCKET_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, CloudError)
-"""What a connection attempt or a connection may fail with, and `explain` understands."""
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------
@@ -90,35 +41,46 @@ SOCKET_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, CloudError)
 class HybridSender:
     """Sends over one hybrid connection, a websocket for each message. Several exchanges may run side by side."""
 
-    def __init__(self, endpoint: Endpoint, tokens: TokenSource, *, timeout: float = 30) -> None:
+    def __init__(
+        self, endpoint: Endpoint, tokens: TokenSource, *, way: Way = STRAIGHT, timeout: float = TIMEOUT
+    ) -> None:
         self._endpoint = endpoint
         self._tokens = tokens
+        self._way = way
         self._timeout = timeout
         self._http: aiohttp.ClientSession | None = None
 
-    async def exchange(self, message: str) -> str:
-        """Send `message` and give the answer; raises CloudError (passing) unless it came within the timeout."""
+    async def exchange(self, message: str, *, listener_id: str = "") -> str:
+        """Send `message` and give the answer; raises CloudError (passing) unless it came within the timeout.
+
+        With `listener_id` the service is asked to give it to that listener and no other. It answers as if there were
+        none when it does not have that one; services that do not know the wish choose as they like.
+        """
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._exchange(message)
+                return await self._exchange(message, {ONLY_TO: listener_id} if listener_id else {})
         except aiohttp.WSServerHandshakeError as error:
-            raise _passing(refused_connect(error.status)) from error
+            raise LinkError(refused_connect(error.status)) from error
         except CloudError:
             raise
         except SOCKET_ERRORS as error:
-            raise _passing(explain(error)) from error
+            raise LinkError(explain(error)) from error
 
     async def close(self) -> None:
         if self._http is not None:
             await self._http.close()
+        await self._tokens.close()
 
-    async def _exchange(self, message: str) -> str:
+    async def _exchange(self, message: str, headers: Mapping[str, str]) -> str:
         token = await self._tokens.token(self._endpoint.audience)
         if self._http is None:
             self._http = aiohttp.ClientSession()
+        url = self._endpoint.connect_url()
         async with self._http.ws_connect(
-            self._endpoint.connect_url(),
-            headers={"ServiceBusAuthorization": token.text},
+            url,
+            headers={"ServiceBusAuthorization": token.text, **headers},
+            proxy=self._way.proxy_for(url),
+            ssl=self._way.tls_for(url) or True,
             autoclose=False,
             max_msg_size=MESSAGE_BYTES,
             timeout=aiohttp.ClientWSTimeout(ws_close=2),
@@ -130,23 +92,20 @@ class HybridSender:
             return str(answer.data)
 
 
-def _passing(trouble: Trouble) -> CloudError:
-    return CloudError(trouble.text, permanent=False)
-
-
 class SelfEcho:
     """Proves the way in: what this gateway sends as a sender must come back through its own listener, unchanged.
 
-    Needs a key that may send as well as listen. Call it; it raises CloudError when the proof failed.
+    Needs a key that may send as well as listen. Call it, with the id of the listener that is to be proven or for any
+    of them; it raises CloudError when the proof failed.
     """
 
     def __init__(self, sender: HybridSender, *, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> None:
         self._sender = sender
         self._new_id = new_id
 
-    async def __call__(self) -> None:
+    async def __call__(self, listener_id: str = "") -> None:
         payload: dict[str, object] = {"schema_version": 1, "action_type": "echo", "action_id": self._new_id()}
-        answer = _object(await self._sender.exchange(json.dumps(payload)))
+        answer = _object(await self._sender.exchange(json.dumps(payload), listener_id=listener_id))
         if answer != {"status": "echo", "payload": payload}:
             raise CloudError("The echo of this gateway's own message came back changed.", permanent=False)
 

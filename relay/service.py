@@ -26,11 +26,11 @@ from gateway.process import until_stopped_async
 from gateway.sqlite import utc_text
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
 from pacs import Archive, preview
-from relay import commands, web
+from relay import commands, link, metrics, web
 from relay.composer import Composer
 from relay.delivery import Delivery, Destination, Event
 from relay.health import Disk, Facts, Hop, Images, Queue, report
-from relay.hybrid import HybridDestination, HybridListener, HybridSender, LinkState, SasTokens, SelfEcho, endpoint
+from relay.hybrid import HybridDestination
 from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.settings import RelaySettings, revealed
 from relay.uploads import HttpsDestination, ManageDestination, fixed_token
@@ -67,15 +67,20 @@ class Relay:
         self._archive = archive
         self._started_at = now()
         self._renderer = Renderer()
-        self._echo = sender(settings, settings.hybrid_connection) if settings.listens else None
-        self._listener = self._listen(self._echo) if self._echo else None
+        self._echo = link.echo(settings) if settings.listens else None
+        self._listener = link.listener(settings, on_message=self.answer, prove=self._echo) if self._echo else None
         self._destination = destination(settings, archive)
         self._delivery = self._deliver_to(self._destination) if self._destination else None
 
     async def run(self) -> None:
         """Serve, listen and deliver. Raises when one of them dies."""
         app = web.application(
-            self._archive, self._worklist, self._renderer, health=self.health, site=self._settings.site
+            self._archive,
+            self._worklist,
+            self._renderer,
+            health=self.health,
+            metrics=self.metrics,
+            site=self._settings.site,
         )
         serving = web.serving(app, host=self._settings.http_host, port=self._settings.http_port)
         async with self._renderer, serving as port:
@@ -94,6 +99,15 @@ class Relay:
     def health(self) -> HealthReport:
         """How everything is. Looks into the databases: call it in a thread."""
         return report(self._facts(), now=now())
+
+    def metrics(self) -> bytes:
+        """The same and what was counted, for Prometheus. Looks into the databases: call it in a thread."""
+        listener = self._listener
+        link_facts = metrics.link(listener.state, listener.exchanges) if listener else None
+        facts = self._facts()
+        return metrics.exposition(
+            facts, report(facts, now=now()), link=link_facts, holds=self._archive.statistics(), site=self._settings.site
+        )
 
     # --- what runs ----------------------------------------------------------------------------------------------------
 
@@ -132,11 +146,6 @@ class Relay:
 
     # --- what the parts are given -------------------------------------------------------------------------------------
 
-    def _listen(self, echo: HybridSender) -> HybridListener:
-        """The ear to the cloud, proving itself by an echo that takes the way of the cloud's messages."""
-        at = endpoint(self._settings.namespace, self._settings.hybrid_connection)
-        return HybridListener(at, tokens(self._settings), on_message=self.answer, prove=SelfEcho(echo))
-
     def _deliver_to(self, destination: Destination) -> Delivery:
         compose = Composer(self._settings.site, preview=self._thumbnail, action_id_of=self._action_id_of)
         outboxes = [self._worklist.outbox, self._archive.outbox]
@@ -152,7 +161,7 @@ class Relay:
         return await asyncio.to_thread(cloud_action_id, self._worklist, accession_number)
 
     def _facts(self) -> Facts:
-        hops = [link_hop(self._listener.state)] if self._listener else []
+        hops = [link.link_hop(self._listener.state)] if self._listener else []
         if self._delivery:
             hops.append(Hop("delivery", self._delivery.proven_at, self._delivery.trouble))
         return Facts(
@@ -187,19 +196,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def tokens(settings: RelaySettings) -> SasTokens:
-    return SasTokens(settings.key_name, revealed(settings.shared_access_key))
-
-
-def sender(settings: RelaySettings, hybrid_connection: str) -> HybridSender:
-    return HybridSender(endpoint(settings.namespace, hybrid_connection), tokens(settings))
-
-
 def destination(settings: RelaySettings, archive: Archive) -> Destination | None:
     """The door events leave by; None when there is none."""
     match settings.destination:
         case "hybrid":
-            return HybridDestination(sender(settings, settings.events_hybrid_connection))
+            return HybridDestination(link.sender(settings, settings.events_hybrid_connection))
         case "https":
             return HttpsDestination(settings.api_url, fixed_token(revealed(settings.api_token)))
         case "manage":
@@ -226,12 +227,6 @@ def heartbeat(health: HealthReport, *, site: str, now: datetime) -> Event:
         parameters=beat.model_dump(mode="json"),
     )
     return Event(envelope, beat.subject, beat.priority)
-
-
-def link_hop(state: LinkState) -> Hop:
-    """What the health report says of the link; an older trouble than the last proof is over."""
-    over = state.last_error_at is None or (state.last_proven is not None and state.last_proven > state.last_error_at)
-    return Hop("hybrid_connection", state.last_proven, "" if over else state.last_error)
 
 
 def queue(name: str, outbox: Outbox) -> Queue:

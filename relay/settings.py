@@ -12,9 +12,10 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from gateway.fields import TimeZone
-from gateway.settings import GatewaySettings, Port, variables
+from gateway.settings import CommaList, GatewaySettings, Port, variables
 from gateway.volume import USUAL_WATERMARKS, Watermarks
 from relay.hybrid_protocol import endpoint
+from relay.hybrid_way import proxy_url
 from relay.uploads import api_url as check_api_url  # the field below has the name
 
 
@@ -31,13 +32,27 @@ def _namespace(text: str) -> None:
     endpoint(text, "any")
 
 
-_LINK = ("namespace", "key_name", "shared_access_key")
+def _proxy(secret: SecretStr | None) -> SecretStr | None:
+    return SecretStr(proxy_url(secret.get_secret_value())) if secret else None
+
+
+_KEY = ("namespace", "key_name", "shared_access_key")
+_CREDENTIALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "key": _KEY,
+        "managed": ("namespace",),
+        "certificate": ("namespace", "tenant_id", "client_id", "client_certificate"),
+        "default": ("namespace",),
+    }
+)
+"""Which settings each kind of credential cannot do without."""
+
 _API = ("api_url", "api_token")
 
 NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "none": (),
-        "hybrid": (*_LINK, "events_hybrid_connection"),
+        "hybrid": ("events_hybrid_connection",),
         "https": _API,
         "manage": _API,
         "servicebus": ("servicebus_connection_string", "servicebus_queue"),
@@ -103,6 +118,56 @@ class RelaySettings(GatewaySettings):
     shared_access_key: SecretStr | None = Field(
         None, validation_alias="AZURE_RELAY_SHARED_ACCESS_KEY", description="The shared access key itself."
     )
+    credential: Literal["key", "managed", "certificate", "default"] = Field(
+        "key",
+        validation_alias="AZURE_RELAY_CREDENTIAL",
+        description="What the service is shown: key (the shared access key), managed (this machine's managed identity, "
+        "also of Azure Arc), certificate (of an application in Entra ID), or default (whatever identity is found).",
+    )
+    tenant_id: str = Field(
+        "", validation_alias="AZURE_TENANT_ID", description="Entra ID tenant. For the credential certificate."
+    )
+    client_id: str = Field(
+        "",
+        validation_alias="AZURE_CLIENT_ID",
+        description="Entra ID application, for the credential certificate; or a managed identity of several.",
+    )
+    client_certificate: SecretStr | None = Field(
+        None,
+        validation_alias="AZURE_CLIENT_CERTIFICATE",
+        description="PEM text of the application's certificate and its key. For the credential certificate.",
+    )
+    listeners: int = Field(
+        2,
+        ge=1,
+        le=4,
+        validation_alias="AZURE_RELAY_LISTENERS",
+        description="Connections that listen side by side, 1 to 4. With two, one serves while the other is replaced; "
+        "each is paid for.",
+    )
+    ping_seconds: float = Field(
+        25,
+        ge=0,
+        le=200,
+        validation_alias="AZURE_RELAY_PING_SECONDS",
+        description="Seconds between two pings on each of them, up to 200; 0: none. Load balancers forget what is idle "
+        "for four minutes, and an unanswered ping is how a line that is half open is noticed within a minute.",
+    )
+    proxy: Annotated[SecretStr | None, AfterValidator(_proxy)] = Field(
+        None,
+        description="Proxy to the cloud, http://host:port or http://name:password@host:port. Empty: none. With a "
+        "password it belongs into the credentials folder.",
+    )
+    no_proxy: CommaList = Field(
+        (),
+        description="What is reached without the proxy, separated by commas: hosts, domains such as .example, "
+        "networks such as 10.0.0.0/8. This machine always is.",
+    )
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of certificate authorities that are trusted besides the machine's own, for a proxy that "
+        "looks into TLS.",
+    )
     servicebus_connection_string: SecretStr | None = Field(
         None,
         validation_alias="AZURE_SERVICEBUS_CONNECTION_STRING",
@@ -153,9 +218,11 @@ class RelaySettings(GatewaySettings):
     def _complete(self) -> Self:
         """Half a configuration would look like a working gateway that hears or says nothing."""
         self._require(NEEDS[self.destination], f"RELAY_DESTINATION={self.destination} needs it")
-        if self.namespace or self.hybrid_connection:
-            needed = _LINK if self.destination == "hybrid" else (*_LINK, "hybrid_connection")
-            self._require(needed, "a site that the cloud calls needs it")
+        credential = _CREDENTIALS[self.credential]
+        if self.destination == "hybrid":
+            self._require(credential, "RELAY_DESTINATION=hybrid needs it")
+        elif self.namespace or self.hybrid_connection:
+            self._require((*credential, "hybrid_connection"), "a site that the cloud calls needs it")
         return self
 
     def _require(self, names: tuple[str, ...], reason: str) -> None:

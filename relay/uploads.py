@@ -19,7 +19,7 @@ import aiohttp
 
 from gateway.errors import CloudError, NotFound
 from relay.delivery import Event
-from relay.hybrid_sender import explain
+from relay.hybrid_trouble import explain
 
 MOST_BYTES = 100 * 1024 * 1024
 """The programme's API refuses larger images; finding that out over a van's line would take half an hour."""

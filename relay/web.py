@@ -61,15 +61,16 @@ def application(
     renderer: Renderer,
     *,
     health: Callable[[], HealthReport],
+    metrics: Callable[[], bytes] = bytes,
     site: str,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> web.Application:
-    """Make the whole application: DICOMweb, pages, health. The renderer has to be entered while it serves."""
+    """Make the whole application: DICOMweb, pages, health, metrics. The renderer has to be entered while it serves."""
     board = Board(archive, worklist, health=health, clock=clock)
     app = web.Application(middlewares=[_explained], client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
     app.add_routes(dicomweb.DicomWeb(archive, renderer).routes())
-    app.add_routes(_Pages(board, health=health, site=site).routes())
+    app.add_routes(_Pages(board, health=health, metrics=metrics, site=site).routes())
     return app
 
 
@@ -86,10 +87,13 @@ async def serving(app: web.Application, *, host: str, port: int) -> AsyncIterato
 
 
 class _Pages:
-    """The handlers of everything that people look at, and of the health check."""
+    """The handlers of everything that people look at, and of the health check and the metrics."""
 
-    def __init__(self, board: Board, *, health: Callable[[], HealthReport], site: str) -> None:
+    def __init__(
+        self, board: Board, *, health: Callable[[], HealthReport], metrics: Callable[[], bytes], site: str
+    ) -> None:
         self._board = board
+        self._metrics = metrics
         self._health = health
         self._site = site
 
@@ -98,6 +102,7 @@ class _Pages:
             web.get("/", self.status),
             web.get("/studies/{study}", self.study),
             web.get("/healthz", self.health),
+            web.get("/metrics", self.metrics),
             web.get("/assets/{name}", self.asset),
         ]
 
@@ -116,6 +121,11 @@ class _Pages:
         return web.Response(
             status=200 if report.healthy else 503, text=report.model_dump_json(), content_type="application/json"
         )
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """What Prometheus collects; its text format, 0.0.4."""
+        body = await asyncio.to_thread(self._metrics)
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def asset(self, request: web.Request) -> web.StreamResponse:
         media_type = ASSETS.get(request.match_info["name"])

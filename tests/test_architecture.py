@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay")
 CLI = tuple(sorted(f"gateway.{path.stem}" for path in (ROOT / "gateway").glob("cli*.py")))
 ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check",
-        "gateway.hops", "gateway.peers", "gateway.restore", "gateway.simulator", "gateway.terminal",
-        "gateway.tls_check", *CLI)  # fmt: skip
+        "gateway.hops", "gateway.link_check", "gateway.peers", "gateway.restore", "gateway.simulator",
+        "gateway.terminal", "gateway.tls_check", *CLI)  # fmt: skip
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "worklist.store", "worklist.step_rows", "worklist.upkeep",
               "pacs.index", "pacs.upkeep", "pacs.promises", "pacs.duties")  # fmt: skip
 """Where statements of SQL are."""
@@ -84,9 +84,11 @@ HOMES = {
     "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
                  "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
                  "gateway.simulator.script"),
-    "asyncio": ("relay", "gateway.process", "gateway.check", *CLI, "gateway.simulator"),
+    "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.link_check", *CLI, "gateway.simulator"),
     "aiohttp": ("relay", "gateway.check", *CLI, "gateway.simulator"),
-    "azure": ("relay.servicebus", "relay.settings"),
+    "websockets": ("relay.hybrid_rendezvous", "relay.hybrid_trouble"),
+    "azure": ("relay.servicebus", "relay.settings", "relay.hybrid_tokens", "relay.hybrid_identity"),
+    "prometheus_client": ("relay.metrics",),
     "typer": (*CLI, "gateway.terminal"),
 }  # fmt: skip
 

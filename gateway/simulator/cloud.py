@@ -14,7 +14,6 @@ Not for: anything but this machine. Its key and its token are no secrets.
 import argparse
 import asyncio
 import json
-import math
 import signal
 import sys
 import tempfile
@@ -32,10 +31,13 @@ from gateway.simulator.cloud_memory import EventLog, ImageLog, Mishap
 from gateway.simulator.hybrid_namespace import Faults
 from gateway.simulator.hybrid_service import HybridService
 from gateway.simulator.hybrid_tokens import Key
-from relay.hybrid import HybridListener, HybridSender, Limits, SasTokens, endpoint
+from relay.hybrid import HybridListener, HybridSender, Lifetimes, Limits, SasTokens, endpoint
 
 ACTIONS, EVENTS = "actions", "events"
 KEY_NAME, KEY, API_TOKEN = "simulated-key", "not a secret", "not-a-secret-either"
+
+FOR_EVER = 1e9
+"""Seconds; infinity is no time that can be slept."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Cloud:
         self._sender = HybridSender(endpoint(base, ACTIONS), tokens)
         self._stack.push_async_callback(self._sender.close)
         # It neither proves nor replaces its own link: it is in one process with the service.
-        limits = Limits(deaf_after=math.inf, delays=(0, 0.2, 1))
+        lifetimes = Lifetimes(quiet_after=FOR_EVER, old_after=FOR_EVER)
+        limits = Limits(listeners=1, lifetimes=lifetimes, delays=(0, 0.2, 1))
         listener = HybridListener(endpoint(base, EVENTS), tokens, on_message=self._take_event, limits=limits)
         self._stack.push_async_callback(_cancel, asyncio.create_task(listener.run()))
         while listener.state.connected_since is None:

@@ -34,9 +34,10 @@ async def relay_http(
     namespace: Namespace, request: web.Request, *, connection: HybridConnection, ident: str, timeout: float
 ) -> web.StreamResponse:
     namespace.authorise(request, connection, SEND)
-    registration = namespace.pick(connection)
+    namespace.pick(connection, request)  # nobody there is said before a body is read
     address = namespace.address(connection.path, "request", ident=ident)
     call = await _call(request, ident=ident, address=address)
+    registration = namespace.pick(connection, request)
     connection.counts["http inline" if call.inline else "http rendezvous"] += 1
     waiting = namespace.wait(ident, connection, "request")
     registration.responses[ident] = asyncio.Queue()
@@ -106,8 +107,12 @@ async def _ask_over(joined: Socket | HandshakeRefused, call: Call) -> tuple[dict
     if message.type is not WSMsgType.TEXT:
         raise HandshakeRefused(502, "BadGateway: The rendezvous closed without a response.")
     head = json.loads(message.data)["response"]
-    body = await joined.ws.receive_bytes() if head.get("body") else b""
-    return head, body
+    if not head.get("body"):
+        return head, b""
+    body = await joined.ws.receive()
+    if body.type is not WSMsgType.BINARY:
+        raise HandshakeRefused(502, "BadGateway: The rendezvous closed within a response.")
+    return head, body.data
 
 
 def _answer(head: dict[str, object], body: bytes) -> web.Response:

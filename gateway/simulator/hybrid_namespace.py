@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from gateway.simulator.hybrid_tokens import HandshakeRefused, Key, Resource, check
+from gateway.simulator.hybrid_tokens import Bearer, HandshakeRefused, Key, Resource, check
 
 FRAGMENT = 32 * 1024
 """The service relays in buffers of this size, so a longer message arrives in several frames."""
@@ -44,6 +44,11 @@ class Registration:
         self.unlisted = False  # answers pings, senders are told that there is no listener
         self._writing = asyncio.Lock()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it has said farewell, or its line is gone."""
+        return self.ws.closed or self.transport.is_closing()
+
     async def announce(self, frame: dict[str, object], body: bytes | None = None) -> None:
         if self.frozen or self.mute:
             return
@@ -57,9 +62,11 @@ class Registration:
 class HybridConnection:
     path: str
     keys: dict[str, Key]
+    bearers: dict[str, Bearer] = field(default_factory=dict)
     listeners: list[Registration] = field(default_factory=list)
     faults: Faults = field(default_factory=Faults)
     counts: Counter[str] = field(default_factory=Counter)
+    pins: bool = True  # whether it knows the header that names listeners; undocumented, so the real one may not
 
 
 @dataclass
@@ -128,11 +135,16 @@ class Namespace:
         return self.check(token, connection, right)
 
     def check(self, token: str | None, connection: HybridConnection, right: str) -> float:
-        return check(token, Resource(self.hosts, connection.path, connection.keys), right=right, now=time.time())
+        resource = Resource(self.hosts, connection.path, connection.keys, connection.bearers)
+        return check(token, resource, right=right, now=time.time())
 
-    def pick(self, connection: HybridConnection) -> Registration:
-        """Choose a listener at random, as the service does: no order, no stickiness, ghosts included."""
-        listed = [r for r in connection.listeners if not r.unlisted and not r.ws.closed]
+    def pick(self, connection: HybridConnection, request: web.Request) -> Registration:
+        """Choose a listener at random, as the service does: no order, no stickiness, ghosts included.
+
+        A sender may name the listeners that may be chosen, which is not in the documents but in Microsoft's own tests.
+        """
+        only = request.headers.get("Microsoft-Relay-AllowedListeners") if connection.pins else None
+        listed = [r for r in connection.listeners if not r.unlisted and not r.leaving and only in (None, r.ident)]
         if not listed:
             raise HandshakeRefused(404, "EndpointNotFound: There are no listeners connected for the endpoint.")
         return random.choice(listed)  # noqa: S311

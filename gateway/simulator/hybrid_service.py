@@ -9,12 +9,13 @@ ways the real one has been seen to:
     GET /$hc/{path}?sb-hc-action=request    the listener fetches an HTTP request
     any /{path}...                          an HTTP request (`hybrid_http`)
 
-Not for: TLS, Entra tokens, more than one namespace. Its knowledge is that of documents, of Microsoft's clients and of
-listeners in the field; real Azure may differ where those are silent.
+Not for: more than one namespace, and it makes no tokens: those of Entra ID are texts that it was told. Its knowledge is
+that of documents, of Microsoft's clients and of listeners in the field; real Azure may differ where those are silent.
 """
 
 import asyncio
 import json
+import ssl
 import time
 import uuid
 from urllib.parse import unquote
@@ -39,13 +40,14 @@ class HybridService:
         self._expiry_code = expiry_code  # documented as 1008; 1011 is what the field has seen
         self._runner: web.AppRunner | None = None
 
-    async def start(self, *, port: int = 0) -> None:
+    async def start(self, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        """Serve on loopback; with `tls` as `wss://localhost`, for which that has to hold a certificate."""
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{tail:.*}", self._dispatch)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2, handle_signals=False)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        self.namespace.base = f"ws://127.0.0.1:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls).start()
+        self.namespace.base = f"{'wss://localhost' if tls else 'ws://127.0.0.1'}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         for connection in self.namespace.connections.values():
@@ -55,20 +57,20 @@ class HybridService:
 
     # --- faults at once, to the listeners that are connected now; each gives how many it hit --------------------------
 
-    def freeze(self, path: str) -> int:
+    def freeze(self, path: str, ident: str = "") -> int:
         """Make the line half open: the sockets stay, nothing moves any more, the registrations become ghosts."""
-        for registration in (hit := self._listeners(path)):
+        for registration in (hit := self._listeners(path, ident)):
             registration.frozen = True
             registration.transport.pause_reading()
         return len(hit)
 
-    def mute(self, path: str) -> int:
-        for registration in (hit := self._listeners(path)):
+    def mute(self, path: str, ident: str = "") -> int:
+        for registration in (hit := self._listeners(path, ident)):
             registration.mute = True
         return len(hit)
 
-    def unlist(self, path: str) -> int:
-        for registration in (hit := self._listeners(path)):
+    def unlist(self, path: str, ident: str = "") -> int:
+        for registration in (hit := self._listeners(path, ident)):
             registration.unlisted = True
         return len(hit)
 
@@ -82,8 +84,9 @@ class HybridService:
             await registration.ws.close(code=code, message=reason.encode())
         return len(hit)
 
-    def _listeners(self, path: str) -> list[Registration]:
-        return list(self.namespace.connections[path.lower()].listeners)
+    def _listeners(self, path: str, ident: str = "") -> list[Registration]:
+        """Those of a hybrid connection, or the one with this id."""
+        return [each for each in self.namespace.connections[path.lower()].listeners if ident in ("", each.ident)]
 
     # --- handshakes ---------------------------------------------------------------------------------------------------
 
@@ -172,21 +175,19 @@ class HybridService:
         self, request: web.Request, connection: HybridConnection, tracking: str
     ) -> web.WebSocketResponse:
         self.namespace.authorise(request, connection, SEND)
-        registration = self.namespace.pick(connection)
         ident = _ident(tracking)
         waiting = self.namespace.wait(ident, connection, "accept")
         connection.counts["connect"] += 1
         try:
-            await self._announce_sender(request, registration, waiting=waiting, ident=ident)
+            await self._announce_sender(request, waiting=waiting, ident=ident)
             return await self._join(request, waiting)
         finally:
             self.namespace.forget(ident)
 
-    async def _announce_sender(
-        self, request: web.Request, registration: Registration, *, waiting: Waiting, ident: str
-    ) -> None:
+    async def _announce_sender(self, request: web.Request, *, waiting: Waiting, ident: str) -> None:
         faults = waiting.connection.faults
         await asyncio.sleep(faults.accept_delay)
+        registration = self.namespace.pick(waiting.connection, request)
         path = request.rel_url.raw_path.removeprefix("/$hc/")
         headers = {k: v for k, v in request.headers.items() if k.lower() != "servicebusauthorization"}
         peer = (request.transport and request.transport.get_extra_info("peername")) or ("", 0)

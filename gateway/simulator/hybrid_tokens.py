@@ -30,12 +30,24 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Bearer:
+    """A token as Entra ID gives it: opaque here, with the roles that its holder has and the time (Unix) it ends."""
+
+    expires_at: float
+    rights: frozenset[str] = frozenset({LISTEN, SEND})
+
+
+@dataclass(frozen=True)
 class Resource:
-    """What a token has to be made for: a hybrid connection of a namespace that answers to `hosts`."""
+    """What a token has to be made for: a hybrid connection of a namespace that answers to `hosts`.
+
+    `bearers` are Entra ID's tokens that it knows, by their text.
+    """
 
     hosts: frozenset[str]
     path: str
     keys: Mapping[str, Key]
+    bearers: Mapping[str, Bearer] = field(default_factory=dict)
 
 
 def check(token: str | None, resource: Resource, *, right: str, now: float) -> float:
@@ -45,6 +57,8 @@ def check(token: str | None, resource: Resource, *, right: str, now: float) -> f
     """
     if not token:
         raise HandshakeRefused(401, "MissingToken: Relay security token is required.")
+    if (bearer := resource.bearers.get(token.removeprefix("Bearer "))) is not None:
+        return _check_bearer(bearer, right=right, now=now)
     fields = dict(part.split("=", 1) for part in token.removeprefix(_SCHEME).split("&") if "=" in part)
     if not token.startswith(_SCHEME) or not {"sr", "sig", "se", "skn"} <= fields.keys():
         raise HandshakeRefused(401, "MalformedToken: The token is malformed.")
@@ -57,6 +71,14 @@ def check(token: str | None, resource: Resource, *, right: str, now: float) -> f
     if right not in key.rights:
         raise HandshakeRefused(401, f"Unauthorized: Authorization failed for specified action: {right}.")
     return float(fields["se"])
+
+
+def _check_bearer(bearer: Bearer, *, right: str, now: float) -> float:
+    if bearer.expires_at <= now:
+        raise HandshakeRefused(401, "ExpiredToken: The token is expired.")
+    if right not in bearer.rights:
+        raise HandshakeRefused(401, f"Unauthorized: Authorization failed for specified action: {right}.")
+    return bearer.expires_at
 
 
 def _is_signed(fields: Mapping[str, str], key: Key) -> bool:

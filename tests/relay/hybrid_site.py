@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from gateway.simulator.hybrid_namespace import HybridConnection
 from gateway.simulator.hybrid_service import HybridService
 from gateway.simulator.hybrid_tokens import Key
-from relay.hybrid import HttpAnswer, HybridListener, HybridSender, Limits, Request, SasTokens, SelfEcho, endpoint
+from relay.hybrid import (
+    HttpAnswer,
+    HttpRequest,
+    HybridListener,
+    HybridSender,
+    Limits,
+    SasTokens,
+    SelfEcho,
+    TokenSource,
+    endpoint,
+)
 
 TOKENS = SasTokens("site", "the key")
-PATIENT = Limits(delays=(0, 0.05, 0.1), proof_every=60)
+PATIENT = Limits(delays=(0, 0.05, 0.1), proof_every=60, listeners=1)
 """Reconnects at once, and is not nervous."""
 
 
@@ -55,17 +65,26 @@ async def running(listener: HybridListener) -> AsyncIterator[None]:
 async def site(
     *,
     on_message: Callable[[str], Awaitable[str]] = echo,
-    on_http: Callable[[Request], Awaitable[HttpAnswer]] | None = None,
+    on_request: Callable[[HttpRequest], Awaitable[HttpAnswer]] | None = None,
     limits: Limits = PATIENT,
-    tokens: SasTokens = TOKENS,
+    tokens: TokenSource = TOKENS,
+    proves: bool = True,
+    echo_timeout: float = 0.5,
     **options: float,
 ) -> AsyncIterator[Site]:
     """A listener that is connected and proves itself, and a sender beside it."""
     async with namespace(**options) as service:
         at = endpoint(service.namespace.base, "actions")
         sender = HybridSender(at, tokens, timeout=5)
-        prove = SelfEcho(HybridSender(at, tokens, timeout=0.5))
-        listener = HybridListener(at, tokens, on_message=on_message, on_http=on_http, prove=prove, limits=limits)
+        prove = SelfEcho(HybridSender(at, tokens, timeout=echo_timeout))
+        listener = HybridListener(
+            at,
+            tokens,
+            on_message=on_message,
+            on_request=on_request,
+            prove=prove if proves else None,
+            limits=limits,
+        )
         async with running(listener):
             await until(lambda: listener.state.connected_since is not None)
             yield Site(service, service.namespace.connections["actions"], listener, sender)

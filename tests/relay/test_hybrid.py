@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import aiohttp
@@ -9,7 +10,17 @@ import pytest
 
 from gateway.errors import CloudError
 from gateway.simulator.hybrid_service import HybridService
-from relay.hybrid import HttpAnswer, HybridListener, HybridSender, Limits, Request, SasTokens, SelfEcho, endpoint
+from relay.hybrid import (
+    HttpAnswer,
+    HttpRequest,
+    HybridListener,
+    HybridSender,
+    Lifetimes,
+    Limits,
+    SasTokens,
+    SelfEcho,
+    endpoint,
+)
 from tests.relay.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site, until
 
 ECHO = {"action_type": "echo", "text": "é" * 100_000}  # long enough to come in several frames
@@ -36,7 +47,7 @@ def test_the_link_is_proven_by_the_gateways_own_echo() -> None:
             await until(lambda: here.listener.state.last_proven is not None)
             state = here.listener.state
             assert (state.connections, state.replaced, state.last_error) == (1, 0, "")
-            assert state.listener_id == here.connection.listeners[0].ident
+            assert state.listener_ids == (here.connection.listeners[0].ident,)
 
     asyncio.run(run())
 
@@ -183,7 +194,10 @@ def test_a_refused_listener_says_why_and_goes_on_trying(tokens: SasTokens, path:
     async def run() -> None:
         async with namespace() as service:
             listener = HybridListener(
-                endpoint(service.namespace.base, path), tokens, on_message=echo, limits=Limits(delays=(0, 0.05))
+                endpoint(service.namespace.base, path),
+                tokens,
+                on_message=echo,
+                limits=Limits(listeners=1, delays=(0, 0.05)),
             )
             async with running(listener):
                 await until(lambda: listener.state.last_error_code == code)
@@ -198,7 +212,7 @@ def test_a_listener_gets_in_once_the_service_lets_it() -> None:
             connection = service.namespace.connections["actions"]
             connection.faults.refuse_listen = [(404, "no"), (401, "no"), (429, "no"), (503, "no")]
             at = endpoint(service.namespace.base, "actions")
-            listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(delays=(0, 0.01)))
+            listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(listeners=1, delays=(0, 0.01)))
             async with running(listener):
                 await until(lambda: listener.state.connected_since is not None)
                 assert connection.faults.refuse_listen == []
@@ -210,7 +224,7 @@ def test_a_service_that_is_not_there_is_named_unreachable() -> None:
     async def run() -> None:
         async with namespace() as service:
             at = endpoint(service.namespace.base, "actions")
-        listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(delays=(0, 0.05)))
+        listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(listeners=1, delays=(0, 0.05)))
         async with running(listener):
             await until(lambda: listener.state.last_error_code == "unreachable")
         sender = HybridSender(at, TOKENS)
@@ -304,7 +318,7 @@ def test_a_channel_that_answers_pings_but_is_given_nothing_is_replaced(fault: st
     """And the second is open before the first is closed: at one moment the service sees both."""
 
     async def run() -> None:
-        limits = replace(PATIENT, heartbeat=0.2, proof_every=0.2, deaf_after=1)
+        limits = replace(PATIENT, heartbeat=0.2, proof_every=0.2, lifetimes=Lifetimes(deaf_after=1))
         async with site(limits=limits, rendezvous_timeout=0.3) as here:
             await until(lambda: here.listener.state.last_proven is not None)
             broken_since = here.listener.state.last_proven
@@ -320,7 +334,7 @@ def test_a_channel_that_answers_pings_but_is_given_nothing_is_replaced(fault: st
 
 def test_a_link_with_traffic_is_left_alone() -> None:
     async def run() -> None:
-        async with site(limits=replace(PATIENT, proof_every=0.1, deaf_after=0.5)) as here:
+        async with site(limits=replace(PATIENT, proof_every=0.1, lifetimes=Lifetimes(deaf_after=0.5))) as here:
             await asyncio.sleep(1.5)
             assert (here.listener.state.connections, here.listener.state.replaced) == (1, 0)
 
@@ -347,11 +361,11 @@ def test_a_key_that_may_not_send_is_said_to_be_unable_to_prove() -> None:
 # --- HTTP mode --------------------------------------------------------------------------------------------------------
 
 
-async def mirror(request: Request) -> HttpAnswer:
+async def mirror(request: HttpRequest) -> HttpAnswer:
     """Answer with what came, and with as many bytes more as the target's query says."""
     more = int(request.target.partition("?")[2] or 0)
     heading = f"{request.method} {request.target} {request.headers.get('X-Test')}\n".encode()
-    return HttpAnswer(201, headers={"X-Back": "yes"}, body=heading + request.body + b"z" * more)
+    return HttpAnswer(201, headers={"X-Back": "yes"}, body=heading + await request.content() + b"z" * more)
 
 
 async def call(service: HybridService, method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -366,10 +380,26 @@ async def call(service: HybridService, method: str, target: str, body: bytes | N
 @pytest.mark.parametrize(("size", "way"), [(0, "http inline"), (1000, "http inline"), (5_000_000, "http rendezvous")])
 def test_an_http_request_comes_in_and_its_response_goes_back(size: int, way: str, more: int) -> None:
     async def run() -> None:
-        async with site(on_http=mirror) as here:
+        async with site(on_request=mirror) as here:
             status, body = await call(here.service, "POST", f"/actions/qido?{more}", b"b" * size)
             assert (status, here.connection.counts[way]) == (201, 1)
             assert body == f"POST /actions/qido?{more} 1\n".encode() + b"b" * size + b"z" * more
+
+    asyncio.run(run())
+
+
+def test_an_answer_in_pieces_goes_out_as_one_body() -> None:
+    async def stream(_request: HttpRequest) -> HttpAnswer:
+        async def body() -> AsyncIterator[bytes]:
+            for number in range(20):
+                yield bytes([number]) * 100_000
+
+        return HttpAnswer(200, body=body())
+
+    async def run() -> None:
+        async with site(on_request=stream) as here:
+            expected = b"".join(bytes([number]) * 100_000 for number in range(20))
+            assert await call(here.service, "GET", "/actions/wado") == (200, expected)
 
     asyncio.run(run())
 
@@ -383,13 +413,13 @@ def test_http_requests_are_refused_where_they_are_not_offered() -> None:
 
 
 def test_an_http_request_that_fails_or_takes_too_long_is_answered() -> None:
-    async def trouble(request: Request) -> HttpAnswer:
+    async def trouble(request: HttpRequest) -> HttpAnswer:
         if request.target.endswith("slow"):
             await asyncio.sleep(5)
         raise ValueError("Doe^Jane")
 
     async def run() -> None:
-        async with site(on_http=trouble, limits=replace(PATIENT, http_answer=0.2)) as here:
+        async with site(on_request=trouble, limits=replace(PATIENT, http_answer=0.2)) as here:
             failed = await call(here.service, "GET", "/actions/broken")
             assert (failed[0], b"Doe" in failed[1]) == (500, False)
             assert (await call(here.service, "GET", "/actions/slow"))[0] == 503
@@ -400,12 +430,12 @@ def test_an_http_request_that_fails_or_takes_too_long_is_answered() -> None:
 def test_more_http_requests_than_allowed_are_told_to_come_back() -> None:
     release = asyncio.Event()
 
-    async def hold(_request: Request) -> HttpAnswer:
+    async def hold(_request: HttpRequest) -> HttpAnswer:
         await release.wait()
         return HttpAnswer(204)
 
     async def run() -> None:
-        async with site(on_http=hold, limits=replace(PATIENT, sessions=1)) as here:
+        async with site(on_request=hold, limits=replace(PATIENT, sessions=1)) as here:
             await until(lambda: here.listener.state.last_proven is not None)
             held = asyncio.create_task(call(here.service, "GET", "/actions"))
             await until(lambda: here.connection.counts["http inline"] == 1)

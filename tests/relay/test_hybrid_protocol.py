@@ -11,18 +11,14 @@ from relay.hybrid_protocol import (
     Pointer,
     Request,
     Token,
-    Trouble,
     Unreadable,
-    closed,
     endpoint,
-    pause,
-    refused_connect,
-    refused_listen,
     reject_url,
     renew_token,
     response,
     sign,
 )
+from relay.hybrid_trouble import Trouble, closed, pause, refused_connect, refused_listen
 
 AT = "wss://g1.example.net/$hc/actions?sb-hc-action=accept&sb-hc-id=1"
 

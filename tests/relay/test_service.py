@@ -19,7 +19,8 @@ from gateway.simulator.site import free_port
 from pacs import Archive
 from relay.health import Hop
 from relay.hybrid import HybridDestination, LinkState
-from relay.service import Relay, attached, cloud_action_id, destination, disk, heartbeat, link_hop, vital
+from relay.link import link_hop
+from relay.service import Relay, attached, cloud_action_id, destination, disk, heartbeat, vital
 from relay.servicebus import ServiceBusDestination
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination
@@ -69,13 +70,20 @@ async def test_without_a_cloud_it_serves_and_says_that_none_is_configured(
 ) -> None:
     running = asyncio.create_task(Relay(settings, *stores).run())
     report = await asyncio.to_thread(get_when_there, f"http://127.0.0.1:{settings.http_port}/healthz")
+    metrics = await asyncio.to_thread(text_of, f"http://127.0.0.1:{settings.http_port}/metrics")
     os.kill(os.getpid(), signal.SIGTERM)
     await running
+    assert 'gateway_check_ok{check="cloud"} 1.0' in metrics.splitlines()
     checks = report["checks"]
     assert isinstance(checks, dict)
     assert report["healthy"] is True
     assert checks["cloud"] == {"ok": True, "detail": "No cloud is configured.", "proven_at": None}
     assert set(checks) == {"cloud", "worklist", "archive", "disk", "images"}
+
+
+def text_of(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
 
 
 def get_when_there(url: str) -> dict[str, object]:

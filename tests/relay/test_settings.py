@@ -71,6 +71,18 @@ def test_the_databases_are_where_their_owners_have_them(monkeypatch: pytest.Monk
             ],
         ),
         (
+            {
+                "AZURE_RELAY_NAMESPACE": "site.servicebus.windows.net",
+                "AZURE_RELAY_CREDENTIAL": "certificate",
+                "AZURE_TENANT_ID": "t",
+            },
+            [
+                "AZURE_CLIENT_ID is not set; a site that the cloud calls needs it.",
+                "AZURE_CLIENT_CERTIFICATE is not set; a site that the cloud calls needs it.",
+                "AZURE_RELAY_HYBRID_CONNECTION is not set; a site that the cloud calls needs it.",
+            ],
+        ),
+        (
             {"RELAY_DESTINATION": "servicebus", "AZURE_SERVICEBUS_QUEUE": "events"},
             ["AZURE_SERVICEBUS_CONNECTION_STRING is not set; RELAY_DESTINATION=servicebus needs it."],
         ),
@@ -92,8 +104,15 @@ def test_half_a_configuration_is_refused_by_the_names_of_its_variables(
         ("RELAY_DESTINATION", "carrier pigeon"),
         ("RELAY_HEARTBEAT_SECONDS", "3600"),
         ("RELAY_CLOUD_TIMEZONE", "Middle/Earth"),
+        ("AZURE_RELAY_LISTENERS", "5"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{variable}="):
         loaded(monkeypatch, **{variable: value})
+
+
+def test_a_proxy_that_cannot_be_used_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"^RELAY_PROXY cannot be used") as caught:
+        loaded(monkeypatch, RELAY_PROXY="socks://name:hunter2@proxy:1080")
+    assert "hunter2" not in str(caught.value)

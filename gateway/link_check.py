@@ -1,0 +1,295 @@
+"""Which step of the way to the cloud fails? Each is taken by itself, in order: a later one cannot work before it does.
+
+    name      the namespace's name has an address, and whether that is public or private (a private endpoint)
+    proxy     the proxy, if one is set, connects to the service
+    port      without a proxy: the port of the service is open from here
+    TLS       the certificate is trusted; who signed it shows whether somebody looks into TLS on the way
+    clock     this machine's time is the service's, because tokens have a beginning and an end
+    token     the key signs one, or Entra ID gives one
+    listener  the service lets this site listen
+    echo      a message of this gateway came back to it through the service, over a rendezvous of its own
+
+The last two are taken by the relay while it runs, and asked of it; a second listener would take messages from it. Only
+when it does not run are they taken here, by a listener that answers nothing but its own echo.
+
+Not for: the DICOM side and the outboxes (`gateway.check`), TLS of the DICOM ports (`gateway.tls_check`).
+"""
+
+import asyncio
+import http.client
+import json
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from time import time
+from urllib.parse import unquote, urlsplit
+
+from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
+from relay import link
+from relay.hybrid import HybridListener, Limits
+from relay.hybrid_protocol import Endpoint, endpoint
+from relay.hybrid_trouble import explain
+from relay.hybrid_way import Way
+from relay.settings import RelaySettings
+
+SECONDS = 10.0
+LISTENS_WITHIN = 20.0
+CLOCK_SECONDS = 60.0
+"""The service refuses a token with less than a minute left; one that is wrong by more shows up as refused tokens."""
+
+_DNS = "Ask for the name to be resolved here; a private endpoint needs its zone privatelink.servicebus.windows.net."
+_FIREWALL = "Ask for TCP 443 to *.servicebus.windows.net (rendezvous hosts have other names), or set RELAY_PROXY."
+_PROXY = "See RELAY_PROXY and RELAY_NO_PROXY; the proxy has to allow CONNECT to *.servicebus.windows.net:443."
+_TLS = "If somebody looks into TLS on the way: ask for an exception, or for the CA (RELAY_CA_FILE)."
+_CLOCK = "Ask for a time server (NTP); see: timedatectl."
+_TOKEN = "See AZURE_RELAY_CREDENTIAL and what it needs."  # noqa: S105 - a sentence
+_LISTEN = "See OPERATIONS, what the states of the link mean."
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where the way leads."""
+
+    at: Endpoint
+    way: Way
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.at.base).hostname or ""
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.at.base)
+        return parts.port or (443 if parts.scheme == "wss" else 80)
+
+    @property
+    def proxy(self) -> str | None:
+        return self.way.proxy_for(self.at.base)
+
+
+def check(settings: RelaySettings, hops: Hops) -> None:
+    """Take every step and record what was seen. The steps after one that failed are skipped, as they would too."""
+    if not settings.listens:
+        _look(hops, "link", _not_configured, "")
+        return
+    target = _Target(endpoint(settings.namespace, settings.hybrid_connection), link.way(settings))
+    steps: list[tuple[str, Callable[[Note], None], str]] = [
+        ("name is resolved", lambda note: _resolve(note, target), _DNS),
+        ("proxy connects", lambda note: _through_proxy(note, target), _PROXY),
+        ("port is open", lambda note: _straight(note, target), _FIREWALL),
+        ("certificate is trusted", lambda note: _certificate(note, target), _TLS),
+        ("clock is right", lambda note: _clock(note, target), _CLOCK),
+        ("token is to be had", lambda note: _token(note, settings, target), _TOKEN),
+        ("listener is let in, echo returns", lambda note: _echo(note, settings), _LISTEN),
+    ]
+    for name, step, remedy in steps:
+        look = _after_failure if hops.failed else step
+        _look(hops, name, look, remedy)
+
+
+def _look(hops: Hops, name: str, look: Callable[[Note], None], remedy: str) -> None:
+    with suppress(HopFailed), hops.watch(name, remedy=remedy) as note:
+        look(note)
+
+
+def _not_configured(_note: Note) -> None:
+    raise Nothing("No hybrid connection is configured (AZURE_RELAY_NAMESPACE, AZURE_RELAY_HYBRID_CONNECTION).")
+
+
+def _after_failure(_note: Note) -> None:
+    raise Nothing("Not looked at, as the step before failed.")
+
+
+# --- the way ----------------------------------------------------------------------------------------------------------
+
+
+def _resolve(note: Note, target: _Target) -> None:
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if target.proxy:
+            raise Nothing(f"{target.host} has no address here; the proxy looks it up.") from error
+        raise Observed(f"{target.host} has no address: {error.strerror}.") from error
+    addresses = sorted({str(each[4][0]) for each in found})
+    note.detail = f"{target.host} is {', '.join(map(_described, addresses))}."
+
+
+def _described(address: str) -> str:
+    known = ip_address(address.partition("%")[0])
+    if known.is_loopback:
+        return f"{address} (this machine)"
+    return f"{address} ({'private: a private endpoint' if known.is_private else 'public'})"
+
+
+def _through_proxy(note: Note, target: _Target) -> None:
+    if target.proxy is None:
+        raise Nothing("None is set, or not for this host.")
+    with _connected(target):
+        note.detail = f"The proxy {_place(target.proxy)} connected to {target.host}:{target.port}."
+
+
+def _straight(note: Note, target: _Target) -> None:
+    if target.proxy:
+        raise Nothing("The proxy's matter.")
+    with _connected(target):
+        note.detail = f"{target.host}:{target.port} takes a connection."
+
+
+def _certificate(note: Note, target: _Target) -> None:
+    with _connected(target) as connection:
+        context = target.way.tls_for(target.at.base)
+        if context is None:
+            raise Nothing("Not encrypted: the service is on this machine.")
+        try:
+            with context.wrap_socket(connection, server_hostname=target.host) as secured:
+                note.detail = f"{secured.version()}, signed by {_issuer(secured)}."
+        except ssl.SSLCertVerificationError as error:
+            raise Observed(f"The certificate of {target.host} is not trusted: {error.verify_message}.") from error
+        except OSError as error:
+            raise Observed(f"{target.host} does not agree on TLS: {error.strerror or error}.") from error
+
+
+def _clock(note: Note, target: _Target) -> None:
+    with _connected(target) as connection:
+        context = target.way.tls_for(target.at.base)
+        stream = context.wrap_socket(connection, server_hostname=target.host) if context else connection
+        stream.sendall(f"GET / HTTP/1.1\r\nHost: {target.host}\r\nConnection: close\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(stream)
+        answer.begin()
+        date = answer.headers.get("Date")
+        stream.close()
+    if date is None:
+        raise Nothing("The service does not say its time.")
+    ahead = time() - parsedate_to_datetime(date).timestamp()
+    note.detail = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the service."
+    if abs(ahead) > CLOCK_SECONDS:
+        raise Observed(f"This machine's clock is {note.detail} Tokens made with it are refused.")
+
+
+def _connected(target: _Target) -> socket.socket:
+    """A connection to the service, through the proxy when that is the way."""
+    place = urlsplit(target.proxy) if target.proxy else None
+    host, port = (place.hostname or "", place.port or 0) if place else (target.host, target.port)
+    try:
+        connection = socket.create_connection((host, port), SECONDS)
+    except OSError as error:
+        who = f"The proxy {host}:{port}" if place else f"{host}:{port}"
+        raise Observed(f"{who} takes no connection: {error.strerror or 'no answer'}.") from error
+    if target.proxy and place:
+        if place.scheme == "https":
+            connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+        _ask_proxy(connection, target, target.proxy)
+    return connection
+
+
+def _ask_proxy(connection: socket.socket, target: _Target, proxy: str) -> None:
+    place, wanted = urlsplit(proxy), f"{target.host}:{target.port}"
+    who = f"{unquote(place.username or '')}:{unquote(place.password or '')}".encode()
+    authorization = f"Proxy-Authorization: Basic {b64encode(who).decode()}\r\n" if place.username else ""
+    connection.sendall(f"CONNECT {wanted} HTTP/1.1\r\nHost: {wanted}\r\n{authorization}\r\n".encode())
+    received = bytearray()
+    while not received.endswith(b"\r\n\r\n") and len(received) < 16_384 and (more := connection.recv(1)):
+        received += more  # one by one: what follows the empty line is TLS already
+    status = bytes(received).partition(b" ")[2][:3].decode("ascii", "replace")
+    if status == "407":
+        raise Observed(f"The proxy {_place(proxy)} wants a name and a password, or others than these.")
+    if not status.startswith("2"):
+        raise Observed(f"The proxy {_place(proxy)} answered {status or 'nothing'} and did not connect to {wanted}.")
+
+
+def _place(proxy: str) -> str:
+    parts = urlsplit(proxy)
+    return f"{parts.hostname}:{parts.port}"
+
+
+def _issuer(secured: ssl.SSLSocket) -> str:
+    certificate = secured.getpeercert() or {}
+    names = dict(pair for part in certificate.get("issuer", ()) for pair in part)  # type: ignore[misc]
+    return str(names.get("organizationName") or names.get("commonName") or "somebody without a name")
+
+
+# --- token, listener, echo --------------------------------------------------------------------------------------------
+
+
+def _token(note: Note, settings: RelaySettings, target: _Target) -> None:
+    async def ask() -> float:
+        source = link.tokens(settings)
+        try:
+            return (await source.token(target.at.audience)).expires_at
+        finally:
+            await source.close()
+
+    left = asyncio.run(ask()) - time()
+    note.detail = f"Credential {settings.credential}, good for {left / 60:.0f} minutes."
+
+
+def _echo(note: Note, settings: RelaySettings) -> None:
+    """Ask the relay how it is; or, when it does not run, listen and echo here."""
+    try:
+        report = json.loads(_healthz(settings))
+    except OSError:
+        note.detail = asyncio.run(_listen_and_echo(settings))
+        return
+    found = report["checks"].get("hybrid_connection", {"ok": False, "detail": "The relay has no link: restart it."})
+    if not found["ok"]:
+        raise Observed(f"The relay reports: {found['detail']}")
+    proven = f"an echo or a message came through at {found['proven_at']}." if found["proven_at"] else ""
+    note.detail = f"The relay listens; {proven} {found['detail']}".strip()
+
+
+def _healthz(settings: RelaySettings) -> bytes:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.http_host, settings.http_host)  # noqa: S104 - read
+    try:
+        with urllib.request.urlopen(f"http://{host}:{settings.http_port}/healthz", timeout=SECONDS) as answer:
+            body: bytes = answer.read()
+            return body
+    except urllib.error.HTTPError as error:  # not well, and the body says why
+        return error.read()
+
+
+async def _listen_and_echo(settings: RelaySettings) -> str:
+    echo = link.echo(settings)
+    listener = _only_echo(settings)
+    running = asyncio.create_task(listener.run())
+    try:
+        await _let_in(listener)
+        await echo()
+    except TimeoutError as error:
+        raise Observed(listener.state.last_error or explain(error).text) from error
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await echo.close()
+    return "The relay does not run. A listener of this command was let in, and its echo came back."
+
+
+def _only_echo(settings: RelaySettings) -> HybridListener:
+    async def answer(text: str) -> str:
+        message = json.loads(text)
+        if isinstance(message, dict) and message.get("action_type") == "echo":
+            return json.dumps({"status": "echo", "payload": message})
+        return json.dumps({"status": "error", "code": "busy", "message": "The relay does not run."})
+
+    return HybridListener(
+        endpoint(settings.namespace, settings.hybrid_connection),
+        link.tokens(settings),
+        on_message=answer,
+        limits=replace(Limits(), listeners=1),
+        way=link.way(settings),
+    )
+
+
+async def _let_in(listener: HybridListener) -> None:
+    async with asyncio.timeout(LISTENS_WITHIN):
+        while listener.state.connected_since is None:
+            if listener.state.last_error:
+                raise Observed(listener.state.last_error)
+            await asyncio.sleep(0.05)
