@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from gateway import __version__, cli_care, cli_modality, cli_peers, cli_worklist, log, process, tls_check
+from gateway import __version__, cli_care, cli_modality, cli_peers, cli_site, cli_worklist, log, process, tls_check
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hops
@@ -47,6 +47,7 @@ app.add_typer(tls_app, name="tls")
 cli_care.register(app)
 cli_modality.register(app)
 cli_peers.register(app)
+cli_site.register(app)
 cli_worklist.register(app)
 
 OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
