@@ -51,8 +51,10 @@ SLOWEST = 10_000
 _NEVER = frozenset({400, 404, 405, 409, 411, 412, 413, 415})
 """Answers that the same request would get for ever: no such container, a blob of another kind, one that is locked."""
 
-_DAMAGED, _NOT_VALID = "Md5Mismatch", "AuthenticationFailed"
-"""Error codes of a block that arrived other than it was sent, and of a URL that is expired or signed wrongly."""
+_DAMAGED, _NOT_ALLOWED = "Md5Mismatch", "AuthorizationPermissionMismatch"
+"""Error codes of a block that arrived other than it was sent, and of a question that a good URL does not allow. Any
+other 403 says that the URL is expired, signed wrongly, or not for this network.
+"""
 
 
 class UrlRefused(GatewayError):
@@ -164,7 +166,7 @@ class BlobUpload:
         answer = await self._ask(http, "GET", {"comp": "blocklist", "blocklisttype": "uncommitted"}, seconds=SECONDS)
         if answer.status == 200:
             return staged_blocks(answer.body)
-        if answer.status == 404 or (answer.status == 403 and answer.code != _NOT_VALID):
+        if answer.status == 404 or (answer.status == 403 and answer.code == _NOT_ALLOWED):
             return {}  # nothing there yet, or the URL does not allow to ask
         _judge(answer)
         return {}

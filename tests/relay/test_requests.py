@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.errors import NotAllowed
 from gateway.messages import FULL_IMAGES
 from gateway.outbox import Entry, Outbox
 from gateway.simulator.blobs import Blobs
@@ -174,6 +175,27 @@ async def test_what_cannot_be_fulfilled_is_refused_at_once(site: Site, wanted: d
     answer = await site.ask(**wanted)
     assert (answer["status"], answer["code"], answer["action_id"]) == ("error", code, "R-1")
     assert site.outbox.counts()["open"] == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("own.blob.core.windows.net", True),
+        ("programme.example", True),
+        ("blob.core.windows.net.elsewhere.example", False),
+        ("elsewhere-blob.core.windows.net", False),
+        ("blob.core.windows.net", False),
+        ("sub.programme.example", False),
+    ],
+)
+def test_images_go_to_hosts_that_the_site_names(host: str, allowed: bool) -> None:
+    doors = Doors((".blob.core.windows.net", "programme.example"))
+    try:
+        doors.check_url(f"https://{host}/a?sig=x")
+    except NotAllowed:
+        assert not allowed
+    else:
+        assert allowed
 
 
 async def test_an_expired_url_is_told_as_unavailable_and_nothing_waits_for_a_person(site: Site, tmp_path: Path) -> None:
