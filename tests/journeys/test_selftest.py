@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from contextlib import closing
-from pathlib import Path
 
 from gateway.simulator.site import Site, wait_until
 from pacs import Archive
@@ -40,7 +39,7 @@ def events(site: Site, message_type: str) -> list[dict[str, object]]:
     return site.door.events(message_type)
 
 
-def test_a_test_passes_every_hop_and_leaves_no_trace(site: Site) -> None:
+def test_a_test_passes_every_hop_or_names_the_one_that_failed_and_leaves_no_trace(site: Site) -> None:
     before = traces(site)
     done = gateway(site, "selftest", "--json")
     hops = json.loads(done.stdout)
@@ -54,9 +53,14 @@ def test_a_test_passes_every_hop_and_leaves_no_trace(site: Site) -> None:
     told = events(site, IMAGE)
     assert len(told) == 4
     assert {str(event["parameters"]["study"]["accession_number"])[:8] for event in told} == {"SELFTEST"}
+    site.stop("pacs")
+    done = gateway(site, "selftest", "--json")
+    failed = [hop["name"] for hop in json.loads(done.stdout) if hop["state"] == "failed"]
+    assert (done.returncode, failed) == (1, ["modality: R CC stored"])
+    assert traces(site) == before
 
 
-def test_the_cloud_has_a_site_test_itself_once_and_hears_hop_by_hop(site: Site) -> None:
+def test_the_cloud_has_a_site_test_itself_once_and_gets_a_bundle_by_reference(site: Site) -> None:
     wait_until(lambda: site.door.listeners() > 0, what="The relay")
     action = {"action_type": "gateway.selftest", "action_id": "T-1"}
     assert [site.door.send(action) for _ in range(2)] == [{"status": "processed", "action_id": "T-1"}] * 2
@@ -70,6 +74,11 @@ def test_the_cloud_has_a_site_test_itself_once_and_hears_hop_by_hop(site: Site) 
     forced = site.door.send({**action, "parameters": {"force": True}})
     assert (forced["status"], forced["code"]) == ("error", "conflict")
     assert len(site.door.events(IMAGE)) == 4
+    assert site.door.send({"action_type": "gateway.diagnostics", "action_id": "D-1"})["status"] == "processed"
+    [completed] = events(site, "gateway.diagnostics_completed")
+    facts = completed["parameters"]
+    bundle = site.data / "diagnostics" / str(facts["file"])
+    assert (facts["reason"], bundle.stat().st_size) == ("", facts["size_bytes"])
 
 
 def test_a_test_item_is_performed_by_the_emulator(site: Site) -> None:
@@ -83,21 +92,3 @@ def test_a_test_item_is_performed_by_the_emulator(site: Site) -> None:
     wait_until(lambda: len(site.door.events(IMAGE)) == 4, what="The images' events")
     refused = gateway(site, "selftest")  # images came in a moment ago
     assert (refused.returncode, "A clinic is under way" in refused.stderr) == (1, True)
-
-
-def test_a_test_without_an_archive_names_the_hop_and_cleans_up(site: Site) -> None:
-    before = traces(site)
-    site.stop("pacs")
-    done = gateway(site, "selftest", "--json")
-    failed = [hop["name"] for hop in json.loads(done.stdout) if hop["state"] == "failed"]
-    assert (done.returncode, failed) == (1, ["modality: R CC stored"])
-    assert traces(site) == before
-
-
-def test_a_bundle_comes_to_the_cloud_as_a_reference(site: Site, tmp_path: Path) -> None:
-    wait_until(lambda: site.door.listeners() > 0, what="The relay")
-    assert site.door.send({"action_type": "gateway.diagnostics", "action_id": "D-1"})["status"] == "processed"
-    [completed] = events(site, "gateway.diagnostics_completed")
-    facts = completed["parameters"]
-    bundle = site.data / "diagnostics" / str(facts["file"])
-    assert (facts["reason"], bundle.stat().st_size) == ("", facts["size_bytes"])
