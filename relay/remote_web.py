@@ -22,6 +22,7 @@ import structlog
 from yarl import URL
 
 from relay.dicomweb import ROOT
+from relay.hybrid_protocol import Endpoint
 from relay.pace import Bucket
 
 log = structlog.get_logger()
@@ -113,6 +114,17 @@ class RemoteWeb:
         log.warning("remote request refused", method=request.method[:8], status=status)
         body = json.dumps({"code": "refused", "message": message}).encode()
         return Answered(status, {"Content-Type": "application/json"}, body)
+
+
+def own_url(host: str, port: int) -> str:
+    """Where this machine reaches a server that listens on an address and a port."""
+    called = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host)  # noqa: S104 - read, not bound
+    return f"http://{called or (f'[{host}]' if ':' in host else host)}:{port}"
+
+
+def public_url(at: Endpoint) -> str:
+    """Where the cloud reaches what is behind a hybrid connection."""
+    return f"{at.base.replace('ws', 'http', 1)}/{at.path}"
 
 
 def local_target(target: str, prefix: str) -> str | None:

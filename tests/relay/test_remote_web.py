@@ -10,9 +10,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.hybrid import HttpAnswer, Request
+from relay.hybrid import HttpAnswer, Request, endpoint
 from relay.pace import Bucket
-from relay.remote_web import Answered, RemoteWeb, local_target
+from relay.remote_web import Answered, RemoteWeb, local_target, own_url, public_url
 from tests import corpus
 from tests.memory import forget_peak, peak_memory
 from tests.relay import hybrid_site, served
@@ -47,6 +47,16 @@ class Asked:
 )
 def test_nothing_but_dicomweb_is_let_through(target: str, local: str | None) -> None:
     assert local_target(target, "/actions") == local
+
+
+def test_addresses_are_those_that_each_side_can_reach() -> None:
+    assert [own_url(host, 8042) for host in ("0.0.0.0", "10.1.2.3", "::", "fd00::1")] == [
+        "http://127.0.0.1:8042",
+        "http://10.1.2.3:8042",
+        "http://[::1]:8042",
+        "http://[fd00::1]:8042",
+    ]
+    assert public_url(endpoint("site.servicebus.windows.net", "van-7")) == "https://site.servicebus.windows.net/van-7"
 
 
 async def whole(answer: Answered) -> bytes:
