@@ -26,6 +26,7 @@ from gateway import (
     cli_link,
     cli_modality,
     cli_peers,
+    cli_site,
     cli_worklist,
     log,
     process,
@@ -61,6 +62,7 @@ cli_forward.register(app)
 cli_link.register(app)
 cli_modality.register(app)
 cli_peers.register(app)
+cli_site.register(app)
 cli_worklist.register(app)
 
 OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")

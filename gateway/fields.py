@@ -9,7 +9,9 @@ Not for: which fields a message has (`gateway.messages`), values that modalities
 import math
 import re
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -21,6 +23,7 @@ _CODE_STRING = re.compile(r"[A-Z0-9_ ]*")
 _TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9])?)?")
 _ACTION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 def _text(value: str) -> str:
@@ -101,6 +104,31 @@ def _empty_if_null(value: object) -> object:
     return "" if value is None else value
 
 
+def _optional_uid(value: str) -> str:
+    if value and not (len(value) <= 64 and _UID.fullmatch(value)):
+        raise ValueError("must be a UID: numbers with dots between them, 64 characters at most")
+    return value
+
+
+def _target_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = not value or (parts.scheme == "https" and parts.hostname) or _is_http_on_loopback(value)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be an https address")
+    return value
+
+
+def _is_http_on_loopback(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        return parts.scheme == "http" and ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
 def _measure(value: object) -> float | None:
     """Give a number as JSON can hold it; a value nobody can read as a number is absent, not an error."""
     try:
@@ -151,6 +179,10 @@ ItemStatus = Annotated[
     Literal["scheduled", "in_progress", "completed", "discontinued", "cancelled"], BeforeValidator(_status_word)
 ]
 """The state of a worklist item; read in any case and with blanks or hyphens, as `IN PROGRESS`."""
+OptionalUid = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_optional_uid)]
+"""VR UI."""
+TargetUrl = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_target_url)]
+"""Where something is to be uploaded to; it may carry a signature, so it is a secret. http is for this machine only."""
 Measure = Annotated[float | None, BeforeValidator(_measure)]
 """A number, or null for what nobody can read as one."""
 DicomJson = Annotated[dict[str, object], AfterValidator(_attributes)]

@@ -7,14 +7,11 @@ at the modality) and blind to what we do not know (unknown keys are ignored). Wr
 sent: events carry texts as they came and measures as numbers or null.
 
 Not here: what an action does (`relay.commands`), how an event travels (`relay.delivery`), the outbox itself.
-
-Later actions (`image.request`, `gateway.selftest`, `gateway.diagnostics`) take one model and one line in `ACTIONS`;
-until then they are answered as unsupported.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,9 +26,11 @@ from gateway.fields import (
     Measure,
     OptionalActionId,
     OptionalDate,
+    OptionalUid,
     PatientId,
     PersonName,
     Sex,
+    TargetUrl,
     Time,
     TimeZone,
 )
@@ -51,9 +50,25 @@ PRIORITY: Mapping[str, int] = MappingProxyType(
         "study.image_received": 2,
         "image.rejected": 2,
         "image.quarantined": 2,
+        "image.upload_completed": 2,
+        "image.unavailable": 2,
+        "worklist.test_item_performed": 2,
+        "gateway.selftest_completed": 2,
+        "gateway.diagnostics_completed": 2,
+        "image.request": 4,
+        "worklist.create_test_item": 5,
+        "gateway.selftest": 5,
+        "gateway.diagnostics": 5,
     }
 )
-"""Who goes first: 1 worklist and MPPS, 2 metadata with its thumbnail, 3 thumbnails alone, 4 full images."""
+"""Who goes first: 1 worklist and MPPS, 2 metadata with its thumbnail, 3 thumbnails alone, 4 full images.
+
+From 4 on it is not events that wait but what the cloud asked for and what takes its time; 5 is what the gateway does
+for itself: tests and diagnostics.
+"""
+
+EVENT_CLASSES, FULL_IMAGES, CHORES = (1, 3), (4, 4), (5, 5)
+"""First and last priority of what leaves as events, as full images, and of what is done on site."""
 
 
 class Message(BaseModel):
@@ -182,6 +197,56 @@ class Health(Action):
     action_type: Literal["health"]
 
 
+class WantedImage(Message):
+    """Which objects are wanted, where, and how.
+
+    `target_url` is where an object shall be put: an Azure blob's URL with its signature (SAS), or, for a study, that of
+    a container or folder in which each object becomes `<SOP Instance UID>.dcm`. Without it the cloud's HTTPS API takes
+    them. `transfer_syntax` is that of a lossless compression on the way; without it objects go as they are stored.
+    """
+
+    sop_instance_uid: OptionalUid = ""
+    study_instance_uid: OptionalUid = ""
+    target_url: TargetUrl = ""
+    transfer_syntax: OptionalUid = ""
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        if bool(self.sop_instance_uid) == bool(self.study_instance_uid):
+            raise ValueError("must name either a sop_instance_uid or a study_instance_uid")
+        return self
+
+
+class RequestImage(Action):
+    action_type: Literal["image.request"]
+    action_id: ActionId
+    parameters: WantedImage
+
+
+class Forced(Message):
+    """`force`: also while a clinic is under way."""
+
+    force: bool = False
+
+
+class RunSelftest(Action):
+    action_type: Literal["gateway.selftest"]
+    action_id: ActionId
+    parameters: Forced = Forced()
+
+
+class Target(Message):
+    target_url: TargetUrl = ""
+
+
+class CollectDiagnostics(Action):
+    """Without a `target_url` the bundle stays on site, and the event says under which name."""
+
+    action_type: Literal["gateway.diagnostics"]
+    action_id: ActionId
+    parameters: Target = Target()
+
+
 class Echo(Action):
     """Anything at all may come with an echo; `payload` is the whole of it, untouched."""
 
@@ -202,6 +267,9 @@ ACTIONS: Mapping[str, type[Action]] = MappingProxyType(
         "worklist.update_status": UpdateStatus,
         "worklist.cancel_item": CancelItem,
         "worklist.reschedule_item": RescheduleItem,
+        "image.request": RequestImage,
+        "gateway.selftest": RunSelftest,
+        "gateway.diagnostics": CollectDiagnostics,
         "echo": Echo,
         "health": Health,
     }
@@ -416,6 +484,104 @@ class ImageQuarantined(EventParameters):
         return self.study_instance_uid or self.accession_number or self.sop_instance_uid
 
 
+class Answering(EventParameters):
+    """What became of something the cloud has asked for; `request_id` is the id of that action."""
+
+    request_id: str
+
+    @property
+    def subject(self) -> str:
+        return f"answers/{self.request_id}"
+
+
+class UploadCompleted(Answering):
+    """A full image is where it was wanted. `sha256` and `size_bytes` are of the file as it was uploaded.
+
+    That is the stored one, unless a lossless compression was asked for; the transfer syntax says so.
+    """
+
+    sop_instance_uid: str
+    sha256: str
+    size_bytes: int
+    transfer_syntax_uid: str
+
+    @property
+    def message_type(self) -> str:
+        return "image.upload_completed"
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.request_id}/{self.sop_instance_uid}/uploaded"
+
+
+class ImageUnavailable(Answering):
+    """A full image cannot be given; ask again, with another action id, once the reason is out of the way."""
+
+    sop_instance_uid: str
+    code: Literal["not_found", "not_convertible", "url_refused", "refused"]
+    reason: str
+
+    @property
+    def message_type(self) -> str:
+        return "image.unavailable"
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.request_id}/{self.sop_instance_uid}/unavailable"
+
+
+class SeenHop(Message):
+    """One hop of a test: `ok`, `failed` or `skipped`, and what was seen."""
+
+    name: str
+    state: str
+    detail: str = ""
+    seconds: float = 0.0
+
+
+class Tested(Answering):
+    """How a test went, hop by hop; `reason` says why it did not run at all, or not to its end."""
+
+    passed: bool
+    reason: str = ""
+    hops: tuple[SeenHop, ...] = ()
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.request_id}/tested"
+
+
+class SelftestCompleted(Tested):
+    @property
+    def message_type(self) -> str:
+        return "gateway.selftest_completed"
+
+
+class TestItemPerformed(Tested):
+    """The emulator has performed a test item, or tried to."""
+
+    @property
+    def message_type(self) -> str:
+        return "worklist.test_item_performed"
+
+
+class DiagnosticsCompleted(Answering):
+    """A diagnostics bundle is where it was wanted, or on site as `file`; or there is none, because of `reason`."""
+
+    file: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+    reason: str = ""
+
+    @property
+    def message_type(self) -> str:
+        return "gateway.diagnostics_completed"
+
+    @property
+    def message_id(self) -> str:
+        return f"{self.request_id}/diagnostics"
+
+
 class Finding(Message):
     code: str
     text: str
@@ -488,6 +654,11 @@ EVENTS: Mapping[str, type[EventParameters]] = MappingProxyType(
         "image.rejected": ImageRejected,
         "image.quarantined": ImageQuarantined,
         "exam.quality": ExamQuality,
+        "image.upload_completed": UploadCompleted,
+        "image.unavailable": ImageUnavailable,
+        "worklist.test_item_performed": TestItemPerformed,
+        "gateway.selftest_completed": SelftestCompleted,
+        "gateway.diagnostics_completed": DiagnosticsCompleted,
         "gateway.heartbeat": Heartbeat,
     }
 )

@@ -31,6 +31,8 @@ _COLUMNS = "id, message_id, subject, sequence, message_type, priority, parameter
 
 _OPEN = "delivered_at IS NULL AND parked_at IS NULL"
 
+_OURS = "priority BETWEEN :first AND :last"
+
 _STATE = {"open": _OPEN, "delivered": "delivered_at IS NOT NULL", "parked": "parked_at IS NOT NULL"}
 
 
@@ -52,10 +54,15 @@ class Entry:
 
 
 class Outbox:
-    """The outbox table inside its owner's database."""
+    """The outbox table inside its owner's database.
 
-    def __init__(self, database: Database) -> None:
+    `classes` are the first and the last priority that this one deals in: what is due, and what is counted. Anything may
+    be put and listed by any.
+    """
+
+    def __init__(self, database: Database, *, classes: tuple[int, int] = (1, 9)) -> None:
         self.database = database
+        self._classes = {"first": classes[0], "last": classes[1]}
 
     def put(
         self,
@@ -93,18 +100,21 @@ class Outbox:
         """
         with self.database.read() as conn:
             rows = conn.execute(
-                f"SELECT {_COLUMNS} FROM outbox AS entry WHERE {_OPEN} AND (due_at <= :now OR due_at > :beyond)"
+                f"SELECT {_COLUMNS} FROM outbox AS entry WHERE {_OPEN} AND {_OURS}"
+                f" AND (due_at <= :now OR due_at > :beyond)"
                 f" AND NOT EXISTS (SELECT 1 FROM outbox AS earlier WHERE earlier.subject = entry.subject"
                 f" AND earlier.id < entry.id AND earlier.delivered_at IS NULL AND earlier.parked_at IS NULL)"
                 f" ORDER BY priority, id LIMIT :limit",
-                {"now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE), "limit": limit},
+                {"now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE), "limit": limit, **self._classes},
             ).fetchall()
         return [_entry(row) for row in rows]
 
     def next_due(self) -> str | None:
         """When the next open entry becomes due, UTC text; None when nothing is open."""
         with self.database.read() as conn:
-            found: str | None = conn.execute(f"SELECT min(due_at) FROM outbox WHERE {_OPEN}").fetchone()[0]
+            found: str | None = conn.execute(
+                f"SELECT min(due_at) FROM outbox WHERE {_OPEN} AND {_OURS}", self._classes
+            ).fetchone()[0]
         return found
 
     def delivered(self, entry: Entry, *, now: datetime) -> None:
@@ -147,19 +157,30 @@ class Outbox:
             ).fetchall()
         return [_entry(row) for row in rows]
 
-    def counts(self) -> dict[str, int]:
-        """How many entries are open, delivered and parked."""
+    def find(self, message_id: str) -> Entry | None:
+        """The entry of a message id, in whatever state; None when nothing was ever owed under it."""
         with self.database.read() as conn:
             row = conn.execute(
-                f"SELECT (SELECT count(*) FROM outbox WHERE {_OPEN}) AS open, delivered_count AS delivered,"
-                f" (SELECT count(*) FROM outbox WHERE {_STATE['parked']}) AS parked FROM outbox_total"
+                f"SELECT {_COLUMNS} FROM outbox WHERE message_id = :message_id", {"message_id": message_id}
+            ).fetchone()
+        return _entry(row) if row else None
+
+    def counts(self) -> dict[str, int]:
+        """How many entries are open, delivered (of all classes) and parked."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                f"SELECT (SELECT count(*) FROM outbox WHERE {_OPEN} AND {_OURS}) AS open, delivered_count AS delivered,"
+                f" (SELECT count(*) FROM outbox WHERE {_STATE['parked']} AND {_OURS}) AS parked FROM outbox_total",
+                self._classes,
             ).fetchone()
         return dict(row)
 
     def oldest_open(self) -> str | None:
         """When the oldest open entry was written, UTC text; None when nothing is open."""
         with self.database.read() as conn:
-            found: str | None = conn.execute(f"SELECT min(created_at) FROM outbox WHERE {_OPEN}").fetchone()[0]
+            found: str | None = conn.execute(
+                f"SELECT min(created_at) FROM outbox WHERE {_OPEN} AND {_OURS}", self._classes
+            ).fetchone()[0]
         return found
 
     def _settle(self, change: str, entry_id: int, **values: str) -> None:

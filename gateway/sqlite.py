@@ -54,6 +54,9 @@ def utc_text(now: datetime) -> str:
     return now.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
+SQLITE_VERSION = sqlite3.sqlite_version
+
+
 class _Batch:
     """The changes that share one commit."""
 

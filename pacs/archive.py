@@ -30,7 +30,7 @@ from pydicom import Dataset
 from gateway import outbox
 from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Unsettled
 from gateway.matching import conditions, ignored
-from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
+from gateway.messages import EVENT_CLASSES, PRIORITY, EventParameters, ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
@@ -72,7 +72,7 @@ class Archive:
         self.watermarks = watermarks
         self.index = Index(database)
         self.upkeep = Upkeep(database)
-        self.outbox = Outbox(database)
+        self.outbox = Outbox(database, classes=EVENT_CLASSES)
         self._busy = _Turns()
 
     @classmethod
@@ -186,6 +186,21 @@ class Archive:
         set; the caller makes it absolute.
         """
         return self.index.data_sets(_uids(study_instance_uid, series_instance_uid, sop_instance_uid))
+
+    def received_last(self) -> datetime:
+        """When something came in last, or is coming in now: the newest change in the folder of what is incoming."""
+        return datetime.fromtimestamp(self.files.last_incoming(), UTC)
+
+    def forget(self, study_instance_uid: str, *, now: datetime) -> bool:
+        """Take a study out and order that its files go, whatever anybody is owed of it; False when there is none.
+
+        Only for what nobody will miss, as the images of a test. The pacs process removes the files.
+        """
+        with self.database.write() as conn:
+            study_id = self.upkeep.study_id(conn, study_instance_uid)
+            if study_id is not None:
+                self.upkeep.order_removal(conn, study_id, now=now)
+        return study_id is not None
 
     def statistics(self) -> dict[str, int]:
         """How many studies, series, instances and bytes are kept."""

@@ -110,6 +110,14 @@ class Files:
         part = self.incoming / f"{file_name(sop_instance_uid)}.{secrets.token_hex(6)}.part"
         return part, os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
 
+    def last_incoming(self) -> float:
+        """When a receipt last began, wrote or ended (seconds since the epoch); 0 when there is no such folder."""
+        try:
+            with os.scandir(self.incoming) as parts:
+                return max([_modified(self.incoming), *(_modified(Path(part)) for part in parts)])
+        except FileNotFoundError:
+            return 0.0
+
     def keep(self, part: Path, sop_instance_uid: str) -> None:
         """Link a synced file to its place and sync the folder. Raises FileExistsError when something is there."""
         target = self._prepared(self.path(sop_instance_uid))
@@ -268,3 +276,11 @@ def _element(element: int, vr: bytes, value: str) -> bytes:
     if len(raw) % 2:
         raw += b"\0" if vr == b"UI" else b" "
     return _SHORT_ELEMENT.pack(2, element, vr, len(raw)) + raw
+
+
+def _modified(path: Path) -> float:
+    """When a file or folder was last changed; 0 when it is gone, as parts are all the time."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

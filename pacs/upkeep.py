@@ -33,7 +33,9 @@ _STUDY_FACTS = (
     " AS confirmed,"
     f" (SELECT count(*) {_OF_STUDY} AND committed_at IS NOT NULL) AS committed,"
     f" (SELECT count(*) {_OF_STUDY} AND instance.id IN (SELECT instance_id FROM damage)) AS damaged,"
-    " (SELECT count(*) FROM outbox WHERE subject = study.study_instance_uid AND delivered_at IS NULL) AS owed,"
+    " (SELECT count(*) FROM outbox WHERE subject = study.study_instance_uid AND delivered_at IS NULL)"
+    " + (SELECT count(*) FROM outbox WHERE subject > 'request/' || study.study_instance_uid || '/'"
+    "     AND subject < 'request/' || study.study_instance_uid || '0' AND delivered_at IS NULL) AS owed,"
     " (SELECT count(*) FROM forward WHERE study_id = study.id AND delivered_at IS NULL) AS unforwarded"
     " FROM study"
 )
@@ -84,7 +86,7 @@ class StudyFacts:
     committed: int
     damaged: int
     owed: int
-    """Events of the study that are not delivered, open or parked, whatever they are about."""
+    """Events of the study that are not delivered, open or parked, whatever they are about, and requests for it."""
     unforwarded: int
     """Duties to forward that are not delivered, open or parked."""
 
@@ -247,6 +249,13 @@ class Upkeep:
         """The facts of one study inside a transaction; None when it is gone."""
         row = conn.execute(f"{_STUDY_FACTS} WHERE study.id = :id", {"id": study_id}).fetchone()
         return None if row is None else StudyFacts(**dict(row))
+
+    def study_id(self, conn: sqlite3.Connection, study_instance_uid: str) -> int | None:
+        """Where a study is, inside a transaction; None when it is not there."""
+        row = conn.execute(
+            "SELECT id FROM study WHERE study_instance_uid = :uid", {"uid": study_instance_uid}
+        ).fetchone()
+        return None if row is None else int(row[0])
 
     def order_removal(self, conn: sqlite3.Connection, study_id: int, *, now: datetime) -> None:
         """Take a study out of the index and order that its files go, in the caller's transaction."""

@@ -1,8 +1,10 @@
 """What the cloud may ask for, and what becomes of it: one verb each, answered at once.
 
 Every message gets an answer, and every refusal is a structured one; this is the only place where errors become answers
-for the cloud. Work is acknowledged after it is committed, never before. Idempotence is the worklist's: it knows which
-action ids it has carried out, and with which content; and which of two requests for one item was made later.
+for the cloud. Work is acknowledged after it is committed, never before. Idempotence is the worklist's for what it has
+done: it knows which action ids it has carried out, and with which content; and which of two requests for one item was
+made later. What takes its time is a request, which is remembered, answered, and carried out afterwards
+(`relay.requests`). An action id has one content, whichever of the two remembers it.
 
 Not here: understanding a message (`relay.protocol`), the connection it came over (`relay.hybrid`), rules about items
 (`worklist`).
@@ -20,18 +22,24 @@ from gateway.errors import Refusal, Unsupported
 from gateway.messages import (
     Action,
     CancelItem,
+    CollectDiagnostics,
     CreateItem,
     CreateTestItem,
     Echo,
     Health,
     HealthReport,
     NewItem,
+    RequestImage,
     RescheduleItem,
+    RunSelftest,
     UpdateItem,
     UpdateStatus,
 )
 from relay import protocol
+from relay.chores import Chores
+from relay.full_images import FullImages
 from relay.protocol import Json
+from relay.requests import Requests
 from worklist import Item, Worklist
 
 log = structlog.get_logger()
@@ -48,6 +56,9 @@ class Context:
     """What commands work with. `cloud_zone` is the zone of times the cloud sends, None for the site's wall time."""
 
     worklist: Worklist
+    requests: Requests
+    full_images: FullImages
+    chores: Chores
     health: Callable[[], HealthReport]
     clock: Callable[[], datetime]
     cloud_zone: tzinfo | None = None
@@ -82,6 +93,8 @@ async def apply(action: Action, context: Context) -> Json:
             work = partial(_cancel, action, context)
         case RescheduleItem():
             work = partial(_reschedule, action, context)
+        case RequestImage() | RunSelftest() | CollectDiagnostics():
+            work = partial(_request, action, context)
         case Health():
             work = partial(_health, action, context)
         case Echo():
@@ -91,8 +104,19 @@ async def apply(action: Action, context: Context) -> Json:
     return await asyncio.to_thread(work)
 
 
+def _request(action: RequestImage | RunSelftest | CollectDiagnostics, context: Context) -> Json:
+    context.worklist.expect_unused(protocol.origin(action, now=context.clock()))
+    if isinstance(action, RequestImage):
+        context.full_images.accept(action)
+    else:
+        context.chores.accept(action)
+    log.info("request accepted", action_id=action.action_id, action_type=action.action_type)
+    return {"status": "processed", "action_id": action.action_id}
+
+
 def _create(action: CreateItem | CreateTestItem, context: Context) -> Json:
     now = context.clock()
+    context.requests.expect_same(action)
     origin = protocol.origin(action, now=now)
     item = context.worklist.schedule(
         _item(action, action.parameters, context),
@@ -102,6 +126,8 @@ def _create(action: CreateItem | CreateTestItem, context: Context) -> Json:
         now=now,
     )
     log.info("item scheduled", action_id=action.action_id, accession_number=item.accession_number)
+    if isinstance(action, CreateTestItem):
+        context.chores.accept(action)
     return {"status": "created", "action_id": action.action_id}
 
 

@@ -217,6 +217,9 @@ def _uids(request: web.Request) -> tuple[str, ...]:
 
 
 def _root(request: web.Request) -> str:
+    """Where the client reaches this root; who passes a request on (`relay.remote_web`) says where that is for him."""
+    if forwarded := request.headers.get("X-Forwarded-Root"):
+        return f"{forwarded}{ROOT}"
     return f"{request.scheme}://{_host(request)}{ROOT}"
 
 

@@ -20,20 +20,25 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 import gateway
 from gateway.errors import DatabaseNotReady, NotFound
-from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
+from gateway.messages import CHORES, FULL_IMAGES, LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
 from gateway.sqlite import utc_text
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
 from pacs import Archive, preview
 from relay import commands, link, metrics, web
+from relay.chores import Chores
 from relay.composer import Composer
 from relay.delivery import Delivery, Destination, Event
+from relay.full_images import Doors, FullImages
 from relay.health import Disk, Facts, Hop, Images, Queue, report
-from relay.hybrid import HybridDestination
+from relay.hybrid import HttpAnswer, HttpRequest, HybridDestination, HybridListener, SelfEcho, endpoint
+from relay.pace import Pace
+from relay.remote_web import RemoteWeb, own_url, public_url
 from relay.rendering import WORKERS, Renderer, RenderingFailed
+from relay.requests import Fulfilment, Requests, request_event
 from relay.settings import RelaySettings, revealed
-from relay.uploads import HttpsDestination, ManageDestination, fixed_token
+from relay.uploads import Api, HttpsDestination, ManageDestination, fixed_token
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -68,9 +73,18 @@ class Relay:
         self._started_at = now()
         self._renderer = Renderer()
         self._echo = link.echo(settings) if settings.listens else None
-        self._listener = link.listener(settings, on_message=self.answer, prove=self._echo) if self._echo else None
+        self._listener = self._listen(self._echo) if self._echo else None
+        self._remote: RemoteWeb | None = None
         self._destination = destination(settings, archive)
         self._delivery = self._deliver_to(self._destination) if self._destination else None
+        self._requests = Requests(archive.outbox)
+        self._pace = Pace(settings.upload_bytes_per_second, received_last=archive.received_last)
+        self._api = image_api(settings)
+        doors = Doors(settings.hosts, self._api)
+        scratch, bundles = settings.data_dir / "uploads", settings.data_dir / "diagnostics"
+        self._images = FullImages(archive, self._requests, doors, pace=self._pace, scratch=scratch)
+        self._chores = Chores(self._requests, doors, pace=self._pace, folder=bundles)
+        self._fulfilling = self._fulfil()
 
     async def run(self) -> None:
         """Serve, listen and deliver. Raises when one of them dies."""
@@ -84,6 +98,8 @@ class Relay:
         )
         serving = web.serving(app, host=self._settings.http_host, port=self._settings.http_port)
         async with self._renderer, serving as port:
+            await asyncio.to_thread(self._images.sweep)
+            self._remote = self._serve_the_cloud(port) if self._settings.listens else None
             log.info("relay serves", port=port, destination=self._settings.destination, listens=self._settings.listens)
             async with asyncio.TaskGroup() as tasks:
                 running = {name: tasks.create_task(vital(name, work)) for name, work in self._works().items()}
@@ -93,8 +109,16 @@ class Relay:
     async def answer(self, text: str) -> str:
         """Answer a message of the cloud."""
         zone = ZoneInfo(self._settings.cloud_timezone) if self._settings.cloud_timezone else None
-        context = commands.Context(self._worklist, health=self.health, clock=now, cloud_zone=zone)
+        context = commands.Context(
+            self._worklist, self._requests, self._images, self._chores, health=self.health, clock=now, cloud_zone=zone
+        )
         return await commands.answer(text, context)
+
+    async def answer_request(self, request: HttpRequest) -> HttpAnswer:
+        """Answer an HTTP request of the cloud."""
+        if self._remote is None:
+            return HttpAnswer(503, body=b"The gateway is starting; ask again in a moment.\n")
+        return await self._remote(request)
 
     def health(self) -> HealthReport:
         """How everything is. Looks into the databases: call it in a thread."""
@@ -112,7 +136,7 @@ class Relay:
     # --- what runs ----------------------------------------------------------------------------------------------------
 
     def _works(self) -> dict[str, Coroutine[None, None, None]]:
-        works = {"renderer": self._warm_up()}
+        works = {"renderer": self._warm_up(), **{name: loop.run() for name, loop in self._fulfilling.items()}}
         if self._listener:
             works["listener"] = self._listener.run()
         if self._delivery:
@@ -121,12 +145,14 @@ class Relay:
         return works
 
     async def _end(self, running: dict[str, asyncio.Task[None]]) -> None:
+        for loop in self._fulfilling.values():
+            loop.stop()
         if self._delivery:
             self._delivery.stop()
             await asyncio.wait({running["delivery"]}, timeout=GRACE_SECONDS)
         for task in running.values():
             task.cancel()
-        for door in (self._echo, self._destination):
+        for door in (self._echo, self._destination, self._api, self._remote):
             if door:
                 await door.close()
 
@@ -146,10 +172,40 @@ class Relay:
 
     # --- what the parts are given -------------------------------------------------------------------------------------
 
+    def _listen(self, echo: SelfEcho) -> HybridListener:
+        return link.listener(self._settings, on_message=self.answer, on_request=self.answer_request, prove=echo)
+
+    def _serve_the_cloud(self, port: int) -> RemoteWeb:
+        """DICOMweb through the hybrid connection, from this relay's own port."""
+        settings = self._settings
+        return RemoteWeb(
+            own_url(settings.http_host, port),
+            connection=settings.hybrid_connection,
+            public=public_url(endpoint(settings.namespace, settings.hybrid_connection)),
+            bucket=self._pace.bucket,
+        )
+
     def _deliver_to(self, destination: Destination) -> Delivery:
         compose = Composer(self._settings.site, preview=self._thumbnail, action_id_of=self._action_id_of)
         outboxes = [self._worklist.outbox, self._archive.outbox]
         return Delivery(outboxes, destination, compose=compose, clock=now)
+
+    def _fulfil(self) -> dict[str, Delivery]:
+        """The loops that carry out requests: beside the events', since a test must not wait for an hour's upload."""
+        compose = request_event(self._settings.site)
+        images = Fulfilment({"image.request": self._images})
+        chores = Fulfilment(
+            {
+                "worklist.create_test_item": self._chores.perform,
+                "gateway.selftest": self._chores.selftest,
+                "gateway.diagnostics": self._chores.diagnose,
+            }
+        )
+        database = self._archive.database
+        return {
+            "full images": Delivery([Outbox(database, classes=FULL_IMAGES)], images, compose=compose, clock=now),
+            "chores": Delivery([Outbox(database, classes=CHORES)], chores, compose=compose, clock=now),
+        }
 
     async def _thumbnail(self, sop_instance_uid: str) -> Thumbnail:
         stored = await asyncio.to_thread(self._archive.instance, sop_instance_uid)
@@ -213,6 +269,13 @@ def destination(settings: RelaySettings, archive: Archive) -> Destination | None
             return ServiceBusDestination(connection_string, queue=settings.servicebus_queue)
         case _:
             return None
+
+
+def image_api(settings: RelaySettings) -> Api | None:
+    """The cloud's API that takes full images; None when there is none."""
+    if not (settings.api_url and settings.api_token):
+        return None
+    return Api(settings.api_url, fixed_token(revealed(settings.api_token)))
 
 
 def heartbeat(health: HealthReport, *, site: str, now: datetime) -> Event:

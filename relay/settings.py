@@ -94,6 +94,18 @@ class RelaySettings(GatewaySettings):
         "https and manage.",
     )
     api_token: SecretStr | None = Field(None, description="Bearer token for the API.")
+    upload_hosts: str = Field(
+        ".blob.core.windows.net",
+        description="Hosts, separated by commas, to which the cloud may have full images and diagnostics uploaded by "
+        "URL; a name with a dot in front stands for all below it. Azure Blob Storage by default; naming your own "
+        "storage account keeps a stolen key from sending images elsewhere.",
+    )
+    upload_bytes_per_second: int = Field(
+        1_000_000,
+        ge=0,
+        description="Bytes per second at which full images leave, wherever to; 0: no limit. 1 MB/s leaves a van's line "
+        "room for everything else, and takes a quarter of an hour for a gigabyte.",
+    )
     namespace: Annotated[str, AfterValidator(_unless_empty(_namespace))] = Field(
         "",
         validation_alias="AZURE_RELAY_NAMESPACE",
@@ -208,6 +220,11 @@ class RelaySettings(GatewaySettings):
     def watermarks(self) -> Watermarks:
         """When the archive warns and when it stops."""
         return Watermarks(self.warn_percent, self.stop_percent)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts of `upload_hosts`."""
+        return tuple(host.strip().lower() for host in self.upload_hosts.split(",") if host.strip())
 
     @property
     def listens(self) -> bool:

@@ -13,9 +13,9 @@ from gateway.settings import GatewaySettings, variables
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay")
 CLI = tuple(sorted(f"gateway.{path.stem}" for path in (ROOT / "gateway").glob("cli*.py")))
-ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check",
-        "gateway.hops", "gateway.link_check", "gateway.peers", "gateway.restore", "gateway.simulator",
-        "gateway.terminal", "gateway.tls_check", *CLI)  # fmt: skip
+ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check", "gateway.diagnostics",
+        "gateway.hops", "gateway.link_check", "gateway.peers", "gateway.restore", "gateway.selftest",
+        "gateway.simulator", "gateway.terminal", "gateway.tls_check", *CLI)  # fmt: skip
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "worklist.store", "worklist.step_rows", "worklist.upkeep",
               "pacs.index", "pacs.upkeep", "pacs.promises", "pacs.duties")  # fmt: skip
 """Where statements of SQL are."""

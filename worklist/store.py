@@ -152,6 +152,11 @@ class Worklist:
             ).fetchall()
         return [_read_item(row) for row in rows]
 
+    def expect_unused(self, origin: Origin) -> None:
+        """Raise Conflict when an action id was carried out with another content."""
+        with self.database.read() as conn:
+            _done(conn, origin)
+
     def find(
         self, values: Mapping[str, str], *, calling_ae_title: str, granted: Granted | None = None
     ) -> Iterator[Found]:

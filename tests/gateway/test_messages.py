@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from gateway.messages import (
     ACTIONS,
+    EVENT_CLASSES,
     EVENTS,
     PRIORITY,
     Acquisition,
@@ -76,8 +77,15 @@ def test_the_schemas_are_those_of_the_code(tmp_path: Path) -> None:
     assert written == published, "run scripts/export-schemas"
 
 
-def test_every_event_has_a_priority() -> None:
-    assert set(PRIORITY) == set(EVENTS)
+def test_every_event_and_every_request_that_takes_its_time_has_a_priority() -> None:
+    events = {name for name, priority in PRIORITY.items() if priority <= EVENT_CLASSES[1]}
+    assert events == set(EVENTS)
+    assert set(PRIORITY) - events == {
+        "image.request",
+        "worklist.create_test_item",
+        "gateway.selftest",
+        "gateway.diagnostics",
+    }
     assert parameters_of("mpps.completed").priority < parameters_of("study.image_received").priority
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -10,9 +11,14 @@ import pytest
 import structlog
 
 from gateway.messages import Check, HealthReport
+from pacs import Archive
 from relay import commands
+from relay.chores import Chores
 from relay.commands import Context
+from relay.full_images import Doors, FullImages
+from relay.pace import Pace
 from relay.protocol import Json
+from relay.requests import Requests
 from tests.relay.test_protocol import ACTION_ID, create, without
 from worklist import Worklist
 
@@ -31,8 +37,23 @@ def worklist(tmp_path: Path) -> Iterator[Worklist]:
 
 
 @pytest.fixture
-def context(worklist: Worklist) -> Context:
-    return Context(worklist, health=lambda: REPORT, clock=lambda: NOW)
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    opened = Archive.open(tmp_path / "pacs.db", tmp_path / "instances")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def context(worklist: Worklist, archive: Archive, tmp_path: Path) -> Context:
+    return context_of(worklist, archive, tmp_path)
+
+
+def context_of(worklist: Worklist, archive: Archive, folder: Path, cloud_zone: ZoneInfo | None = None) -> Context:
+    requests, doors = Requests(archive.outbox), Doors((".blob.core.windows.net",))
+    pace = Pace(0, received_last=archive.received_last)
+    images = FullImages(archive, requests, doors, pace=pace, scratch=folder / "uploads", clock=lambda: NOW)
+    chores = Chores(requests, doors, pace=pace, folder=folder / "diagnostics", clock=lambda: NOW)
+    return Context(worklist, requests, images, chores, health=lambda: REPORT, clock=lambda: NOW, cloud_zone=cloud_zone)
 
 
 async def answer(message: Json, context: Context) -> Json:
@@ -73,8 +94,10 @@ async def test_a_test_item_is_created_like_any_other(context: Context, worklist:
     assert worklist.item(ACCESSION).state == "scheduled"
 
 
-async def test_times_of_a_cloud_that_speaks_another_zone_become_wall_time(worklist: Worklist) -> None:
-    context = Context(worklist, health=lambda: REPORT, clock=lambda: NOW, cloud_zone=ZoneInfo("Pacific/Auckland"))
+async def test_times_of_a_cloud_that_speaks_another_zone_become_wall_time(
+    worklist: Worklist, archive: Archive, tmp_path: Path
+) -> None:
+    context = context_of(worklist, archive, tmp_path, ZoneInfo("Pacific/Auckland"))
     await answer(create(), context)
     there = datetime(2026, 11, 22, 10, 15, tzinfo=ZoneInfo("Pacific/Auckland"))
     here = there.astimezone()
@@ -171,8 +194,8 @@ async def test_health_is_the_report(context: Context) -> None:
     ("message", "refused"),
     [
         (
-            {"action_type": "image.request", "action_id": "i1"},
-            {"code": "unsupported", "message": "Unsupported action: image.request", "action_id": "i1"},
+            {"action_type": "image.paint", "action_id": "i1"},
+            {"code": "unsupported", "message": "Unsupported action: image.paint", "action_id": "i1"},
         ),
         (
             {},
@@ -216,11 +239,11 @@ async def test_what_is_not_json_is_answered_too(context: Context) -> None:
     }
 
 
-async def test_a_fault_of_ours_is_admitted_without_details(tmp_path: Path) -> None:
+async def test_a_fault_of_ours_is_admitted_without_details(context: Context) -> None:
     def broken() -> HealthReport:
         raise KeyError("EXAMPLE^ANNA")
 
-    context = Context(Worklist.open(tmp_path / "w.db"), health=broken, clock=lambda: NOW)
+    context = replace(context, health=broken)
     assert await answer({"action_type": "health", "action_id": "h1"}, context) == {
         "status": "error",
         "code": "internal",

@@ -93,7 +93,7 @@ def test_a_known_action_is_understood() -> None:
     [
         ({}, "unsupported", "Unsupported action: no-op"),
         ({"action_type": "no-op"}, "unsupported", "Unsupported action: no-op"),
-        ({"action_type": "image.request"}, "unsupported", "Unsupported action: image.request"),
+        ({"action_type": "image.paint"}, "unsupported", "Unsupported action: image.paint"),
         ({"action_type": ["echo"]}, "unsupported", "Unsupported action: list"),
         ({"action_type": "a\nb" + "x" * 99}, "unsupported", "Unsupported action: a?b" + "x" * 61),
         (

@@ -1,0 +1,243 @@
+"""Carries out `image.request`: full images, to a URL of the cloud's or to its HTTPS API, one at a time.
+
+For each object wanted: it is located, compressed if that was asked for, uploaded, and the cloud is owed what became of
+it. What was told already is skipped, so a request that was cut off goes on with the object it had reached. Objects come
+from the archive's files as they are; a compressed one is a file in a folder of the relay's own for as long as it takes.
+
+Not here: blocks (`relay.blob`), the memory of requests (`relay.requests`), encoding (`pacs.compress`).
+"""
+
+import asyncio
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from gateway.errors import CloudError, GatewayError, NotAcceptable, NotAllowed, NotFound, Unsupported
+from gateway.folders import make_folder
+from gateway.messages import Answering, ImageUnavailable, RequestImage, UploadCompleted, WantedImage
+from pacs import COMPRESSIONS, Archive, Stored, compress
+from relay.blob import BlobUpload, Refused, UrlRefused, beneath
+from relay.delivery import Event
+from relay.pace import Bucket, Pace
+from relay.requests import Requests
+from relay.uploads import MOST_BYTES, SECONDS, SLOWEST, Api
+
+API_PATIENCE = timedelta(days=1)
+"""The programme's API answers 500 also to what it will never take; after a day of that the image is unavailable."""
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where full images may go: to hosts by URL (a name that begins with a dot stands for all below it), to an API."""
+
+    hosts: tuple[str, ...]
+    api: Api | None = None
+
+    def check(self, wanted: WantedImage) -> None:
+        """Raise a Refusal when something is asked for that this site does not do."""
+        if wanted.target_url:
+            self.check_url(wanted.target_url)
+        elif self.api is None:
+            raise Unsupported("This site has no HTTPS API to send images to; give a target_url.")
+        if wanted.transfer_syntax and wanted.transfer_syntax not in COMPRESSIONS:
+            raise Unsupported(f"transfer_syntax must be left out or be one of {', '.join(sorted(COMPRESSIONS))}.")
+
+    def check_url(self, url: str) -> None:
+        """Raise NotAllowed for a URL whose host is not one that this site uploads to."""
+        host = urlsplit(url).hostname or ""
+        if not any(host == name or (name.startswith(".") and host.endswith(name)) for name in self.hosts):
+            raise NotAllowed("The host of target_url is not one that this site uploads to (RELAY_UPLOAD_HOSTS).")
+
+
+class Unavailable(GatewayError):
+    """An object cannot be given; `code` is the word for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A file as it will be uploaded."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    transfer_syntax_uid: str
+
+
+class FullImages:
+    """`await images(event)` carries out one request; `accept` decides whether there is anything to carry out."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        requests: Requests,
+        doors: Doors,
+        *,
+        pace: Pace,
+        scratch: Path,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`scratch` is a folder for compressed objects that nobody else uses."""
+        self._archive = archive
+        self._requests = requests
+        self._doors = doors
+        self._pace = pace
+        self._scratch = scratch
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    def accept(self, action: RequestImage) -> None:
+        """Remember a request. Raises a Refusal for one that this site cannot fulfil, NotFound for unknown objects."""
+        wanted = action.parameters
+        if self._requests.expect_same(action):
+            return
+        self._doors.check(wanted)
+        found = self._locate(wanted)
+        self._requests.accept(
+            action,
+            {**wanted.model_dump(), "sop_instance_uids": [stored.sop_instance_uid for stored in found]},
+            about=found[0].study_instance_uid,
+            now=self._clock(),
+        )
+
+    async def __call__(self, event: Event) -> None:
+        """Upload what is left of a request. Raises CloudError when it shall be tried again."""
+        uids = event.parameters["sop_instance_uids"]
+        for uid in uids if isinstance(uids, list) else []:
+            request = _Request(WantedImage.model_validate(event.parameters), str(event.parameters["request_id"]), uid)
+            if not await asyncio.to_thread(self._is_told, request):
+                async with self._turn:
+                    outcome = await self._outcome(request, asked_at=datetime.fromisoformat(event.envelope.timestamp))
+                await asyncio.to_thread(self._requests.owe, outcome, now=self._clock())
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed has left; it is made again."""
+        make_folder(self._scratch)
+        for left in self._scratch.iterdir():
+            left.unlink()
+
+    def _locate(self, wanted: WantedImage) -> list[Stored]:
+        if wanted.study_instance_uid:
+            return self._archive.locate(wanted.study_instance_uid)
+        return [self._archive.instance(wanted.sop_instance_uid)]
+
+    def _is_told(self, request: "_Request") -> bool:
+        return any(
+            self._requests.is_answered(f"{request.id}/{request.uid}/{end}") for end in ("uploaded", "unavailable")
+        )
+
+    async def _outcome(self, request: "_Request", *, asked_at: datetime) -> Answering:
+        try:
+            ready = await asyncio.to_thread(self._ready, request)
+            await self._upload(ready, request, asked_at=asked_at)
+            outcome: Answering = request.completed(ready)
+        except Unavailable as unavailable:
+            outcome = request.unavailable(unavailable.code, str(unavailable))
+        except UrlRefused as error:
+            outcome = request.unavailable("url_refused", str(error))
+        except Refused as error:
+            outcome = request.unavailable("refused", str(error))
+        await asyncio.to_thread(self._compressed(request).unlink, missing_ok=True)  # what is tried again keeps it
+        return outcome
+
+    def _ready(self, request: "_Request") -> Ready:
+        try:
+            stored = self._archive.instance(request.uid)
+            syntax = request.wanted.transfer_syntax
+            if syntax in ("", stored.transfer_syntax_uid):
+                size = stored.path.stat().st_size
+                return Ready(stored.path, stored.sha256, size, stored.transfer_syntax_uid)
+            return self._ready_compressed(stored, request)
+        except (NotFound, FileNotFoundError) as error:
+            raise Unavailable("not_found", "The object is not in the archive any more.") from error
+        except NotAcceptable as error:
+            raise Unavailable("not_convertible", str(error)) from error
+
+    def _ready_compressed(self, stored: Stored, request: "_Request") -> Ready:
+        path, syntax = self._compressed(request), request.wanted.transfer_syntax
+        if not path.exists():
+            compress(stored.path, syntax, path)
+        with path.open("rb") as file:
+            return Ready(path, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size, syntax)
+
+    def _compressed(self, request: "_Request") -> Path:
+        name = hashlib.sha256(f"{request.uid} {request.wanted.transfer_syntax}".encode()).hexdigest()[:32]
+        return self._scratch / f"{name}.dcm"
+
+    async def _upload(self, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
+        url = request.url
+        if url:
+            await BlobUpload(url, ready.path, ready.sha256, pace=self._pace).run()
+        elif self._doors.api is None:
+            raise Unavailable("refused", "This site has no HTTPS API to send images to any more.")
+        else:
+            await self._put(self._doors.api, ready, request, asked_at=asked_at)
+
+    async def _put(self, api: Api, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
+        if ready.size_bytes > MOST_BYTES:
+            raise Refused("The object is larger than the 100 MiB that the cloud's API takes; give a target_url.")
+        await self._pace.until_quiet()
+        path = f"/dicom/{quote(request.id, safe='')}"
+        rate = min(self._pace.bucket.rate or SLOWEST, SLOWEST)
+        try:
+            with _PacedFile(ready.path, self._pace.bucket) as content:
+                form = aiohttp.FormData()
+                form.add_field("file", content, filename=f"{request.uid}.dcm", content_type="application/dicom")
+                await api.request("PUT", path, data=form, seconds=SECONDS + ready.size_bytes / rate)
+        except CloudError as error:
+            if error.permanent or self._clock() - asked_at > API_PATIENCE:
+                raise Refused(str(error)) from error
+            raise
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One object of a request."""
+
+    wanted: WantedImage
+    id: str
+    uid: str
+
+    @property
+    def url(self) -> str:
+        """Where the object itself shall go; '' for the API."""
+        if self.wanted.study_instance_uid and self.wanted.target_url:
+            return beneath(self.wanted.target_url, f"{self.uid}.dcm")
+        return self.wanted.target_url
+
+    def completed(self, ready: Ready) -> UploadCompleted:
+        return UploadCompleted(
+            request_id=self.id,
+            sop_instance_uid=self.uid,
+            sha256=ready.sha256,
+            size_bytes=ready.size_bytes,
+            transfer_syntax_uid=ready.transfer_syntax_uid,
+        )
+
+    def unavailable(self, code: str, reason: str) -> ImageUnavailable:
+        return ImageUnavailable.model_validate(
+            {"request_id": self.id, "sop_instance_uid": self.uid, "code": code, "reason": reason}
+        )
+
+
+class _PacedFile(io.BufferedReader):
+    """A file that is read no faster than the bucket fills; aiohttp reads a body in a thread, which may wait."""
+
+    def __init__(self, path: Path, bucket: Bucket) -> None:
+        super().__init__(io.FileIO(path))
+        self._bucket = bucket
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        time.sleep(self._bucket.take(len(content)))
+        return content
