@@ -298,7 +298,8 @@ class Thumbnail(Message):
 class Image(Message):
     """One stored instance. `sha256` is that of the data set's file as kept; the thumbnail is added at delivery.
 
-    Without a thumbnail, `thumbnail_reason` says why there is none.
+    Without a thumbnail, `thumbnail_reason` says why there is none, and `thumbnail_path` where one can be fetched later:
+    below the address of this site's HTTP, which the cloud reaches through the hybrid connection.
     """
 
     sop_instance_uid: str
@@ -311,6 +312,7 @@ class Image(Message):
     sha256: str
     thumbnail: Thumbnail | None = None
     thumbnail_reason: str | None = None
+    thumbnail_path: str | None = None
     received_at: str
 
 

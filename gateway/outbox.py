@@ -230,7 +230,7 @@ class Outbox:
         return found
 
     def sent(self, destination: str, *, since: datetime) -> dict[int, int]:
-        """How many bytes a destination has confirmed since then, by class. Reads all duties: for a start, not all day."""
+        """How many bytes a destination has confirmed since then, by class. Reads all duties: for a start only."""
         with self.database.read_at_length() as conn:
             rows = conn.execute(
                 "SELECT key, sum(value) AS total FROM outbox_duty, json_each(sent)"

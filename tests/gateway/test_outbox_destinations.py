@@ -135,7 +135,8 @@ def test_an_outbox_of_an_earlier_version_keeps_every_state(tmp_path: Path) -> No
     old.migrate()
     with old.write() as conn:
         conn.execute(
-            "INSERT INTO outbox VALUES (1, 'm1', 's', 1, 't', 1, '{}', '2026-11-22', '2026-11-23', 7, 'busy', NULL, NULL),"
+            "INSERT INTO outbox VALUES"
+            " (1, 'm1', 's', 1, 't', 1, '{}', '2026-11-22', '2026-11-23', 7, 'busy', NULL, NULL),"
             " (2, 'm2', 's', 2, 't', 1, '{}', '2026-11-22', '2026-11-22', 1, '', '2026-11-22', NULL),"
             " (3, 'm3', 's', 3, 't', 1, '{}', '2026-11-22', '2026-11-22', 2, 'never', NULL, '2026-11-22')"
         )
