@@ -171,7 +171,7 @@ def _owed(note: Note, outbox: Outbox, relay: RelaySettings) -> None:
     note.detail = f"{counts['open']} open, {counts['delivered']} delivered, {counts['parked']} parked."
     if counts["parked"]:
         raise Observed(f"{note.detail} What is parked waits for a person.")
-    if relay.destination == "none":
+    if not relay.destinations:
         note.detail += " They wait for a destination (RELAY_DESTINATION)."
     elif oldest and _is_overdue(oldest):
         raise Observed(f"{note.detail} The oldest waits since {oldest}.")

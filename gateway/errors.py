@@ -57,11 +57,16 @@ class PeerError(GatewayError):
 
 
 class CloudError(GatewayError):
-    """A destination did not take an event. `permanent`: the same event can never succeed, so it is parked."""
+    """A destination did not take an event.
 
-    def __init__(self, message: str, *, permanent: bool) -> None:
+    `permanent`: the same event can never succeed, so it is parked. `doubtful`: the destination gives the same answer
+    whether it can or cannot, so it is tried again, and parked when it alone goes on failing.
+    """
+
+    def __init__(self, message: str, *, permanent: bool, doubtful: bool = False) -> None:
         super().__init__(message)
         self.permanent = permanent
+        self.doubtful = doubtful
 
 
 class Refusal(GatewayError):

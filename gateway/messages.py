@@ -67,8 +67,8 @@ From 4 on it is not events that wait but what the cloud asked for and what takes
 for itself: tests and diagnostics.
 """
 
-EVENT_CLASSES, FULL_IMAGES, CHORES = (1, 3), (4, 4), (5, 5)
-"""First and last priority of what leaves as events, as full images, and of what is done on site."""
+LAST_EVENT = 3
+"""The last priority of what leaves as an event."""
 
 
 class Message(BaseModel):
@@ -366,7 +366,8 @@ class Thumbnail(Message):
 class Image(Message):
     """One stored instance. `sha256` is that of the data set's file as kept; the thumbnail is added at delivery.
 
-    Without a thumbnail, `thumbnail_reason` says why there is none.
+    Without a thumbnail, `thumbnail_reason` says why there is none, and `thumbnail_path` where one can be fetched later:
+    below the address of this site's HTTP, which the cloud reaches through the hybrid connection.
     """
 
     sop_instance_uid: str
@@ -379,6 +380,7 @@ class Image(Message):
     sha256: str
     thumbnail: Thumbnail | None = None
     thumbnail_reason: str | None = None
+    thumbnail_path: str | None = None
     received_at: str
 
 

@@ -2,19 +2,24 @@
 
 Rules:
 
-* An entry is open, delivered or parked. Sending changes nothing until its outcome is known, so a process killed before,
-  during or after a send finds the entry open again and sends it once more under the same message id.
-* Entries of one subject leave in order: only the oldest open entry of a subject is ever due. Different subjects do
-  not wait for one another. A parked entry no longer holds its subject back, since it could do so for ever.
+* An entry is owed to every destination the relay serves; what each of them still has to be told is a *duty*, open,
+  delivered or parked by itself, so that one destination that is away holds up none of the others. The entry is
+  delivered when all of them have confirmed it, and parked as long as one of its duties is.
+* Sending changes nothing until its outcome is known, so a process killed before, during or after a send finds the duty
+  open again and sends the entry once more under the same message id.
+* Entries of one subject leave in order: only the oldest open one of a subject is ever due at a destination. Different
+  subjects do not wait for one another. A parked one no longer holds its subject back, since it could do so for ever.
 * A passing failure postpones (`retry`) and never parks; only what can never succeed is parked, with the reason, until a
-  person releases it. Nothing here deletes.
+  person releases it. Nothing here deletes what is owed.
 """
 
 import json
 import sqlite3
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Literal
 
 from gateway.errors import NotFound
@@ -25,20 +30,46 @@ SCHEMA = files("gateway") / "schema" / "outbox"
 LONGEST_PAUSE = timedelta(hours=1)
 """No retry is ever further away than this."""
 
+ANYWHERE = "cloud"
+"""The destination of a site whose relay has not said yet whom it serves."""
+
+PRIORITIES = range(1, 10)
+
 State = Literal["open", "delivered", "parked"]
 
-_COLUMNS = "id, message_id, subject, sequence, message_type, priority, parameters, created_at, attempts, due_at, reason"
+_COLUMNS = (
+    "id, message_id, entry.subject, sequence, message_type, entry.priority, parameters, created_at,"
+    " destination, attempts, due_at, reason"
+)
 
 _OPEN = "delivered_at IS NULL AND parked_at IS NULL"
+_EVENT = "priority < 4"
+"""What is no event is a request, which nobody elsewhere is told of (0004_requests.sql)."""
 
-_OURS = "priority BETWEEN :first AND :last"
+_DUTY_OPEN = "duty.delivered_at IS NULL AND duty.parked_at IS NULL"
 
-_STATE = {"open": _OPEN, "delivered": "delivered_at IS NOT NULL", "parked": "parked_at IS NOT NULL"}
+_STATE = {"open": _DUTY_OPEN, "delivered": "duty.delivered_at IS NOT NULL", "parked": "duty.parked_at IS NOT NULL"}
+
+_DUE = (
+    f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
+    f" WHERE destination = :destination AND duty.priority = :priority AND {_DUTY_OPEN}"
+    " AND (due_at <= :now OR due_at > :beyond)"
+    " AND NOT EXISTS (SELECT 1 FROM outbox_duty AS earlier WHERE earlier.destination = :destination"
+    " AND earlier.subject = duty.subject AND earlier.entry_id < duty.entry_id"
+    " AND earlier.delivered_at IS NULL AND earlier.parked_at IS NULL)"
+)
+
+_SETTLE = (
+    f"UPDATE outbox SET delivered_at = :now WHERE {_OPEN}"
+    " AND EXISTS (SELECT 1 FROM outbox_duty WHERE entry_id = id)"
+    " AND NOT EXISTS (SELECT 1 FROM outbox_duty AS duty WHERE entry_id = id AND duty.delivered_at IS NULL)"
+)
+"""Entries that nobody has to be told any more are delivered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event that is owed. Times are UTC text as in the table; `parameters` is the message's own part."""
+    """One event that is owed to one destination. Times are UTC text; `parameters` is the message's own part."""
 
     id: int
     message_id: str
@@ -48,21 +79,17 @@ class Entry:
     priority: int
     parameters: dict[str, object]
     created_at: str
+    destination: str
     attempts: int
     due_at: str
     reason: str
 
 
 class Outbox:
-    """The outbox table inside its owner's database.
+    """The outbox tables inside their owner's database."""
 
-    `classes` are the first and the last priority that this one deals in: what is due, and what is counted. Anything may
-    be put and listed by any.
-    """
-
-    def __init__(self, database: Database, *, classes: tuple[int, int] = (1, 9)) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
-        self._classes = {"first": classes[0], "last": classes[1]}
 
     def put(
         self,
@@ -77,9 +104,8 @@ class Outbox:
     ) -> bool:
         """Owe one more event, inside the transaction of the fact. The same message id again is False: no change."""
         done = conn.execute(
-            "INSERT INTO outbox (message_id, subject, sequence, message_type, priority, parameters, created_at, due_at)"
-            " SELECT :message_id, :subject, 1 + coalesce(max(sequence), 0), :message_type, :priority, :parameters,"
-            " :now, :now"
+            "INSERT INTO outbox (message_id, subject, sequence, message_type, priority, parameters, created_at)"
+            " SELECT :message_id, :subject, 1 + coalesce(max(sequence), 0), :message_type, :priority, :parameters, :now"
             " FROM outbox WHERE subject = :subject"
             " ON CONFLICT (message_id) DO NOTHING",
             {
@@ -93,53 +119,82 @@ class Outbox:
         )
         return done.rowcount == 1
 
-    def due(self, now: datetime, *, limit: int) -> list[Entry]:
-        """The oldest open entry of each subject, if its time has come; most urgent first.
+    def serve(self, destinations: Collection[str], *, now: datetime) -> None:
+        """Owe everything that is open, and whatever comes, to these and to nobody else.
 
-        A time further ahead than any pause was written by a clock that has been set back since; it has come as well.
+        One that is new is told what is open, not what was delivered before it came; one that is left out is not waited
+        for any more. Parked entries stay parked.
         """
-        with self.database.read() as conn:
-            rows = conn.execute(
-                f"SELECT {_COLUMNS} FROM outbox AS entry WHERE {_OPEN} AND {_OURS}"
-                f" AND (due_at <= :now OR due_at > :beyond)"
-                f" AND NOT EXISTS (SELECT 1 FROM outbox AS earlier WHERE earlier.subject = entry.subject"
-                f" AND earlier.id < entry.id AND earlier.delivered_at IS NULL AND earlier.parked_at IS NULL)"
-                f" ORDER BY priority, id LIMIT :limit",
-                {"now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE), "limit": limit, **self._classes},
-            ).fetchall()
-        return [_entry(row) for row in rows]
+        with self.database.write() as conn:
+            known = {str(row["name"]) for row in conn.execute("SELECT name FROM outbox_destination")}
+            for gone in known - set(destinations):
+                conn.execute("DELETE FROM outbox_destination WHERE name = :name", {"name": gone})
+                conn.execute(f"DELETE FROM outbox_duty WHERE destination = :name AND {_OPEN}", {"name": gone})
+            for new in set(destinations) - known:
+                conn.execute("INSERT INTO outbox_destination VALUES (:name)", {"name": new})
+                self._owe(conn, f"destination.name = :name AND {_EVENT} AND {_OPEN}", name=new, now=utc_text(now))
+            conn.execute(_SETTLE, {"now": utc_text(now)})
 
-    def next_due(self) -> str | None:
-        """When the next open entry becomes due, UTC text; None when nothing is open."""
-        with self.database.read() as conn:
-            found: str | None = conn.execute(
-                f"SELECT min(due_at) FROM outbox WHERE {_OPEN} AND {_OURS}", self._classes
-            ).fetchone()[0]
-        return found
+    def due(self, now: datetime, *, limit: int, destination: str = ANYWHERE) -> list[Entry]:
+        """The oldest open entry of each subject, if its time has come; most urgent first, then newest first.
 
-    def delivered(self, entry: Entry, *, now: datetime) -> None:
-        """The destination confirmed the entry."""
-        self._settle("delivered_at = :now, attempts = attempts + 1, reason = ''", entry.id, now=utc_text(now))
+        Of each priority the `limit` newest of these, and the `limit` oldest. A time further ahead than any pause was
+        written by a clock that has been set back since; it has come as well.
+        """
+        values = {"destination": destination, "now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE)}
+        found: dict[int, Entry] = {}
+        with self.database.read() as conn:
+            for priority in PRIORITIES:
+                for order in ("DESC", "ASC"):
+                    statement = f"{_DUE} ORDER BY entry_id {order} LIMIT :limit"
+                    rows = conn.execute(statement, {**values, "priority": priority, "limit": limit})
+                    found |= {row["id"]: _entry(row) for row in rows}
+        return sorted(found.values(), key=lambda entry: (entry.priority, -entry.id))
+
+    def delivered(self, entry: Entry, *, now: datetime, sent: Mapping[int, int] = MappingProxyType({})) -> None:
+        """The destination confirmed the entry; `sent` is how many bytes that took, by class."""
+        change = "delivered_at = :now, attempts = attempts + 1, reason = '', sent = :sent"
+        values = {"now": utc_text(now), "sent": json.dumps(dict(sent))}
+        with self.database.write() as conn:
+            self._change(conn, entry, change, **values)
+            conn.execute(f"{_SETTLE} AND id = :id", {"id": entry.id, "now": utc_text(now)})
 
     def retry(self, entry: Entry, *, reason: str, due_at: datetime) -> None:
         """The attempt failed for a passing reason; try again from `due_at` on."""
-        text = utc_text(due_at)
-        self._settle(
-            "due_at = :due_at, attempts = attempts + 1, reason = :reason", entry.id, due_at=text, reason=reason
-        )
+        change = "due_at = :due_at, attempts = attempts + 1, reason = :reason"
+        with self.database.write() as conn:
+            self._change(conn, entry, change, due_at=utc_text(due_at), reason=reason)
 
     def park(self, entry: Entry, *, reason: str, now: datetime) -> None:
-        """The entry can never succeed as it is; keep it for a person, and let its subject go on."""
-        text = utc_text(now)
-        self._settle("parked_at = :now, attempts = attempts + 1, reason = :reason", entry.id, now=text, reason=reason)
+        """The destination can never take the entry as it is; keep it for a person, and let its subject go on."""
+        change = "parked_at = :now, attempts = attempts + 1, reason = :reason"
+        with self.database.write() as conn:
+            if self._change(conn, entry, change, now=utc_text(now), reason=reason):
+                self._mark_parked(conn, entry.id, now)
+
+    def set_aside(self, entry_id: int, *, reason: str, now: datetime) -> None:
+        """Park an entry at every destination that has not had it yet. Raises NotFound when it is open at none."""
+        values = {"id": entry_id, "now": utc_text(now), "reason": reason}
+        with self.database.write() as conn:
+            changed = conn.execute(
+                f"UPDATE outbox_duty SET parked_at = :now, reason = :reason WHERE entry_id = :id AND {_OPEN}", values
+            ).rowcount
+            if changed:
+                self._mark_parked(conn, entry_id, now)
+        if not changed:
+            raise NotFound(f"No open entry has the id {entry_id}; list them with 'gateway outbox list --state open'.")
 
     def release(self, entry_id: int, *, now: datetime) -> None:
         """Make a parked entry due again. Raises NotFound when no parked entry has this id."""
+        values = {"id": entry_id, "now": utc_text(now)}
         with self.database.write() as conn:
             changed = conn.execute(
-                "UPDATE outbox SET parked_at = NULL, due_at = :now WHERE id = :id AND parked_at IS NOT NULL",
-                {"id": entry_id, "now": utc_text(now)},
+                "UPDATE outbox SET parked_at = NULL WHERE id = :id AND parked_at IS NOT NULL", {"id": entry_id}
             ).rowcount
+            if changed:  # it is owed to those served now, who need not be those who refused it
+                conn.execute("DELETE FROM outbox_duty WHERE entry_id = :id AND delivered_at IS NULL", {"id": entry_id})
+                self._owe(conn, "id = :id", **values)
+                conn.execute(f"{_SETTLE} AND id = :id", values)
         if not changed:
             raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
 
@@ -147,31 +202,38 @@ class Outbox:
         """Make every open entry due now, and say how many there are; what was sent already is recognised by its id."""
         values = {"now": utc_text(now), "reason": reason}
         with self.database.write() as conn:
-            return conn.execute(f"UPDATE outbox SET due_at = :now, reason = :reason WHERE {_OPEN}", values).rowcount
+            conn.execute(f"UPDATE outbox_duty SET due_at = :now, reason = :reason WHERE {_OPEN}", values)
+            return int(conn.execute(f"SELECT count(*) FROM outbox WHERE {_OPEN}").fetchone()[0])
 
     def entries(self, state: State, *, limit: int = 100) -> list[Entry]:
-        """The newest entries of one state, newest first."""
+        """The newest entries of one state, newest first; one for each destination where it has this state."""
+        # The sign keeps SQLite to the index of this state, which is short, where it would walk through all duties.
+        order = "entry_id" if state == "delivered" else "+entry_id"
         with self.database.read() as conn:
             rows = conn.execute(
-                f"SELECT {_COLUMNS} FROM outbox WHERE {_STATE[state]} ORDER BY id DESC LIMIT :limit", {"limit": limit}
+                f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
+                f" WHERE {_STATE[state]} ORDER BY {order} DESC, destination LIMIT :limit",
+                {"limit": limit},
             ).fetchall()
         return [_entry(row) for row in rows]
 
     def find(self, message_id: str) -> Entry | None:
-        """The entry of a message id, in whatever state; None when nothing was ever owed under it."""
+        """The entry of a message id at one of its destinations, in whatever state; None when nothing was ever owed."""
         with self.database.read() as conn:
             row = conn.execute(
-                f"SELECT {_COLUMNS} FROM outbox WHERE message_id = :message_id", {"message_id": message_id}
+                f"SELECT {_COLUMNS} FROM outbox AS entry JOIN outbox_duty AS duty ON entry_id = id"
+                " WHERE message_id = :message_id LIMIT 1",
+                {"message_id": message_id},
             ).fetchone()
         return _entry(row) if row else None
 
     def counts(self) -> dict[str, int]:
-        """How many entries are open, delivered (of all classes) and parked."""
+        """How many entries are open, delivered and parked."""
         with self.database.read() as conn:
             row = conn.execute(
-                f"SELECT (SELECT count(*) FROM outbox WHERE {_OPEN} AND {_OURS}) AS open, delivered_count AS delivered,"
-                f" (SELECT count(*) FROM outbox WHERE {_STATE['parked']} AND {_OURS}) AS parked FROM outbox_total",
-                self._classes,
+                f"SELECT (SELECT count(*) FROM outbox WHERE {_OPEN} AND {_EVENT}) AS open,"
+                " delivered_count AS delivered,"
+                f" (SELECT count(*) FROM outbox WHERE parked_at IS NOT NULL AND {_EVENT}) AS parked FROM outbox_total"
             ).fetchone()
         return dict(row)
 
@@ -179,14 +241,40 @@ class Outbox:
         """When the oldest open entry was written, UTC text; None when nothing is open."""
         with self.database.read() as conn:
             found: str | None = conn.execute(
-                f"SELECT min(created_at) FROM outbox WHERE {_OPEN} AND {_OURS}", self._classes
+                f"SELECT min(created_at) FROM outbox WHERE {_OPEN} AND {_EVENT}"
             ).fetchone()[0]
         return found
 
-    def _settle(self, change: str, entry_id: int, **values: str) -> None:
-        """Change an open entry; one that was settled meanwhile stays as it is."""
-        with self.database.write() as conn:
-            conn.execute(f"UPDATE outbox SET {change} WHERE id = :id AND {_OPEN}", {"id": entry_id, **values})
+    def sent(self, destination: str, *, since: datetime) -> dict[int, int]:
+        """How many bytes a destination has confirmed since then, by class. Reads all duties: for a start only."""
+        with self.database.read_at_length() as conn:
+            rows = conn.execute(
+                "SELECT key, sum(value) AS total FROM outbox_duty, json_each(sent)"
+                " WHERE destination = :destination AND delivered_at >= :since GROUP BY key",
+                {"destination": destination, "since": utc_text(since)},
+            )
+            return {int(row["key"]): int(row["total"]) for row in rows}
+
+    def _change(self, conn: sqlite3.Connection, entry: Entry, change: str, **values: str) -> bool:
+        """Change an open duty; one that was settled meanwhile stays as it is, and that is False."""
+        done = conn.execute(
+            f"UPDATE outbox_duty SET {change} WHERE entry_id = :id AND destination = :destination AND {_OPEN}",
+            {"id": entry.id, "destination": entry.destination, **values},
+        )
+        return done.rowcount == 1
+
+    def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
+        values = {"id": entry_id, "now": utc_text(now)}
+        conn.execute(f"UPDATE outbox SET parked_at = :now WHERE id = :id AND {_OPEN}", values)
+
+    def _owe(self, conn: sqlite3.Connection, which: str, **values: object) -> None:
+        """Owe some entries to some of the destinations served, unless they are already."""
+        conn.execute(
+            "INSERT INTO outbox_duty (entry_id, destination, subject, priority, due_at)"
+            f" SELECT id, name, subject, priority, :now FROM outbox, outbox_destination AS destination WHERE {which}"
+            " ON CONFLICT (entry_id, destination) DO NOTHING",
+            values,
+        )
 
 
 def _entry(row: sqlite3.Row) -> Entry:

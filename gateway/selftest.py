@@ -153,7 +153,7 @@ class Selftest:
 
     def _arrive(self, worklist: Worklist, archive: Archive, step: Step) -> None:
         with self._hops.watch("cloud: confirms all events", remedy="See: gateway outbox list --state open.") as note:
-            if self._settings.relay.destination == "none":
+            if not self._settings.relay.destinations:
                 raise Nothing("No destination is configured (RELAY_DESTINATION); the events stay owed.")
             deadline, study = time.monotonic() + DELIVERY_SECONDS, step.exam.study_uid
             while waiting := _owed(worklist.outbox, study) + _owed(archive.outbox, study):

@@ -30,7 +30,7 @@ from pydicom import Dataset
 from gateway import outbox
 from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Unsettled
 from gateway.matching import conditions, ignored
-from gateway.messages import EVENT_CLASSES, PRIORITY, EventParameters, ImageQuarantined, ImageReceived
+from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
@@ -72,7 +72,7 @@ class Archive:
         self.watermarks = watermarks
         self.index = Index(database)
         self.upkeep = Upkeep(database)
-        self.outbox = Outbox(database, classes=EVENT_CLASSES)
+        self.outbox = Outbox(database)
         self._busy = _Turns()
 
     @classmethod

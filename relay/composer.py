@@ -1,7 +1,9 @@
 """Makes an event of an outbox entry: the fact as recorded, and what is derived from it when it leaves.
 
 Derived are the thumbnail and the cloud's own id of the action that the fact answers. A thumbnail that cannot be made is
-a fact that is told (`thumbnail_reason`), never a reason to hold the metadata back.
+a fact that is told (`thumbnail_reason`), never a reason to hold the metadata back. One that makes the message too large
+for the destination is made smaller, and at last, or when pictures have used up what they may, the message leaves with
+the path where it can be fetched.
 
 Not for: pixels (`pacs.preview`), sending (`relay.delivery`).
 """
@@ -11,59 +13,99 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gateway.errors import Refusal
-from gateway.messages import ImageReceived, Thumbnail
+from gateway.messages import Image, ImageReceived, Thumbnail
 from gateway.outbox import Entry
 from relay import protocol
+from relay.allowance import THUMBNAILS
 from relay.delivery import Event
 from relay.protocol import Json
 
 log = structlog.get_logger()
 
+SIZES = (256, 160, 96)
+"""Pixels of a thumbnail's longer side; the next smaller one is tried when a message is too large."""
+
+Preview = Callable[[str, int], Awaitable[Thumbnail]]
+"""Makes the thumbnail of an instance, no larger than so many pixels, and comes to an end in bounded time."""
+
+ActionIdOf = Callable[[str], Awaitable[str | None]]
+"""Finds the cloud's id of the action that scheduled an accession number."""
+
+
+def always(_kind: int, _size: int) -> bool:
+    """The room there is on a line without limits."""
+    return True
+
 
 class Composer:
-    """Makes the events of one site.
+    """Makes the events of one site for one destination.
 
-    `preview` makes the thumbnail of an instance and comes to an end in bounded time; `action_id_of` finds the cloud's
-    id for an accession number.
+    `preview` None is for a destination that has no use for thumbnails. `most_bytes` is the largest message it takes.
+    `has_room` says whether so many bytes of a class may leave now (`relay.allowance`).
     """
 
     def __init__(
         self,
         site: str,
         *,
-        preview: Callable[[str], Awaitable[Thumbnail]],
-        action_id_of: Callable[[str], Awaitable[str | None]],
+        preview: Preview | None,
+        action_id_of: ActionIdOf,
+        most_bytes: int | None = None,
+        has_room: Callable[[int, int], bool] = always,
     ) -> None:
         self._site = site
         self._preview = preview
         self._action_id_of = action_id_of
+        self._most_bytes = most_bytes
+        self._has_room = has_room
 
     async def __call__(self, entry: Entry) -> Event:
         accession_number = _accession_number(entry.parameters)
-        envelope = protocol.envelope(
-            entry,
-            site=self._site,
-            action_id=await self._action_id_of(accession_number) if accession_number else None,
-            parameters=await self._enriched(entry),
-        )
+        action_id = await self._action_id_of(accession_number) if accession_number else None
+        if entry.message_type != "study.image_received" or self._preview is None:
+            return self._event(entry, entry.parameters, action_id)
+        return await self._with_thumbnail(entry, action_id, self._preview)
+
+    async def _with_thumbnail(self, entry: Entry, action_id: str | None, preview: Preview) -> Event:
+        received = ImageReceived.model_validate(entry.parameters)
+        for size in SIZES:
+            image = await _pictured(received.image, preview, size)
+            event = self._event(entry, _parameters(received, image), action_id)
+            if image.thumbnail is not None and not self._has_room(THUMBNAILS, len(image.thumbnail.data)):
+                return self._event(entry, _parameters(received, _referred(received, _LINE_IS_FULL)), action_id)
+            if image.thumbnail is None or self._most_bytes is None or len(event.text.encode()) <= self._most_bytes:
+                return event
+        return self._event(entry, _parameters(received, _referred(received, _TOO_LARGE)), action_id)
+
+    def _event(self, entry: Entry, parameters: Json, action_id: str | None) -> Event:
+        envelope = protocol.envelope(entry, site=self._site, action_id=action_id, parameters=parameters)
         return Event(envelope, entry.subject, entry.priority)
 
-    async def _enriched(self, entry: Entry) -> Json:
-        if entry.message_type != "study.image_received":
-            return entry.parameters
-        received = ImageReceived.model_validate(entry.parameters)
-        thumbnail, reason = await self._thumbnail(received.image.sop_instance_uid)
-        image = received.image.model_copy(update={"thumbnail": thumbnail, "thumbnail_reason": reason})
-        return received.model_copy(update={"image": image}).model_dump(mode="json")
 
-    async def _thumbnail(self, sop_instance_uid: str) -> tuple[Thumbnail | None, str | None]:
-        try:
-            return await self._preview(sop_instance_uid), None
-        except Refusal as refusal:
-            return None, str(refusal)
-        except Exception:  # a decoder that crashes must not keep the metadata from the cloud
-            log.exception("preview failed", sop_instance_uid=sop_instance_uid)
-            return None, "Making the thumbnail failed inside the gateway; its log says why."
+_TOO_LARGE = "With the thumbnail the message would be larger than the destination takes."
+_LINE_IS_FULL = "Thumbnails have used up what this site may send of them for now."
+
+
+def _parameters(received: ImageReceived, image: Image) -> Json:
+    return received.model_copy(update={"image": image}).model_dump(mode="json")
+
+
+def _referred(received: ImageReceived, reason: str) -> Image:
+    """The image with the path of its thumbnail (PS3.18 10.4.1.1.5) in place of the thumbnail."""
+    series = f"studies/{received.study.study_instance_uid}/series/{received.series.series_instance_uid}"
+    path = f"/dicom-web/{series}/instances/{received.image.sop_instance_uid}/thumbnail"
+    return received.image.model_copy(update={"thumbnail_reason": reason, "thumbnail_path": path})
+
+
+async def _pictured(image: Image, preview: Preview, size: int) -> Image:
+    try:
+        return image.model_copy(update={"thumbnail": await preview(image.sop_instance_uid, size)})
+    except Refusal as refusal:
+        return image.model_copy(update={"thumbnail_reason": str(refusal)})
+    except Exception:  # a decoder that crashes must not keep the metadata from the cloud
+        log.exception("preview failed", sop_instance_uid=image.sop_instance_uid)
+        words = "Making the thumbnail failed inside the gateway; its log says why."
+        return image.model_copy(update={"thumbnail_reason": words})
 
 
 def _accession_number(parameters: Json) -> str:

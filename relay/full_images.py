@@ -9,15 +9,11 @@ Not here: blocks (`relay.blob`), the memory of requests (`relay.requests`), enco
 
 import asyncio
 import hashlib
-import io
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, urlsplit
-
-import aiohttp
 
 from gateway.errors import CloudError, GatewayError, NotAcceptable, NotAllowed, NotFound, Unsupported
 from gateway.folders import make_folder
@@ -25,9 +21,9 @@ from gateway.messages import Answering, ImageUnavailable, RequestImage, UploadCo
 from pacs import COMPRESSIONS, Archive, Stored, compress
 from relay.blob import BlobUpload, Refused, UrlRefused, beneath
 from relay.delivery import Event
-from relay.pace import Bucket, Pace
+from relay.pace import Pace
 from relay.requests import Requests
-from relay.uploads import MOST_BYTES, SECONDS, SLOWEST, Api
+from relay.uploads import MOST_BYTES, SECONDS, SLOWEST, Api, form
 
 API_PATIENCE = timedelta(days=1)
 """The programme's API answers 500 also to what it will never take; after a day of that the image is unavailable."""
@@ -190,10 +186,9 @@ class FullImages:
         path = f"/dicom/{quote(request.id, safe='')}"
         rate = min(self._pace.bucket.rate or SLOWEST, SLOWEST)
         try:
-            with _PacedFile(ready.path, self._pace.bucket) as content:
-                form = aiohttp.FormData()
-                form.add_field("file", content, filename=f"{request.uid}.dcm", content_type="application/dicom")
-                await api.request("PUT", path, data=form, seconds=SECONDS + ready.size_bytes / rate)
+            with ready.path.open("rb") as content:
+                headers, body = form(content, f"{request.uid}.dcm", ready.size_bytes, wait=self._pace.bucket.wait)
+                await api.request("PUT", path, data=body, headers=headers, seconds=SECONDS + ready.size_bytes / rate)
         except CloudError as error:
             if error.permanent or self._clock() - asked_at > API_PATIENCE:
                 raise Refused(str(error)) from error
@@ -228,16 +223,3 @@ class _Request:
         return ImageUnavailable.model_validate(
             {"request_id": self.id, "sop_instance_uid": self.uid, "code": code, "reason": reason}
         )
-
-
-class _PacedFile(io.BufferedReader):
-    """A file that is read no faster than the bucket fills; aiohttp reads a body in a thread, which may wait."""
-
-    def __init__(self, path: Path, bucket: Bucket) -> None:
-        super().__init__(io.FileIO(path))
-        self._bucket = bucket
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        content = super().read(size)
-        time.sleep(self._bucket.take(len(content)))
-        return content

@@ -9,8 +9,10 @@ Not for: rules; each part has its own file.
 import asyncio
 import base64
 import os
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -20,16 +22,17 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 import gateway
 from gateway.errors import DatabaseNotReady, NotFound
-from gateway.messages import CHORES, FULL_IMAGES, LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
+from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
 from gateway.sqlite import utc_text
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
 from pacs import Archive, preview
 from relay import commands, link, metrics, web
+from relay.allowance import IMAGES, Allowance, limits
 from relay.chores import Chores
 from relay.composer import Composer
-from relay.delivery import Delivery, Destination, Event
+from relay.delivery import Delivery, Destination, Event, kind_of_message, weight_of_message
 from relay.full_images import Doors, FullImages
 from relay.health import Disk, Facts, Hop, Images, Queue, report
 from relay.hybrid import HttpAnswer, HttpRequest, HybridDestination, HybridListener, SelfEcho, endpoint
@@ -37,8 +40,8 @@ from relay.pace import Pace
 from relay.remote_web import RemoteWeb, own_url, public_url
 from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.requests import Fulfilment, Requests, request_event
-from relay.settings import RelaySettings, revealed
-from relay.uploads import Api, HttpsDestination, ManageDestination, fixed_token
+from relay.settings import DestinationName, RelaySettings, revealed
+from relay.uploads import Api, HttpsDestination, ManageDestination, fixed_token, kind_of_upload, weight_of_upload
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -47,6 +50,10 @@ T = TypeVar("T")
 
 OWNERS_SECONDS = 60.0
 """How long the relay waits for the owners of the databases; both migrate within seconds, also after a power cut."""
+
+MOST_BYTES = {"servicebus": 192 * 1024}
+"""Largest message of a destination that has such a limit. Service Bus Standard takes 256 KiB with the properties, which
+it counts in its own way."""
 
 GRACE_SECONDS = 5.0
 """How long events under way may take after the relay was told to stop; what is cut off is sent again."""
@@ -75,8 +82,9 @@ class Relay:
         self._echo = link.echo(settings) if settings.listens else None
         self._listener = self._listen(self._echo) if self._echo else None
         self._remote: RemoteWeb | None = None
-        self._destination = destination(settings, archive)
-        self._delivery = self._deliver_to(self._destination) if self._destination else None
+        self._allowances = {name: allowance(settings) for name in settings.destinations}
+        self._destinations = {n: destination(n, settings, archive, own) for n, own in self._allowances.items()}
+        self._deliveries = [self._deliver_to(name, own) for name, own in self._allowances.items()]
         self._requests = Requests(archive.outbox)
         self._pace = Pace(settings.upload_bytes_per_second, received_last=archive.received_last)
         self._api = image_api(settings)
@@ -88,19 +96,21 @@ class Relay:
 
     async def run(self) -> None:
         """Serve, listen and deliver. Raises when one of them dies."""
+        settings = self._settings
         app = web.application(
             self._archive,
             self._worklist,
             self._renderer,
             health=self.health,
             metrics=self.metrics,
-            site=self._settings.site,
+            site=settings.site,
         )
-        serving = web.serving(app, host=self._settings.http_host, port=self._settings.http_port)
+        serving = web.serving(app, host=settings.http_host, port=settings.http_port)
+        await asyncio.to_thread(self._prepare_outboxes)
         async with self._renderer, serving as port:
             await asyncio.to_thread(self._images.sweep)
-            self._remote = self._serve_the_cloud(port) if self._settings.listens else None
-            log.info("relay serves", port=port, destination=self._settings.destination, listens=self._settings.listens)
+            self._remote = self._serve_the_cloud(port) if settings.listens else None
+            log.info("relay serves", port=port, destinations=settings.destinations, listens=settings.listens)
             async with asyncio.TaskGroup() as tasks:
                 running = {name: tasks.create_task(vital(name, work)) for name, work in self._works().items()}
                 await until_stopped_async()
@@ -139,20 +149,21 @@ class Relay:
         works = {"renderer": self._warm_up(), **{name: loop.run() for name, loop in self._fulfilling.items()}}
         if self._listener:
             works["listener"] = self._listener.run()
-        if self._delivery:
-            works["delivery"] = self._delivery.run()
-            works["heartbeat"] = self._beat(self._delivery)
+        for delivery in self._deliveries:
+            works[f"delivery to {delivery.name}"] = delivery.run()
+            works[f"heartbeat to {delivery.name}"] = self._beat(delivery)
         return works
 
     async def _end(self, running: dict[str, asyncio.Task[None]]) -> None:
         for loop in self._fulfilling.values():
             loop.stop()
-        if self._delivery:
-            self._delivery.stop()
-            await asyncio.wait({running["delivery"]}, timeout=GRACE_SECONDS)
+        for delivery in self._deliveries:
+            delivery.stop()
+        if ending := {running[f"delivery to {delivery.name}"] for delivery in self._deliveries}:
+            await asyncio.wait(ending, timeout=GRACE_SECONDS)
         for task in running.values():
             task.cancel()
-        for door in (self._echo, self._destination, self._api, self._remote):
+        for door in (self._echo, *self._destinations.values(), self._api, self._remote):
             if door:
                 await door.close()
 
@@ -185,10 +196,25 @@ class Relay:
             bucket=self._pace.bucket,
         )
 
-    def _deliver_to(self, destination: Destination) -> Delivery:
-        compose = Composer(self._settings.site, preview=self._thumbnail, action_id_of=self._action_id_of)
-        outboxes = [self._worklist.outbox, self._archive.outbox]
-        return Delivery(outboxes, destination, compose=compose, clock=now)
+    def _deliver_to(self, name: DestinationName, own: Allowance) -> Delivery:
+        uploads = name == "manage"
+        compose = Composer(
+            self._settings.site,
+            preview=None if uploads else self._thumbnail,
+            action_id_of=self._action_id_of,
+            most_bytes=MOST_BYTES.get(name),
+            has_room=own.has_room,
+        )
+        return Delivery(
+            self._outboxes(),
+            self._destinations[name],
+            compose=compose,
+            clock=now,
+            name=name,
+            allowance=own,
+            kind_of=kind_of_upload if uploads else kind_of_message,
+            weigh=weight_of_upload if uploads else weight_of_message,
+        )
 
     def _fulfil(self) -> dict[str, Delivery]:
         """The loops that carry out requests: beside the events', since a test must not wait for an hour's upload."""
@@ -201,15 +227,27 @@ class Relay:
                 "gateway.diagnostics": self._chores.diagnose,
             }
         )
-        database = self._archive.database
-        return {
-            "full images": Delivery([Outbox(database, classes=FULL_IMAGES)], images, compose=compose, clock=now),
-            "chores": Delivery([Outbox(database, classes=CHORES)], chores, compose=compose, clock=now),
-        }
+        ways = {"full images": images, "chores": chores}  # named as in the outbox (0004_requests.sql)
+        outboxes = [self._archive.outbox]
+        return {name: Delivery(outboxes, way, compose=compose, clock=now, name=name) for name, way in ways.items()}
 
-    async def _thumbnail(self, sop_instance_uid: str) -> Thumbnail:
+    def _outboxes(self) -> list[Outbox]:
+        return [self._worklist.outbox, self._archive.outbox]
+
+    def _prepare_outboxes(self) -> None:
+        """Tell the outboxes whom they owe to, and learn from them what these were sent today.
+
+        Without any destination they go on owing to whom they did.
+        """
+        names, outboxes = self._settings.destinations, self._outboxes()
+        for outbox in outboxes if names else ():
+            outbox.serve(names, now=now())
+        for name, own in self._allowances.items():
+            own.remember(partial(sent_by, outboxes, name))
+
+    async def _thumbnail(self, sop_instance_uid: str, size: int) -> Thumbnail:
         stored = await asyncio.to_thread(self._archive.instance, sop_instance_uid)
-        picture = await self._renderer.run(preview, stored.path)
+        picture = await self._renderer.run(preview, stored.path, size=size)
         data = base64.b64encode(picture.data).decode()
         return Thumbnail(data=data, width=picture.width, height=picture.height, note=picture.note)
 
@@ -218,8 +256,10 @@ class Relay:
 
     def _facts(self) -> Facts:
         hops = [link.link_hop(self._listener.state)] if self._listener else []
-        if self._delivery:
-            hops.append(Hop("delivery", self._delivery.proven_at, self._delivery.trouble))
+        several = len(self._deliveries) > 1
+        for delivery in self._deliveries:
+            name = f"delivery to {delivery.name}" if several else "delivery"
+            hops.append(Hop(name, delivery.proven_at, delivery.trouble))
         return Facts(
             version=gateway.__version__,
             started_at=self._started_at,
@@ -252,23 +292,37 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def destination(settings: RelaySettings, archive: Archive) -> Destination | None:
-    """The door events leave by; None when there is none."""
-    match settings.destination:
+def allowance(settings: RelaySettings) -> Allowance:
+    """What may leave to one destination, and when."""
+    return Allowance(
+        rates=limits(settings.rates), budgets=limits(settings.budgets), clock=lambda: datetime.now().astimezone()
+    )
+
+
+def destination(name: DestinationName, settings: RelaySettings, archive: Archive, own: Allowance) -> Destination:
+    """A door events leave by; images through it at the rate `own` allows."""
+    match name:
         case "hybrid":
             return HybridDestination(link.sender(settings, settings.events_hybrid_connection))
         case "https":
             return HttpsDestination(settings.api_url, fixed_token(revealed(settings.api_token)))
         case "manage":
             token = fixed_token(revealed(settings.api_token))
-            return ManageDestination(settings.api_url, token, locate=lambda uid: archive.instance(uid).path)
+            return ManageDestination(
+                settings.api_url, token, locate=lambda uid: archive.instance(uid).path, rate=lambda: own.rate(IMAGES)
+            )
         case "servicebus":
-            from relay.servicebus import ServiceBusDestination  # noqa: PLC0415 - the client library is large
+            from relay import servicebus  # noqa: PLC0415 - the client library is large
 
-            connection_string = revealed(settings.servicebus_connection_string)
-            return ServiceBusDestination(connection_string, queue=settings.servicebus_queue)
-        case _:
-            return None
+            return servicebus.from_settings(settings)
+
+
+def sent_by(outboxes: Sequence[Outbox], name: str, since: datetime) -> Counter[int]:
+    """How many bytes a destination has confirmed since then, by class."""
+    total = Counter[int]()
+    for outbox in outboxes:
+        total.update(outbox.sent(name, since=since))
+    return total
 
 
 def image_api(settings: RelaySettings) -> Api | None:

@@ -1,89 +1,165 @@
-"""Azure Service Bus as a destination for events: the place, and an honest first form.
+"""Azure Service Bus as a destination for events: a queue or a topic, over AMQP in a websocket or plain AMQP.
 
-One task at a time uses the one sender, which is opened before it sends: the official client loses messages when several
-coroutines share a sender that is not open yet. On a link that is half open its own send hangs for minutes, so every
-send has a limit of ours, and after any error the client is thrown away and made anew for the next event.
+The official client has traps, and this file is shaped by them:
 
-Still to be done and proven against a broker: sessions, thumbnails by reference when a message would be too large,
-credentials other than a connection string.
+* Several coroutines that share a sender which is not open yet lose their messages: one at a time uses the one sender,
+  and it is opened first.
+* On a half-open line its own send hangs for minutes: every send has a limit of ours, and the client tries once more at
+  most within it. When an event is tried again is `relay.delivery`'s to say.
+* After an error it may stay broken: it is thrown away, and the next event gets a new one. That also covers the detach
+  after ten idle minutes, which the heartbeat of every minute does not let happen.
 
-Not here: when an event is sent again (`relay.delivery`). Imported only when chosen; the client library is large.
+The broker knows a repeat by the message id, if duplicate detection was switched on when the queue was made (a window of
+a day is right; Basic has none). A session per subject keeps the order for several consumers, if the queue has them.
+
+Imported only when chosen; the client library is large.
 """
 
 import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
 
+from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import AzureError
+from azure.identity.aio import DefaultAzureCredential
 from azure.servicebus import ServiceBusMessage, TransportType
 from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
-from azure.servicebus.exceptions import MessageSizeExceededError, ServiceBusAuthenticationError
+from azure.servicebus.exceptions import (
+    MessageSizeExceededError,
+    MessagingEntityDisabledError,
+    MessagingEntityNotFoundError,
+    ServiceBusAuthenticationError,
+    ServiceBusAuthorizationError,
+    ServiceBusError,
+    ServiceBusQuotaExceededError,
+    ServiceBusServerBusyError,
+)
 
 from gateway.errors import CloudError
 from relay.delivery import Event
+from relay.settings import RelaySettings, revealed
+
+LONGEST_ID = 128
+"""Characters of a message id and of a session id."""
 
 SECONDS = 30.0
 """For one send with its opening; the client may try twice within it."""
 
+Connect = Callable[[float], ServiceBusClient]
+"""Makes a client whose single tries end within so many seconds."""
+
+
+def by_connection_string(text: str, *, transport: TransportType) -> Connect:
+    """Connect with a shared access key."""
+
+    def connect(seconds: float) -> ServiceBusClient:
+        return ServiceBusClient.from_connection_string(
+            text, transport_type=transport, retry_total=1, try_timeout=seconds
+        )
+
+    return connect
+
+
+def by_identity(
+    namespace: str, *, transport: TransportType, credential: Callable[[], AsyncTokenCredential] = DefaultAzureCredential
+) -> Connect:
+    """Connect as this machine's identity in Entra ID, which needs the role Azure Service Bus Data Sender."""
+
+    def connect(seconds: float) -> ServiceBusClient:
+        return ServiceBusClient(namespace, credential(), transport_type=transport, retry_total=1, try_timeout=seconds)
+
+    return connect
+
+
+def from_settings(settings: RelaySettings) -> "ServiceBusDestination":
+    """The destination that the settings describe."""
+    transport = TransportType.Amqp if settings.servicebus_transport == "amqp" else TransportType.AmqpOverWebsocket
+    if text := revealed(settings.servicebus_connection_string):
+        connect = by_connection_string(text, transport=transport)
+    else:
+        connect = by_identity(settings.servicebus_namespace, transport=transport)
+    return ServiceBusDestination(connect, entity=settings.servicebus_queue, sessions=settings.servicebus_sessions)
+
 
 class ServiceBusDestination:
-    """Sends each event as one message to a queue or topic; the broker's duplicate detection knows it by message_id."""
+    """Sends each event as one message to the queue or topic `entity`; `sessions` when it was made to need them."""
 
-    def __init__(
-        self,
-        connection_string: str,
-        *,
-        queue: str,
-        transport: TransportType = TransportType.AmqpOverWebsocket,  # port 443, through proxies
-        seconds: float = SECONDS,
-    ) -> None:
-        self._connection_string = connection_string
-        self._queue = queue
-        self._transport = transport
+    def __init__(self, connect: Connect, *, entity: str, sessions: bool = False, seconds: float = SECONDS) -> None:
+        self._connect = connect
+        self._entity = entity
+        self._sessions = sessions
         self._seconds = seconds
         self._turn = asyncio.Lock()
         self._client: ServiceBusClient | None = None
         self._sender: ServiceBusSender | None = None
 
     async def send(self, event: Event) -> None:
-        message = ServiceBusMessage(
-            event.text, message_id=event.message_id, subject=event.message_type, content_type="application/json"
-        )
+        message = self._message(event)
         async with self._turn:
             try:
                 async with asyncio.timeout(self._seconds):
                     await (await self._open()).send_messages(message)
             except MessageSizeExceededError as error:
                 raise CloudError("The event is larger than what Service Bus takes.", permanent=True) from error
-            except (AzureError, OSError, TimeoutError, ValueError) as error:
-                await self.close()
-                raise CloudError(_words(error), permanent=False) from error
+            except asyncio.CancelledError:
+                await self._let_go()
+                raise
+            except Exception as error:  # the client raises TypeError and AttributeError too when its line is cut
+                await self._let_go()
+                raise CloudError(explain(error, self._entity), permanent=False) from error
 
     async def close(self) -> None:
+        await self._let_go()
+
+    def _message(self, event: Event) -> ServiceBusMessage:
+        return ServiceBusMessage(
+            event.text,
+            message_id=_identifier(event.message_id),
+            session_id=_identifier(event.subject) if self._sessions else None,
+            subject=event.message_type,
+            content_type="application/json",
+            application_properties={"site": event.envelope.site, "sequence": event.envelope.sequence},
+        )
+
+    async def _open(self) -> ServiceBusSender:
+        if self._sender is None:
+            self._client = self._connect(self._seconds / 3)
+            sender = self._client.get_queue_sender(self._entity)  # to the client a topic is the same
+            await sender.__aenter__()
+            self._sender = sender
+        return self._sender
+
+    async def _let_go(self) -> None:
         """Let go of the connection, also of one that does not answer any more."""
         client, self._client, self._sender = self._client, None, None
         if client is None:
             return
-        try:
-            async with asyncio.timeout(5):
+        with suppress(Exception):  # it is dead, which is why it is being closed
+            async with asyncio.timeout(2):
                 await client.close()
-        except (AzureError, OSError, TimeoutError):
-            pass  # it is dead, which is why it is being closed
-
-    async def _open(self) -> ServiceBusSender:
-        if self._sender is None:
-            self._client = ServiceBusClient.from_connection_string(
-                self._connection_string,
-                transport_type=self._transport,
-                retry_total=1,
-                try_timeout=self._seconds / 3,
-            )
-            self._sender = self._client.get_queue_sender(self._queue)
-            await self._sender.__aenter__()
-        return self._sender
 
 
-def _words(error: Exception) -> str:
-    if isinstance(error, ServiceBusAuthenticationError):
-        return "Service Bus refused the credentials. Check the connection string and its Send right."
-    if isinstance(error, TimeoutError):
-        return "Service Bus did not answer in time."
-    return f"Service Bus could not be used ({type(error).__name__})."
+def _identifier(text: str) -> str:
+    """A text as an id of Service Bus; one that is too long by its digest, so that two never become the same."""
+    return text if len(text) <= LONGEST_ID else hashlib.sha256(text.encode()).hexdigest()
+
+
+_WORDS: tuple[tuple[type[Exception], str], ...] = (  # the first that fits; special ones stand before general
+    (ServiceBusAuthenticationError, "Service Bus refused the credentials. Check the key or the identity."),
+    (ServiceBusAuthorizationError, "Service Bus does not let these credentials send to {entity}. Give them Send."),
+    (MessagingEntityNotFoundError, "Service Bus has no queue or topic {entity}. Check the name and the namespace."),
+    (MessagingEntityDisabledError, "The queue or topic {entity} is disabled. Enable it in Azure."),
+    (ServiceBusQuotaExceededError, "The queue or topic {entity} is full. Its consumer does not keep up."),
+    (ServiceBusServerBusyError, "Service Bus is busy and asks to be tried later."),
+    (TimeoutError, "Service Bus did not answer in time."),
+    (ServiceBusError, "Service Bus cannot be used now ({kind}). Check network, proxy and credentials."),
+    (AzureError, "No token for Service Bus can be had ({kind}). Check this machine's identity."),
+)
+
+
+def explain(error: Exception, entity: str) -> str:
+    """Say what an error of the client means; never its own text, which has addresses and more in it."""
+    words = "Service Bus cannot be used now ({kind})."
+    found = next((text for kind, text in _WORDS if isinstance(error, kind)), words)
+    return found.format(entity=entity, kind=type(error).__name__)

@@ -8,12 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from gateway.fields import TimeZone
-from gateway.settings import CommaList, GatewaySettings, Port, variables
+from gateway.settings import CommaList, GatewaySettings, Port, split_commas, variables
 from gateway.volume import USUAL_WATERMARKS, Watermarks
+from relay.allowance import limits
 from relay.hybrid_protocol import endpoint
 from relay.hybrid_way import proxy_url
 from relay.uploads import api_url as check_api_url  # the field below has the name
@@ -51,14 +52,35 @@ _API = ("api_url", "api_token")
 
 NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "none": (),
         "hybrid": ("events_hybrid_connection",),
         "https": _API,
         "manage": _API,
-        "servicebus": ("servicebus_connection_string", "servicebus_queue"),
+        "servicebus": ("servicebus_queue",),
     }
 )
 """Which settings each destination cannot do without."""
+
+
+def _without_none(value: object) -> object:
+    return tuple(each for each in value if each != "none") if isinstance(value, tuple) else value
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("a destination is named twice")
+    return names
+
+
+def _limits(texts: tuple[str, ...]) -> tuple[str, ...]:
+    limits(texts)
+    return texts
+
+
+DestinationName = Literal["hybrid", "https", "manage", "servicebus"]
+Destinations = Annotated[
+    tuple[DestinationName, ...], NoDecode, BeforeValidator(_without_none), split_commas, AfterValidator(_each_once)
+]
+Limits = Annotated[CommaList, AfterValidator(_limits)]
 
 
 class RelaySettings(GatewaySettings):
@@ -71,10 +93,21 @@ class RelaySettings(GatewaySettings):
         description="Address of the pages and of DICOMweb. This machine only by default, as there is no log-in yet.",
     )
     http_port: Port = Field(8042, description="TCP port of the pages and of DICOMweb, 0 to 65535.")
-    destination: Literal["none", "hybrid", "https", "manage", "servicebus"] = Field(
-        "none",
-        description="Where events go: none, hybrid, https, manage or servicebus. With none they are kept until there "
-        "is a destination.",
+    destinations: Destinations = Field(
+        (),
+        validation_alias="RELAY_DESTINATION",
+        description="Where events go: none, or hybrid, https, manage, servicebus, several separated by commas. "
+        "With none they are kept until there is a destination.",
+    )
+    rates: Limits = Field(
+        (),
+        description="Most bytes a second to each destination, such as images@07:00-19:00=200k,images=2M; classes are "
+        "metadata, thumbnails and images. Empty: as fast as the line is.",
+    )
+    budgets: Limits = Field(
+        (),
+        description="Most bytes to each destination in a day, or in a window of it, such as thumbnails=50M, "
+        "images@05:00-21:00=0. Empty: no limit.",
     )
     heartbeat_seconds: float = Field(
         60.0,
@@ -183,12 +216,29 @@ class RelaySettings(GatewaySettings):
     servicebus_connection_string: SecretStr | None = Field(
         None,
         validation_alias="AZURE_SERVICEBUS_CONNECTION_STRING",
-        description="Connection string of the Service Bus namespace. For the destination servicebus.",
+        description="Connection string of the Service Bus namespace, with a key that may send. Empty: this machine's "
+        "identity in Entra ID is used.",
+    )
+    servicebus_namespace: str = Field(
+        "",
+        validation_alias="AZURE_SERVICEBUS_NAMESPACE",
+        description="Host of the Service Bus namespace such as site.servicebus.windows.net, for the identity.",
     )
     servicebus_queue: str = Field(
         "",
         validation_alias="AZURE_SERVICEBUS_QUEUE",
         description="Queue or topic of the Service Bus namespace that takes events.",
+    )
+    servicebus_sessions: bool = Field(
+        False,
+        validation_alias="AZURE_SERVICEBUS_SESSIONS",
+        description="true when the queue or topic was made with sessions; each subject is one then. Off by default, as "
+        "in Azure.",
+    )
+    servicebus_transport: Literal["websocket", "amqp"] = Field(
+        "websocket",
+        validation_alias="AZURE_SERVICEBUS_TRANSPORT",
+        description="websocket (port 443, what firewalls let through) or amqp (port 5671).",
     )
     worklist_db_path: Path = Field(
         default_factory=lambda data: data["data_dir"] / "worklist.db",
@@ -234,9 +284,13 @@ class RelaySettings(GatewaySettings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         """Half a configuration would look like a working gateway that hears or says nothing."""
-        self._require(NEEDS[self.destination], f"RELAY_DESTINATION={self.destination} needs it")
+        for name in self.destinations:
+            self._require(NEEDS[name], f"RELAY_DESTINATION={name} needs it")
+        if "servicebus" in self.destinations and not self.servicebus_connection_string:
+            reason = "RELAY_DESTINATION=servicebus needs it or AZURE_SERVICEBUS_CONNECTION_STRING"
+            self._require(("servicebus_namespace",), reason)
         credential = _CREDENTIALS[self.credential]
-        if self.destination == "hybrid":
+        if "hybrid" in self.destinations:
             self._require(credential, "RELAY_DESTINATION=hybrid needs it")
         elif self.namespace or self.hybrid_connection:
             self._require((*credential, "hybrid_connection"), "a site that the cloud calls needs it")

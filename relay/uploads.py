@@ -4,21 +4,29 @@
 screening programme's cloud offers today, which knows two things only: here is the image of an action, and this action
 failed. `base` ends where the API's own paths begin, as in `https://programme.example/api/v1`.
 
-Not here: when an event is sent again (`relay.delivery`), a cap on answers that hide a permanent failure in a 500.
+That API answers 500 both when it is unwell and when it will never take an image (its action is over, a view differs
+within a series), so such an answer is called doubtful, and `relay.delivery` parks what alone goes on getting it.
+
+Not here: when an event is sent again (`relay.delivery`).
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 
 from gateway.errors import CloudError, NotFound
-from relay.delivery import Event
+from gateway.outbox import Entry
+from relay.allowance import IMAGES
+from relay.delivery import Event, kind_of_message, weight_of_message
 from relay.hybrid_trouble import explain
 
 MOST_BYTES = 100 * 1024 * 1024
@@ -27,11 +35,19 @@ MOST_BYTES = 100 * 1024 * 1024
 NEVER = frozenset({400, 409, 413, 422})
 """Answers to the content: the same request would get them again for ever."""
 
+DOUBTFUL = frozenset({404, 410, 500})
+"""Answers that may be about the content or about the API itself."""
+
+JSON = MappingProxyType({"Content-Type": "application/json"})
+
 SECONDS = 30.0
 """For an exchange of small messages; an upload gets more by its size."""
 
 SLOWEST = 20_000
 """Bytes a second below which an upload counts as stuck."""
+
+CHUNK = 64 * 1024
+"""Bytes between two looks at the rate that is allowed."""
 
 BearerToken = Callable[[], Awaitable[str]]
 """Gives the token for the next request; raises CloudError when none can be had now."""
@@ -77,14 +93,14 @@ class Api:
         method: str,
         path: str,
         *,
-        data: str | aiohttp.FormData | None = None,
-        content_type: str | None = None,
+        data: str | AsyncIterator[bytes] | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
         seconds: float = SECONDS,
     ) -> None:
         """Return when the cloud answered 2xx; otherwise raise CloudError."""
         try:
             async with asyncio.timeout(seconds):
-                status = await self._status(method, path, data=data, content_type=content_type)
+                status = await self._status(method, path, data=data, headers=headers)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise CloudError(f"{method} {self._base}: {explain(error).text}", permanent=False) from error
         judge(status)
@@ -94,11 +110,9 @@ class Api:
             await self._http.close()
 
     async def _status(
-        self, method: str, path: str, *, data: str | aiohttp.FormData | None, content_type: str | None
+        self, method: str, path: str, *, data: str | AsyncIterator[bytes] | None, headers: Mapping[str, str]
     ) -> int:
-        headers = {"Authorization": f"Bearer {await self._token()}"}
-        if content_type is not None:
-            headers["Content-Type"] = content_type
+        headers = {"Authorization": f"Bearer {await self._token()}", **headers}
         if self._http is None:
             self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10))
         # A redirect would lose the body or carry the token to somebody else.
@@ -117,7 +131,7 @@ def judge(status: int) -> None:
         raise CloudError(f"The cloud's API refused the content with HTTP {status}.", permanent=True)
     if status in (401, 403):
         raise CloudError(f"The cloud's API refused the token with HTTP {status}. Check it.", permanent=False)
-    raise CloudError(f"The cloud's API answered HTTP {status}.", permanent=False)
+    raise CloudError(f"The cloud's API answered HTTP {status}.", permanent=False, doubtful=status in DOUBTFUL)
 
 
 class HttpsDestination:
@@ -127,7 +141,7 @@ class HttpsDestination:
         self._api = Api(base, token)
 
     async def send(self, event: Event) -> None:
-        await self._api.request("POST", "/events", data=event.text, content_type="application/json")
+        await self._api.request("POST", "/events", data=event.text, headers=JSON)
 
     async def close(self) -> None:
         await self._api.close()
@@ -137,12 +151,21 @@ class ManageDestination:
     """Puts images, and patches the actions whose image was rejected.
 
     Other events have no call in that contract: they are done with once the API answers that it is there.
-    `locate` gives the stored Part 10 file of a SOP Instance UID or raises NotFound; it is called in a thread.
+    `locate` gives the stored Part 10 file of a SOP Instance UID or raises NotFound; it is called in a thread. `rate` is
+    how many bytes a second an image may have now, None as many as there are.
     """
 
-    def __init__(self, base: str, token: BearerToken, *, locate: Callable[[str], Path]) -> None:
+    def __init__(
+        self,
+        base: str,
+        token: BearerToken,
+        *,
+        locate: Callable[[str], Path],
+        rate: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._api = Api(base, token)
         self._locate = locate
+        self._rate = rate
 
     async def send(self, event: Event) -> None:
         match event.message_type:
@@ -163,9 +186,25 @@ class ManageDestination:
             content.seek(0)
             if size > MOST_BYTES:
                 raise CloudError("The image is larger than the 100 MiB that the cloud's API takes.", permanent=True)
-            form = aiohttp.FormData()
-            form.add_field("file", content, filename=f"{sop_instance_uid}.dcm", content_type="application/dicom")
-            await self._api.request("PUT", path, data=form, seconds=SECONDS + size / SLOWEST)
+            boundary = uuid.uuid4().hex
+            head, tail = _around(boundary, f"{sop_instance_uid}.dcm")
+            headers = {
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(len(head) + size + len(tail)),  # else aiohttp sends chunks of unknown number
+            }
+            slowest = min(SLOWEST, (self._rate() or SLOWEST) / 2)
+            body = self._body(head, content, tail)
+            await self._api.request("PUT", path, data=body, headers=headers, seconds=SECONDS + size / slowest)
+
+    async def _body(self, head: bytes, content: BinaryIO, tail: bytes) -> AsyncIterator[bytes]:
+        """The form with one file, at the rate that is allowed."""
+        yield head
+        while chunk := await asyncio.to_thread(content.read, CHUNK):
+            began = time.monotonic()
+            yield chunk
+            if rate := self._rate():
+                await asyncio.sleep(max(0.0, began + len(chunk) / rate - time.monotonic()))
+        yield tail
 
     def _open(self, sop_instance_uid: str) -> BinaryIO:
         try:
@@ -175,7 +214,47 @@ class ManageDestination:
 
     async def _patch_failure(self, path: str, reason: str) -> None:
         body = json.dumps({"error": reason})
-        await self._api.request("PATCH", f"{path}/failure", data=body, content_type="application/json")
+        await self._api.request("PATCH", f"{path}/failure", data=body, headers=JSON)
+
+
+def form(
+    content: BinaryIO, name: str, size: int, *, wait: Callable[[int], Awaitable[None]]
+) -> tuple[Mapping[str, str], AsyncIterator[bytes]]:
+    """Headers and body of a form with one file; `wait` returns when so many bytes more may be sent."""
+    boundary = uuid.uuid4().hex
+    head, tail = _around(boundary, name)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield head
+        while chunk := await asyncio.to_thread(content.read, CHUNK):
+            await wait(len(chunk))
+            yield chunk
+        yield tail
+
+    headers = {
+        "Content-Type": f"multipart/form-data; boundary={boundary}",
+        "Content-Length": str(len(head) + size + len(tail)),  # else aiohttp sends chunks of unknown number
+    }
+    return headers, body()
+
+
+def kind_of_upload(entry: Entry) -> int:
+    """The class of an entry at the programme's API, which takes the image itself and not its metadata."""
+    return IMAGES if entry.message_type == "study.image_received" else kind_of_message(entry)
+
+
+def weight_of_upload(event: Event) -> Mapping[int, int]:
+    """The bytes that an event makes travel to the programme's API, by class."""
+    image = event.parameters.get("image")
+    size = image.get("size_bytes") if isinstance(image, dict) else None
+    return {IMAGES: size} if isinstance(size, int) else weight_of_message(event)
+
+
+def _around(boundary: str, name: str) -> tuple[bytes, bytes]:
+    """What stands before and after the one file of a form (RFC 7578)."""
+    disposition = f'Content-Disposition: form-data; name="file"; filename="{name}"'
+    head = f"--{boundary}\r\n{disposition}\r\nContent-Type: application/dicom\r\n\r\n"
+    return head.encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
 def _action_path(event: Event) -> str:

@@ -194,7 +194,6 @@ def questions(archive: Archive, size: int, chance: Random) -> Mapping[str, Calla
         "latest 20 instances": lambda: archive.latest(20),
         "statistics": archive.statistics,
         "outbox: what is due, 50": lambda: archive.outbox.due(now(), limit=50),
-        "outbox: when is the next due": archive.outbox.next_due,
         "outbox: the oldest open": archive.outbox.oldest_open,
         "outbox: counts": archive.outbox.counts,
     }

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from gateway.messages import (
     ACTIONS,
-    EVENT_CLASSES,
     EVENTS,
+    LAST_EVENT,
     PRIORITY,
     Acquisition,
     Action,
@@ -78,7 +78,7 @@ def test_the_schemas_are_those_of_the_code(tmp_path: Path) -> None:
 
 
 def test_every_event_and_every_request_that_takes_its_time_has_a_priority() -> None:
-    events = {name for name, priority in PRIORITY.items() if priority <= EVENT_CLASSES[1]}
+    events = {name for name, priority in PRIORITY.items() if priority <= LAST_EVENT}
     assert events == set(EVENTS)
     assert set(PRIORITY) - events == {
         "image.request",

@@ -49,6 +49,7 @@ def test_an_entry_carries_what_was_put(box: Outbox) -> None:
         priority=2,
         parameters={"id": "m1"},
         created_at="2026-11-22T08:00:00.000Z",
+        destination="cloud",
         attempts=0,
         due_at="2026-11-22T08:00:00.000Z",
         reason="",
@@ -69,7 +70,6 @@ def test_a_retry_holds_its_subject_back_until_it_is_due_again(box: Outbox) -> No
     put(box, "a2", "a")
     box.retry(box.due(NOW, limit=1)[0], reason="refused", due_at=NOW + timedelta(seconds=30))
     assert due(box) == []
-    assert box.next_due() == "2026-11-22T08:00:00.000Z"
     assert due(box, NOW + timedelta(seconds=30)) == ["a1"]
 
 
@@ -120,7 +120,7 @@ def test_a_fact_that_is_rolled_back_owes_nothing(box: Outbox) -> None:
 def test_counts_follow_every_change(box: Outbox) -> None:
     for number in range(4):
         put(box, f"m{number}", f"s{number}")
-    first, second, third, _ = box.due(NOW, limit=10)
+    first, second, third, _ = reversed(box.due(NOW, limit=10))
     box.delivered(first, now=NOW)
     box.delivered(second, now=NOW)
     box.park(third, reason="too large", now=NOW)

@@ -131,22 +131,22 @@ def test_each_failed_knock_makes_the_next_one_later() -> None:
 
 def owed(box: Outbox, entry_id: int, priority: int = 2) -> Owed:
     created_at = f"2026-11-22T08:00:00.{entry_id:03d}Z"
-    return Owed(
-        box, Entry(entry_id, f"m{entry_id}", f"s{entry_id}", 1, "t", priority, {}, created_at, 0, created_at, "")
-    )
+    subject, message_id = f"s{entry_id}", f"m{entry_id}"
+    entry = Entry(entry_id, message_id, subject, 1, "t", priority, {}, created_at, "cloud", 0, created_at, "")
+    return Owed(box, entry, priority)
 
 
 @pytest.mark.parametrize(
     ("due", "busy", "circuit", "chosen"),
     [
         pytest.param([(1, 2), (2, 1)], [], Circuit(), [2, 1], id="most urgent first"),
-        pytest.param([(2, 2), (1, 2)], [], Circuit(), [1, 2], id="then the oldest"),
+        pytest.param([(1, 2), (2, 2)], [], Circuit(), [2, 1], id="then the newest"),
         pytest.param([(1, 2), (2, 2)], [1], Circuit(), [2], id="not what is under way"),
-        pytest.param([(n, 2) for n in range(1, 9)], [], Circuit(), [1, 2, 3, 4], id="only as many as there are places"),
+        pytest.param([(n, 2) for n in range(1, 9)], [], Circuit(), [8, 7, 6, 1], id="the fourth is the oldest"),
         pytest.param([(9, 2)], [1, 2, 3, 4], Circuit(), [], id="all places taken"),
         pytest.param([(8, 2), (9, 1)], [1, 2, 3, 4], Circuit(), [9], id="one place is for the most urgent"),
         pytest.param([(9, 1)], [1, 2, 3, 4, 5], Circuit(), [], id="and it is one"),
-        pytest.param([(n, 1) for n in range(1, 9)], [], Circuit(), [1, 2, 3, 4, 5], id="urgent ones fill all places"),
+        pytest.param([(n, 1) for n in range(1, 9)], [], Circuit(), [8, 7, 6, 1, 5], id="urgent ones fill all places"),
         pytest.param([(1, 2), (2, 1)], [], Circuit(1, NOW), [2], id="one knocks"),
         pytest.param([(1, 2), (2, 1)], [3], Circuit(1, NOW), [], id="one at a time"),
         pytest.param([(1, 2)], [], Circuit(1, NOW + timedelta(milliseconds=1)), [], id="not yet"),

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import NotAllowed
-from gateway.messages import FULL_IMAGES
-from gateway.outbox import Entry, Outbox
+from gateway.outbox import Entry
 from gateway.simulator.blobs import Blobs
 from gateway.simulator.cloud import API_TOKEN, Cloud
 from pacs import Archive
@@ -52,7 +51,7 @@ class Site:
         self.context = Context(
             self.worklist, requests, self.images, chores, health=lambda: REPORT, clock=lambda: datetime.now(UTC)
         )
-        self.outbox = Outbox(self.archive.database, classes=FULL_IMAGES)
+        self.outbox = self.archive.outbox
 
     async def ask(self, **parameters: str) -> Json:
         message = {"action_type": "image.request", "action_id": "R-1", "parameters": parameters}
@@ -64,6 +63,10 @@ class Site:
         entry = self.outbox.find("request/R-1")
         assert entry is not None
         return entry
+
+    def waiting(self) -> list[Entry]:
+        """Requests that are not carried out yet."""
+        return [entry for entry in self.outbox.entries("open") if entry.destination == "full images"]
 
     def told(self) -> list[tuple[str, dict[str, object]]]:
         """What the cloud is owed of requests, oldest first."""
@@ -77,6 +80,7 @@ class Site:
             Fulfilment({"image.request": self.images}),
             compose=request_event("van-7"),
             clock=lambda: datetime.now(UTC),
+            name="full images",
             poll_seconds=0.01,
         )
         running = asyncio.create_task(delivery.run())
@@ -86,7 +90,7 @@ class Site:
 
     async def fulfil(self) -> None:
         async with self.fulfilling():
-            await until(lambda: self.outbox.counts()["open"] == 0)
+            await until(lambda: not self.waiting())
 
     def close(self) -> None:
         self.worklist.close()
@@ -143,7 +147,7 @@ async def test_the_same_request_again_is_answered_and_done_once_and_another_is_a
     first = await site.ask(**wanted)
     assert [await site.ask(**wanted), first] == [{"status": "processed", "action_id": "R-1"}] * 2
     assert (await site.ask(sop_instance_uid=f"{STUDY}.1.2", target_url="http://127.0.0.1:1/a"))["code"] == "conflict"
-    assert site.outbox.counts()["open"] == 1
+    assert len(site.waiting()) == 1
 
 
 async def test_an_action_id_has_one_content_whoever_remembers_it(site: Site) -> None:
@@ -174,7 +178,7 @@ async def test_an_action_id_has_one_content_whoever_remembers_it(site: Site) -> 
 async def test_what_cannot_be_fulfilled_is_refused_at_once(site: Site, wanted: dict[str, str], code: str) -> None:
     answer = await site.ask(**wanted)
     assert (answer["status"], answer["code"], answer["action_id"]) == ("error", code, "R-1")
-    assert site.outbox.counts()["open"] == 0
+    assert site.waiting() == []
 
 
 @pytest.mark.parametrize(
@@ -241,7 +245,7 @@ async def test_an_image_that_cannot_be_compressed_faithfully_is_told_with_the_re
 async def test_a_killed_upload_is_taken_up_again_and_told_once(site: Site, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
         await site.ask(study_instance_uid=STUDY, target_url=blobs.signed("exam"))
-        [entry] = site.outbox.due(datetime.now(UTC), limit=1)
+        [entry] = site.outbox.due(datetime.now(UTC), limit=1, destination="full images")
         event = await request_event("van-7")(entry)
         running = asyncio.create_task(site.images(event))
         await until(lambda: len(site.told()) >= 1)
@@ -255,7 +259,7 @@ async def test_a_storage_that_is_away_is_tried_again_later(site: Site, tmp_path:
     await site.ask(sop_instance_uid=UID, target_url="http://127.0.0.1:1/images/a?sig=x")
     async with site.fulfilling():
         await until(lambda: site.asked().attempts == 1)
-    assert (site.told(), site.outbox.counts()["open"]) == ([], 1)
+    assert (site.told(), len(site.waiting())) == ([], 1)
 
 
 async def test_a_study_that_is_wanted_stays_until_it_was_given(site: Site) -> None:

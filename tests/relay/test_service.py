@@ -15,12 +15,13 @@ import pytest
 from gateway import appointments
 from gateway.messages import EVENTS, Check, HealthReport
 from gateway.settings import load
+from gateway.simulator.cloud import Cloud
 from gateway.simulator.site import free_port
 from pacs import Archive
 from relay.health import Hop
 from relay.hybrid import HybridDestination, LinkState
 from relay.link import link_hop
-from relay.service import Relay, attached, cloud_action_id, destination, disk, heartbeat, vital
+from relay.service import Relay, allowance, attached, cloud_action_id, destination, disk, heartbeat, vital
 from relay.servicebus import ServiceBusDestination
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination
@@ -100,7 +101,6 @@ def get_when_there(url: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("variables", "kind"),
     [
-        ({}, type(None)),
         ({**LINK, "RELAY_DESTINATION": "hybrid"}, HybridDestination),
         (
             {"RELAY_DESTINATION": "https", "RELAY_API_URL": "https://x.example/api/v1", "RELAY_API_TOKEN": "t"},
@@ -125,7 +125,30 @@ def test_the_settings_choose_the_destination(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert type(destination(load(RelaySettings), stores[1])) is kind
+    chosen = load(RelaySettings)
+    [name] = chosen.destinations
+    assert type(destination(name, chosen, stores[1], allowance(chosen))) is kind
+
+
+async def test_several_destinations_are_served_side_by_side_and_each_is_a_hop(
+    monkeypatch: pytest.MonkeyPatch, settings: RelaySettings, stores: tuple[Worklist, Archive]
+) -> None:
+    async with Cloud() as cloud:
+        for name, value in {**cloud.addresses.settings(), "RELAY_DESTINATION": "none, hybrid,https"}.items():
+            monkeypatch.setenv(name, value)
+        relay = Relay(load(RelaySettings), *stores)
+        with stores[0].database.write() as conn:
+            stores[0].outbox.put(
+                conn, message_id="m1", message_type="mpps.completed", subject="s", priority=1, parameters={}, now=NOW
+            )  # fmt: skip
+        running = asyncio.create_task(relay.run())
+        while stores[0].outbox.counts()["delivered"] < 1:
+            await asyncio.sleep(0.02)
+        checks = (await asyncio.to_thread(relay.health)).checks
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+        assert cloud.events.told["m1"] == 2
+        assert {name for name in checks if "delivery" in name} == {"delivery to hybrid", "delivery to https"}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, **variables: str) -> RelaySettings:
 def test_without_any_variable_the_relay_serves_a_site_that_has_no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = loaded(monkeypatch)
     assert (settings.http_host, settings.http_port) == ("127.0.0.1", 8042)
-    assert (settings.destination, settings.listens) == ("none", False)
+    assert (settings.destinations, settings.listens) == ((), False)
     assert settings.worklist_db_path == Path("data/worklist.db")
     assert settings.pacs_db_path == Path("data/pacs.db")
     assert settings.pacs_storage_path == Path("data/instances")
@@ -84,7 +84,10 @@ def test_the_databases_are_where_their_owners_have_them(monkeypatch: pytest.Monk
         ),
         (
             {"RELAY_DESTINATION": "servicebus", "AZURE_SERVICEBUS_QUEUE": "events"},
-            ["AZURE_SERVICEBUS_CONNECTION_STRING is not set; RELAY_DESTINATION=servicebus needs it."],
+            [
+                "AZURE_SERVICEBUS_NAMESPACE is not set; RELAY_DESTINATION=servicebus needs it or"
+                " AZURE_SERVICEBUS_CONNECTION_STRING."
+            ],
         ),
     ],
 )
@@ -102,6 +105,11 @@ def test_half_a_configuration_is_refused_by_the_names_of_its_variables(
         ("AZURE_RELAY_NAMESPACE", "ws://site.example"),
         ("RELAY_API_URL", "http://programme.example/api/v1"),
         ("RELAY_DESTINATION", "carrier pigeon"),
+        ("RELAY_DESTINATION", "https,https"),
+        ("RELAY_RATES", "images=fast"),
+        ("RELAY_RATES", "status=1k"),
+        ("RELAY_BUDGETS", "images@25:00-07:00=1M"),
+        ("RELAY_BUDGETS", "images@07:00-07:00=1M"),
         ("RELAY_HEARTBEAT_SECONDS", "3600"),
         ("RELAY_CLOUD_TIMEZONE", "Middle/Earth"),
         ("AZURE_RELAY_LISTENERS", "5"),
