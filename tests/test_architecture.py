@@ -13,7 +13,8 @@ from gateway.settings import GatewaySettings, variables
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay")
 ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check", "gateway.cli",
-        "gateway.cli_care", "gateway.cli_modality", "gateway.cli_peers", "gateway.cli_worklist", "gateway.hops",
+        "gateway.cli_care", "gateway.cli_modality", "gateway.cli_outbox", "gateway.cli_peers", "gateway.cli_worklist",
+        "gateway.hops",
         "gateway.peers", "gateway.restore", "gateway.simulator", "gateway.terminal", "gateway.tls_check")  # fmt: skip
 SQL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WITH|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b\s+\S"
@@ -84,8 +85,8 @@ HOMES = {
     "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.cli", "gateway.simulator"),
     "aiohttp": ("relay", "gateway.check", "gateway.cli", "gateway.simulator"),
     "azure": ("relay.servicebus", "relay.settings"),
-    "typer": ("gateway.cli", "gateway.cli_care", "gateway.cli_modality", "gateway.cli_peers", "gateway.cli_worklist",
-              "gateway.terminal"),
+    "typer": ("gateway.cli", "gateway.cli_care", "gateway.cli_modality", "gateway.cli_outbox", "gateway.cli_peers",
+              "gateway.cli_worklist", "gateway.terminal"),
 }  # fmt: skip
 
 
