@@ -11,10 +11,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -25,6 +23,7 @@ from gateway import (
     cli_forward,
     cli_link,
     cli_modality,
+    cli_outbox,
     cli_peers,
     cli_site,
     cli_worklist,
@@ -35,7 +34,6 @@ from gateway import (
 from gateway.check import SiteSettings, check
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hops
-from gateway.outbox import Entry
 from gateway.settings import load
 from gateway.terminal import AsJson, console, print_hop, print_json
 from pacs import Archive
@@ -53,28 +51,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # the help texts below are laid out as they are meant to be read
 )
-outbox_app = typer.Typer(help="What is owed to the cloud: list, release.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(outbox_app, name="outbox")
 tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tls_app, name="tls")
 cli_care.register(app)
 cli_forward.register(app)
 cli_link.register(app)
 cli_modality.register(app)
+cli_outbox.register(app)
 cli_peers.register(app)
 cli_site.register(app)
 cli_worklist.register(app)
-
-OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
-"""What of an entry is shown; its parameters hold patient data."""
-
-
-class OutboxState(StrEnum):
-    """`gateway.outbox.State`, as typer wants it."""
-
-    OPEN = "open"
-    DELIVERED = "delivered"
-    PARKED = "parked"
 
 
 def main() -> None:
@@ -149,42 +135,6 @@ def status(as_json: AsJson = False) -> None:
     console.print(table)
 
 
-@outbox_app.command("list")
-def outbox_list(
-    state: Annotated[OutboxState, typer.Option(help="Open, delivered or parked.")] = OutboxState.PARKED,
-    as_json: AsJson = False,
-) -> None:
-    """List what is owed to the cloud in one state, at most 100 of the worklist and 100 of the archive.
-
-    Example: gateway outbox list --state open
-    """
-    facts = [
-        {"of": name, **{key: value for key, value in asdict(entry).items() if key in OUTBOX_SHOWN}}
-        for name, attach in _owners().items()
-        for entry in _entries(attach, state)
-    ]
-    if as_json:
-        print_json(facts)
-        return
-    table = Table("of", *OUTBOX_SHOWN)
-    for fact in facts:
-        table.add_row(*map(str, fact.values()))
-    console.print(table if facts else "Nothing.")
-
-
-@outbox_app.command("release")
-def outbox_release(
-    of: Annotated[Literal["worklist", "pacs"], typer.Argument(help="Whose entry it is.")],
-    entry_id: Annotated[int, typer.Argument(metavar="ID", help="Its id in `gateway outbox list`.")],
-) -> None:
-    """Let a parked entry be sent again, after what was in its way has been put right.
-
-    Example: gateway outbox release pacs 17
-    """
-    with closing(_owners()[of]()) as owner:
-        owner.outbox.release(entry_id, now=datetime.now(UTC))
-
-
 @tls_app.command("check")
 def tls_check_command(
     connect: Annotated[
@@ -224,20 +174,6 @@ def version(as_json: AsJson = False) -> None:
         print_json({"version": __version__})
     else:
         console.print(__version__)
-
-
-def _owners() -> dict[str, Callable[[], Worklist | Archive]]:
-    """How to open each database that owes the cloud something."""
-    worklist, pacs = load(WorklistSettings), load(PacsSettings)
-    return {
-        "worklist": lambda: Worklist.attach(worklist.db_path),
-        "pacs": lambda: Archive.attach(pacs.db_path, pacs.storage_path),
-    }
-
-
-def _entries(attach: Callable[[], Worklist | Archive], state: OutboxState) -> list[Entry]:
-    with closing(attach()) as owner:
-        return owner.outbox.entries(state.value)
 
 
 def _worklist_facts(settings: WorklistSettings) -> dict[str, object]:

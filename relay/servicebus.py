@@ -46,6 +46,9 @@ LONGEST_ID = 128
 SECONDS = 30.0
 """For one send with its opening; the client may try twice within it."""
 
+CLOSE_SECONDS = 3.0
+"""For a client to close; one that is well takes a second."""
+
 Connect = Callable[[float], ServiceBusClient]
 """Makes a client whose single tries end within so many seconds."""
 
@@ -93,6 +96,7 @@ class ServiceBusDestination:
         self._turn = asyncio.Lock()
         self._client: ServiceBusClient | None = None
         self._sender: ServiceBusSender | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def send(self, event: Event) -> None:
         message = self._message(event)
@@ -102,15 +106,13 @@ class ServiceBusDestination:
                     await (await self._open()).send_messages(message)
             except MessageSizeExceededError as error:
                 raise CloudError("The event is larger than what Service Bus takes.", permanent=True) from error
-            except asyncio.CancelledError:
-                await self._let_go()
-                raise
             except Exception as error:  # the client raises TypeError and AttributeError too when its line is cut
-                await self._let_go()
+                self._let_go()
                 raise CloudError(explain(error, self._entity), permanent=False) from error
 
     async def close(self) -> None:
-        await self._let_go()
+        self._let_go()
+        await asyncio.gather(*self._leaving)
 
     def _message(self, event: Event) -> ServiceBusMessage:
         return ServiceBusMessage(
@@ -130,14 +132,19 @@ class ServiceBusDestination:
             self._sender = sender
         return self._sender
 
-    async def _let_go(self) -> None:
-        """Let go of the connection, also of one that does not answer any more."""
+    def _let_go(self) -> None:
+        """Let go of the connection; the next event need not wait until one that is dead has noticed."""
         client, self._client, self._sender = self._client, None, None
-        if client is None:
-            return
-        with suppress(Exception):  # it is dead, which is why it is being closed
-            async with asyncio.timeout(2):
-                await client.close()
+        if client is not None:
+            task = asyncio.create_task(_closed(client))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+
+async def _closed(client: ServiceBusClient) -> None:
+    with suppress(Exception):  # it is dead, which is why it is being closed
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
 
 
 def _identifier(text: str) -> str:

@@ -83,9 +83,10 @@ def _is_loopback(host: str) -> bool:
 class Api:
     """Makes requests with a bearer token, in bounded time, and turns what goes wrong into CloudError."""
 
-    def __init__(self, base: str, token: BearerToken) -> None:
+    def __init__(self, base: str, token: BearerToken, *, seconds: float) -> None:
         self._base = base
         self._token = token
+        self._seconds = seconds
         self._http: aiohttp.ClientSession | None = None
 
     async def request(
@@ -95,11 +96,11 @@ class Api:
         *,
         data: str | AsyncIterator[bytes] | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
-        seconds: float = SECONDS,
+        extra_seconds: float = 0,
     ) -> None:
         """Return when the cloud answered 2xx; otherwise raise CloudError."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._seconds + extra_seconds):
                 status = await self._status(method, path, data=data, headers=headers)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise CloudError(f"{method} {self._base}: {explain(error).text}", permanent=False) from error
@@ -137,8 +138,8 @@ def judge(status: int) -> None:
 class HttpsDestination:
     """Posts each event as JSON. The cloud recognises a repeat by the envelope's message_id."""
 
-    def __init__(self, base: str, token: BearerToken) -> None:
-        self._api = Api(base, token)
+    def __init__(self, base: str, token: BearerToken, *, seconds: float = SECONDS) -> None:
+        self._api = Api(base, token, seconds=seconds)
 
     async def send(self, event: Event) -> None:
         await self._api.request("POST", "/events", data=event.text, headers=JSON)
@@ -162,8 +163,9 @@ class ManageDestination:
         *,
         locate: Callable[[str], Path],
         rate: Callable[[], int | None] = lambda: None,
+        seconds: float = SECONDS,
     ) -> None:
-        self._api = Api(base, token)
+        self._api = Api(base, token, seconds=seconds)
         self._locate = locate
         self._rate = rate
 
@@ -192,9 +194,10 @@ class ManageDestination:
                 "Content-Type": f"multipart/form-data; boundary={boundary}",
                 "Content-Length": str(len(head) + size + len(tail)),  # else aiohttp sends chunks of unknown number
             }
-            slowest = min(SLOWEST, (self._rate() or SLOWEST) / 2)
+            rate = self._rate()
+            slowest = min(SLOWEST, rate / 2) if rate else SLOWEST
             body = self._body(head, content, tail)
-            await self._api.request("PUT", path, data=body, headers=headers, seconds=SECONDS + size / slowest)
+            await self._api.request("PUT", path, data=body, headers=headers, extra_seconds=size / slowest)
 
     async def _body(self, head: bytes, content: BinaryIO, tail: bytes) -> AsyncIterator[bytes]:
         """The form with one file, at the rate that is allowed."""

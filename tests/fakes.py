@@ -8,16 +8,18 @@ from typing import Literal
 from gateway.errors import CloudError
 from relay.delivery import Event
 
-Behaviour = Literal["take", "refuse", "refuse for good", "lose", "lose the answer", "repeat", "crash", "hang"]
-"""What happens to one event: confirmed; not now; never; lost on the way; taken, but the confirmation is lost; taken
-twice, as by a network that repeats; an error nobody foresaw; taken, and then nothing is ever heard again."""
+Behaviour = Literal["take", "refuse", "refuse for good", "doubt", "lose", "lose the answer", "repeat", "crash", "hang"]
+"""What happens to one event: confirmed; not now; never; one of these two; lost on the way; taken, but the confirmation
+is lost; taken twice, as by a network that repeats; an error nobody foresaw; taken, and then nothing is ever heard
+again."""
 
 
 class FakeCloud:
     """A destination that remembers what reached it, in order, repeats included.
 
     `then` says how the next events fare, one each; after that, or while it is empty, every event is taken. `delay` is
-    the seconds each takes. `poison` are message ids that are never taken, `never` those refused for good.
+    the seconds each takes. `poison` are message ids that are never taken, `never` those refused for good, `doubted`
+    those of which the cloud cannot say which it is.
     """
 
     def __init__(self, then: Iterable[Behaviour] = (), *, delay: float = 0.0) -> None:
@@ -25,6 +27,7 @@ class FakeCloud:
         self.delay = delay
         self.poison: set[str] = set()
         self.never: set[str] = set()
+        self.doubted: set[str] = set()
         self.received: list[Event] = []
         self.asked: list[str] = []
         self.at_once = 0
@@ -52,6 +55,8 @@ class FakeCloud:
     def _behaviour(self, event: Event) -> Behaviour:
         if event.message_id in self.never:
             return "refuse for good"
+        if event.message_id in self.doubted:
+            return "doubt"
         if event.message_id in self.poison:
             return "refuse"
         return self.then.popleft() if self.then else "take"
@@ -64,6 +69,8 @@ class FakeCloud:
                 raise CloudError("The cloud is busy.", permanent=False)
             case "refuse for good":
                 raise CloudError("The cloud cannot use this event.", permanent=True)
+            case "doubt":
+                raise CloudError("The cloud cannot say whether it can.", permanent=False, doubtful=True)
             case "lose" | "lose the answer":
                 raise CloudError("No answer came.", permanent=False)
             case "repeat":

@@ -109,6 +109,7 @@ def test_what_is_parked_is_listed_with_its_reason_and_released(site: Path) -> No
         {
             "of": "worklist",
             "id": entry.id,
+            "destination": "cloud",
             "message_id": "2.25.7/completed",
             "message_type": "mpps.completed",
             "created_at": "2026-11-22T09:30:00.000Z",
@@ -120,6 +121,9 @@ def test_what_is_parked_is_listed_with_its_reason_and_released(site: Path) -> No
     assert CliRunner().invoke(app, ["outbox", "release", "worklist", str(entry.id)]).exit_code == 0
     assert facts("outbox", "list") == []
     assert len(facts("outbox", "list", "--state", "open")) == 1  # type: ignore[arg-type]
+    parked = CliRunner().invoke(app, ["outbox", "park", "worklist", str(entry.id), "--reason", "Wait for the cloud."])
+    assert parked.exit_code == 0
+    assert [fact["reason"] for fact in facts("outbox", "list")] == ["Wait for the cloud."]  # type: ignore[attr-defined]
 
 
 def test_releasing_what_is_not_parked_is_an_error(site: Path) -> None:

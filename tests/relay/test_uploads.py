@@ -123,14 +123,18 @@ async def manage(cloud: Cloud, file: Path | None) -> AsyncIterator[ManageDestina
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     """A Part 10 file of two megabytes with three UIDs and something to send."""
+    return part_10_file(tmp_path / "image.dcm", size=2_000_000)
+
+
+def part_10_file(path: Path, *, size: int) -> Path:
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
     ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID = UID, "1.2.3", "1.2.4"
-    ds.add_new("PixelData", "OW", bytes(2_000_000))
-    ds.save_as(tmp_path / "image.dcm", enforce_file_format=True)
-    return tmp_path / "image.dcm"
+    ds.add_new("PixelData", "OW", bytes(size))
+    ds.save_as(path, enforce_file_format=True)
+    return path
 
 
 def test_an_image_is_put_under_its_action_bit_by_bit(image: Path) -> None:

@@ -1,0 +1,108 @@
+"""`gateway outbox`: what is owed to the cloud, and what a person does about an entry that cannot be told.
+
+Not for: the rules (`gateway.outbox`).
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from gateway.outbox import Entry
+from gateway.settings import load
+from gateway.terminal import AsJson, console, print_json
+from pacs import Archive
+from pacs.settings import PacsSettings
+from worklist import Worklist
+from worklist.settings import WorklistSettings
+
+outbox_app = typer.Typer(
+    help="What is owed to the cloud: list, release, park.", no_args_is_help=True, rich_markup_mode=None
+)
+
+SHOWN = ("id", "destination", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
+"""What of an entry is shown; its parameters hold patient data."""
+
+Owner = Annotated[Literal["worklist", "pacs"], typer.Argument(help="Whose entry it is.")]
+EntryId = Annotated[int, typer.Argument(metavar="ID", help="Its id in `gateway outbox list`.")]
+
+
+class OutboxState(StrEnum):
+    """`gateway.outbox.State`, as typer wants it."""
+
+    OPEN = "open"
+    DELIVERED = "delivered"
+    PARKED = "parked"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.add_typer(outbox_app, name="outbox")
+
+
+@outbox_app.command("list")
+def outbox_list(
+    state: Annotated[OutboxState, typer.Option(help="Open, delivered or parked.")] = OutboxState.PARKED,
+    as_json: AsJson = False,
+) -> None:
+    """List what is owed to the cloud in one state, at most 100 of the worklist and 100 of the archive.
+
+    An entry has a line for each destination that has to be told of it.
+
+    Example: gateway outbox list --state open
+    """
+    facts = [
+        {"of": name, **{key: asdict(entry)[key] for key in SHOWN}}
+        for name, attach in _owners().items()
+        for entry in _entries(attach, state)
+    ]
+    if as_json:
+        print_json(facts)
+        return
+    table = Table("of", *SHOWN)
+    for fact in facts:
+        table.add_row(*map(str, fact.values()))
+    console.print(table if facts else "Nothing.")
+
+
+@outbox_app.command("release")
+def outbox_release(of: Owner, entry_id: EntryId) -> None:
+    """Let a parked entry be sent again, after what was in its way has been put right.
+
+    Example: gateway outbox release pacs 17
+    """
+    with closing(_owners()[of]()) as owner:
+        owner.outbox.release(entry_id, now=datetime.now(UTC))
+
+
+@outbox_app.command("park")
+def outbox_park(
+    of: Owner,
+    entry_id: EntryId,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the entry. No names.")],
+) -> None:
+    """Keep an open entry from being sent, until it is released; the others of its subject go on.
+
+    Example: gateway outbox park pacs 17 --reason "The cloud team looks into it."
+    """
+    with closing(_owners()[of]()) as owner:
+        owner.outbox.set_aside(entry_id, reason=reason, now=datetime.now(UTC))
+
+
+def _owners() -> dict[str, Callable[[], Worklist | Archive]]:
+    """How to open each database that owes the cloud something."""
+    worklist, pacs = load(WorklistSettings), load(PacsSettings)
+    return {
+        "worklist": lambda: Worklist.attach(worklist.db_path),
+        "pacs": lambda: Archive.attach(pacs.db_path, pacs.storage_path),
+    }
+
+
+def _entries(attach: Callable[[], Worklist | Archive], state: OutboxState) -> list[Entry]:
+    with closing(attach()) as owner:
+        return owner.outbox.entries(state.value)
