@@ -23,7 +23,7 @@ from relay.blob import BlobUpload, Refused, UrlRefused, beneath
 from relay.delivery import Event
 from relay.pace import Pace
 from relay.requests import Requests
-from relay.uploads import MOST_BYTES, SECONDS, SLOWEST, Api, form
+from relay.uploads import MOST_BYTES, SLOWEST, Api, form
 
 API_PATIENCE = timedelta(days=1)
 """The programme's API answers 500 also to what it will never take; after a day of that the image is unavailable."""
@@ -188,7 +188,7 @@ class FullImages:
         try:
             with ready.path.open("rb") as content:
                 headers, body = form(content, f"{request.uid}.dcm", ready.size_bytes, wait=self._pace.bucket.wait)
-                await api.request("PUT", path, data=body, headers=headers, seconds=SECONDS + ready.size_bytes / rate)
+                await api.request("PUT", path, data=body, headers=headers, extra_seconds=ready.size_bytes / rate)
         except CloudError as error:
             if error.permanent or self._clock() - asked_at > API_PATIENCE:
                 raise Refused(str(error)) from error

@@ -41,7 +41,15 @@ from relay.remote_web import RemoteWeb, own_url, public_url
 from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.requests import Fulfilment, Requests, request_event
 from relay.settings import DestinationName, RelaySettings, revealed
-from relay.uploads import Api, HttpsDestination, ManageDestination, fixed_token, kind_of_upload, weight_of_upload
+from relay.uploads import (
+    SECONDS,
+    Api,
+    HttpsDestination,
+    ManageDestination,
+    fixed_token,
+    kind_of_upload,
+    weight_of_upload,
+)
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -329,7 +337,7 @@ def image_api(settings: RelaySettings) -> Api | None:
     """The cloud's API that takes full images; None when there is none."""
     if not (settings.api_url and settings.api_token):
         return None
-    return Api(settings.api_url, fixed_token(revealed(settings.api_token)))
+    return Api(settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS)
 
 
 def heartbeat(health: HealthReport, *, site: str, now: datetime) -> Event:

@@ -38,6 +38,8 @@ class TokensFor:
     async def token(self, _audience: str) -> Token:
         return await SasTokens(KEY_NAME, KEY, self.lifetime).token(self.audience)
 
+    async def close(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Plan:

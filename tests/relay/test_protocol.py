@@ -348,6 +348,7 @@ def test_an_entry_travels_in_an_envelope_that_never_changes() -> None:
         sequence=4,
         message_type="study.image_received",
         priority=2,
+        destination="hybrid",
         parameters={"ignored": "here"},
         created_at="2026-11-22T08:00:00.000Z",
         attempts=3,

@@ -283,7 +283,7 @@ async def test_requests_are_not_counted_among_the_events_that_are_owed(site: Sit
 async def test_without_a_url_the_clouds_api_gets_the_image_under_the_request(tmp_path: Path) -> None:
     async with Cloud() as cloud:
         cloud.actions["R-1"] = {}
-        api = Api(f"{cloud.addresses.door}/api/v1", fixed_token(API_TOKEN))
+        api = Api(f"{cloud.addresses.door}/api/v1", fixed_token(API_TOKEN), seconds=10)
         site = Site(tmp_path, api)
         try:
             await site.ask(sop_instance_uid=UID)
