@@ -7,6 +7,7 @@ Not for: repairing anything, and nothing it does leaves a trace in the worklist 
 """
 
 import asyncio
+import base64
 import json
 import urllib.error
 import urllib.request
@@ -19,15 +20,17 @@ from http import HTTPStatus
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
 from gateway.simulator.modality import Modality, Peer
-from gateway.tls import client_context
+from gateway.tls import client_context, own_context
 from gateway.tls_check import in_use
 from gateway.volume import Fullness, volume_of
 from pacs import Archive
 from pacs.duties import Duties
 from pacs.settings import PacsSettings
+from relay.entrance import https_files
 from relay.hybrid_protocol import endpoint
 from relay.hybrid_sender import HybridSender, SasTokens, SelfEcho
 from relay.settings import RelaySettings
+from relay.users import CHECK
 from worklist import Worklist
 from worklist.settings import WorklistSettings
 
@@ -52,7 +55,9 @@ class SiteSettings:
     @property
     def url(self) -> str:
         """Where pages and DICOMweb are, seen from this machine."""
-        return f"http://{reachable(self.relay.http_host)}:{self.relay.http_port}"
+        host = reachable(self.relay.http_host)
+        scheme = "http" if https_files(self.relay) is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.relay.http_port}"
 
     @property
     def calling_ae_title(self) -> str:
@@ -89,8 +94,8 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
         ("worklist is queried", lambda note: _query(note, settings.modality()), "See the worklist's log."),
         ("archive answers", lambda note: _echo(note, settings.modality().echo_pacs), "Is gateway-pacs running?"),
         ("certificate in use", lambda note: _certificate(note, settings.pacs), _CERTIFICATE_REMEDY),
-        ("relay answers", lambda note: _health(note, settings.url), "Is gateway-relay running?"),
-        ("DICOMweb is searched", lambda note: _search(note, settings.url), "See the relay's log."),
+        ("relay answers", lambda note: _health(note, settings), "Is gateway-relay running?"),
+        ("DICOMweb is searched", lambda note: _search(note, settings), "See the relay's log."),
         ("steps owed to the cloud", lambda note: _worklist_outbox(note, settings), "See: gateway outbox list."),
         ("images owed to the cloud", lambda note: _pacs_outbox(note, settings), "See: gateway outbox list."),
         ("images owed to site archives", lambda note: _forwarded(note, settings.pacs), "See: gateway forward list."),
@@ -117,23 +122,30 @@ def _query(note: Note, modality: Modality) -> None:
     note.detail = f"C-FIND was answered with {len(found)} items for today."
 
 
-def _health(note: Note, url: str) -> None:
-    report = json.loads(_get(f"{url}/healthz"))
+def _health(note: Note, settings: SiteSettings) -> None:
+    report = json.loads(_get(settings, "/healthz"))
     troubles = [f"{name}: {seen['detail']}" for name, seen in report["checks"].items() if not seen["ok"]]
     if troubles:
         raise Observed(f"The relay reports {'; '.join(troubles)}")
     note.detail = f"Version {report['version']} answers that all is well."
 
 
-def _search(note: Note, url: str) -> None:
-    body = _get(f"{url}/dicom-web/studies?limit=1")
+def _search(note: Note, settings: SiteSettings) -> None:
+    body = _get(settings, "/dicom-web/studies?limit=1")
     found = json.loads(body) if body else []
     note.detail = "QIDO-RS answered with a study." if found else "QIDO-RS answered that there is no study yet."
 
 
-def _get(url: str) -> bytes:
+def _get(settings: SiteSettings, path: str) -> bytes:
+    """Ask the relay, as who may look: with the credential that it leaves for this with each start."""
+    files = https_files(settings.relay)
+    request = urllib.request.Request(settings.url + path)  # noqa: S310 - our own address
+    with suppress(OSError):  # not there when the relay has never run: then nobody answers, and that is said
+        credential = f"{CHECK}:{settings.relay.own_token_path.read_text()}".encode()
+        request.add_header("Authorization", f"Basic {base64.b64encode(credential).decode()}")
+    context = None if files is None else own_context(files)
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own http address
+        with urllib.request.urlopen(request, timeout=10, context=context) as answer:  # noqa: S310 - as above
             body: bytes = answer.read()
             return body
     except urllib.error.HTTPError as error:

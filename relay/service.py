@@ -9,7 +9,8 @@ Not for: rules; each part has its own file.
 import asyncio
 import base64
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -19,14 +20,14 @@ import structlog
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 import gateway
-from gateway.errors import DatabaseNotReady, NotFound
+from gateway.errors import AuditNotWritten, DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
 from gateway.sqlite import utc_text
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
 from pacs import Archive, preview
-from relay import commands, web
+from relay import commands, entrance, web
 from relay.composer import Composer
 from relay.delivery import Delivery, Destination, Event
 from relay.health import Disk, Facts, Hop, Images, Queue, report
@@ -65,6 +66,8 @@ class Relay:
         self._settings = settings
         self._worklist = worklist
         self._archive = archive
+        self._tls = entrance.require_safe(settings)
+        self._door = entrance.door(settings, archive, clock=now)
         self._started_at = now()
         self._renderer = Renderer()
         self._echo = sender(settings, settings.hybrid_connection) if settings.listens else None
@@ -75,10 +78,12 @@ class Relay:
     async def run(self) -> None:
         """Serve, listen and deliver. Raises when one of them dies."""
         app = web.application(
-            self._archive, self._worklist, self._renderer, health=self.health, site=self._settings.site
-        )
-        serving = web.serving(app, host=self._settings.http_host, port=self._settings.http_port)
-        async with self._renderer, serving as port:
+            self._archive, self._worklist, self._renderer, health=self.health, site=self._settings.site,
+            door=self._door, peers=self._settings.peers,
+        )  # fmt: skip
+        serving = web.serving(app, host=self._settings.http_host, port=self._settings.http_port, tls=self._tls)
+        self._door.own.write()
+        async with self._renderer, self._audited(), serving as port:
             log.info("relay serves", port=port, destination=self._settings.destination, listens=self._settings.listens)
             async with asyncio.TaskGroup() as tasks:
                 running = {name: tasks.create_task(vital(name, work)) for name, work in self._works().items()}
@@ -94,6 +99,20 @@ class Relay:
     def health(self) -> HealthReport:
         """How everything is. Looks into the databases: call it in a thread."""
         return report(self._facts(), now=now())
+
+    @asynccontextmanager
+    async def _audited(self) -> AsyncIterator[None]:
+        """Write the start and the stop into the audit trail. A trail that cannot be written keeps only readers out."""
+        await self._tell_trail(entrance.begun(self._door.recorder))
+        try:
+            yield
+        finally:
+            await self._tell_trail(entrance.ended(self._door.recorder))
+
+    async def _tell_trail(self, message: str) -> None:
+        with suppress(AuditNotWritten):  # the recorder has logged it, and health says it
+            head = await self._door.recorder.write(message)
+            log.info("audit trail is at", number=head.number, hash=head.hash)
 
     # --- what runs ----------------------------------------------------------------------------------------------------
 
@@ -162,6 +181,7 @@ class Relay:
             queues=(queue("worklist", self._worklist.outbox), queue("archive", self._archive.outbox)),
             disk=disk(self._settings.pacs_storage_path, self._settings.watermarks),
             images=images(self._archive),
+            audit=self._door.recorder.trouble,
         )
 
 
