@@ -163,7 +163,7 @@ def chained(head: Head, messages: Sequence[str]) -> tuple[bytes, Head]:
     lines = []
     for message in messages:
         number = head.number + 1
-        text = message.replace("\n", " ")
+        text = message.replace("\n", " ").encode("utf-8", "replace").decode()
         digest = _hash(number, head.hash, text)
         lines.append(f"{number}\t{head.hash}\t{digest}\t{text}\n".encode())
         head = Head(number, digest)
@@ -172,7 +172,10 @@ def chained(head: Head, messages: Sequence[str]) -> tuple[bytes, Head]:
 
 def read(raw: bytes) -> Line | None:
     """One line without its end; None for what is none."""
-    found = _LINE.fullmatch(raw.decode("utf-8", "replace"))
+    try:
+        found = _LINE.fullmatch(raw.decode())
+    except UnicodeDecodeError:
+        return None
     return Line(int(found[1]), found[2], found[3], found[4]) if found else None
 
 
@@ -232,7 +235,7 @@ def _ends(
 
 
 def _hash(number: int, previous: str, message: str) -> str:
-    return hashlib.sha256(f"{number}\t{previous}\t{message}".encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(f"{number}\t{previous}\t{message}".encode()).hexdigest()
 
 
 def _written(path: Path, data: bytes) -> int:
@@ -267,7 +270,7 @@ def _mended(path: Path) -> Head | None:
 
 
 def _last_in(tail: bytes) -> Head | None:
-    for raw in reversed(tail.splitlines()):
+    for raw in reversed(tail.split(b"\n")):
         if (line := read(raw)) is not None:  # spoilt ones are passed over: `verified` names them, and the trail goes on
             return Head(line.number, line.hash)
     return None

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
+from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Middleware
 
 from gateway import audit_messages as messages
@@ -120,7 +121,11 @@ class Door:
                 response.headers["Access-Control-Allow-Origin"] = origin
                 response.headers["Access-Control-Expose-Headers"] = "ETag, Warning, Content-Disposition, Retry-After"
         if _RULE in request and not request.get(_PASSED, False) and response.status < 400:
-            await self._record(request, response.status)
+            try:
+                await self._record(request, response.status)
+            except AuditNotWritten:
+                _unprepare(request)
+                raise
             request[_PASSED] = True
 
     # ---- in ----------------------------------------------------------------------------------------------------------
@@ -247,6 +252,12 @@ class Door:
 def is_preflight(request: web.Request) -> bool:
     """Does a browser ask whether it may (and not somebody what there is)?"""
     return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+
+
+def _unprepare(request: web.Request) -> None:
+    """Let another answer be given: aiohttp has told the writer of the first one's form already, and sent nothing."""
+    if isinstance(request.writer, StreamWriter):
+        request.writer.chunked, request.writer.length = False, None
 
 
 def _is_here(request: web.Request) -> bool:

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from gateway.errors import Denied
 
@@ -24,16 +25,24 @@ UNTAKEN_SECONDS = 60
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@web.middleware
-async def bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give a request to its handler, and take it away when its sender falls asleep."""
+def bounded(patience_seconds: float = PATIENCE_SECONDS) -> Middleware:
+    """What gives a request to its handler, and takes it away when its sender falls asleep."""
+
+    @web.middleware
+    async def waiting(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await _handled(request, handler, patience_seconds)
+
+    return waiting
+
+
+async def _handled(request: web.Request, handler: Handler, patience_seconds: float) -> web.StreamResponse:
     connection = request.get_extra_info("socket")
     if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_SECONDS * 1000)
     if not request.can_read_body:
         return await handler(request)
     handling = asyncio.ensure_future(handler(request))
-    watching = asyncio.create_task(_stalled(request))
+    watching = asyncio.create_task(_stalled(request, patience_seconds))
     try:
         await asyncio.wait({handling, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not handling.done() and watching.done() and watching.result():
@@ -44,11 +53,11 @@ async def bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
         handling.cancel()
 
 
-async def _stalled(request: web.Request) -> bool:
+async def _stalled(request: web.Request, patience_seconds: float) -> bool:
     """Wait until the body has come, or has not gone on."""
     seen = 0
     while not request.content.is_eof():
-        await asyncio.sleep(PATIENCE_SECONDS)
+        await asyncio.sleep(patience_seconds)
         came, seen = request.content.total_bytes - seen, request.content.total_bytes
         is_read = request.transport is not None and request.transport.is_reading()
         if came < LEAST_BYTES and is_read and not request.content.is_eof():

@@ -73,13 +73,14 @@ def application(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     door: Door | None = None,
     peers: Sequence[str] = (),
+    patience_seconds: float = slow.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, health. The renderer has to be entered while it serves.
 
     Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
     """
     board = Board(archive, worklist, health=health, clock=clock)
-    middlewares: list[Middleware] = [_explained, slow.bounded, *([door.middleware] if door else [])]
+    middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
     app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
     if door:
