@@ -26,8 +26,11 @@ from pacs import Archive
 from pacs.duties import Duties
 from pacs.settings import PacsSettings
 from relay import link
+from relay.entrance import https_files, own_tls
 from relay.hybrid import SelfEcho
+from relay.remote_web import own_url
 from relay.settings import RelaySettings
+from relay.users import CHECK, basic
 from worklist import Worklist
 from worklist.settings import WorklistSettings
 
@@ -52,7 +55,7 @@ class SiteSettings:
     @property
     def url(self) -> str:
         """Where pages and DICOMweb are, seen from this machine."""
-        return f"http://{reachable(self.relay.http_host)}:{self.relay.http_port}"
+        return relay_url(self.relay)
 
     @property
     def calling_ae_title(self) -> str:
@@ -89,8 +92,8 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
         ("worklist is queried", lambda note: _query(note, settings.modality()), "See the worklist's log."),
         ("archive answers", lambda note: _echo(note, settings.modality().echo_pacs), "Is gateway-pacs running?"),
         ("certificate in use", lambda note: _certificate(note, settings.pacs), _CERTIFICATE_REMEDY),
-        ("relay answers", lambda note: _health(note, settings.url), "Is gateway-relay running?"),
-        ("DICOMweb is searched", lambda note: _search(note, settings.url), "See the relay's log."),
+        ("relay answers", lambda note: _health(note, settings), "Is gateway-relay running?"),
+        ("DICOMweb is searched", lambda note: _search(note, settings), "See the relay's log."),
         ("steps owed to the cloud", lambda note: _worklist_outbox(note, settings), "See: gateway outbox list."),
         ("images owed to the cloud", lambda note: _pacs_outbox(note, settings), "See: gateway outbox list."),
         ("images owed to site archives", lambda note: _forwarded(note, settings.pacs), "See: gateway forward list."),
@@ -117,23 +120,32 @@ def _query(note: Note, modality: Modality) -> None:
     note.detail = f"C-FIND was answered with {len(found)} items for today."
 
 
-def _health(note: Note, url: str) -> None:
-    report = json.loads(_get(f"{url}/healthz"))
+def _health(note: Note, settings: SiteSettings) -> None:
+    report = json.loads(ask_relay(settings.relay, "/healthz"))
     troubles = [f"{name}: {seen['detail']}" for name, seen in report["checks"].items() if not seen["ok"]]
     if troubles:
         raise Observed(f"The relay reports {'; '.join(troubles)}")
     note.detail = f"Version {report['version']} answers that all is well."
 
 
-def _search(note: Note, url: str) -> None:
-    body = _get(f"{url}/dicom-web/studies?limit=1")
+def _search(note: Note, settings: SiteSettings) -> None:
+    body = ask_relay(settings.relay, "/dicom-web/studies?limit=1")
     found = json.loads(body) if body else []
     note.detail = "QIDO-RS answered with a study." if found else "QIDO-RS answered that there is no study yet."
 
 
-def _get(url: str) -> bytes:
+def relay_url(relay: RelaySettings) -> str:
+    """Where this machine reaches the pages and DICOMweb."""
+    return own_url(relay.http_host, relay.http_port, scheme="http" if https_files(relay) is None else "https")
+
+
+def ask_relay(relay: RelaySettings, path: str) -> bytes:
+    """Ask the relay, as who may look: with the credential that it leaves for this with each start. Raises OSError."""
+    request = urllib.request.Request(relay_url(relay) + path)  # noqa: S310 - our own address
+    with suppress(OSError):  # not there when the relay has never run: then nobody answers, and that is said
+        request.add_header("Authorization", basic(CHECK, relay.own_token_path.read_text()))
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own http address
+        with urllib.request.urlopen(request, timeout=10, context=own_tls(relay)) as answer:  # noqa: S310 - as above
             body: bytes = answer.read()
             return body
     except urllib.error.HTTPError as error:

@@ -26,6 +26,7 @@ from gateway import (
     cli_outbox,
     cli_peers,
     cli_site,
+    cli_users,
     cli_worklist,
     log,
     process,
@@ -60,6 +61,7 @@ cli_modality.register(app)
 cli_outbox.register(app)
 cli_peers.register(app)
 cli_site.register(app)
+cli_users.register(app)
 cli_worklist.register(app)
 
 

@@ -14,11 +14,13 @@ GatewayError
     ├── OutOfResources       ├── NotAcceptable      ├── Unsupported
     │   └── Unsettled      └── TooLarge
     └── UnknownDestination   └── NoSuchAction       └── DuplicateTransaction
+    └── AuditNotWritten      └── Denied             (who may do what over HTTP)
 
 Messages are sentences for people: what, which one, what was expected, what to do. They never hold patient data:
 name the attribute, not its value; UIDs and accession numbers are allowed.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 ERROR_COMMENT_LENGTH = 64
@@ -208,3 +210,17 @@ class DuplicateTransaction(Refusal):
     """The Transaction UID is in use for something else (PS3.3 C.14.1.1: 0131, here as the status of the N-ACTION)."""
 
     dimse_status, http_status, code = 0x0131, 409, "duplicate_transaction"
+
+
+class AuditNotWritten(Refusal):
+    """What has to be in the audit trail cannot be written there, so it may not happen."""
+
+    dimse_status, http_status, code = 0xA700, 503, "audit_not_written"
+
+
+class Denied(Refusal):
+    """Who asks over HTTP is not known, may not do this, or asks too often; `http_headers` go with the answer."""
+
+    def __init__(self, message: str, *, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.word, self.http_headers = status, code, dict(headers or {})

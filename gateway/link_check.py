@@ -20,8 +20,6 @@ import http.client
 import json
 import socket
 import ssl
-import urllib.error
-import urllib.request
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +29,7 @@ from ipaddress import ip_address
 from time import time
 from urllib.parse import unquote, urlsplit
 
+from gateway.check import ask_relay
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from relay import link
 from relay.hybrid import HybridListener, Limits
@@ -233,7 +232,7 @@ def _token(note: Note, settings: RelaySettings, target: _Target) -> None:
 def _echo(note: Note, settings: RelaySettings) -> None:
     """Ask the relay how it is; or, when it does not run, listen and echo here."""
     try:
-        report = json.loads(_healthz(settings))
+        report = json.loads(ask_relay(settings, "/healthz"))
     except OSError:
         note.detail = asyncio.run(_listen_and_echo(settings))
         return
@@ -242,16 +241,6 @@ def _echo(note: Note, settings: RelaySettings) -> None:
         raise Observed(f"The relay reports: {found['detail']}")
     proven = f"an echo or a message came through at {found['proven_at']}." if found["proven_at"] else ""
     note.detail = f"The relay listens; {proven} {found['detail']}".strip()
-
-
-def _healthz(settings: RelaySettings) -> bytes:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.http_host, settings.http_host)  # noqa: S104 - read
-    try:
-        with urllib.request.urlopen(f"http://{host}:{settings.http_port}/healthz", timeout=SECONDS) as answer:
-            body: bytes = answer.read()
-            return body
-    except urllib.error.HTTPError as error:  # not well, and the body says why
-        return error.read()
 
 
 async def _listen_and_echo(settings: RelaySettings) -> str:

@@ -43,8 +43,11 @@ class ServerTls:
     def of(cls, settings: GatewaySettings) -> Self | None:
         """That of a site; None without TLS. Raises SettingsError for files that do not serve."""
         files = TlsFiles.of(settings)
-        if files is None:
-            return None
+        return None if files is None else cls.of_files(files)
+
+    @classmethod
+    def of_files(cls, files: TlsFiles) -> Self:
+        """That of these files. Raises SettingsError when they do not serve."""
         marks = _marks(files)  # before reading: what changes meanwhile is seen at the next look
         return cls(files, server_context(files), marks)
 

@@ -36,6 +36,8 @@ class TlsFiles:
     certificate: Path
     key: Path
     client_ca: Path | None = None
+    prefix: str = "GATEWAY"
+    """What the variables begin with that named the files: for sentences."""
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Self | None:
@@ -82,11 +84,14 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 def client_context(settings: GatewaySettings) -> ssl.SSLContext | None:
     """How this site calls its own listeners: it knows its own certificate by sight, whatever names stand in it."""
     files = TlsFiles.of(settings)
-    if files is None:
-        return None
+    return None if files is None else own_context(files)
+
+
+def own_context(files: TlsFiles) -> ssl.SSLContext:
+    """How a listener of ours with these files is called from this machine. Raises SettingsError as `server_context`."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, files)
     context.check_hostname = False
-    _trust(context, files.certificate, "GATEWAY_TLS_CERTIFICATE")
+    _trust(context, files.certificate, f"{files.prefix}_TLS_CERTIFICATE")
     return context
 
 
@@ -115,13 +120,14 @@ def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
 
 def _show(context: ssl.SSLContext, files: TlsFiles) -> None:
     """Present our own certificate."""
-    _readable(files.certificate, "GATEWAY_TLS_CERTIFICATE")
-    _readable(files.key, "GATEWAY_TLS_KEY")
+    certificate, key = f"{files.prefix}_TLS_CERTIFICATE", f"{files.prefix}_TLS_KEY"
+    _readable(files.certificate, certificate)
+    _readable(files.key, key)
     try:
         context.load_cert_chain(files.certificate, files.key, password=lambda: "")
     except ssl.SSLError as error:
         raise SettingsError(
-            f"GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY cannot be used ({_word(error)}): see `gateway tls check`."
+            f"{certificate} and {key} cannot be used ({_word(error)}): see `gateway tls check`."
         ) from error
 
 

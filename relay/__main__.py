@@ -8,6 +8,7 @@ from gateway.log import configure
 from gateway.process import run
 from gateway.settings import load
 from pacs import Archive
+from relay.entrance import require_safe
 from relay.service import Relay, attached
 from relay.settings import RelaySettings
 from worklist import Worklist
@@ -17,6 +18,7 @@ def main() -> None:
     """Stand between this site and the cloud until asked to stop."""
     settings = load(RelaySettings)
     configure(settings.log_level, process="relay")
+    require_safe(settings)
     with (
         closing(attached(lambda: Worklist.attach(settings.worklist_db_path))) as worklist,
         closing(attached(lambda: Archive.attach(settings.pacs_db_path, settings.pacs_storage_path))) as archive,

@@ -76,6 +76,8 @@ class Facts:
     queues: tuple[Queue, ...]
     disk: Disk
     images: Images | None = None
+    audit: str = ""
+    """Why the audit trail cannot be written; empty when nothing is wrong."""
 
 
 def report(facts: Facts, *, now: datetime) -> HealthReport:
@@ -84,6 +86,7 @@ def report(facts: Facts, *, now: datetime) -> HealthReport:
         **(_hops(facts.hops, now=now) if facts.hops else {"cloud": Check(ok=True, detail="No cloud is configured.")}),
         **{queue.name: _queue(queue, now=now) for queue in facts.queues},
         "disk": _disk(facts.disk, now=now),
+        **({"audit": Check(ok=False, detail=facts.audit)} if facts.audit else {}),
         **({} if facts.images is None else {"images": _images(facts.images, now=now)}),
     }
     return HealthReport(

@@ -11,6 +11,7 @@ Not here: the connection (`relay.hybrid`), what DICOMweb answers (`relay.dicomwe
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from urllib.parse import unquote, urlsplit
@@ -41,12 +42,26 @@ _GIVEN = ("Content-Type", "ETag", "Warning", "Cache-Control", "Content-Location"
 class RemoteWeb:
     """Answers requests that come over one hybrid connection. `close` it."""
 
-    def __init__(self, url: str, *, connection: str, public: str, bucket: Bucket) -> None:
-        """`url` is where this site's server is, `public` where the cloud reaches it: https://host/connection."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        connection: str,
+        public: str,
+        bucket: Bucket,
+        authorization: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`url` is where this site's server is, `public` where the cloud reaches it: https://host/connection.
+
+        `authorization` is what this relay shows its own server, `tls` what that one's certificate is held against.
+        """
         self._url = url
         self._prefix = f"/{connection.strip('/')}"
         self._public = public
         self._bucket = bucket
+        self._authorization = authorization
+        self._tls = tls
         self._http: aiohttp.ClientSession | None = None
 
     async def __call__(self, request: HttpRequest) -> HttpAnswer:
@@ -74,7 +89,9 @@ class RemoteWeb:
             self._http = aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None))
         asked = {name: value for name, value in headers.items() if name.lower() in _ASKED}
         asked |= {"Accept-Encoding": "identity", "X-Forwarded-Root": self._public}
-        return await self._http.get(URL(f"{self._url}{target}", encoded=True), headers=asked, allow_redirects=False)
+        asked |= {"Authorization": self._authorization} if self._authorization else {}
+        url = URL(f"{self._url}{target}", encoded=True)
+        return await self._http.get(url, headers=asked, allow_redirects=False, ssl=self._tls or True)
 
     async def _passed_on(self, answer: aiohttp.ClientResponse, path: str) -> AsyncIterator[bytes]:
         """Give the body at the allowed rate, and log what was given; one that is cut off raises."""
@@ -95,10 +112,10 @@ class RemoteWeb:
         return HttpAnswer(status, {"Content-Type": "application/json"}, body)
 
 
-def own_url(host: str, port: int) -> str:
+def own_url(host: str, port: int, *, scheme: str = "http") -> str:
     """Where this machine reaches a server that listens on an address and a port."""
     called = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host)  # noqa: S104 - read, not bound
-    return f"http://{called or (f'[{host}]' if ':' in host else host)}:{port}"
+    return f"{scheme}://{called or (f'[{host}]' if ':' in host else host)}:{port}"
 
 
 def public_url(at: Endpoint) -> str:

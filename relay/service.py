@@ -10,7 +10,8 @@ import asyncio
 import base64
 import os
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,14 @@ import structlog
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 import gateway
-from gateway.errors import DatabaseNotReady, NotFound
+from gateway.errors import AuditNotWritten, DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
 from gateway.sqlite import utc_text
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
 from pacs import Archive, preview
-from relay import commands, link, metrics, web
+from relay import commands, entrance, link, metrics, web
 from relay.allowance import IMAGES, Allowance, limits
 from relay.chores import Chores
 from relay.composer import Composer
@@ -50,6 +51,7 @@ from relay.uploads import (
     kind_of_upload,
     weight_of_upload,
 )
+from relay.users import CLOUD
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -85,6 +87,8 @@ class Relay:
         self._settings = settings
         self._worklist = worklist
         self._archive = archive
+        self._tls = entrance.require_safe(settings)
+        self._door = entrance.door(settings, archive, clock=now)
         self._started_at = now()
         self._renderer = Renderer()
         self._echo = link.echo(settings) if settings.listens else None
@@ -112,10 +116,13 @@ class Relay:
             health=self.health,
             metrics=self.metrics,
             site=settings.site,
+            door=self._door,
+            peers=settings.peers,
         )
-        serving = web.serving(app, host=settings.http_host, port=settings.http_port)
+        serving = web.serving(app, host=settings.http_host, port=settings.http_port, tls=self._tls)
         await asyncio.to_thread(self._prepare_outboxes)
-        async with self._renderer, serving as port:
+        self._door.own.write()
+        async with self._renderer, self._audited(), serving as port:
             await asyncio.to_thread(self._images.sweep)
             self._remote = self._serve_the_cloud(port) if settings.listens else None
             log.info("relay serves", port=port, destinations=settings.destinations, listens=settings.listens)
@@ -150,6 +157,20 @@ class Relay:
         return metrics.exposition(
             facts, report(facts, now=now()), link=link_facts, holds=self._archive.statistics(), site=self._settings.site
         )
+
+    @asynccontextmanager
+    async def _audited(self) -> AsyncIterator[None]:
+        """Write the start and the stop into the audit trail. A trail that cannot be written keeps only readers out."""
+        await self._tell_trail(entrance.begun(self._door.recorder))
+        try:
+            yield
+        finally:
+            await self._tell_trail(entrance.ended(self._door.recorder))
+
+    async def _tell_trail(self, message: str) -> None:
+        with suppress(AuditNotWritten):  # the recorder has logged it, and health says it
+            head = await self._door.recorder.write(message)
+            log.info("audit trail is at", number=head.number, hash=head.hash)
 
     # --- what runs ----------------------------------------------------------------------------------------------------
 
@@ -198,10 +219,12 @@ class Relay:
         """DICOMweb through the hybrid connection, from this relay's own port."""
         settings = self._settings
         return RemoteWeb(
-            own_url(settings.http_host, port),
+            own_url(settings.http_host, port, scheme="https" if self._tls else "http"),
             connection=settings.hybrid_connection,
             public=public_url(endpoint(settings.namespace, settings.hybrid_connection)),
             bucket=self._pace.bucket,
+            authorization=self._door.own.authorization(CLOUD),
+            tls=entrance.own_tls(settings),
         )
 
     def _deliver_to(self, name: DestinationName, own: Allowance) -> Delivery:
@@ -275,6 +298,7 @@ class Relay:
             queues=(queue("worklist", self._worklist.outbox), queue("archive", self._archive.outbox)),
             disk=disk(self._settings.pacs_storage_path, self._settings.watermarks),
             images=images(self._archive),
+            audit=self._door.recorder.trouble,
         )
 
 

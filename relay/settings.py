@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -14,6 +15,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from gateway.fields import TimeZone
 from gateway.settings import CommaList, GatewaySettings, Port, split_commas, variables
 from gateway.volume import USUAL_WATERMARKS, Watermarks
+from relay.access import Role, require_https
 from relay.allowance import limits
 from relay.hybrid_protocol import endpoint
 from relay.hybrid_way import proxy_url
@@ -47,6 +49,36 @@ _CREDENTIALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Which settings each kind of credential cannot do without."""
+
+
+def _titles(value: object) -> object:
+    """The AE titles of PACS_PEERS; what is wrong there, the archive says."""
+    if isinstance(value, str):
+        return tuple(part.strip().partition("=")[0] for part in value.split(",") if part.strip())
+    return value
+
+
+def _origin(text: str) -> str:
+    found = urlsplit(text)
+    if found.scheme not in {"http", "https"} or not found.netloc or text != f"{found.scheme}://{found.netloc}":
+        raise ValueError("an origin is scheme://host or scheme://host:port and nothing behind it")
+    return text.lower()
+
+
+def _grants(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [part.strip().rpartition("=") for part in value.split(",") if part.strip()]
+    for name, _, role in pairs:
+        if not name:
+            raise ValueError("each has to be VALUE=ROLE")
+        Role.named(role)
+    return tuple((name, role) for name, _, role in pairs)
+
+
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, split_commas]
+Grants = Annotated[tuple[tuple[str, str], ...], NoDecode, BeforeValidator(_grants)]
+CalledTitles = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_titles)]
 
 _API = ("api_url", "api_token")
 
@@ -90,9 +122,79 @@ class RelaySettings(GatewaySettings):
 
     http_host: str = Field(
         "127.0.0.1",
-        description="Address of the pages and of DICOMweb. This machine only by default, as there is no log-in yet.",
+        description="Address of the pages and of DICOMweb. This machine only by default; another one needs HTTPS and "
+        "users.",
     )
     http_port: Port = Field(8042, description="TCP port of the pages and of DICOMweb, 0 to 65535.")
+    http_users_required: bool = Field(
+        False,
+        description="Whether users have to log in on this machine too, true or false. Without, they have to as soon as "
+        "there are any, and always on another address.",
+    )
+    http_behind_tls: bool = Field(
+        False,
+        description="Whether something in front speaks TLS, such as a proxy, or lets only its own machine through, as "
+        "a container's port can, true or false. Then another address needs no certificate here.",
+    )
+    http_rate: float = Field(
+        500.0,
+        ge=0,
+        le=1_000_000,
+        description="Requests per second from one address, up to 1000000, of which four seconds' worth may come at "
+        "once; 0: no limit. A viewer asks for some hundred when it opens a study.",
+    )
+    http_tls_certificate: Path | None = Field(
+        None,
+        validation_alias="RELAY_TLS_CERTIFICATE",
+        description="PEM file with the certificate for HTTPS and the chain behind it. Empty by default: that of the "
+        "DICOM ports, and on loopback none.",
+    )
+    http_tls_key: Path | None = Field(
+        None,
+        validation_alias="RELAY_TLS_KEY",
+        description="PEM file with the key of that certificate, without a password, readable by the service alone.",
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins of other sites whose pages may read here, such as https://viewer.hospital.example, "
+        "separated by commas and exactly as browsers send them. Empty by default: none.",
+    )
+    users_path: Path = Field(
+        default_factory=lambda data: data["data_dir"] / "users.json",
+        description="File of the users and the hashes of their passwords. Under the data folder by default.",
+    )
+    own_token_path: Path = Field(
+        default_factory=lambda data: data["data_dir"] / "relay-token",
+        description="File of the credential that 'gateway check' logs in with, new with each start. Under the data "
+        "folder by default.",
+    )
+    audit_path: Path = Field(
+        default_factory=lambda data: data["data_dir"] / "audit",
+        description="Folder of the audit trail. Under the data folder by default; a volume of its own keeps it from "
+        "filling up with the images.",
+    )
+    oidc_issuer: Annotated[str, AfterValidator(_unless_empty(require_https))] = Field(
+        "",
+        description="Address of the identity provider (OpenID Connect issuer) whose bearer tokens are taken, exactly "
+        "as in its tokens. Empty: none are.",
+    )
+    oidc_audience: str = Field("", description="Audience that tokens have to be made for.")
+    oidc_claim: str = Field(
+        "roles",
+        min_length=1,
+        description="Claim of a token that has the roles, with dots for claims within claims such as "
+        "realm_access.roles.",
+    )
+    oidc_roles: Grants = Field(
+        (),
+        description="Which values of that claim grant which role, separated by commas, such as "
+        "mammo-staff=viewer,mammo-it=admin. Empty by default: viewer, operator and admin grant themselves.",
+    )
+    peers: CalledTitles = Field(
+        (),
+        validation_alias="PACS_PEERS",
+        description="DICOM applications that objects can be sent to, as the archive has them.",
+    )
     destinations: Destinations = Field(
         (),
         validation_alias="RELAY_DESTINATION",
@@ -284,6 +386,8 @@ class RelaySettings(GatewaySettings):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         """Half a configuration would look like a working gateway that hears or says nothing."""
+        if self.oidc_issuer:
+            self._require(("oidc_audience",), "RELAY_OIDC_ISSUER needs it")
         for name in self.destinations:
             self._require(NEEDS[name], f"RELAY_DESTINATION={name} needs it")
         if "servicebus" in self.destinations and not self.servicebus_connection_string:

@@ -4,11 +4,13 @@ Rules. A refusal is answered with its status and a sentence: JSON `{"code", "mes
 elsewhere. No page needs a script, none loads anything from another host, and the content security policy forbids both.
 Query strings hold names and are never logged. It listens where the settings say, on loopback unless told otherwise.
 
-Not here: what DICOMweb means (`relay.dicomweb`), what pages show (`relay.board`), access for users (not yet).
+Not here: what DICOMweb means (`relay.dicomweb`), what pages show (`relay.board`), the REST for scripts (`relay.rest`),
+who may come in (`relay.door`), and with which slow clients patience ends (`relay.slow`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -16,13 +18,16 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gateway.errors import DatabaseNotReady, OutOfResources, Refusal
+from gateway.errors import DatabaseNotReady, Denied, OutOfResources, Refusal
 from gateway.messages import HealthReport
+from gateway.renewal import ServerTls
 from pacs import Archive
-from relay import dicomweb, qido
+from relay import dicomweb, qido, rest, slow
 from relay.board import Board
+from relay.door import Door
 from relay.rendering import Renderer
 from worklist import Worklist
 
@@ -32,6 +37,9 @@ PAGES = Path(str(files("relay") / "pages"))
 ASSETS = {"app.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
 SHUTDOWN_SECONDS = 5.0
 """How long answers under way may take after the relay was told to stop."""
+
+IDLE_SECONDS = 20.0
+"""How long a connection may be without a whole request head: before the first, between two, while one dribbles in."""
 
 REFRESH_SECONDS = 15
 
@@ -48,7 +56,7 @@ HEADERS = {
 }
 _ANSWERS = {
     404: ("not_found", "There is no such resource."),
-    405: ("method_not_allowed", "This resource can only be read (GET)."),
+    405: ("method_not_allowed", "This resource has no such method; the header Allow has those it has."),
     413: ("too_large", "The request is larger than anything this server reads."),
 }
 
@@ -64,26 +72,49 @@ def application(
     metrics: Callable[[], bytes] = bytes,
     site: str,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    door: Door | None = None,
+    peers: Sequence[str] = (),
+    patience_seconds: float = slow.PATIENCE_SECONDS,
 ) -> web.Application:
-    """Make the whole application: DICOMweb, pages, health, metrics. The renderer has to be entered while it serves."""
+    """Make the whole application: DICOMweb, REST, pages, health, metrics. The renderer has to be entered meanwhile.
+
+    Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
+    """
     board = Board(archive, worklist, health=health, clock=clock)
-    app = web.Application(middlewares=[_explained], client_max_size=64 * 1024)
+    middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
+    app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
+    if door:
+        app.on_response_prepare.append(door.before_headers)
+    app.add_routes(rest.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
     app.add_routes(dicomweb.DicomWeb(archive, renderer).routes())
     app.add_routes(_Pages(board, health=health, metrics=metrics, site=site).routes())
     return app
 
 
 @asynccontextmanager
-async def serving(app: web.Application, *, host: str, port: int) -> AsyncIterator[int]:
-    """Serve until the block is left; gives the port, which the system chooses when 0 was asked."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+async def serving(
+    app: web.Application, *, host: str, port: int, tls: ServerTls | None = None, idle_seconds: float = IDLE_SECONDS
+) -> AsyncIterator[int]:
+    """Serve until the block is left; gives the port, which the system chooses when 0 was asked. With `tls` by HTTPS."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, keepalive_timeout=idle_seconds)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=_renewed(tls) if tls else None).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def _renewed(tls: ServerTls) -> ssl.SSLContext:
+    """The context to listen with; each handshake then takes the one of today, also without a name in it (RFC 6066)."""
+    listening = tls.context()
+
+    def choose(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _listening: ssl.SSLContext) -> None:
+        connection.context = tls.context()
+
+    listening.sni_callback = choose
+    return listening
 
 
 class _Pages:
@@ -145,11 +176,15 @@ async def _explained(request: web.Request, handler: Handler) -> web.StreamRespon
             raise
         status, code, message = _explanation(error)
         _note(request, error, status=status, code=code)
-        return _error(request, status=status, code=code, message=message)
+        answer = _error(request, status=status, code=code, message=message)
+        answer.headers.update(_demanded_headers(error))
+        return answer
 
 
 def _explanation(error: Exception) -> tuple[int, str, str]:
     """Status, word and sentence of whatever was raised."""
+    if isinstance(error, Denied):
+        return error.status, error.word, str(error)
     if isinstance(error, OutOfResources):
         return 503, error.code, str(error)  # 507 is for what cannot be stored, and here everything only reads
     if isinstance(error, Refusal):
@@ -162,6 +197,15 @@ def _explanation(error: Exception) -> tuple[int, str, str]:
     return 500, "internal", "The gateway failed to answer this; its log says why."
 
 
+def _demanded_headers(error: Exception) -> Mapping[str, str]:
+    """What HTTP wants beside the status: how to log in, when to come again, which methods there are (RFC 9110)."""
+    if isinstance(error, Denied):
+        return error.http_headers
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return {"Allow": ", ".join(sorted(error.allowed_methods))}
+    return {}
+
+
 def _note(request: web.Request, error: Exception, *, status: int, code: str) -> None:
     # The path holds UIDs only; the query string may hold names and stays out.
     if code == "internal":
@@ -171,7 +215,7 @@ def _note(request: web.Request, error: Exception, *, status: int, code: str) -> 
 
 
 def _error(request: web.Request, *, status: int, code: str, message: str) -> web.Response:
-    if request.path.startswith(dicomweb.ROOT) or "text/html" not in request.headers.get("Accept", ""):
+    if request.path.startswith((dicomweb.ROOT, rest.ROOT)) or "text/html" not in request.headers.get("Accept", ""):
         return web.json_response({"code": code, "message": message}, status=status)
     return _page("error.html", http_status=status, message=message)
 

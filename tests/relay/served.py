@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,14 +22,18 @@ from pydicom.uid import (
 )
 
 from gateway.messages import Check, HealthReport
+from gateway.renewal import ServerTls
 from pacs import Archive
 from pacs.receiving import Origin
+from relay.door import Door
 from relay.rendering import Renderer
-from relay.web import application, serving
+from relay.slow import PATIENCE_SECONDS
+from relay.web import IDLE_SECONDS, application, serving
 from tests import corpus
 from worklist import Item, Worklist
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+PEERS = ("SITE_PACS", "WORKSTATION")
 STUDY, OTHER_STUDY = "2.25.100", "2.25.200"
 TOMO_CLASS = str(BreastTomosynthesisImageStorage)
 REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.67"
@@ -54,6 +58,10 @@ class Site:
     archive: Archive
     worklist: Worklist
     report: HealthReport
+    door: Door | None = None
+    tls: ServerTls | None = None
+    routes: tuple[tuple[str, str], ...] = ()
+    """Method and path of all there are."""
 
     @property
     def url(self) -> str:
@@ -185,7 +193,16 @@ def healthy() -> HealthReport:
 
 
 @contextmanager
-def site(folder: Path, data_sets: Iterable[Dataset] = (), items: Iterable[Item] = ()) -> Iterator[Site]:
+def site(
+    folder: Path,
+    data_sets: Iterable[Dataset] = (),
+    items: Iterable[Item] = (),
+    *,
+    door: Callable[[Archive], Door] | None = None,
+    tls: ServerTls | None = None,
+    idle_seconds: float = IDLE_SECONDS,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Iterator[Site]:
     """Run the web server in a thread of its own, over a real archive and worklist with this content."""
     archive = Archive.open(folder / "pacs.db", folder / "instances")
     worklist = Worklist.open(folder / "worklist.db")
@@ -193,9 +210,9 @@ def site(folder: Path, data_sets: Iterable[Dataset] = (), items: Iterable[Item] 
         receive(archive, ds, folder)
     for each in items:
         worklist.schedule(each, action_id=f"action-{each.accession_number}", content_hash="1", now=NOW)
-    served = Site(0, archive, worklist, healthy())
+    served = Site(0, archive, worklist, healthy(), door(archive) if door else None, tls)
     try:
-        with _serving(served):
+        with _serving(served, idle_seconds, patience_seconds):
             yield served
     finally:
         archive.close()
@@ -203,16 +220,19 @@ def site(folder: Path, data_sets: Iterable[Dataset] = (), items: Iterable[Item] 
 
 
 @contextmanager
-def _serving(served: Site) -> Iterator[None]:
+def _serving(served: Site, idle_seconds: float, patience_seconds: float) -> Iterator[None]:
     ready, loop = threading.Event(), asyncio.new_event_loop()
     stop = asyncio.Event()
 
     async def serve() -> None:
         async with Renderer(1) as renderer:
             app = application(
-                served.archive, served.worklist, renderer, health=lambda: served.report, site="Van 7", clock=lambda: NOW
-            )
-            async with serving(app, host="127.0.0.1", port=0) as served.port:
+                served.archive, served.worklist, renderer, health=lambda: served.report, site="Van 7",
+                clock=lambda: NOW, door=served.door, peers=PEERS, patience_seconds=patience_seconds,
+            )  # fmt: skip
+            served.routes = tuple((each.method, each.resource.canonical) for each in app.router.routes())
+            options = {"tls": served.tls, "idle_seconds": idle_seconds}
+            async with serving(app, host="127.0.0.1", port=0, **options) as served.port:
                 ready.set()
                 await stop.wait()
 

@@ -1,0 +1,276 @@
+"""The audit trail: what must be provable later, in files that show it when somebody has changed them.
+
+A line is `number <tab> hash of the line before <tab> hash of this <tab> message`, the hash being SHA-256 over the
+three others. So a line that was changed does not fit its own hash, and one that was removed or put in does not fit its
+neighbours. How far the trail has come stands in `head` besides, so that lines cut off at the end are missed too; who
+can write here could write both anew, which is why number and hash are also logged now and then, and `verify` can be
+given them.
+
+`append` returns when the lines are on disk. Files are named by the number of their first line, and a new one begins
+when the last has FILE_BYTES; the chain goes on from one to the next. Nothing removes files: a site may move old ones
+away, and the chain then begins with the first that is there. What a power cut left of a line that nobody was told is
+written is taken away by the next `append`. Several processes may append; a lock on `head` gives them turns.
+
+The trail holds patient ids, because PS3.15 wants them: only its owner may read it.
+
+Not for: what messages say (`gateway.audit_messages`).
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.errors import AuditNotWritten
+from gateway.folders import make_folder, sync_folder
+
+FILE_BYTES = 16 * 1024 * 1024
+"""About 16,000 messages; a site with two machines writes a file in some weeks."""
+
+BEGINNING = "0" * 64
+"""What stands as the hash of the line before the first."""
+
+_NAME = "audit-{:012d}.log"
+_FILES = "audit-" + "[0-9]" * 12 + ".log"
+_LINE = re.compile(r"([0-9]{1,18})\t([0-9a-f]{64})\t([0-9a-f]{64})\t(.*)", re.DOTALL)
+_HEAD = re.compile(r"([0-9]{1,18}) ([0-9a-f]{64})\n")
+_TAIL_BYTES = 1024 * 1024
+"""More than the longest line: a request line is bounded to 8 kB, and base64 and escapes make it a few times longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last line: its number, 0 before the first, and its hash."""
+
+    number: int = 0
+    hash: str = BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the trail that can be read; whether it fits is another question."""
+
+    number: int
+    previous: str
+    hash: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with the trail, and where: `line` counts from 1 within the file."""
+
+    code: str
+    file: str
+    line: int
+    text: str
+
+
+class Trail:
+    """The trail in a folder. Appending blocks until the disk has it: call it in a thread."""
+
+    def __init__(self, folder: Path, *, file_bytes: int = FILE_BYTES) -> None:
+        self.folder = folder
+        self._file_bytes = file_bytes
+        self._head = Head()
+        self._seen: tuple[Path, int] | None = None
+        """The last file and its length when this object wrote to it; None: read it first."""
+
+    def append(self, messages: Sequence[str]) -> Head:
+        """Write messages and say how far the trail has come. Raises AuditNotWritten; nothing of them counts then."""
+        try:
+            self._make()
+            with self._locked() as lock:
+                path = self._prepared()
+                lines, head = chained(self._head, messages)
+                size = _written(path, lines)
+                os.pwrite(lock, f"{head.number} {head.hash}\n".ljust(96).encode(), 0)
+                self._head, self._seen = head, (path, size)
+                return head
+        except OSError as error:
+            self._seen = None
+            raise AuditNotWritten(
+                f"The audit trail in {self.folder} cannot be written ({error.strerror}); what has to be in it is not "
+                "answered until it can: make room there, or see that the folder belongs to this service."
+            ) from error
+
+    def files(self) -> list[Path]:
+        """All files that are there, in order."""
+        return sorted(self.folder.glob(_FILES))
+
+    def head(self) -> Head:
+        """The last line that can be read."""
+        for path in reversed(self.files()):
+            if (head := _last_in(path.read_bytes()[-_TAIL_BYTES:])) is not None:
+                return head
+        return Head()
+
+    def said_head(self) -> Head | None:
+        """How far the trail had come by what `head` says; None when it says nothing."""
+        try:
+            found = _HEAD.match((self.folder / "head").read_text())
+        except FileNotFoundError:
+            return None
+        return Head(int(found[1]), found[2]) if found else None
+
+    def _make(self) -> None:
+        if not self.folder.is_dir():
+            make_folder(self.folder.parent)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(self.folder.parent)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        descriptor = os.open(self.folder / "head", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _prepared(self) -> Path:
+        """The file that the next line goes to, after what another process or a power cut left in it was seen."""
+        files = self.files()
+        last = files[-1] if files else None
+        if last is None:
+            self._head = self.said_head() or Head()  # a folder that was emptied goes on counting
+        elif self._seen != (last, last.stat().st_size):
+            self._head = self._last()
+        if last is None or last.stat().st_size >= self._file_bytes:
+            return self._begun(self._head.number + 1)
+        return last
+
+    def _last(self) -> Head:
+        """What the last line says; the newest file has none when a power cut came right after it was begun."""
+        for path in reversed(self.files()):
+            if (head := _mended(path)) is not None:
+                return head
+        return self.said_head() or Head()
+
+    def _begun(self, number: int) -> Path:
+        path = self.folder / _NAME.format(number)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        sync_folder(self.folder)
+        return path
+
+
+def chained(head: Head, messages: Sequence[str]) -> tuple[bytes, Head]:
+    """The lines of messages that follow a head, and the head they make."""
+    lines = []
+    for message in messages:
+        number = head.number + 1
+        text = message.replace("\n", " ").encode("utf-8", "replace").decode()
+        digest = _hash(number, head.hash, text)
+        lines.append(f"{number}\t{head.hash}\t{digest}\t{text}\n".encode())
+        head = Head(number, digest)
+    return b"".join(lines), head
+
+
+def read(raw: bytes) -> Line | None:
+    """One line without its end; None for what is none."""
+    try:
+        found = _LINE.fullmatch(raw.decode())
+    except UnicodeDecodeError:
+        return None
+    return Line(int(found[1]), found[2], found[3], found[4]) if found else None
+
+
+def lines(trail: Trail) -> Iterator[Line]:
+    """Every line that can be read, from the first."""
+    for path in trail.files():
+        with path.open("rb") as file:
+            yield from (line for raw in file if (line := read(raw.rstrip(b"\n"))) is not None)
+
+
+def verified(trail: Trail, *, expected: Head | None = None) -> Iterator[Finding]:
+    """Read the whole trail and say what is wrong with it. `expected` is a line that was noted somewhere else."""
+    before: Head | None = None
+    known: dict[int, str] = {}
+    noted = {head.number for head in (expected, trail.said_head()) if head}
+    where = ("", 0)
+    for path in trail.files():
+        with path.open("rb") as file:
+            for count, raw in enumerate(file, start=1):
+                where = (path.name, count)
+                line = read(raw.rstrip(b"\n"))
+                yield from (Finding(code, *where, text) for code, text in judged(line, before))
+                if line is not None:
+                    before = Head(line.number, line.hash)
+                    known.update({line.number: line.hash} if line.number in noted else {})
+    yield from (Finding(*each) for each in _ends(before, where, known, trail.said_head(), expected))
+
+
+def judged(line: Line | None, before: Head | None) -> Iterator[tuple[str, str]]:
+    """What is wrong with a line after the one before it; before the first of all, None, anything may have been."""
+    if line is None:
+        yield "changed", "This is not a line of the trail."
+        return
+    if line.hash != _hash(line.number, line.previous, line.message):
+        yield "changed", f"Message {line.number} is not what was written."
+    if before is None:
+        return
+    if line.number > before.number + 1:
+        yield "removed", f"Messages {before.number + 1} to {line.number - 1} are missing before this line."
+    elif line.number <= before.number:
+        yield "inserted", f"Message {line.number} stands after message {before.number}: put in, or moved."
+    elif line.previous != before.hash:
+        yield "replaced", f"Message {before.number}, before this line, is not the one that was written there."
+
+
+def _ends(
+    last: Head | None, where: tuple[str, int], known: dict[int, str], said: Head | None, expected: Head | None
+) -> Iterator[tuple[str, str, int, str]]:
+    number = last.number if last else 0
+    for head, origin in ((said, "the file head"), (expected, "what was noted elsewhere")):
+        if head is None or head.number == 0:
+            continue
+        if head.number > number:
+            yield "removed", *where, f"Messages {number + 1} to {head.number} are missing at the end, by {origin}."
+        elif known.get(head.number, head.hash) != head.hash:
+            yield "replaced", *where, f"Message {head.number} is another one than by {origin}."
+
+
+def _hash(number: int, previous: str, message: str) -> str:
+    return hashlib.sha256(f"{number}\t{previous}\t{message}".encode()).hexdigest()
+
+
+def _written(path: Path, data: bytes) -> int:
+    """Append to a file and sync it; what could not be written whole is taken away again."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        before = os.fstat(descriptor).st_size
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, before)
+            raise
+        return before + len(data)
+    finally:
+        os.close(descriptor)
+
+
+def _mended(path: Path) -> Head | None:
+    """The last line of a file, once the piece of a line that a power cut left behind it is gone; None without one."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, size - _TAIL_BYTES))
+        tail = file.read()
+        whole = tail.rfind(b"\n") + 1
+        if whole < len(tail):
+            file.truncate(start + whole)
+            os.fsync(file.fileno())
+    return _last_in(tail[:whole])
+
+
+def _last_in(tail: bytes) -> Head | None:
+    for raw in reversed(tail.split(b"\n")):
+        if (line := read(raw)) is not None:  # spoilt ones are passed over: `verified` names them, and the trail goes on
+            return Head(line.number, line.hash)
+    return None

@@ -1,0 +1,195 @@
+"""Audit messages of DICOM PS3.15 A.5: what happened, who did it, from where, to what. Values in, XML out.
+
+One function for each event of PS3.15 A.5.3 that happens here; participants, roles and object types are what its tables
+ask for. Participants are named by their ids (Patient ID, Study Instance UID), never by their names.
+
+Not for: keeping messages (`gateway.audit`), and what of HTTP is which event (`relay.audit`).
+"""
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+APPLICATION = "screening-gateway"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold (2.2), not even escaped."""
+
+
+class Outcome(IntEnum):
+    """Event Outcome Indicator (PS3.15 A.5.2.1)."""
+
+    SUCCESS = 0
+    MINOR_FAILURE = 4
+    SERIOUS_FAILURE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded value."""
+
+    value: str
+    meaning: str
+    scheme: str = "DCM"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did it: the user's id, and the address it came from (empty: this machine)."""
+
+    name: str
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """Whose data it was; the id is empty when the study is not known here."""
+
+    patient_id: str
+    study_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """When it happened, at which site, and how it ended."""
+
+    at: datetime
+    site: str
+    outcome: Outcome = Outcome.SUCCESS
+
+
+_SOURCE, _DESTINATION = Code("110153", "Source Role ID"), Code("110152", "Destination Role ID")
+_APPLICATION, _LAUNCHER = Code("110150", "Application"), Code("110151", "Application Launcher")
+_SOP_CLASS, _STUDY = Code("110181", "SOP Class UID"), Code("110180", "Study Instance UID")
+_PATIENT, _URI = Code("2", "Patient Number", "RFC-3881"), Code("12", "URI", "RFC-3881")
+_SECURITY_ALERT = Code("110113", "Security Alert")
+
+STARTED, STOPPED = Code("110120", "Application Start"), Code("110121", "Application Stop")
+RESTRICTED_FUNCTION = Code("110132", "Use of Restricted Function")
+NODE_AUTHENTICATION = Code("110126", "Node Authentication")
+RECORDING_STARTED = Code("110134", "Audit Recording Started")
+USERS_CHANGED = Code("110137", "User Security Attributes Changed")
+
+
+def activity(event: Event, who: Actor, kind: Code) -> str:
+    """Application Activity (A.5.3.1): this process started or stopped."""
+    root = _begun(event, Code("110100", "Application Activity"), "E", kind)
+    _participant(root, Actor(APPLICATION), _APPLICATION, is_requestor=False)
+    _participant(root, who, _LAUNCHER)
+    return _ended(root, event)
+
+
+def log_used(event: Event, who: Actor, uri: str) -> str:
+    """Audit Log Used (A.5.3.2)."""
+    root = _begun(event, Code("110101", "Audit Log Used"), "R")
+    _participant(root, who)
+    return _ended(root, event, _thing(uri, "2", "13", _URI))
+
+
+def accessed(event: Event, who: Actor, patient: Patient) -> str:
+    """DICOM Instances Accessed (A.5.3.6): somebody looked at images of a study."""
+    root = _begun(event, Code("110103", "DICOM Instances Accessed"), "R")
+    _participant(root, who)
+    _participant(root, Actor(APPLICATION), is_requestor=False)
+    return _ended(root, event, *_study(patient))
+
+
+def transferred(event: Event, who: Actor, patient: Patient, *, to: str = "") -> str:
+    """DICOM Instances Transferred (A.5.3.7): objects of a study left for who asked, or for the application `to`."""
+    root = _begun(event, Code("110104", "DICOM Instances Transferred"), "R")
+    _participant(root, Actor(APPLICATION), _SOURCE, is_requestor=False)
+    if to:
+        _participant(root, Actor(to), _DESTINATION, is_requestor=False)
+        _participant(root, who)
+    else:
+        _participant(root, who, _DESTINATION)
+    return _ended(root, event, *_study(patient))
+
+
+def query(event: Event, who: Actor, asked: str) -> str:
+    """Query (A.5.3.10): what was asked is kept whole, in base64 as the standard wants it."""
+    root = _begun(event, Code("110112", "Query"), "E")
+    _participant(root, who, _SOURCE)
+    _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
+    thing = _thing(STUDY_ROOT_FIND, "2", "3", _SOP_CLASS)
+    SubElement(thing, "ParticipantObjectQuery").text = base64.b64encode(asked.encode("utf-8", "replace")).decode()
+    return _ended(root, event, thing)
+
+
+def authentication(event: Event, who: Actor) -> str:
+    """User Authentication (A.5.3.12): a login, or with a failing outcome the attempt at one."""
+    root = _begun(event, Code("110114", "User Authentication"), "E", Code("110122", "Login"))
+    _participant(root, who)
+    _participant(root, Actor(APPLICATION), is_requestor=False)
+    return _ended(root, event)
+
+
+def alert(event: Event, who: Actor, kind: Code, uri: str, description: str) -> str:
+    """Security Alert (A.5.3.11): a restricted function was used or refused, or security settings changed."""
+    root = _begun(event, _SECURITY_ALERT, "E", kind)
+    _participant(root, who)
+    thing = _thing(uri, "2", "13", _URI)
+    value = base64.b64encode(description.encode("utf-8", "replace")).decode()
+    SubElement(thing, "ParticipantObjectDetail", type="Alert Description", value=value)
+    return _ended(root, event, thing)
+
+
+def _begun(event: Event, event_id: Code, action: str, *types: Code) -> Element:
+    root = Element("AuditMessage")
+    identification = SubElement(
+        root,
+        "EventIdentification",
+        EventActionCode=action,
+        EventDateTime=event.at.astimezone(UTC).isoformat(timespec="milliseconds"),
+        EventOutcomeIndicator=str(int(event.outcome)),
+    )
+    _coded(identification, "EventID", event_id)
+    for kind in types:
+        _coded(identification, "EventTypeCode", kind)
+    return root
+
+
+def _participant(root: Element, who: Actor, role: Code | None = None, *, is_requestor: bool = True) -> None:
+    place = {"NetworkAccessPointID": who.address, "NetworkAccessPointTypeCode": "2"} if who.address else {}
+    attributes = {"UserID": who.name, "UserIsRequestor": str(is_requestor).lower(), **place}
+    participant = SubElement(root, "ActiveParticipant", {name: _text(value) for name, value in attributes.items()})
+    if role is not None:
+        _coded(participant, "RoleIDCode", role)
+
+
+def _study(patient: Patient) -> Iterator[Element]:
+    yield _thing(patient.study_instance_uid, "2", "3", _STUDY)
+    if patient.patient_id:
+        yield _thing(patient.patient_id, "1", "1", _PATIENT)
+
+
+def _thing(object_id: str, kind: str, role: str, id_type: Code) -> Element:
+    """A participant object; kind 1 is a person, 2 a system object; role 1 patient, 3 report, 13 security resource."""
+    coded = {"ParticipantObjectTypeCode": kind, "ParticipantObjectTypeCodeRole": role}
+    thing = Element("ParticipantObjectIdentification", {"ParticipantObjectID": _text(object_id), **coded})
+    _coded(thing, "ParticipantObjectIDTypeCode", id_type)
+    return thing
+
+
+def _coded(parent: Element, name: str, code: Code) -> None:
+    attributes = {"csd-code": code.value, "codeSystemName": code.scheme, "originalText": code.meaning}
+    SubElement(parent, name, attributes)
+
+
+def _ended(root: Element, event: Event, *things: Element) -> str:
+    source = SubElement(
+        root, "AuditSourceIdentification", AuditEnterpriseSiteID=_text(event.site), AuditSourceID=APPLICATION
+    )
+    _coded(source, "AuditSourceTypeCode", Code("4", "Application Server"))
+    root.extend(things)
+    return tostring(root, encoding="unicode")
+
+
+def _text(value: str) -> str:
+    """Leave out what XML cannot hold; a line of the trail has no ends within, which ElementTree escapes in values."""
+    return _NOT_XML.sub("�", value)

@@ -1,0 +1,222 @@
+"""The commands about people: users add, list, remove, passwd; audit verify, list.
+
+A password is asked for, or read from standard input when that is not a terminal; it is never an argument, which other
+users of the machine could see. Each change of users, and each look at the audit trail, is itself in the audit trail.
+
+Not for: accounts (`relay.users`), the trail (`gateway.audit`).
+"""
+
+import getpass
+import os
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated
+from xml.etree.ElementTree import ParseError, fromstring
+
+import typer
+from rich.table import Table
+
+from gateway import audit_messages as messages
+from gateway.audit import Finding, Head, Line, Trail, lines, verified
+from gateway.audit_messages import Actor, Event
+from gateway.errors import InvalidValue
+from gateway.process import EXIT_FAILED, EXIT_OK
+from gateway.settings import load
+from gateway.terminal import AsJson, console, print_each, print_json
+from relay.access import Role
+from relay.settings import RelaySettings
+from relay.users import UserFile, account
+
+users_app = typer.Typer(
+    help="Who may log in to pages and DICOMweb with a password: add, list, remove, passwd.",
+    no_args_is_help=True, rich_markup_mode=None,
+)  # fmt: skip
+audit_app = typer.Typer(help="The audit trail (PS3.15 A.5): verify, list.", no_args_is_help=True, rich_markup_mode=None)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 letters, digits and . _ @ -")]
+
+
+class RoleName(StrEnum):
+    """`relay.access.Role`, as typer wants it."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(users_app, name="users")
+    app.add_typer(audit_app, name="audit")
+
+
+@users_app.command("add")
+def users_add(
+    name: Name,
+    role: Annotated[RoleName, typer.Option(help="What the user may do; each may do what those before it may.")],
+) -> None:
+    """Let somebody log in, from the next request on.
+
+    viewer sees worklist, studies and images; operator also releases, sends and decides; admin also deletes.
+
+    Example: gateway users add j.smith --role operator
+    """
+    file = _file()
+    new = account(name, Role.named(role.value), _password())
+    file.refuse_known(name)
+    _audited(f"user {name} added with the role {role.value}")
+    file.add(new)
+    console.print(f"{name} may log in as {role.value}.", highlight=False, markup=False)
+
+
+@users_app.command("passwd")
+def users_passwd(name: Name) -> None:
+    """Change a user's password, from the next request on.
+
+    Example: gateway users passwd j.smith
+    """
+    file = _file()
+    known = file.find(name)
+    new = account(name, known.role, _password())
+    _audited(f"password of user {name} changed")
+    file.replace(new)
+    console.print(f"{name} has a new password.", highlight=False, markup=False)
+
+
+@users_app.command("remove")
+def users_remove(name: Name) -> None:
+    """Let somebody log in no more, from the next request on.
+
+    Example: gateway users remove j.smith
+    """
+    file = _file()
+    file.find(name)
+    _audited(f"user {name} removed")
+    file.remove(name)
+    console.print(f"{name} may not log in any more.", highlight=False, markup=False)
+
+
+@users_app.command("list")
+def users_list(as_json: AsJson = False) -> None:
+    """List who may log in with a password.
+
+    Example: gateway users list
+    """
+    facts = [{"name": each.name, "role": each.role.name.lower()} for each in _file().read().values()]
+    if as_json:
+        print_json(facts)
+        return
+    table = Table("name", "role")
+    for fact in facts:
+        table.add_row(fact["name"], fact["role"])
+    console.print(table if facts else "Nobody.")
+
+
+@audit_app.command("verify")
+def audit_verify(
+    expect: Annotated[
+        str,
+        typer.Option(metavar="NUMBER:HASH", help="A line noted elsewhere, such as 'audit trail is at' in the journal."),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Read the whole audit trail and say which lines were changed, removed or put in; exit code 1 if any were.
+
+    Example: gateway audit verify --expect 1042:5f1c...
+    """
+    trail = _trail()
+    findings = list(verified(trail, expected=_expected(expect)))
+    head = trail.head()
+    if as_json:
+        print_json({"number": head.number, "hash": head.hash, "findings": [asdict(each) for each in findings]})
+    else:
+        for each in findings:
+            console.print(_finding(each), highlight=False, markup=False, soft_wrap=True, style="red")
+        said = "well" if not findings else f"{len(findings)} findings"
+        console.print(f"{said}; the trail is at {head.number}:{head.hash}", highlight=False, soft_wrap=True)
+    raise SystemExit(EXIT_FAILED if findings else EXIT_OK)
+
+
+@audit_app.command("list")
+def audit_list(
+    begin: Annotated[int, typer.Option("--from", metavar="NUMBER", help="The first message to show.")] = 1,
+    limit: Annotated[int, typer.Option(help="How many, at most.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """List what is in the audit trail: when, what, who, from where, on what. It names patients by their ids.
+
+    Example: gateway audit list --from 1000 --json
+    """
+    settings, trail = load(RelaySettings), _trail()
+    trail.append([messages.log_used(_event(settings), _actor(), trail.folder.resolve().as_uri())])
+    found = (_facts(line) for line in lines(trail) if line.number >= begin)
+    print_each(islice(found, limit), as_json=as_json, line=lambda fact: "  ".join(map(str, fact.values())))
+
+
+def _file() -> UserFile:
+    return UserFile(load(RelaySettings).users_path)
+
+
+def _trail() -> Trail:
+    return Trail(load(RelaySettings).audit_path)
+
+
+def _audited(what: str) -> None:
+    settings = load(RelaySettings)
+    uri = settings.users_path.resolve().as_uri()
+    _trail().append([messages.alert(_event(settings), _actor(), messages.USERS_CHANGED, uri, what)])
+
+
+def _event(settings: RelaySettings) -> Event:
+    return Event(datetime.now(UTC), settings.site)
+
+
+def _actor() -> Actor:
+    """Who calls, as far as this machine knows."""
+    return Actor(os.environ.get("SUDO_USER") or getpass.getuser())
+
+
+def _password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise InvalidValue("The two passwords are not the same.")
+    return password
+
+
+def _expected(text: str) -> Head | None:
+    if not text:
+        return None
+    number, _, digest = text.partition(":")
+    if not (number.isdecimal() and len(digest) == 64):
+        raise typer.BadParameter("It has to be NUMBER:HASH.", param_hint="--expect")
+    return Head(int(number), digest)
+
+
+def _finding(found: Finding) -> str:
+    return f"{found.code:9} {found.file}:{found.line}  {found.text}"
+
+
+def _facts(line: Line) -> dict[str, object]:
+    """What of a message is shown."""
+    try:
+        root = fromstring(line.message)  # noqa: S314 - our own file; what may stand in it, `audit_messages` escaped
+    except ParseError:
+        return {"number": line.number, "at": "", "event": "This message cannot be read; see 'gateway audit verify'."}
+    found = root.find("EventIdentification")
+    who = next((each for each in root.iter("ActiveParticipant") if each.get("UserIsRequestor") == "true"), None)
+    return {
+        "number": line.number,
+        "at": "" if found is None else found.get("EventDateTime", ""),
+        "event": " / ".join(
+            each.get("originalText", "") for each in root.iter() if each.tag in {"EventID", "EventTypeCode"}
+        ),
+        "outcome": "" if found is None else found.get("EventOutcomeIndicator", ""),
+        "user": "" if who is None else who.get("UserID", ""),
+        "address": "" if who is None else who.get("NetworkAccessPointID", ""),
+        "objects": [each.get("ParticipantObjectID", "") for each in root.iter("ParticipantObjectIdentification")],
+    }

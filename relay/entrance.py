@@ -1,0 +1,90 @@
+"""Settings become a door: whether the relay may start as it is told, with which certificate, and who may come in.
+
+Not here: the door itself (`relay.door`), its rules (`relay.access`).
+"""
+
+import socket
+import ssl
+from collections.abc import Callable
+from datetime import datetime
+
+from gateway import audit_messages as messages
+from gateway.audit import Trail
+from gateway.audit_messages import Actor
+from gateway.errors import SettingsError
+from gateway.renewal import ServerTls
+from gateway.tls import TlsFiles, own_context
+from pacs import Archive
+from relay import access
+from relay.audit import Recorder, patient_ids
+from relay.door import Door, Policy
+from relay.limits import Buckets
+from relay.oidc import Issuer, Tokens
+from relay.settings import RelaySettings
+from relay.users import OwnToken, Passwords, UserFile
+
+BURST_SECONDS = 4.0
+"""So many seconds' worth of requests may come at once: a viewer opens a study with hundreds."""
+
+
+def https_files(settings: RelaySettings) -> TlsFiles | None:
+    """The files that HTTPS is spoken with: its own, or off loopback those of the DICOM ports; None for plain HTTP.
+
+    Raises SettingsError when only one of two is set.
+    """
+    certificate, key = settings.http_tls_certificate, settings.http_tls_key
+    if certificate is not None and key is not None:
+        return TlsFiles(certificate, key, prefix="RELAY")
+    if certificate is not None or key is not None:
+        missing = "RELAY_TLS_KEY" if key is None else "RELAY_TLS_CERTIFICATE"
+        raise SettingsError(f"{missing} is not set, but the other one of the two is; HTTPS needs certificate and key.")
+    if access.is_loopback(settings.http_host) or settings.http_behind_tls:
+        return None
+    files = TlsFiles.of(settings)
+    return None if files is None else TlsFiles(files.certificate, files.key)
+
+
+def require_safe(settings: RelaySettings) -> ServerTls | None:
+    """What HTTPS is spoken with, if it is. Raises SettingsError when the relay may not listen as it is told."""
+    files = https_files(settings)
+    has_users = bool(settings.oidc_issuer) or bool(UserFile(settings.users_path).read())
+    has_tls = files is not None or settings.http_behind_tls
+    if refusal := access.start_refusal(settings.http_host, has_tls=has_tls, has_users=has_users):
+        raise SettingsError(refusal)
+    return None if files is None else ServerTls.of_files(files)
+
+
+def own_tls(settings: RelaySettings) -> ssl.SSLContext | None:
+    """What this machine holds the certificate of its own relay against; None for plain HTTP."""
+    files = https_files(settings)
+    return None if files is None else own_context(files)
+
+
+def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datetime]) -> Door:
+    """The door as the settings want it."""
+    demanded = settings.http_users_required or not access.is_loopback(settings.http_host)
+    return Door(
+        policy=Policy(is_open=not demanded, origins=frozenset(settings.cors_origins)),
+        passwords=Passwords(UserFile(settings.users_path)),
+        recorder=Recorder(Trail(settings.audit_path), site=settings.site, clock=clock),
+        own=OwnToken(settings.own_token_path),
+        patient_id=patient_ids(archive),
+        tokens=Tokens(issuer(settings)) if settings.oidc_issuer else None,
+        buckets=Buckets(settings.http_rate, max(1.0, settings.http_rate * BURST_SECONDS)),
+    )
+
+
+def issuer(settings: RelaySettings) -> Issuer:
+    """Whose tokens are believed."""
+    roles = {value: access.Role.named(role) for value, role in settings.oidc_roles} or dict(access.ROLES)
+    return Issuer(settings.oidc_issuer, settings.oidc_audience, settings.oidc_claim, roles)
+
+
+def begun(recorder: Recorder) -> str:
+    """The message that the application was started (PS3.15 A.5.3.1)."""
+    return messages.activity(recorder.event(), Actor(f"gateway-relay@{socket.gethostname()}"), messages.STARTED)
+
+
+def ended(recorder: Recorder) -> str:
+    """The message that it was stopped."""
+    return messages.activity(recorder.event(), Actor(f"gateway-relay@{socket.gethostname()}"), messages.STOPPED)
