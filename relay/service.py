@@ -23,16 +23,21 @@ from gateway.errors import DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
+from gateway.requestor import Peer
 from gateway.sqlite import utc_text
+from gateway.tls import CallFiles
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
-from pacs import Archive, preview
+from pacs import Archive, Policy, preview
 from relay import commands, web
 from relay.composer import Composer
 from relay.delivery import Delivery, Destination, Event
+from relay.deposit import Deposit
+from relay.dicomweb import Changes
 from relay.health import Disk, Facts, Hop, Images, Queue, report
 from relay.hybrid import HybridDestination, HybridListener, HybridSender, LinkState, SasTokens, SelfEcho, endpoint
 from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.settings import RelaySettings, revealed
+from relay.spool import Spool
 from relay.uploads import HttpsDestination, ManageDestination, fixed_token
 from worklist import Worklist
 
@@ -74,8 +79,16 @@ class Relay:
 
     async def run(self) -> None:
         """Serve, listen and deliver. Raises when one of them dies."""
+        spool = Spool(self._settings.data_dir / "spool")
+        spool.open()
         app = web.application(
-            self._archive, self._worklist, self._renderer, health=self.health, site=self._settings.site
+            self._archive,
+            self._worklist,
+            self._renderer,
+            spool=spool,
+            changes=changes(self._settings),
+            health=self.health,
+            site=self._settings.site,
         )
         serving = web.serving(app, host=self._settings.http_host, port=self._settings.http_port)
         async with self._renderer, serving as port:
@@ -212,6 +225,18 @@ def destination(settings: RelaySettings, archive: Archive) -> Destination | None
             return ServiceBusDestination(connection_string, queue=settings.servicebus_queue)
         case _:
             return None
+
+
+def changes(settings: RelaySettings) -> Changes:
+    """What DICOMweb may change on this site."""
+    deposit = None
+    if settings.largest_upload:
+        tls = CallFiles.of_own_listeners(settings)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.pacs_host, settings.pacs_host)  # noqa: S104
+        archive = Peer(settings.pacs_aet, host, settings.pacs_port, tls=tls is not None)
+        deposit = Deposit(archive, settings.upload_aet, tls)
+    policy = Policy(days=0, needs_commitment=settings.deletion_needs_commitment) if settings.delete else None
+    return Changes(deposit, settings.largest_upload, policy)
 
 
 def heartbeat(health: HealthReport, *, site: str, now: datetime) -> Event:

@@ -23,7 +23,9 @@ from gateway.messages import HealthReport
 from pacs import Archive
 from relay import dicomweb, qido
 from relay.board import Board
+from relay.dicomweb import Changes
 from relay.rendering import Renderer
+from relay.spool import Spool
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -48,7 +50,7 @@ HEADERS = {
 }
 _ANSWERS = {
     404: ("not_found", "There is no such resource."),
-    405: ("method_not_allowed", "This resource can only be read (GET)."),
+    405: ("method_not_allowed", "This resource does not take this method; the header Allow names those it takes."),
     413: ("too_large", "The request is larger than anything this server reads."),
 }
 
@@ -60,15 +62,17 @@ def application(
     worklist: Worklist,
     renderer: Renderer,
     *,
+    spool: Spool,
+    changes: Changes = Changes(),  # noqa: B008 - frozen
     health: Callable[[], HealthReport],
     site: str,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> web.Application:
-    """Make the whole application: DICOMweb, pages, health. The renderer has to be entered while it serves."""
+    """Make the whole application: DICOMweb, pages, health. The renderer has to be entered, and the spool open."""
     board = Board(archive, worklist, health=health, clock=clock)
     app = web.Application(middlewares=[_explained], client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
-    app.add_routes(dicomweb.DicomWeb(archive, renderer).routes())
+    app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(_Pages(board, health=health, site=site).routes())
     return app
 
@@ -135,13 +139,16 @@ async def _explained(request: web.Request, handler: Handler) -> web.StreamRespon
             raise
         status, code, message = _explanation(error)
         _note(request, error, status=status, code=code)
-        return _error(request, status=status, code=code, message=message)
+        answer = _error(request, status=status, code=code, message=message)
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
 
 
 def _explanation(error: Exception) -> tuple[int, str, str]:
     """Status, word and sentence of whatever was raised."""
     if isinstance(error, OutOfResources):
-        return 503, error.code, str(error)  # 507 is for what cannot be stored, and here everything only reads
+        return 503, error.code, str(error)  # 507 is for what cannot be stored, which `relay.stow` answers itself
     if isinstance(error, Refusal):
         return error.http_status, error.code, str(error)
     if isinstance(error, DatabaseNotReady):

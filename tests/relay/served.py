@@ -24,7 +24,9 @@ from pydicom.uid import (
 from gateway.messages import Check, HealthReport
 from pacs import Archive
 from pacs.receiving import Origin
+from relay.dicomweb import Changes
 from relay.rendering import Renderer
+from relay.spool import Spool
 from relay.web import application, serving
 from tests import corpus
 from worklist import Item, Worklist
@@ -54,15 +56,19 @@ class Site:
     archive: Archive
     worklist: Worklist
     report: HealthReport
+    folder: Path
+    changes: Changes
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def get(self, path: str, *, accept: str = "", method: str = "GET", **headers: str) -> Answer:
+    def get(
+        self, path: str, *, accept: str = "", method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         sent = {**({"Accept": accept} if accept else {}), **{k.replace("_", "-"): v for k, v in headers.items()}}
-        connection.request(method, path, headers=sent)
+        connection.request(method, path, body, headers=sent)
         response = connection.getresponse()
         answer = Answer(response.status, response.headers, response.read())
         connection.close()
@@ -185,7 +191,12 @@ def healthy() -> HealthReport:
 
 
 @contextmanager
-def site(folder: Path, data_sets: Iterable[Dataset] = (), items: Iterable[Item] = ()) -> Iterator[Site]:
+def site(
+    folder: Path,
+    data_sets: Iterable[Dataset] = (),
+    items: Iterable[Item] = (),
+    changes: Changes | None = None,
+) -> Iterator[Site]:
     """Run the web server in a thread of its own, over a real archive and worklist with this content."""
     archive = Archive.open(folder / "pacs.db", folder / "instances")
     worklist = Worklist.open(folder / "worklist.db")
@@ -193,7 +204,7 @@ def site(folder: Path, data_sets: Iterable[Dataset] = (), items: Iterable[Item] 
         receive(archive, ds, folder)
     for each in items:
         worklist.schedule(each, action_id=f"action-{each.accession_number}", content_hash="1", now=NOW)
-    served = Site(0, archive, worklist, healthy())
+    served = Site(0, archive, worklist, healthy(), folder, changes or Changes())
     try:
         with _serving(served):
             yield served
@@ -205,12 +216,21 @@ def site(folder: Path, data_sets: Iterable[Dataset] = (), items: Iterable[Item] 
 @contextmanager
 def _serving(served: Site) -> Iterator[None]:
     ready, loop = threading.Event(), asyncio.new_event_loop()
+    spool = Spool(served.folder / "spool")
+    spool.open()
     stop = asyncio.Event()
 
     async def serve() -> None:
         async with Renderer(1) as renderer:
             app = application(
-                served.archive, served.worklist, renderer, health=lambda: served.report, site="Van 7", clock=lambda: NOW
+                served.archive,
+                served.worklist,
+                renderer,
+                spool=spool,
+                changes=served.changes,
+                health=lambda: served.report,
+                site="Van 7",
+                clock=lambda: NOW,
             )
             async with serving(app, host="127.0.0.1", port=0) as served.port:
                 ready.set()
