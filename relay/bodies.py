@@ -21,6 +21,9 @@ from relay.conditional import Version
 from relay.wado import Body, Part, Slice
 
 
+_READ = 1 << 20
+
+
 async def send(
     request: web.Request, bodies: Iterable[Body], headers: Mapping[str, str], current: Version, *, status: int = 200
 ) -> web.StreamResponse:
@@ -67,9 +70,8 @@ async def stream_parts(
     response = web.StreamResponse(status=status, headers={"Content-Type": wado.multipart_type(part_type, boundary)})
     await response.prepare(request)
     while part is not None and request.method != "HEAD":
-        with _Files() as files:
-            for piece in wado.framed(part, boundary):
-                await _write(request, response, piece, files)
+        for piece in wado.framed(part, boundary):
+            await _write_chunked(response, piece)
         part = await anext(parts, None)
     await response.write_eof(wado.closing(boundary))
     return response
@@ -95,6 +97,21 @@ async def _write(request: web.Request, response: web.StreamResponse, piece: Body
         raise ConnectionResetError("The client has gone.")
     file = await files.opened(piece.path)
     await asyncio.get_running_loop().sendfile(request.transport, file, piece.offset, piece.size)
+
+
+async def _write_chunked(response: web.StreamResponse, piece: Body) -> None:
+    """Without a length in front the body goes in chunks (RFC 9112 Section 7.1), which the kernel cannot write."""
+    if not isinstance(piece, Slice):
+        await response.write(piece)
+        return
+    with await asyncio.to_thread(piece.path.open, "rb") as file:
+        file.seek(piece.offset)
+        left = piece.size
+        while left and (read := await asyncio.to_thread(file.read, min(left, _READ))):
+            left -= len(read)
+            await response.write(read)
+    if left:
+        raise ConnectionResetError("The file ended before its part did.")
 
 
 def _within(pieces: Iterable[Body], begin: int, end: int) -> Iterator[Body]:
