@@ -20,7 +20,6 @@ from relay import conditional, wado
 from relay.conditional import Version
 from relay.wado import Body, Part, Slice
 
-
 _READ = 1 << 20
 
 

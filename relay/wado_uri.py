@@ -11,7 +11,7 @@ picture is given where there is one, else the object.
 import asyncio
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
@@ -21,7 +21,7 @@ from relay import asked, qido, wado
 from relay.dicom_json import DicomJson, number
 from relay.pictures import Pictures
 from relay.retrieval import Retrieval
-from relay.wado import Offer, Rendering
+from relay.wado import MediaRange, Offer, Rendering
 
 _KNOWN = frozenset(
     {
@@ -86,6 +86,12 @@ def look(wanted: Asked, rows: int, columns: int) -> Rendering:
     return Rendering(wanted.window, viewport, wanted.quality)
 
 
+def preferred(media_types: str) -> list[MediaRange]:
+    """What a content type asks for; of several the first is liked best (PS3.18 Section 9.1.2.2.1)."""
+    ranges = wado.accepted(media_types)
+    return [replace(each, quality=each.quality / place) for place, each in enumerate(ranges, start=1)]
+
+
 class WadoUri:
     """The handler."""
 
@@ -102,7 +108,7 @@ class WadoUri:
         """Give the object, or a picture of it."""
         wanted = read(request.query.items())
         [stored] = await asyncio.to_thread(self._archive.locate, wanted.study, wanted.series, wanted.instance)
-        offer = wado.choose(_offers(stored, wanted), wado.accepted(wanted.media_types))
+        offer = wado.choose(_offers(stored, wanted), preferred(wanted.media_types))
         if offer.media_type == wado.DICOM:
             if wanted.is_about_a_picture:
                 raise InvalidQuery("An object as application/dicom is given whole and as it is, not as a picture.")
