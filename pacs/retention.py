@@ -115,7 +115,7 @@ def delete(
     """
     with archive.database.write() as conn:
         study = archive.upkeep.facts_of(conn, study_instance_uid)
-        outcome = judge(study, policy, now=now)
+        outcome = judge(study, policy, now=now + timedelta(seconds=1))  # with no days to wait, not even of this moment
         if outcome.kept_because:
             raise Conflict(f"Study {study_instance_uid} stays as it is: {'; '.join(outcome.kept_because)}.")
         count = removals.order(conn, study.id, series_instance_uid, sop_instance_uid, now=now)
