@@ -63,7 +63,7 @@ class Pictures:
 
         async def parts() -> AsyncIterator[Part]:
             for target in targets:
-                picture = await self._made(target, look, offer.part_type)
+                picture = await self.made(target, look, offer.part_type)
                 yield Part(picture.media_type, (picture.data,))
 
         return await stream_parts(request, parts(), offer.part_type)
@@ -82,13 +82,13 @@ class Pictures:
         current = _version(target, look, media_type)
         if conditional.is_known(current, request.headers):
             return web.Response(status=304, headers=current.headers)
-        picture = await self._made(target, look, media_type)
+        picture = await self.made(target, look, media_type)
         return web.Response(body=picture.data, content_type=picture.media_type, headers=current.headers)
 
     async def _located(self, request: web.Request) -> list[Stored]:
         return await asyncio.to_thread(self._archive.locate, *asked.uids(request))
 
-    async def _made(self, target: Target, look: Rendering, media_type: str) -> Picture:
+    async def made(self, target: Target, look: Rendering, media_type: str) -> Picture:
         """Find the picture, wait for who is making it, or make it."""
         key = _version(target, look, media_type).tag
         if (kept := self._kept.get(key)) is not None:

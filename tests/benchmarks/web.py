@@ -1,8 +1,8 @@
 """How fast DICOMweb answers, beside Orthanc's plugin and a bare sendfile server: `tests/benchmarks/web`.
 
 This gateway has a million instances in its index, Orthanc 5,000 (`--instances`, `--peer-instances`), both the same
-exams, and the same mammograms of 17 MB in full. Every server runs as a process of its own. In each repetition the servers
-take turns; a turn is a number of requests one after the other over one connection, each about something else. The table
+exams, and the same mammograms of 17 MB in full. Every server runs as a process of its own. In each repetition they take
+turns; a turn is a number of requests one after the other over one connection, each about something else. The table
 has the median time of a request, the processor time the server and its children took for it, and the median of the
 paired ratios. Pictures differ in their window from request to request, so that nobody's cache helps; one line is the
 same picture again. A server that is not installed is left out.
