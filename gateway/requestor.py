@@ -74,6 +74,10 @@ class Peer:
         return f"{self.ae_title} at {self.host}:{self.port}{_WITHIN_TLS * self.tls}"
 
 
+class NothingAccepted(PeerError):
+    """A peer is there and knows us, and takes none of the classes or transfer syntaxes that were proposed."""
+
+
 @contextmanager
 def calling(
     peer: Peer,
@@ -166,7 +170,7 @@ class Call:
         self._reader.state = State.ESTABLISHED
         self.contexts, self._max_length = self._reading(event.body, contexts)
         if not self.contexts:
-            raise PeerError(f"{self.peer} accepted the association but none of what was proposed.")
+            raise NothingAccepted(f"{self.peer} accepted the association but none of what was proposed.")
         self._sender = self._store_sender()
 
     def release(self) -> None:

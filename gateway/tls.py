@@ -59,6 +59,14 @@ class CallFiles:
     setting: str
     """The variable that names the CA."""
     own: TlsFiles | None = None
+    by_name: bool = True
+    """Does the certificate have to name the host? Not for our own listeners, whose certificate we know by sight."""
+
+    @classmethod
+    def of_own_listeners(cls, settings: GatewaySettings) -> Self | None:
+        """How this site calls itself; None without TLS. Raises SettingsError as `TlsFiles.of`."""
+        own = TlsFiles.of(settings)
+        return None if own is None else cls(own.certificate, "GATEWAY_TLS_CERTIFICATE", own, by_name=False)
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Self | None:
@@ -98,6 +106,7 @@ def own_context(files: TlsFiles) -> ssl.SSLContext:
 def calling_context(files: CallFiles) -> ssl.SSLContext:
     """How peers are called: verified, and by name. Raises SettingsError for files that do not serve."""
     context = profile(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # which verifies chain and host name
+    context.check_hostname = files.by_name
     if files.own is not None:
         _show(context, files.own)
     _trust(context, files.ca, files.setting)

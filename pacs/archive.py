@@ -16,7 +16,7 @@ kept; it goes to the quarantine, the cloud is told, and the sender gets a failur
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ from gateway.sqlite import Database, utc_text
 from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
 from pacs.attributes import Json, text
 from pacs.files import Files, announced_uid, digest, quarantine_name
-from pacs.index import KEYS, Identity, Index, Level, Receipt, identity, is_uid
+from pacs.index import KEYS, Identity, Index, Level, Receipt, identity, is_uid, plain
 from pacs.receiving import Origin, Receiving, disk_refusals
 from pacs.telling import image_received
 from pacs.upkeep import Upkeep
@@ -201,6 +201,15 @@ class Archive:
             if study_id is not None:
                 self.upkeep.order_removal(conn, study_id, now=now)
         return study_id is not None
+
+    def documents(self, instances: Iterable[Stored]) -> Iterator[tuple[Stored, bytes]]:
+        """The same for instances that were located: each with its JSON text in UTF-8, as it was written on receipt.
+
+        What is removed meanwhile is left out.
+        """
+        by_uid = {stored.sop_instance_uid: stored for stored in instances}
+        for uid, document in self.index.documents(list(by_uid)):
+            yield by_uid[uid], plain(document)
 
     def statistics(self) -> dict[str, int]:
         """How many studies, series, instances and bytes are kept."""

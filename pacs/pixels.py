@@ -22,6 +22,7 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.uid import (
     BreastProjectionXRayImageStorageForProcessing,
+    DeflatedExplicitVRLittleEndian,
     DigitalMammographyXRayImageStorageForProcessing,
     DigitalXRayImageStorageForProcessing,
     ExplicitVRLittleEndian,
@@ -30,7 +31,7 @@ from pydicom.uid import (
 from gateway.errors import InvalidValue, NotAcceptable, Refusal
 from pacs.decoding import Cells, decode
 from pacs.grayscale import Window, shades
-from pacs.stored_frames import MEDIA_TYPES, NATIVE, Layout, PixelError, StoredFrames, opened
+from pacs.stored_frames import MEDIA_TYPES, NATIVE, Extent, Layout, PixelError, StoredFrames, opened
 
 __all__ = ["Frame", "Picture", "PixelError", "Viewport", "Window", "frames", "preview", "rendered", "start_worker"]
 
@@ -101,11 +102,14 @@ class Viewport:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame as it is stored. Native frames are little endian and named Explicit VR, however they were stored."""
+    """One frame as it is stored: the pieces of its file, in order, or the bytes themselves where it was deflated.
 
-    data: bytes
+    Native frames are little endian and named Explicit VR, however they were stored.
+    """
+
     media_type: str
     transfer_syntax_uid: str
+    pieces: tuple[Extent | bytes, ...]
 
 
 def preview(path: Path, *, size: int = 256) -> Picture:
@@ -130,7 +134,7 @@ def rendered(
     PixelError when the object has no picture.
     """
     _check(window, viewport, quality=quality, media_type=media_type)
-    with _only_refusals(), opened(path) as stored:
+    with only_refusals(), opened(path) as stored:
         number = stored.layout.frames // 2 + 1 if frame is None else frame
         cells = decode(stored.read(number), stored.layout, stored.transfer_syntax_uid)
         attributes = frame_attributes(stored.header, number)
@@ -141,12 +145,12 @@ def rendered(
 
 
 def frames(path: Path, numbers: Sequence[int]) -> Iterator[Frame]:
-    """Give frames as they are stored, one after the other, with the media type of PS3.18 8.7.3.3.
+    """Find frames as they are stored, one after the other, with the media type of PS3.18 8.7.3.3.
 
-    Everything is checked before this returns; the bytes are read as the iterator goes. Raises NotFound for a number
-    that is not there and PixelError when the object has no frames that can be found.
+    Everything is checked before this returns. Nothing is read but what was deflated, as the iterator goes. Raises
+    NotFound for a number that is not there and PixelError when the object has no frames that can be found.
     """
-    with _only_refusals(), opened(path) as stored:
+    with only_refusals(), opened(path) as stored:
         for number in numbers:
             stored.check(number)
     return _frames(path, tuple(numbers))
@@ -157,7 +161,8 @@ def _frames(path: Path, numbers: Sequence[int]) -> Iterator[Frame]:
         syntax = stored.transfer_syntax_uid
         named = str(ExplicitVRLittleEndian) if syntax in NATIVE else syntax
         for number in numbers:
-            yield Frame(stored.read(number), MEDIA_TYPES[syntax], named)
+            pieces = (stored.read(number),) if syntax == DeflatedExplicitVRLittleEndian else stored.extents(number)
+            yield Frame(MEDIA_TYPES[syntax], named, pieces)
 
 
 def start_worker() -> None:
@@ -186,7 +191,7 @@ def frame_attributes(header: Dataset, number: int) -> Dataset:
 
 
 @contextmanager
-def _only_refusals() -> Iterator[None]:
+def only_refusals() -> Iterator[None]:
     """Turn whatever parsers and decoders raise on damaged files into PixelError.
 
     They raise nearly everything (ValueError, KeyError, RecursionError, MemoryError ...), with the file's content in the

@@ -18,7 +18,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from gateway.errors import Conflict
 from gateway.sqlite import utc_text
+from pacs import removals
 from pacs.archive import Archive
 from pacs.upkeep import StudyFacts
 
@@ -95,6 +97,36 @@ def _let_go(archive: Archive, outcome: Outcome, policy: Policy, *, now: datetime
         size_bytes=study.size_bytes,
     )
     return latest
+
+
+def delete(
+    archive: Archive,
+    policy: Policy,
+    study_instance_uid: str,
+    series_instance_uid: str = "",
+    sop_instance_uid: str = "",
+    *,
+    now: datetime,
+) -> int:
+    """Let a study, or a series or instance of it, go because somebody asked; say how many instances go.
+
+    The rules are asked of the whole study, whatever part of it shall go. Raises NotFound, and Conflict with every
+    reason why it stays. Files follow by `remove_ordered`.
+    """
+    with archive.database.write() as conn:
+        study = archive.upkeep.facts_of(conn, study_instance_uid)
+        outcome = judge(study, policy, now=now + timedelta(seconds=1))  # with no days to wait, not even of this moment
+        if outcome.kept_because:
+            raise Conflict(f"Study {study_instance_uid} stays as it is: {'; '.join(outcome.kept_because)}.")
+        count = removals.order(conn, study.id, series_instance_uid, sop_instance_uid, now=now)
+    log.info(
+        "deleted on request",
+        study_instance_uid=study_instance_uid,
+        series_instance_uid=series_instance_uid,
+        sop_instance_uid=sop_instance_uid,
+        instances=count,
+    )
+    return count
 
 
 def remove_ordered(archive: Archive) -> int:

@@ -129,6 +129,14 @@ class Fragment:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """Bytes of a file."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
 class StoredFrames:
     """An open object: its attributes up to the pixels, and its frames by number, counted from 1."""
 
@@ -148,10 +156,15 @@ class StoredFrames:
 
     def read(self, number: int) -> bytes:
         """Return one frame as it is stored. Raises NotFound for a number the object does not have."""
+        return b"".join(self._bytes(extent) for extent in self.extents(number))
+
+    def extents(self, number: int) -> tuple[Extent, ...]:
+        """Say where the bytes of a frame are in `file`, one after the other. Raises as `check`."""
         self.check(number)
         if self.transfer_syntax_uid in NATIVE:
-            return self._bytes(self.begin + (number - 1) * self.layout.frame_length, self.layout.frame_length)
-        return b"".join(self._bytes(piece.offset, piece.length) for piece in self._frames[number - 1])
+            length = self.layout.frame_length
+            return (Extent(self.begin + (number - 1) * length, length),)
+        return tuple(Extent(piece.offset, piece.length) for piece in self._frames[number - 1])
 
     def _check_frame(self, pieces: Sequence[Fragment]) -> None:
         if sum(piece.length for piece in pieces) > 2 * self.layout.frame_length + 65_536:
@@ -162,10 +175,10 @@ class StoredFrames:
         table, fragments = _fragments(self.file, self.begin)
         return grouped(fragments, frames=self.layout.frames, table=table)
 
-    def _bytes(self, offset: int, length: int) -> bytes:
-        self.file.seek(offset)
-        value = self.file.read(length)
-        if len(value) < length:
+    def _bytes(self, extent: Extent) -> bytes:
+        self.file.seek(extent.offset)
+        value = self.file.read(extent.length)
+        if len(value) < extent.length:
             raise PixelError("The pixel data is cut off.")
         return value
 

@@ -257,6 +257,13 @@ class Upkeep:
         ).fetchone()
         return None if row is None else int(row[0])
 
+    def facts_of(self, conn: sqlite3.Connection, study_instance_uid: str) -> StudyFacts:
+        """The same by the study's UID. Raises NotFound."""
+        row = conn.execute(f"{_STUDY_FACTS} WHERE study_instance_uid = :uid", {"uid": study_instance_uid}).fetchone()
+        if row is None:
+            raise NotFound(f"Nothing is stored under study_instance_uid {study_instance_uid}.")
+        return StudyFacts(**dict(row))
+
     def order_removal(self, conn: sqlite3.Connection, study_id: int, *, now: datetime) -> None:
         """Take a study out of the index and order that its files go, in the caller's transaction."""
         values = {"id": study_id, "now": utc_text(now)}

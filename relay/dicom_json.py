@@ -3,6 +3,8 @@
 Readers never raise: what is absent, empty or of another shape reads as nothing. Not here: making it (the owners do).
 """
 
+import json
+import re
 from collections.abc import Mapping
 
 DicomJson = Mapping[str, object]
@@ -44,6 +46,28 @@ def published(data_set: DicomJson, bulk_data: str) -> dict[str, object]:
     """
     sent = {key: _with_bulk_data(element, bulk_data) for key, element in data_set.items()}
     return sent | ({"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}} if "00080005" in sent else {})
+
+
+def published_text(document: bytes, bulk_data: str) -> bytes:
+    """Do the same to the JSON text of a data set, without reading it: four views take a millisecond instead of eight.
+
+    What is looked for are names of members: a quotation mark inside a JSON string is escaped, and none is followed by
+    a colon. A character set that is not written as the archive writes it is left to `published`.
+    """
+    found = _CHARACTER_SET.findall(document)
+    if len(found) != document.count(b'"00080005":'):
+        return dumped(published(json.loads(document), bulk_data))
+    in_unicode = _CHARACTER_SET.sub(_UTF_8, document)
+    return in_unicode.replace(b'"BulkDataURI":"', b'"BulkDataURI":' + json.dumps(f"{bulk_data}/").encode()[:-1])
+
+
+_CHARACTER_SET = re.compile(rb'"00080005":\{"vr":"CS"(?:,"Value":\[[^\]\\{}]*\])?\}')
+_UTF_8 = b'"00080005":{"vr":"CS","Value":["ISO_IR 192"]}'
+
+
+def dumped(value: object) -> bytes:
+    """Write JSON; what is no text in Unicode is replaced."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _with_bulk_data(element: object, address: str) -> object:

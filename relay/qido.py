@@ -13,6 +13,7 @@ Not here: matching itself (the archive does it, by the rules of `gateway.matchin
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from pydicom import DataElement, Dataset, Sequence, config
@@ -133,7 +134,8 @@ def read(level: Level, path: Mapping[str, str], parameters: Iterable[tuple[str, 
 
 def answers(search: Search, matches: Iterable[DicomJson], root: str) -> list[dict[str, object]]:
     """Project the archive's data sets to what was asked for; `root` is the DICOMweb root without a final slash."""
-    return [_answer(search, match, root) for match in matches]
+    required, known = _shape(search)
+    return [_answer(search, match, root, required, known) for match in matches]
 
 
 def uid(text: str) -> str:
@@ -192,6 +194,7 @@ def _tag(part: str, name: str) -> int:
     return tag
 
 
+@lru_cache(maxsize=4096)
 def _vr(tag: int) -> str:
     """The VR of the data dictionary; of a choice ("US or SS") the first; UN where the dictionary is silent."""
     try:
@@ -246,8 +249,9 @@ def _warnings(single: Mapping[str, str]) -> Iterator[str]:
             raise InvalidQuery(f"The parameter {name} is not supported.")
 
 
-def _answer(search: Search, match: DicomJson, root: str) -> dict[str, object]:
-    required, known = _shape(search)
+def _answer(
+    search: Search, match: DicomJson, root: str, required: frozenset[str], known: frozenset[str]
+) -> dict[str, object]:
     address = _retrieve_url(search.level, match, root)
     chosen = match if search.everything else {key: match[key] for key in known if key in match}
     answer = published(chosen, f"{address}/bulkdata")

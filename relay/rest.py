@@ -19,7 +19,7 @@ from aiohttp import web
 import gateway
 from gateway.errors import NotFound, UnknownDestination
 from pacs import Archive, Duties, Listing, Stored, preview
-from relay import rest_api, rest_shapes
+from relay import conditional, rest_api, rest_shapes
 from relay.bodies import send
 from relay.door import STUDY
 from relay.rendering import Renderer
@@ -121,7 +121,8 @@ class Rest:
             "Content-Type": part_type(DICOM, stored.transfer_syntax_uid),
             "Content-Disposition": f'attachment; filename="{stored.sop_instance_uid}.dcm"',
         }
-        return await send(request, [Slice(stored.path, 0, stored.size_bytes)], headers)
+        current = conditional.version("file", stored.sha256, modified=stored.received_at)
+        return await send(request, [Slice(stored.path, 0, stored.size_bytes)], headers, current)
 
     async def get_preview(self, request: web.Request, asked: Asked) -> web.Response:
         stored = await self._instance(request, asked)

@@ -26,14 +26,18 @@ from gateway.errors import AuditNotWritten, DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
+from gateway.requestor import Peer
 from gateway.sqlite import utc_text
+from gateway.tls import CallFiles
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
-from pacs import Archive, preview
+from pacs import Archive, Policy, preview
 from relay import commands, entrance, link, metrics, web
 from relay.allowance import IMAGES, Allowance, limits
 from relay.chores import Chores
 from relay.composer import Composer
 from relay.delivery import Delivery, Destination, Event, kind_of_message, weight_of_message
+from relay.deposit import Deposit
+from relay.dicomweb import Changes
 from relay.full_images import Doors, FullImages
 from relay.health import Disk, Facts, Hop, Images, Queue, report
 from relay.hybrid import HttpAnswer, HttpRequest, HybridDestination, HybridListener, SelfEcho, endpoint
@@ -42,6 +46,7 @@ from relay.remote_web import RemoteWeb, own_url, public_url
 from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.requests import Fulfilment, Requests, request_event
 from relay.settings import DestinationName, RelaySettings, revealed
+from relay.spool import Spool
 from relay.uploads import (
     SECONDS,
     Api,
@@ -109,10 +114,14 @@ class Relay:
     async def run(self) -> None:
         """Serve, listen and deliver. Raises when one of them dies."""
         settings = self._settings
+        spool = Spool(settings.data_dir / "spool")
+        spool.open()
         app = web.application(
             self._archive,
             self._worklist,
             self._renderer,
+            spool=spool,
+            changes=changes(settings),
             health=self.health,
             metrics=self.metrics,
             site=settings.site,
@@ -362,6 +371,18 @@ def image_api(settings: RelaySettings) -> Api | None:
     if not (settings.api_url and settings.api_token):
         return None
     return Api(settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS)
+
+
+def changes(settings: RelaySettings) -> Changes:
+    """What DICOMweb may change on this site."""
+    deposit = None
+    if settings.largest_upload:
+        tls = CallFiles.of_own_listeners(settings)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.pacs_host, settings.pacs_host)  # noqa: S104
+        archive = Peer(settings.pacs_aet, host, settings.pacs_port, tls=tls is not None)
+        deposit = Deposit(archive, settings.upload_aet, tls)
+    policy = Policy(days=0, needs_commitment=settings.deletion_needs_commitment) if settings.delete else None
+    return Changes(deposit, settings.largest_upload, policy)
 
 
 def heartbeat(health: HealthReport, *, site: str, now: datetime) -> Event:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from gateway.fields import TimeZone
-from gateway.settings import CommaList, GatewaySettings, Port, split_commas, variables
+from gateway.settings import AeTitle, CommaList, GatewaySettings, Port, split_commas, variables
 from gateway.volume import USUAL_WATERMARKS, Watermarks
 from relay.access import Role, require_https
 from relay.allowance import limits
@@ -366,6 +366,39 @@ class RelaySettings(GatewaySettings):
         USUAL_WATERMARKS.stop_percent,
         validation_alias="PACS_STOP_PERCENT",
         description="Used per cent of the images' volume at which images stop, as the archive has it.",
+    )
+
+    pacs_aet: AeTitle = Field(
+        "SCREENING_PACS",
+        validation_alias="PACS_AET",
+        description="AE title that modalities call for storage, as the archive has it.",
+    )
+    pacs_host: str = Field(
+        "0.0.0.0",  # noqa: S104 - read, not bound
+        validation_alias="PACS_HOST",
+        description="Address the archive listens on, as the archive has it.",
+    )
+    pacs_port: Port = Field(4244, validation_alias="PACS_PORT", description="TCP port of the archive, as it has it.")
+    largest_upload: int = Field(
+        4_000_000_000,
+        ge=0,
+        description="Bytes that one upload (STOW-RS) may have; objects are stored one after the other, so only the "
+        "largest of them has to fit beside the databases meanwhile. 0: nothing can be uploaded.",
+    )
+    upload_aet: AeTitle = Field(
+        "GATEWAY_UPLOAD",
+        description="AE title under which uploads are handed to the archive, 1 to 16 characters. It has to be in "
+        "GATEWAY_CALLING_AETS, unless that is empty.",
+    )
+    delete: bool = Field(
+        False,
+        description="Whether studies, series and instances may be deleted over HTTP when the rules of retention let "
+        "them go, true or false. Off by default, because nothing has to be deleted by hand.",
+    )
+    deletion_needs_commitment: bool = Field(
+        False,
+        validation_alias="PACS_RETENTION_NEEDS_COMMITMENT",
+        description="Whether what goes has to have been promised to the modality, as the archive has it.",
     )
 
     @property

@@ -4,8 +4,9 @@ request asks for.
 Rules. The query parameter `accept` wins over the header (PS3.18 Section 8.3.3.1; OHIF depends on it). Types may be
 quoted or not. Stored objects are given as stored: without a transfer syntax, and for `transfer-syntax=*`, the client
 gets the syntax the modality sent, labelled in each part. PS3.18 Section 8.7.3.3 would have Explicit VR Little Endian as
-the default, which would cost a transcoding nobody asked for. A client that names another syntax than the stored one is
-told so (406). A body of several parts is always labelled multipart: a viewer shows a shifted picture otherwise.
+the default, which would cost a transcoding nobody asked for. A client that names another syntax than the stored one, or
+an image type that implies one, gets that when it can be made without loss, and is told so else (406). A body of several
+parts is always labelled multipart: a viewer shows a shifted picture otherwise.
 
 Not here: HTTP (`relay.dicomweb`), pixels (`pacs`).
 """
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import InvalidQuery, NotAcceptable, NotFound
-from pacs import Viewport, Window
+from pacs import RECODED_AS, Viewport, Window
 
 MULTIPART = "multipart/related"
 DICOM = "application/dicom"
@@ -68,10 +69,10 @@ Body = bytes | Slice
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a multipart body."""
+    """One part of a multipart body: pieces that follow one another."""
 
     content_type: str
-    body: Body
+    pieces: tuple[Body, ...]
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,24 @@ def choose(offers: Sequence[Offer], ranges: Sequence[MediaRange]) -> Offer:
     liked = [(_quality(offer, ranges), -order, offer) for order, offer in enumerate(offers)]
     quality, _, offer = max(liked, key=lambda entry: entry[:2])
     if quality <= 0:
-        raise NotAcceptable(f"It can be given as {' or '.join(map(_described, offers))}, not as the client asks.")
+        raise NotAcceptable(f"It can be given as {', '.join(map(_described, offers))}, not as the client asks.")
     return offer
+
+
+def object_offers(transfer_syntax_uid: str) -> list[Offer]:
+    """Say in which forms a stored object can be given, the stored one first."""
+    syntaxes = [transfer_syntax_uid, *(uid for uid in RECODED_AS if uid != transfer_syntax_uid)]
+    return [offer for uid in syntaxes for offer in (Offer(MULTIPART, DICOM, uid), Offer(DICOM, transfer_syntax=uid))]
+
+
+def frame_offers(media_type: str, transfer_syntax_uid: str) -> list[Offer]:
+    """Say in which forms the frames of an object can be given, the stored one first.
+
+    Compressed frames may be asked for as octets as well: the viewer does, and reads the transfer syntax of each part.
+    """
+    stored = [Offer(MULTIPART, kind, transfer_syntax_uid) for kind in dict.fromkeys((media_type, OCTETS))]
+    others = [Offer(MULTIPART, kind, uid) for uid, kind in RECODED_AS.items() if uid != transfer_syntax_uid]
+    return stored + others
 
 
 def is_acceptable(offer: Offer, ranges: Sequence[MediaRange]) -> bool:
@@ -117,9 +134,9 @@ def multipart(parts: Iterable[Part], boundary: str) -> Iterator[Body]:
     yield closing(boundary)
 
 
-def framed(part: Part, boundary: str) -> tuple[Body, Body, Body]:
+def framed(part: Part, boundary: str) -> tuple[Body, ...]:
     """Write one part: its delimiter and header, its body, the line end that belongs to the next delimiter."""
-    return f"--{boundary}\r\nContent-Type: {part.content_type}\r\n\r\n".encode(), part.body, b"\r\n"
+    return f"--{boundary}\r\nContent-Type: {part.content_type}\r\n\r\n".encode(), *part.pieces, b"\r\n"
 
 
 def closing(boundary: str) -> bytes:

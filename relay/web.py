@@ -27,8 +27,10 @@ from gateway.renewal import ServerTls
 from pacs import Archive
 from relay import dicomweb, qido, rest, slow
 from relay.board import Board
+from relay.dicomweb import Changes
 from relay.door import Door
 from relay.rendering import Renderer
+from relay.spool import Spool
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -68,6 +70,8 @@ def application(
     worklist: Worklist,
     renderer: Renderer,
     *,
+    spool: Spool,
+    changes: Changes = Changes(),  # noqa: B008 - frozen
     health: Callable[[], HealthReport],
     metrics: Callable[[], bytes] = bytes,
     site: str,
@@ -76,9 +80,9 @@ def application(
     peers: Sequence[str] = (),
     patience_seconds: float = slow.PATIENCE_SECONDS,
 ) -> web.Application:
-    """Make the whole application: DICOMweb, REST, pages, health, metrics. The renderer has to be entered meanwhile.
+    """Make the whole application: DICOMweb, REST, pages, health, metrics.
 
-    Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
+    The renderer has to be entered and the spool open before it serves. Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
     """
     board = Board(archive, worklist, health=health, clock=clock)
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
@@ -87,7 +91,7 @@ def application(
     if door:
         app.on_response_prepare.append(door.before_headers)
     app.add_routes(rest.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
-    app.add_routes(dicomweb.DicomWeb(archive, renderer).routes())
+    app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(_Pages(board, health=health, metrics=metrics, site=site).routes())
     return app
 
@@ -186,7 +190,7 @@ def _explanation(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, Denied):
         return error.status, error.word, str(error)
     if isinstance(error, OutOfResources):
-        return 503, error.code, str(error)  # 507 is for what cannot be stored, and here everything only reads
+        return 503, error.code, str(error)  # 507 is for what cannot be stored, which `relay.stow` answers itself
     if isinstance(error, Refusal):
         return error.http_status, error.code, str(error)
     if isinstance(error, DatabaseNotReady):

@@ -17,7 +17,7 @@ ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.c
         "gateway.hops", "gateway.link_check", "gateway.peers", "gateway.restore", "gateway.selftest",
         "gateway.simulator", "gateway.terminal", "gateway.tls_check", *CLI)  # fmt: skip
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "worklist.store", "worklist.step_rows", "worklist.upkeep",
-              "pacs.index", "pacs.upkeep", "pacs.promises", "pacs.duties", "pacs.listing")  # fmt: skip
+              "pacs.index", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties", "pacs.listing")  # fmt: skip
 """Where statements of SQL are."""
 SQL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WITH|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b\s+\S"

@@ -5,8 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from dicomweb_client import DICOMwebClient
+from pydicom import dcmread
 
+from gateway.simulator.exam import Exam
 from gateway.simulator.modality import ModalityError
+from gateway.simulator.phantom import mammogram
 from gateway.simulator.site import Site, wait_until
 from tests.certificates import authority, issued
 
@@ -70,3 +74,14 @@ def test_a_key_that_is_not_there_ends_the_start_with_78(tmp_path: Path, module: 
     ended = gateway(site, module)
     assert ended.returncode == 78
     assert f"GATEWAY_TLS_KEY={key} cannot be read by this service: No such file or directory." in ended.stderr
+
+
+def test_an_upload_over_http_reaches_an_archive_within_tls(tmp_path: Path) -> None:
+    with secured(tmp_path) as site:
+        site.start("worklist", "pacs")
+        site.start("relay")
+        view = mammogram("RCC", Exam(accession_number="UPLOAD1"), rows=64, columns=48)
+        view.save_as(tmp_path / "view.dcm", enforce_file_format=True)
+        answer = DICOMwebClient(f"{site.url}/dicom-web").store_instances([dcmread(tmp_path / "view.dcm")])
+        assert [item.ReferencedSOPInstanceUID for item in answer.ReferencedSOPSequence] == [view.SOPInstanceUID]
+        assert '"calling_ae_title": "GATEWAY_UPLOAD"' in site.log("pacs")

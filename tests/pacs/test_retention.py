@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import NotFound
+from gateway.errors import Conflict, NotFound
 from gateway.sqlite import utc_text
 from pacs import Archive
 from pacs.fsck import Fsck
 from pacs.quarantine import carry_out
-from pacs.retention import Outcome, Policy, candidates, judge, prune, remove_ordered
+from pacs.retention import Outcome, Policy, candidates, delete, judge, prune, remove_ordered
 from pacs.upkeep import StudyFacts
 from tests.pacs.test_archive import NOW, folder, image, send
 
@@ -322,3 +322,46 @@ def test_removal_is_synced_before_the_order_is_forgotten(archive: Archive) -> No
     assert remove_ordered(archive) == 1
     assert archive.upkeep.removals() == []
     assert os.path.lexists(path) is False
+
+
+# ---- what somebody asks for ------------------------------------------------------------------------------------------
+
+NOW_OR_NEVER = Policy(days=0)
+
+
+def test_a_part_of_a_study_goes_with_its_counts_and_files(archive: Archive) -> None:
+    study(archive, 1, images=3)
+    deliver(archive)
+    assert delete(archive, NOW_OR_NEVER, "2.25.1000", "2.25.1001", now=LATER) == 1
+    assert delete(archive, NOW_OR_NEVER, "2.25.1000", sop_instance_uid="2.25.101", now=LATER) == 1
+    assert remove_ordered(archive) == 2
+    assert [each.sop_instance_uid for each in archive.locate("2.25.1000")] == ["2.25.103"]
+    assert sound(archive)
+
+
+def test_the_last_part_takes_the_study_with_it(archive: Archive) -> None:
+    study(archive, 1)
+    deliver(archive)
+    assert delete(archive, NOW_OR_NEVER, "2.25.1000", now=LATER) == 2
+    assert archive.statistics() == {"studies": 0, "series": 0, "instances": 0, "bytes": 0}
+    assert remove_ordered(archive) == 2
+    assert sound(archive)
+
+
+@pytest.mark.parametrize("uids", [("2.25.404",), ("2.25.1000", "2.25.404"), ("2.25.1000", "2.25.1001", "2.25.404")])
+def test_what_is_not_there_cannot_be_deleted(archive: Archive, uids: tuple[str, ...]) -> None:
+    study(archive, 1)
+    deliver(archive)
+    with pytest.raises(NotFound):
+        delete(archive, NOW_OR_NEVER, *uids, now=LATER)
+
+
+def test_one_unconfirmed_image_keeps_the_whole_study(archive: Archive) -> None:
+    study(archive, 1)
+    deliver(archive, "2.25.101")
+    with pytest.raises(Conflict) as refused:
+        delete(archive, NOW_OR_NEVER, "2.25.1000", "2.25.1001", "2.25.101", now=LATER)
+    assert str(refused.value) == (
+        "Study 2.25.1000 stays as it is: the cloud has not confirmed all of it; the cloud is still owed events of it."
+    )
+    assert archive.statistics()["instances"] == 2

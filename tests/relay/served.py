@@ -25,9 +25,11 @@ from gateway.messages import Check, HealthReport
 from gateway.renewal import ServerTls
 from pacs import Archive
 from pacs.receiving import Origin
+from relay.dicomweb import Changes
 from relay.door import Door
 from relay.rendering import Renderer
 from relay.slow import PATIENCE_SECONDS
+from relay.spool import Spool
 from relay.web import IDLE_SECONDS, application, serving
 from tests import corpus
 from worklist import Item, Worklist
@@ -58,6 +60,8 @@ class Site:
     archive: Archive
     worklist: Worklist
     report: HealthReport
+    folder: Path
+    changes: Changes
     door: Door | None = None
     tls: ServerTls | None = None
     routes: tuple[tuple[str, str], ...] = ()
@@ -67,10 +71,12 @@ class Site:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def get(self, path: str, *, accept: str = "", method: str = "GET", **headers: str) -> Answer:
+    def get(
+        self, path: str, *, accept: str = "", method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         sent = {**({"Accept": accept} if accept else {}), **{k.replace("_", "-"): v for k, v in headers.items()}}
-        connection.request(method, path, headers=sent)
+        connection.request(method, path, body, headers=sent)
         response = connection.getresponse()
         answer = Answer(response.status, response.headers, response.read())
         connection.close()
@@ -198,6 +204,7 @@ def site(
     data_sets: Iterable[Dataset] = (),
     items: Iterable[Item] = (),
     *,
+    changes: Changes | None = None,
     door: Callable[[Archive], Door] | None = None,
     tls: ServerTls | None = None,
     idle_seconds: float = IDLE_SECONDS,
@@ -210,7 +217,8 @@ def site(
         receive(archive, ds, folder)
     for each in items:
         worklist.schedule(each, action_id=f"action-{each.accession_number}", content_hash="1", now=NOW)
-    served = Site(0, archive, worklist, healthy(), door(archive) if door else None, tls)
+    opened = door(archive) if door else None
+    served = Site(0, archive, worklist, healthy(), folder, changes or Changes(), opened, tls)
     try:
         with _serving(served, idle_seconds, patience_seconds):
             yield served
@@ -222,12 +230,15 @@ def site(
 @contextmanager
 def _serving(served: Site, idle_seconds: float, patience_seconds: float) -> Iterator[None]:
     ready, loop = threading.Event(), asyncio.new_event_loop()
+    spool = Spool(served.folder / "spool")
+    spool.open()
     stop = asyncio.Event()
 
     async def serve() -> None:
         async with Renderer(1) as renderer:
             app = application(
-                served.archive, served.worklist, renderer, health=lambda: served.report, site="Van 7",
+                served.archive, served.worklist, renderer, spool=spool, changes=served.changes,
+                health=lambda: served.report, site="Van 7",
                 clock=lambda: NOW, door=served.door, peers=PEERS, patience_seconds=patience_seconds,
             )  # fmt: skip
             served.routes = tuple((each.method, each.resource.canonical) for each in app.router.routes())

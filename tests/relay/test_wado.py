@@ -98,10 +98,11 @@ def test_what_cannot_be_given_is_refused_with_what_can(offers: list[Offer], head
 
 def test_a_multipart_body_has_line_ends_and_a_closing_boundary() -> None:
     stored = Slice(Path("one.dcm"), 0, 100)
-    body = list(wado.multipart([Part("image/jls", b"abc"), Part("application/dicom", stored)], "limit"))
+    body = list(wado.multipart([Part("image/jls", (b"ab", b"c")), Part("application/dicom", (stored,))], "limit"))
     assert body == [
         b"--limit\r\nContent-Type: image/jls\r\n\r\n",
-        b"abc",
+        b"ab",
+        b"c",
         b"\r\n",
         b"--limit\r\nContent-Type: application/dicom\r\n\r\n",
         stored,

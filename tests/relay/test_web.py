@@ -44,10 +44,16 @@ def test_an_unknown_resource_is_json_for_programs_and_a_page_for_people(site: Si
     assert "There is no such resource." in person.body.decode()
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_nothing_can_be_uploaded_where_that_is_not_offered(site: Site) -> None:
+    answer = site.get("/dicom-web/studies", method="POST")
+    assert (answer.status, answer.json()["code"]) == (403, "not_offered")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
 def test_nothing_can_be_changed(site: Site, method: str) -> None:
     answer = site.get("/dicom-web/studies", method=method)
     assert (answer.status, answer.json()["code"]) == (405, "method_not_allowed")
+    assert answer.headers["Allow"] == "GET,HEAD,POST"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""A folder for files that live as long as one request: what is being uploaded, what was made for one answer.
+
+It is emptied when the relay starts, since what lies there then belongs to a process that was killed. Nothing in it is
+ever the only copy of an acknowledged object: who uploads is told Success when the archive has it.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class Spool:
+    """One folder, of which this process is the only user."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open(self) -> None:
+        """Make the folder, or empty it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for left in self._folder.glob("*.part"):
+            left.unlink()
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """A new empty file that is gone when the block is left."""
+        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as made:
+            path = Path(made.name)
+        try:
+            yield path
+        finally:
+            with suppress(FileNotFoundError):
+                path.unlink()
