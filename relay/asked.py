@@ -26,7 +26,7 @@ def uids(request: web.Request) -> tuple[str, ...]:
 
 
 def root(request: web.Request) -> str:
-    """The address of the DICOMweb root as this client writes it; who passes a request on (`relay.remote_web`) says it."""
+    """The address of the DICOMweb root as the client writes it, or who passes it on for him (`relay.remote_web`)."""
     if forwarded := request.headers.get("X-Forwarded-Root"):
         return f"{forwarded}{ROOT}"
     return f"{request.scheme}://{_host(request)}{ROOT}"

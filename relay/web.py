@@ -82,7 +82,8 @@ def application(
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, health, metrics.
 
-    The renderer has to be entered and the spool open before it serves. Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
+    The renderer has to be entered and the spool open before it serves. Without a door whoever reaches it may do
+    everything, and nothing is recorded: for tests and benchmarks.
     """
     board = Board(archive, worklist, health=health, clock=clock)
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]

@@ -53,7 +53,7 @@ def test_nothing_can_be_uploaded_where_that_is_not_offered(site: Site) -> None:
 def test_nothing_can_be_changed(site: Site, method: str) -> None:
     answer = site.get("/dicom-web/studies", method=method)
     assert (answer.status, answer.json()["code"]) == (405, "method_not_allowed")
-    assert answer.headers["Allow"] == "GET,HEAD,POST"
+    assert answer.headers["Allow"] == "GET, HEAD, POST"
 
 
 @pytest.mark.parametrize(
