@@ -140,7 +140,9 @@ def conditions(identifier: Dataset, keys: Iterable[Key]) -> list[Condition]:
 
     Raises InvalidQuery, naming the attribute and never its value, for what cannot be understood.
     """
-    return conditions_on({key.path: _key_text(identifier, key) for key in keys}, keys)
+    present = {keyword_for_tag(tag) for tag in identifier.keys()}  # noqa: SIM118 - iterating a Dataset decodes it
+    asked = [key for key in keys if key.path.partition(".")[0] in present]
+    return conditions_on({key.path: _key_text(identifier, key) for key in asked}, asked)
 
 
 def conditions_on(values: Mapping[str, str], keys: Iterable[Key]) -> list[Condition]:

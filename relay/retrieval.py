@@ -77,12 +77,16 @@ class Retrieval:
         current = conditional.version(media_type, root, *(stored.sha256 for stored in found))
         if conditional.is_known(current, request.headers):
             return web.Response(status=304, headers=current.headers)
-        response = web.StreamResponse(headers={"Content-Type": media_type, **current.headers})
+        headers = {"Content-Type": media_type, **current.headers}
+        if len(found) <= _BATCH:
+            described = await asyncio.to_thread(self._described, found, root)
+            return web.Response(body=b"[" + described + b"]", headers=headers)
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         opening, left = b"[", iter(found)
         while request.method != "HEAD" and (some := list(islice(left, _BATCH))):
             described = await asyncio.to_thread(self._described, some, root)
-            await response.write(opening + described)
+            await response.write(opening + described if described else b"")
             opening = b"," if described else opening
         await response.write_eof(b"]" if opening == b"," else b"[]")
         return response

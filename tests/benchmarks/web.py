@@ -13,6 +13,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import statistics
@@ -289,22 +290,53 @@ def _upload(connection: http.client.HTTPConnection, content: bytes) -> None:
 
 def turn(site: Site, case: Case, seed: int) -> Turn:
     """Ask so many times; raises when a server does not answer as it should."""
-    chance, times, size, buffer = Random(seed), list[float](), 0, bytearray(1 << 20)
-    with closing(http.client.HTTPConnection("127.0.0.1", site.port, timeout=120)) as connection:
+    chance, times, size = Random(seed), list[float](), 0
+    with closing(Client(site.port)) as client:
         before = _cpu(site.pid)
         for _ in range(case.requests):
             path = case.path(site, chance)
             started = time.perf_counter()
-            connection.request("GET", path, headers={"Accept": case.accept})
-            answer = connection.getresponse()
-            got = 0
-            while read := answer.readinto(buffer):
-                got += read
+            got = client.get(path, case.accept)
             times.append(time.perf_counter() - started)
-            if answer.status != 200 or not got:
-                raise RuntimeError(f"{site.name} answered {path} with {answer.status}: {bytes(buffer[:200])!r}")
             size += got
         return Turn(times, _cpu(site.pid) - before, size)
+
+
+class Client:
+    """A connection that does as little as can be, so that it is the server that is measured."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._host = f"127.0.0.1:{port}"
+        self._buffer = memoryview(bytearray(4 << 20))
+
+    def get(self, path: str, accept: str) -> int:
+        """Ask, read the whole answer, give the bytes of its body. Raises RuntimeError unless it is a 200 with one."""
+        request = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\nAccept: {accept}\r\n\r\n"
+        self._socket.sendall(request.encode())
+        got = self._socket.recv_into(self._buffer)
+        while (end := bytes(self._buffer[:got]).find(b"\r\n\r\n")) < 0:
+            got += self._read(self._buffer[got:])
+        head = bytes(self._buffer[:end]).lower()
+        length = re.search(rb"\r\ncontent-length: *(\d+)", head)
+        body = got - end - 4
+        last = bytes(self._buffer[max(got - 5, 0) : got])
+        while body < int(length[1]) if length else last != b"0\r\n\r\n":
+            read = self._read(self._buffer)
+            body, last = body + read, (last + bytes(self._buffer[max(read - 5, 0) : read]))[-5:]
+        if b" 200 " not in head[:20] or not body:
+            raise RuntimeError(f"{path} was answered with {head[:200]!r}")
+        return body
+
+    def _read(self, into: memoryview) -> int:
+        read = self._socket.recv_into(into)
+        if not read:
+            raise RuntimeError("The server closed the connection.")
+        return read
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def _cpu(pid: int) -> float:

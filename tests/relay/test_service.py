@@ -14,14 +14,17 @@ import pytest
 
 from gateway import appointments
 from gateway.messages import EVENTS, Check, HealthReport
+from gateway.requestor import Peer
 from gateway.settings import load
 from gateway.simulator.cloud import Cloud
 from gateway.simulator.site import free_port
-from pacs import Archive
+from pacs import Archive, Policy
+from relay.deposit import Deposit
+from relay.dicomweb import Changes
 from relay.health import Hop
 from relay.hybrid import HybridDestination, LinkState
 from relay.link import link_hop
-from relay.service import Relay, allowance, attached, cloud_action_id, destination, disk, heartbeat, vital
+from relay.service import Relay, allowance, attached, changes, cloud_action_id, destination, disk, heartbeat, vital
 from relay.servicebus import ServiceBusDestination
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination
@@ -209,3 +212,16 @@ async def test_the_death_of_a_task_is_passed_on() -> None:
 
     with pytest.raises(ConnectionError):
         await vital("link", dies())
+
+
+def test_uploads_go_to_the_archive_of_this_site_and_nothing_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PACS_PORT": "11112", "PACS_AET": "SITE", "PACS_HOST": "::"}.items():
+        monkeypatch.setenv(name, value)
+    made = changes(load(RelaySettings))
+    assert made == Changes(Deposit(Peer("SITE", "::1", 11112), "GATEWAY_UPLOAD"), 4_000_000_000, None)
+
+
+def test_what_dicomweb_may_change_is_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RELAY_LARGEST_UPLOAD": "0", "RELAY_DELETE": "true"}.items():
+        monkeypatch.setenv(name, value)
+    assert changes(load(RelaySettings)) == Changes(None, 0, Policy(days=0))
