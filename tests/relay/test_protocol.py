@@ -350,6 +350,7 @@ def test_an_entry_travels_in_an_envelope_that_never_changes() -> None:
         priority=2,
         parameters={"ignored": "here"},
         created_at="2026-11-22T08:00:00.000Z",
+        destination="cloud",
         attempts=3,
         due_at="2026-11-22T09:00:00.000Z",
         reason="",
