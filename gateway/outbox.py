@@ -125,8 +125,11 @@ class Outbox:
         One that is new is told what is open, not what was delivered before it came; one that is left out is not waited
         for any more. Parked entries stay parked.
         """
-        with self.database.write() as conn:
+        with self.database.read() as conn:
             known = {str(row["name"]) for row in conn.execute("SELECT name FROM outbox_destination")}
+        if known == set(destinations):
+            return  # nothing is written: a relay also starts while the disk is full
+        with self.database.write() as conn:
             for gone in known - set(destinations):
                 conn.execute("DELETE FROM outbox_destination WHERE name = :name", {"name": gone})
                 conn.execute(f"DELETE FROM outbox_duty WHERE destination = :name AND {_OPEN}", {"name": gone})

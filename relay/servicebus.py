@@ -65,12 +65,21 @@ def by_connection_string(text: str, *, transport: TransportType) -> Connect:
 
 
 def by_identity(
-    namespace: str, *, transport: TransportType, credential: Callable[[], AsyncTokenCredential] = DefaultAzureCredential
+    namespace: str,
+    *,
+    transport: TransportType,
+    credential: Callable[[], AsyncTokenCredential] = DefaultAzureCredential,
+    use_tls: bool = True,
 ) -> Connect:
-    """Connect as this machine's identity in Entra ID, which needs the role Azure Service Bus Data Sender."""
+    """Connect as this machine's identity in Entra ID, which needs the role Azure Service Bus Data Sender.
+
+    Without TLS is for the stand-in on this machine, where a connection string says so by itself.
+    """
 
     def connect(seconds: float) -> ServiceBusClient:
-        return ServiceBusClient(namespace, credential(), transport_type=transport, retry_total=1, try_timeout=seconds)
+        return ServiceBusClient(
+            namespace, credential(), transport_type=transport, retry_total=1, try_timeout=seconds, use_tls=use_tls
+        )
 
     return connect
 

@@ -1,10 +1,16 @@
-"""What an event told over HTTPS becomes: delivered, tried again, or never; and that the image arrives as it is kept."""
+"""What an event told over HTTPS becomes: delivered, tried again, or never; and that the image arrives as it is kept.
+
+With RELAY_TEST_API_URL and RELAY_TEST_API_TOKEN in the environment, the real API is asked whether it is there.
+"""
 
 import asyncio
 import hashlib
 import json
+import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +20,8 @@ from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, Expli
 
 from gateway.errors import CloudError, NotFound
 from gateway.simulator.cloud import API_TOKEN, Cloud
-from relay.uploads import HttpsDestination, ManageDestination, api_url, fixed_token, judge
+from relay.allowance import IMAGES
+from relay.uploads import HttpsDestination, ManageDestination, api_url, fixed_token, judge, weight_of_upload
 from tests.relay.told import UID, event, outcome
 
 
@@ -22,7 +29,7 @@ from tests.relay.told import UID, event, outcome
     ("status", "expected"),
     [(200, "delivered"), (201, "delivered"), (204, "delivered")]
     + [(status, "parked") for status in (400, 409, 413, 422)]
-    + [(status, "tried again") for status in (301, 307, 401, 403, 404, 408, 429, 500, 503)],
+    + [(status, "tried again") for status in (301, 307, 401, 403, 404, 408, 410, 429, 500, 502, 503, 504)],
 )
 def test_each_http_status_has_its_outcome(status: int, expected: str) -> None:
     async def run() -> None:
@@ -101,11 +108,28 @@ def test_no_refusal_of_the_api_quotes_what_it_said() -> None:
         judge(422)
 
 
+@pytest.mark.parametrize(("status", "doubtful"), [(404, True), (410, True), (500, True), (401, False), (503, False)])
+def test_an_answer_that_may_be_about_the_content_is_doubtful(status: int, doubtful: bool) -> None:
+    with pytest.raises(CloudError) as caught:
+        judge(status)
+    assert (caught.value.permanent, caught.value.doubtful) == (False, doubtful)
+
+
+REAL = (os.environ.get("RELAY_TEST_API_URL", ""), os.environ.get("RELAY_TEST_API_TOKEN", ""))
+
+
+@pytest.mark.skipif(not all(REAL), reason="RELAY_TEST_API_URL and RELAY_TEST_API_TOKEN are not set")
+async def test_the_real_api_of_the_programme_answers_that_it_is_there() -> None:
+    destination = ManageDestination(REAL[0], fixed_token(REAL[1]), locate=Path)
+    assert await outcome(destination, event("mpps.completed")) == "delivered"
+    await destination.close()
+
+
 # --- the programme's image API ----------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def manage(cloud: Cloud, file: Path | None) -> AsyncIterator[ManageDestination]:
+async def manage(cloud: Cloud, file: Path | None, *, rate: int | None = None) -> AsyncIterator[ManageDestination]:
     def locate(sop_instance_uid: str) -> Path:
         if file is None:
             raise NotFound(f"There is no image {sop_instance_uid}.")
@@ -113,7 +137,7 @@ async def manage(cloud: Cloud, file: Path | None) -> AsyncIterator[ManageDestina
 
     cloud.actions["action-1"] = {}
     base = f"{cloud.addresses.door}/api/v1"
-    destination = ManageDestination(base, fixed_token(API_TOKEN), locate=locate)
+    destination = ManageDestination(base, fixed_token(API_TOKEN), locate=locate, rate=lambda: rate)
     try:
         yield destination
     finally:
@@ -146,6 +170,22 @@ def test_an_image_is_put_under_its_action_bit_by_bit(image: Path) -> None:
             assert received.sha256 == hashlib.sha256(image.read_bytes()).hexdigest()
 
     asyncio.run(run())
+
+
+def test_an_image_travels_at_the_rate_that_is_allowed(image: Path) -> None:
+    async def run() -> None:
+        async with Cloud() as cloud, manage(cloud, image, rate=4_000_000) as destination:
+            began = time.monotonic()
+            assert await outcome(destination) == "delivered"
+            assert 0.45 < time.monotonic() - began < 3
+
+    asyncio.run(run())
+
+
+def test_an_image_counts_as_one_and_an_event_by_its_message() -> None:
+    sized = event().envelope.model_copy(update={"parameters": {"image": {"sop_instance_uid": UID, "size_bytes": 17}}})
+    assert weight_of_upload(replace(event(), envelope=sized)) == {IMAGES: 17}
+    assert weight_of_upload(event("mpps.completed")) == {2: len(event("mpps.completed").text)}
 
 
 def test_a_file_that_is_not_dicom_is_parked(tmp_path: Path) -> None:

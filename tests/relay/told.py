@@ -7,10 +7,12 @@ from relay.delivery import Destination, Event
 UID = "1.2.826.0.1.3680043.10.1.1"
 
 
-def event(message_type: str = "study.image_received", *, action_id: str | None = "action-1") -> Event:
+def event(
+    message_type: str = "study.image_received", *, action_id: str | None = "action-1", message_id: str = UID
+) -> Event:
     parameters: dict[str, object] = {"image": {"sop_instance_uid": UID}, "reason": "Laterality is missing."}
     envelope = Envelope(
-        message_id=UID,
+        message_id=message_id,
         message_type=message_type,
         timestamp="2026-11-22T01:02:03.456Z",
         site="van-1",
