@@ -25,6 +25,7 @@ from gateway import (
     cli_forward,
     cli_modality,
     cli_peers,
+    cli_viewer,
     cli_worklist,
     log,
     process,
@@ -59,6 +60,7 @@ cli_care.register(app)
 cli_forward.register(app)
 cli_modality.register(app)
 cli_peers.register(app)
+cli_viewer.register(app)
 cli_worklist.register(app)
 
 OUTBOX_SHOWN = ("id", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")

@@ -75,7 +75,12 @@ class Relay:
     async def run(self) -> None:
         """Serve, listen and deliver. Raises when one of them dies."""
         app = web.application(
-            self._archive, self._worklist, self._renderer, health=self.health, site=self._settings.site
+            self._archive,
+            self._worklist,
+            self._renderer,
+            health=self.health,
+            site=self._settings.site,
+            viewer=self._settings.viewer_path,
         )
         serving = web.serving(app, host=self._settings.http_host, port=self._settings.http_port)
         async with self._renderer, serving as port:

@@ -24,6 +24,7 @@ from pacs import Archive
 from relay import dicomweb, qido
 from relay.board import Board
 from relay.rendering import Renderer
+from relay.viewer import Viewer
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -62,13 +63,18 @@ def application(
     *,
     health: Callable[[], HealthReport],
     site: str,
+    viewer: Path,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> web.Application:
-    """Make the whole application: DICOMweb, pages, health. The renderer has to be entered while it serves."""
+    """Make the whole application: DICOMweb, pages, viewer, health. The renderer has to be entered while it serves.
+
+    `viewer` is the folder of the viewer's files; it may be empty or missing.
+    """
     board = Board(archive, worklist, health=health, clock=clock)
     app = web.Application(middlewares=[_explained], client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
     app.add_routes(dicomweb.DicomWeb(archive, renderer).routes())
+    app.add_routes(Viewer(viewer).routes())
     app.add_routes(_Pages(board, health=health, site=site).routes())
     return app
 
@@ -167,8 +173,10 @@ def _error(request: web.Request, *, status: int, code: str, message: str) -> web
 
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    for name, value in HEADERS.items():
-        response.headers[name] = value
+    policy = response.headers.get(
+        "Content-Security-Policy", HEADERS["Content-Security-Policy"]
+    )  # the viewer has its own
+    response.headers.update({**HEADERS, "Content-Security-Policy": policy})
     response.headers.setdefault("Cache-Control", "no-store")
 
 

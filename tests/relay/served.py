@@ -54,6 +54,7 @@ class Site:
     archive: Archive
     worklist: Worklist
     report: HealthReport
+    viewer: Path
 
     @property
     def url(self) -> str:
@@ -193,7 +194,7 @@ def site(folder: Path, data_sets: Iterable[Dataset] = (), items: Iterable[Item] 
         receive(archive, ds, folder)
     for each in items:
         worklist.schedule(each, action_id=f"action-{each.accession_number}", content_hash="1", now=NOW)
-    served = Site(0, archive, worklist, healthy())
+    served = Site(0, archive, worklist, healthy(), folder / "viewer")
     try:
         with _serving(served):
             yield served
@@ -210,7 +211,13 @@ def _serving(served: Site) -> Iterator[None]:
     async def serve() -> None:
         async with Renderer(1) as renderer:
             app = application(
-                served.archive, served.worklist, renderer, health=lambda: served.report, site="Van 7", clock=lambda: NOW
+                served.archive,
+                served.worklist,
+                renderer,
+                health=lambda: served.report,
+                site="Van 7",
+                viewer=served.viewer,
+                clock=lambda: NOW,
             )
             async with serving(app, host="127.0.0.1", port=0) as served.port:
                 ready.set()
