@@ -17,7 +17,7 @@ from gateway.terminal import AsJson, console, print_json
 from gateway.viewer_fetch import fetch, verify
 from gateway.viewer_install import Installed, install, installed, remove
 from relay.settings import RelaySettings
-from relay.viewer_bundle import ROOT, VERSION
+from relay.viewer_bundle import EDITION, ROOT
 
 viewer_app = typer.Typer(help="The image viewer: install, status, remove.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,14 +36,14 @@ def viewer_install(
 ) -> None:
     """Add the viewer OHIF to the gateway's pages, or do nothing if it is there. The gateway may run meanwhile.
 
-    It is fetched with npm (50 MB), or, where there is no npm, with one that pip brings for the moment (60 MB more). On a
-    site without internet give it the file that 'npm pack @ohif/app@3.13.2' has written elsewhere. It takes 60 MB on disk.
+    It is fetched with npm (50 MB), or, where there is no npm, with one that pip brings for the moment (60 MB more). On
+    a site without internet give it the file that 'npm pack @ohif/app@3.13.2' has written elsewhere. It takes 60 MB.
 
     Example: gateway viewer install --from /media/usb/ohif-app-3.13.2.tgz
     """
     folder = load(RelaySettings).viewer_path
     there = installed(folder)
-    if there is None or there.version != VERSION:
+    if there is None or there.edition != EDITION:
         there = _installed_from(source, folder)
     _print(folder, there, as_json=as_json)
 
@@ -57,7 +57,7 @@ def viewer_status(as_json: AsJson = False) -> None:
     folder = load(RelaySettings).viewer_path
     there = installed(folder)
     _print(folder, there, as_json=as_json)
-    raise SystemExit(process.EXIT_OK if there and there.version == VERSION else process.EXIT_FAILED)
+    raise SystemExit(process.EXIT_OK if there and there.edition == EDITION else process.EXIT_FAILED)
 
 
 @viewer_app.command("remove")
@@ -83,13 +83,13 @@ def _say(text: str) -> None:
 
 def _print(folder: Path, there: Installed | None, *, as_json: bool) -> None:
     if as_json:
-        print_json({"folder": str(folder), "expected": VERSION, "installed": asdict(there) if there else None})
+        print_json({"folder": str(folder), "expected": EDITION, "installed": asdict(there) if there else None})
     elif there is None:
         console.print("The viewer is not installed; 'gateway viewer install' adds it.")
-    elif there.version != VERSION:
-        console.print(f"OHIF {there.version} is installed; this gateway needs {VERSION}: 'gateway viewer install'.")
+    elif there.edition != EDITION:
+        console.print(f"OHIF {there.edition} is installed; this gateway needs {EDITION}: 'gateway viewer install'.")
     else:
         sizes = (
             f"{there.files} files, {there.stored_bytes / 1e6:.0f} MB on disk, {there.sent_bytes / 1e6:.0f} MB to send"
         )
-        console.print(f"OHIF {there.version} in {folder}: {sizes}, at {ROOT}", highlight=False, soft_wrap=True)
+        console.print(f"OHIF {there.edition} in {folder}: {sizes}, at {ROOT}", highlight=False, soft_wrap=True)

@@ -9,11 +9,10 @@ Not here: what becomes of the archive (`gateway.viewer_install`).
 
 import base64
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.errors import GatewayError
@@ -36,14 +35,16 @@ class FetchFailed(GatewayError):
 
 
 def fetch(folder: Path, *, say: Callable[[str], None], path: str | None = None) -> Path:
-    """Fetch the archive into an existing folder and return it; it still has to be verified. `path` is where npm is
-    looked for, by default that of the environment. Raises FetchFailed."""
+    """Fetch the archive into an existing folder and return it; it still has to be verified. Raises FetchFailed.
+
+    `path` are the folders where npm is looked for, by default those of PATH.
+    """
     npm = shutil.which("npm", path=path)
     if npm is None:
         say("There is no npm on this machine; pip brings one for the moment (60 MB).")
         npm = _own_npm(folder / "node")
     say(f"Fetching {NAME} {VERSION} (50 MB).")
-    command = [npm, "pack", f"{NAME}@{VERSION}", "--ignore-scripts", "--no-update-notifier", "--loglevel=error",
+    command = [npm, "pack", f"{NAME}@{VERSION}", "--ignore-scripts", "--no-update-notifier", "--logs-max=0",
                f"--pack-destination={folder}", f"--cache={folder / 'cache'}"]  # fmt: skip
     _run(command, cwd=folder, what="npm could not fetch the viewer")
     [archive] = folder.glob("*.tgz")
@@ -71,18 +72,11 @@ def _own_npm(environment: Path) -> str:
 
 def _run(command: Sequence[str], *, cwd: Path, what: str) -> None:
     try:
-        done = subprocess.run(
-            command, cwd=cwd, env=_environment(), capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
-        )
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise FetchFailed(f"{what} within {FETCH_SECONDS:.0f} seconds. {_ELSEWHERE}") from error
     if done.returncode:
         raise FetchFailed(f"{what}:\n{_last_lines(done.stderr or done.stdout)}\n{_ELSEWHERE}")
-
-
-def _environment() -> Mapping[str, str]:
-    """Ours, without what a service's account often lacks: a home that npm may write to."""
-    return {**os.environ, "npm_config_logs_max": "0"}
 
 
 def _last_lines(text: str) -> str:

@@ -20,7 +20,6 @@ from gateway.errors import GatewayError
 from gateway.folders import make_folder, sync_folder
 from relay import viewer_bundle
 from relay.viewer import MARK
-from relay.viewer_bundle import UnexpectedBundle
 
 _SQUEEZED = (".js", ".css", ".wasm")
 """Files that are kept compressed as well; pictures and fonts are so already."""
@@ -34,18 +33,19 @@ class NotAViewer(GatewayError):
 class Installed:
     """What lies in a viewer's folder; `sent_bytes` is what a browser fetches that has nothing of it yet, at most."""
 
-    version: str
+    edition: str
     files: int
     stored_bytes: int
     sent_bytes: int
 
 
 def installed(folder: Path) -> Installed | None:
-    """What is installed, whole, in whatever version; None when there is nothing. Raises NotAViewer."""
+    """What is installed, whole, in whatever edition; None when there is nothing. Raises NotAViewer."""
     _expect_viewer(folder)
+    mark = folder / MARK
     try:
-        return Installed(**json.loads((folder / MARK).read_bytes()))
-    except FileNotFoundError:
+        return Installed(**json.loads(mark.read_bytes())) if mark.exists() else None
+    except (ValueError, TypeError):  # of a release that wrote other facts, or not by us: to be replaced
         return None
 
 
@@ -72,8 +72,7 @@ def remove(folder: Path) -> bool:
     _expect_viewer(folder)
     if not folder.exists():
         return False
-    shutil.rmtree(folder)
-    sync_folder(folder.parent)
+    _take_away(folder)
     return True
 
 
@@ -95,7 +94,7 @@ def _fill(folder: Path, archive: Path) -> Installed:
         names.append(name)
         stored, sent = stored + len(content) + len(squeezed), sent + len(squeezed or content)
     viewer_bundle.expect_whole(names)
-    written = Installed(viewer_bundle.VERSION, len(names), stored, sent)
+    written = Installed(viewer_bundle.EDITION, len(names), stored, sent)
     _write(folder / MARK, json.dumps(vars(written)).encode())
     for path in (folder, *filter(Path.is_dir, folder.rglob("*"))):
         sync_folder(path)
@@ -104,14 +103,11 @@ def _fill(folder: Path, archive: Path) -> Installed:
 
 def _files(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents as they are to be. A name comes from a list of kinds, so it cannot lead out of the folder."""
-    try:
-        with tarfile.open(archive, "r:gz") as members:
-            for member in members:
-                name = viewer_bundle.kept(member.name)
-                if name and (file := members.extractfile(member)):
-                    yield name, viewer_bundle.patched(name, file.read())
-    except tarfile.TarError as error:
-        raise UnexpectedBundle(f"{archive.name} is no archive that can be read: {error}.") from error
+    with tarfile.open(archive, "r:gz") as members:
+        for member in members:
+            name = viewer_bundle.kept(member.name)
+            if name and (file := members.extractfile(member)):
+                yield name, viewer_bundle.patched(name, file.read())
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -123,10 +119,16 @@ def _write(path: Path, content: bytes) -> None:
 
 def _put_in_place(new: Path, folder: Path) -> None:
     """Exchange the two; between the renames there is no viewer, which the relay says."""
+    _take_away(folder)
+    new.rename(folder)
+    sync_folder(folder.parent)
+
+
+def _take_away(folder: Path) -> None:
+    """Remove a folder that is served, or is not there: away from its place first, so that no half of it is."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
-    new.rename(folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        sync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)

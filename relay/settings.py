@@ -130,7 +130,8 @@ class RelaySettings(GatewaySettings):
     )
     viewer_path: Path = Field(
         default_factory=lambda data: data["data_dir"] / "viewer",
-        description="Folder of the viewer's files, which 'gateway viewer install' fills. In the data folder by default.",
+        description="Folder of the viewer's files, which `gateway viewer install` fills; by default the folder viewer "
+        "in the data folder.",
     )
     warn_percent: float = Field(
         USUAL_WATERMARKS.warn_percent,

@@ -5,8 +5,8 @@ wrote comes with this package, so that an update of the gateway updates it. Only
 other path is a page of the viewer. The gateway works without it, and says how to add it. Studies are opened from our
 own pages: OHIF's list shows a server that fails as one that is empty.
 
-The viewer alone may evaluate code: its decoders of JPEG-LS and HTJ2K are written so. The policy for that is in the
-answers below /viewer/ and nowhere else.
+OHIF's decoders of JPEG 2000, JPEG-LS and HTJ2K evaluate code that they put together. They run in workers, and a worker
+obeys the policy its script came with: so scripts come with one that allows it, and no page does.
 
 Not here: OHIF's files themselves (`relay.viewer_bundle`).
 """
@@ -25,14 +25,14 @@ from relay import viewer_bundle
 from relay.viewer_bundle import ROOT
 
 MARK = "installed.json"
-"""Written into the folder by the installer: which version lies there."""
+"""Written into the folder by the installer: which edition lies there."""
 
-POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-eval'; worker-src 'self' blob:; connect-src 'self' blob: data:; "
-    "img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; font-src 'self' data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
+    "style-src 'self' 'unsafe-inline'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = {"Content-Security-Policy": POLICY}
+WORKER_POLICY = "default-src 'none'; script-src 'self' 'unsafe-eval'; connect-src 'self'"
+"""Counts for a script only where it is started as a worker, which has no page it could do harm to."""
 
 _OURS = Path(str(files("relay") / "pages" / "viewer"))
 _PAGE = "index.html"
@@ -54,7 +54,7 @@ def is_installed(folder: Path) -> bool:
         mark = json.loads((folder / MARK).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(mark, dict) and mark.get("version") == viewer_bundle.VERSION
+    return isinstance(mark, dict) and mark.get("edition") == viewer_bundle.EDITION
 
 
 def link(study_instance_uid: str) -> str:
@@ -87,7 +87,11 @@ class Viewer:
         path = self._path(name) if Path(name).suffix else _OURS / _PAGE
         if path is None or not await asyncio.to_thread(path.is_file):
             raise NotFound("The viewer has no such file.")
-        headers = {"Content-Type": _TYPES[path.suffix], "Cache-Control": caching(path.name), **HEADERS}
+        headers = {
+            "Content-Type": _TYPES[path.suffix],
+            "Content-Security-Policy": WORKER_POLICY if path.suffix == ".js" else PAGE_POLICY,
+            "Cache-Control": caching(path.name),
+        }
         return web.FileResponse(path, headers=headers)
 
     def _path(self, name: str) -> Path | None:

@@ -8,6 +8,7 @@ service worker and what tablets and other specialties need are left out. The pag
 Not here: where the files come from and go to (`gateway.viewer_install`), how they are served (`relay.viewer`).
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,9 @@ CHANGES: Mapping[str, Change] = MappingProxyType(
 )
 """What is replaced, by file. No other file that is kept may hold one of these texts."""
 
+EDITION = f"{VERSION}+{hashlib.sha256(repr((_KEPT.pattern, CHANGES)).encode()).hexdigest()[:8]}"
+"""Version and recipe: what is installed is out of date when either has changed."""
+
 
 def kept(member: str) -> str | None:
     """The name under which a member of the archive is kept, such as `app.bundle.css`; None when it is left out."""
@@ -82,8 +86,8 @@ def patched(name: str, content: bytes) -> bytes:
         count, known = content.count(change.old), expected.count if expected == change else 0
         if count != known:
             raise UnexpectedBundle(
-                f"{name} says {change.old.decode()!r} {count} times instead of {known}: this is not {NAME} {VERSION} as "
-                "this gateway knows it, and it was not installed."
+                f"{name} says {change.old.decode()!r} {count} times instead of {known}: this is not {NAME} {VERSION} "
+                "as this gateway knows it, and it was not installed."
             )
     return content.replace(expected.old, expected.new) if expected else content
 

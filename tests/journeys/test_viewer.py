@@ -37,7 +37,7 @@ FRAMES = 12
 EXAM, TOMO_EXAM, CODED_EXAM = (Exam(accession_number=f"VIEWER{number}") for number in (1, 2, 3))
 WIDE, HIGH = 96, 84
 """The size to which pictures are reduced before they are compared."""
-SAME, OTHER = 4.0, 8.0
+SAME, OTHER = 2.0, 6.0
 """Mean difference, of 255, below which two pictures are the same, and above which they are not."""
 
 Picture = NDArray[np.float64]

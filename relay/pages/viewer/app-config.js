@@ -21,7 +21,7 @@
   const FLAT = '2D';
   const TOMOSYNTHESIS = 'tomosynthesis';
 
-  const first = sequence => [].concat(sequence || [])[0] || {};
+  const first = values => [].concat(values ?? [])[0] ?? {};
   const firstImage = displaySet => first(displaySet && (displaySet.instances || displaySet.images));
 
   /* For example 'RCC 2D' or 'LMLO tomosynthesis'; undefined for what is none of these. */
@@ -93,7 +93,10 @@
 
   // --- Reset ------------------------------------------------------------------------------------------------------------
 
-  /* OHIF's own drops the inversion that MONOCHROME1 needs (seen in 3.13.2), and shows a negative from then on. */
+  /*
+   * OHIF's own leaves a MONOCHROME1 image as a negative: its flag says inverted and its colours are not (seen in 3.13.2, like
+   * OHIF/Viewers issue 5604). So it is not asked to; window and inversion are set, which keeps the two together.
+   */
   function resetActiveViewport(services) {
     const { viewportGridService, cornerstoneViewportService, displaySetService } = services;
     const id = viewportGridService.getActiveViewportId();
@@ -101,10 +104,8 @@
     if (!viewport) return;
     const [uid] = viewportGridService.getDisplaySetsUIDsForViewport(id) || [];
     const image = firstImage(displaySetService.getDisplaySetByUID(uid));
-    const center = Number(first(image.WindowCenter));
-    const width = Number(first(image.WindowWidth));
-    if (image.PhotometricInterpretation === 'MONOCHROME1' && width > 0) {
-      viewport.setProperties({ voiRange: { lower: center - width / 2, upper: center + width / 2 }, invert: true });
+    if (image.PhotometricInterpretation === 'MONOCHROME1') {
+      viewport.setProperties({ voiRange: storedWindow(image), invert: true });
     } else if (viewport.resetProperties) {
       viewport.resetProperties();
     }
@@ -112,11 +113,19 @@
     viewport.render();
   }
 
+  /* The grey values an image wants shown (PS3.3 C.11.2.1.2); undefined, which changes nothing, where it does not say. */
+  function storedWindow(image) {
+    const center = Number(first(image.WindowCenter));
+    const width = Number(first(image.WindowWidth));
+    return width > 0 ? { lower: center - width / 2, upper: center + width / 2 } : undefined;
+  }
+
   // --- VOI LUT Function (0028,1056) -------------------------------------------------------------------------------------
 
   /*
    * OHIF hands it over as text, and Cornerstone takes the first letter of it for the function, so that no image that has the
-   * attribute is shown (seen in 3.13.2). Under this other name Cornerstone takes it whole.
+   * attribute is shown (seen in 3.13.2; OHIF/Viewers issue 6239, cornerstone3D issue 2844). Under this other name it takes
+   * the whole.
    */
   function handOverVoiLutFunction(metaData) {
     let asking = false;
