@@ -26,6 +26,9 @@ FLAGS = (
 PATIENCE = 60.0
 """Seconds until what a test waits for has to be seen."""
 
+_KEY_NUMBERS = {".": 190, ",": 188}
+"""What pages of old call `keyCode`, where it is not that of the letter."""
+
 
 class Page:
     """One page. Coordinates are pixels of the window; expressions are JavaScript."""
@@ -41,6 +44,12 @@ class Page:
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)
+
+    def forget(self) -> None:
+        """Leave the page and what was noted of it."""
+        self.open("about:blank")
+        self.requests.clear()
+        self.problems.clear()
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression; of a promise, what it comes to."""
@@ -77,8 +86,10 @@ class Page:
         self.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=delta)
 
     def press(self, key: str, code: str) -> None:
+        """Press a key: what it writes, and its name in the UI Events specification, such as KeyC."""
+        number = _KEY_NUMBERS.get(key, ord(key.upper()))
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=code, text=key, windowsVirtualKeyCode=ord(key))
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=code, text=key, windowsVirtualKeyCode=number)
 
     def call(self, method: str, **parameters: object) -> Any:
         """Send one command of the protocol and give its result."""

@@ -106,7 +106,7 @@ def screening() -> Iterator[Dataset]:
         ds = mammogram(view, EXAM, rows=ROWS, columns=COLUMNS, monochrome1=view == "RMLO")
         yield encoded(ds, JPEG2000Lossless) if view == "LCC" else ds
     yield raw_mammogram("RCC", EXAM, rows=ROWS, columns=COLUMNS)
-    yield tomosynthesis("LMLO", EXAM, frames=3, rows=ROWS // 2, columns=COLUMNS // 2)
+    yield tomosynthesis("LMLO", EXAM, frames=FRAMES, rows=ROWS // 2, columns=COLUMNS // 2)
 
 
 def tomosyntheses() -> Iterator[Dataset]:
@@ -141,10 +141,17 @@ def send(site: Site, images: list[Dataset]) -> None:
     subprocess.run(command, env=site.environment(), cwd=site.folder, check=True, capture_output=True)
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Page]:
-    with page(tmp_path) as opened:
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """One window for all journeys, so that the viewer is compiled once."""
+    with page(tmp_path_factory.mktemp("browser")) as opened:
         yield opened
+
+
+@pytest.fixture
+def browser(window: Page) -> Page:
+    window.forget()
+    return window
 
 
 # --- what is seen -----------------------------------------------------------------------------------------------------
@@ -257,6 +264,17 @@ def test_reset_keeps_the_polarity_of_monochrome1(browser: Page, site: Site) -> N
 def test_every_encoding_is_shown(browser: Page, site: Site) -> None:
     opened(browser, site, CODED_EXAM)
     shows(browser, four_views(site, CODED_EXAM))
+    assert browser.problems == []
+
+
+def test_a_key_changes_to_the_tomosyntheses_and_back(browser: Page, site: Site) -> None:
+    opened(browser, site, EXAM)
+    flat = four_views(site, EXAM)
+    shows(browser, flat)
+    browser.press(".", "Period")
+    shows(browser, {"LMLO": rendered(site, EXAM, "LMLO", frame=1)})
+    browser.press(",", "Comma")
+    shows(browser, flat)
     assert browser.problems == []
 
 

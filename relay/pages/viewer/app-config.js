@@ -1,8 +1,8 @@
 /*
  * What makes OHIF the viewer of this gateway: where the images are, how mammograms hang, what is switched off.
  *
- * Runs before OHIF's own script and hands everything over in `window.config`. An extension may be a plain object in it, so
- * nothing of OHIF is built or changed for this.
+ * Runs before OHIF's own script and hands everything over in `window.config`. An extension may be a plain object in it,
+ * so nothing of OHIF is built or changed for this. `relay/viewer_bundle.py` says which version it is written for.
  */
 (function () {
   'use strict';
@@ -14,7 +14,7 @@
   window.PUBLIC_URL = VIEWER;
   window.browserImportFunction = name => import(name);
 
-  // --- Which view an image shows (PS3.3 C.8.11.7; CID 4014 in SNOMED CT, and the older code that units still send) -----
+  // --- Which view an image shows (PS3.3 C.8.11.7; CID 4014 in SNOMED CT and in the older code units still send) ------
 
   const VIEW_OF_CODE = { 399162004: 'CC', 'R-10242': 'CC', 399368009: 'MLO', 'R-10226': 'MLO' };
   const STANDARD_VIEWS = ['RCC', 'LCC', 'RMLO', 'LMLO'];
@@ -24,15 +24,19 @@
   const first = values => [].concat(values ?? [])[0] ?? {};
   const firstImage = displaySet => first(displaySet && (displaySet.instances || displaySet.images));
 
+  function sideOf(image) {
+    const anatomy = first(first(image.SharedFunctionalGroupsSequence).FrameAnatomySequence);
+    return image.ImageLaterality || anatomy.FrameLaterality || image.Laterality || '';
+  }
+
+  const viewOf = image => VIEW_OF_CODE[first(image.ViewCodeSequence).CodeValue] || image.ViewPosition || '';
+  const kindOf = image => (Number(image.NumberOfFrames || 1) > 1 ? TOMOSYNTHESIS : FLAT);
+
   /* For example 'RCC 2D' or 'LMLO tomosynthesis'; undefined for what is none of these. */
   function mammogram(displaySet) {
     const image = firstImage(displaySet);
-    if (image.Modality !== 'MG') return undefined;
-    const anatomy = first(first(image.SharedFunctionalGroupsSequence).FrameAnatomySequence);
-    const side = image.ImageLaterality || anatomy.FrameLaterality || image.Laterality;
-    const view = VIEW_OF_CODE[first(image.ViewCodeSequence).CodeValue] || image.ViewPosition;
-    const kind = Number(image.NumberOfFrames || 1) > 1 ? TOMOSYNTHESIS : FLAT;
-    return STANDARD_VIEWS.includes(side + view) ? `${side}${view} ${kind}` : undefined;
+    const view = sideOf(image) + viewOf(image);
+    return image.Modality === 'MG' && STANDARD_VIEWS.includes(view) ? `${view} ${kindOf(image)}` : undefined;
   }
 
   /* How many different standard views a study has. */
@@ -41,7 +45,7 @@
     return new Set(displaySets.map(mammogram).filter(Boolean)).size;
   }
 
-  // --- The hanging: right breast on the left, chest walls against each other, CC above MLO -----------------------------
+  // --- The hanging: right breast on the left, chest walls against each other, CC above MLO ---------------------------
 
   /* Processed images before raw ones: whoever reads For Processing sees an inverted, flat picture. */
   const selector = name => ({
@@ -91,11 +95,42 @@
     stages: [stage(FLAT), stage(TOMOSYNTHESIS)],
   };
 
-  // --- Reset ------------------------------------------------------------------------------------------------------------
+  // --- What is written on an image: on the side away from the chest wall ---------------------------------------------
+
+  const isLeft = ({ referenceInstance }) => sideOf(referenceInstance || {}) === 'L';
+  const isNotLeft = overlay => !isLeft(overlay);
+
+  const overlay = (id, title, condition, contentF) => ({
+    id,
+    inheritsFrom: 'ohif.overlayItem',
+    label: '',
+    title,
+    condition: shown => Boolean(shown.referenceInstance) && condition(shown),
+    contentF,
+  });
+
+  function viewLabel({ referenceInstance: image }) {
+    const label = [sideOf(image), viewOf(image)].filter(Boolean).join(' ');
+    return label || (image.Modality === 'MG' ? 'View unknown' : '');
+  }
+
+  function descriptionLabel(shown) {
+    const description = shown.referenceInstance.SeriesDescription;
+    return description === viewLabel(shown) ? '' : description;
+  }
+
+  const labels = condition => [
+    overlay('gatewayView', 'View', condition, viewLabel),
+    overlay('gatewayDescription', 'Series description', condition, descriptionLabel),
+    overlay('gatewayDate', 'Study date', condition, ({ referenceInstance, formatters }) =>
+      formatters.formatDate(referenceInstance.StudyDate)),
+  ];
+
+  // --- Reset ---------------------------------------------------------------------------------------------------------
 
   /*
-   * OHIF's own leaves a MONOCHROME1 image as a negative: its flag says inverted and its colours are not (seen in 3.13.2, like
-   * OHIF/Viewers issue 5604). So it is not asked to; window and inversion are set, which keeps the two together.
+   * OHIF's own leaves a MONOCHROME1 image as a negative: its flag says inverted and its colours are not (seen in
+   * 3.13.2, like OHIF/Viewers issue 5604). It is not asked to; window and inversion are set, which keeps them together.
    */
   function resetActiveViewport(services) {
     const { viewportGridService, cornerstoneViewportService, displaySetService } = services;
@@ -113,19 +148,19 @@
     viewport.render();
   }
 
-  /* The grey values an image wants shown (PS3.3 C.11.2.1.2); undefined, which changes nothing, where it does not say. */
+  /* The values an image wants shown (PS3.3 C.11.2.1.2); undefined, which changes nothing, where it does not say. */
   function storedWindow(image) {
     const center = Number(first(image.WindowCenter));
     const width = Number(first(image.WindowWidth));
     return width > 0 ? { lower: center - width / 2, upper: center + width / 2 } : undefined;
   }
 
-  // --- VOI LUT Function (0028,1056) -------------------------------------------------------------------------------------
+  // --- VOI LUT Function (0028,1056) ----------------------------------------------------------------------------------
 
   /*
-   * OHIF hands it over as text, and Cornerstone takes the first letter of it for the function, so that no image that has the
-   * attribute is shown (seen in 3.13.2; OHIF/Viewers issue 6239, cornerstone3D issue 2844). Under this other name it takes
-   * the whole.
+   * OHIF hands it over as text, and Cornerstone takes its first letter for the function, so that no image that has the
+   * attribute is shown (seen in 3.13.2; OHIF/Viewers issue 6239, cornerstone3D issue 2844). Under this other name it
+   * takes the whole.
    */
   function handOverVoiLutFunction(metaData) {
     let asking = false;
@@ -160,7 +195,7 @@
     }),
   };
 
-  // --- The configuration --------------------------------------------------------------------------------------------------
+  // --- The configuration ---------------------------------------------------------------------------------------------
 
   const hidden = name => [name, { hide: { $set: true } }];
 
@@ -185,14 +220,21 @@
         ].map(hidden)
       ),
     },
-    customizationService: [{ 'ohif.tours': { $set: [] } }], // the first-use tour covers the images
+    customizationService: [
+      {
+        'ohif.tours': { $set: [] }, // the first-use tour covers the images
+        'viewportOverlay.topLeft': { $set: labels(isNotLeft) },
+        'viewportOverlay.topRight': { $set: labels(isLeft) },
+      },
+    ],
+    showPatientInfo: 'visible', // whose images these are
     whiteLabeling: {
       createLogoComponentFn: React =>
         React.createElement('a', { href: '/', style: { color: '#fff', fontWeight: 600 } }, 'Screening gateway'),
     },
     investigationalUseDialog: { option: 'never' }, // our page has the mark, always
     useCPURendering: !document.createElement('canvas').getContext('webgl2'), // remote desktops have no WebGL
-    showCPUFallbackMessage: true,
+    showCPUFallbackMessage: false, // it covers the images, dark on dark
     showWarningMessageForCrossOrigin: false,
     showLoadingIndicator: true,
     strictZSpacingForVolumeViewport: true,
