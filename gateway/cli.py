@@ -27,6 +27,7 @@ from gateway import (
     cli_peers,
     cli_site,
     cli_users,
+    cli_viewer,
     cli_worklist,
     log,
     process,
@@ -62,6 +63,7 @@ cli_outbox.register(app)
 cli_peers.register(app)
 cli_site.register(app)
 cli_users.register(app)
+cli_viewer.register(app)
 cli_worklist.register(app)
 
 

@@ -127,6 +127,7 @@ class Relay:
             site=settings.site,
             door=self._door,
             peers=settings.peers,
+            viewer=settings.viewer_path,
         )
         serving = web.serving(app, host=settings.http_host, port=settings.http_port, tls=self._tls)
         await asyncio.to_thread(self._prepare_outboxes)

@@ -357,6 +357,11 @@ class RelaySettings(GatewaySettings):
         validation_alias="PACS_STORAGE_PATH",
         description="Folder of the images, as the archive has it.",
     )
+    viewer_path: Path = Field(
+        default_factory=lambda data: data["data_dir"] / "viewer",
+        description="Folder of the viewer's files, which `gateway viewer install` fills; by default the folder viewer "
+        "in the data folder.",
+    )
     warn_percent: float = Field(
         USUAL_WATERMARKS.warn_percent,
         validation_alias="PACS_WARN_PERCENT",

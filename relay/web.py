@@ -31,6 +31,7 @@ from relay.dicomweb import Changes
 from relay.door import Door
 from relay.rendering import Renderer
 from relay.spool import Spool
+from relay.viewer import Viewer
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -75,15 +76,17 @@ def application(
     health: Callable[[], HealthReport],
     metrics: Callable[[], bytes] = bytes,
     site: str,
+    viewer: Path,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     door: Door | None = None,
     peers: Sequence[str] = (),
     patience_seconds: float = slow.PATIENCE_SECONDS,
 ) -> web.Application:
-    """Make the whole application: DICOMweb, REST, pages, health, metrics.
+    """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
 
-    The renderer has to be entered and the spool open before it serves. Without a door whoever reaches it may do
-    everything, and nothing is recorded: for tests and benchmarks.
+    `viewer` is the folder of the viewer's files; it may be empty or missing. The renderer has to be entered and the
+    spool open before it serves. Without a door whoever reaches it may do everything, and nothing is recorded: for tests
+    and benchmarks.
     """
     board = Board(archive, worklist, health=health, clock=clock)
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
@@ -93,6 +96,7 @@ def application(
         app.on_response_prepare.append(door.before_headers)
     app.add_routes(rest.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
     app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
+    app.add_routes(Viewer(viewer).routes())
     app.add_routes(_Pages(board, health=health, metrics=metrics, site=site).routes())
     return app
 
@@ -226,8 +230,10 @@ def _error(request: web.Request, *, status: int, code: str, message: str) -> web
 
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    for name, value in HEADERS.items():
-        response.headers[name] = value
+    policy = response.headers.get(
+        "Content-Security-Policy", HEADERS["Content-Security-Policy"]
+    )  # the viewer has its own
+    response.headers.update({**HEADERS, "Content-Security-Policy": policy})
     response.headers.setdefault("Cache-Control", "no-store")
 
 

@@ -15,7 +15,8 @@ ROOMS = ("gateway", "worklist", "pacs", "relay")
 CLI = tuple(sorted(f"gateway.{path.stem}" for path in (ROOT / "gateway").glob("cli*.py")))
 ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check", "gateway.diagnostics",
         "gateway.hops", "gateway.link_check", "gateway.peers", "gateway.restore", "gateway.selftest",
-        "gateway.simulator", "gateway.terminal", "gateway.tls_check", *CLI)  # fmt: skip
+        "gateway.simulator", "gateway.terminal", "gateway.tls_check",
+        "gateway.viewer_fetch", "gateway.viewer_install", *CLI)  # fmt: skip
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "worklist.store", "worklist.step_rows", "worklist.upkeep",
               "pacs.index", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties", "pacs.listing")  # fmt: skip
 """Where statements of SQL are."""

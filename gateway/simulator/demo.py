@@ -7,10 +7,12 @@ Not for: proving a real site (that is `gateway check`), and not for patients: ev
 """
 
 import argparse
+import json
 import shutil
 import signal
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -24,9 +26,13 @@ from gateway.hops import Hop, HopFailed, Hops
 from gateway.process import run
 from gateway.simulator.journey import Journey
 from gateway.simulator.site import Site
+from relay import viewer
 
 HOPS = 21
 """How many hops the exam has, for the display of progress."""
+
+VIEWER = Path("data") / "viewer"
+"""Where `gateway viewer install` puts the viewer in a checkout; the demonstration's own folder is another each time."""
 
 
 def main() -> None:
@@ -35,7 +41,8 @@ def main() -> None:
     log.configure("WARNING", process="demo")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it the same way: everything is stopped
     console = Console()
-    with _folder(keep=not once) as folder, Site(folder) as site:
+    settings = {"RELAY_VIEWER_PATH": str(VIEWER.resolve())}
+    with _folder(keep=not once) as folder, Site(folder, settings=settings) as site:
         _show(site, console)
         if not once:
             with suppress(KeyboardInterrupt):  # how it is meant to end
@@ -104,6 +111,7 @@ def _invite(site: Site, console: Console) -> None:
     console.print(f"""
 Look around:
   pages              {site.url}/
+  viewer             {_viewer(site)}
   DICOMweb           {site.url}/dicom-web/studies
   health             {site.url}/healthz
   cloud's events     {site.door.url}/events
@@ -113,6 +121,14 @@ Ask the worklist:
   findscu -W -aec SCREENING_MWL -k PatientName -k "(0040,0100)[0].Modality" 127.0.0.1 {site.ports["worklist"]}
 
 Data and logs stay in {site.folder}. Ctrl-C ends everything.""", highlight=False, soft_wrap=True)  # fmt: skip
+
+
+def _viewer(site: Site) -> str:
+    if not viewer.is_installed(VIEWER):
+        return "added by 'gateway viewer install', if you like"
+    with urllib.request.urlopen(f"{site.url}/dicom-web/studies?limit=1", timeout=30) as answer:  # noqa: S310 - our own
+        [study] = json.load(answer)
+    return site.url + viewer.link(study["0020000D"]["Value"][0])
 
 
 if __name__ == "__main__":

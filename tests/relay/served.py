@@ -62,6 +62,7 @@ class Site:
     report: HealthReport
     folder: Path
     changes: Changes
+    viewer: Path
     door: Door | None = None
     tls: ServerTls | None = None
     routes: tuple[tuple[str, str], ...] = ()
@@ -218,7 +219,7 @@ def site(
     for each in items:
         worklist.schedule(each, action_id=f"action-{each.accession_number}", content_hash="1", now=NOW)
     opened = door(archive) if door else None
-    served = Site(0, archive, worklist, healthy(), folder, changes or Changes(), opened, tls)
+    served = Site(0, archive, worklist, healthy(), folder, changes or Changes(), folder / "viewer", opened, tls)
     try:
         with _serving(served, idle_seconds, patience_seconds):
             yield served
@@ -237,7 +238,7 @@ def _serving(served: Site, idle_seconds: float, patience_seconds: float) -> Iter
     async def serve() -> None:
         async with Renderer(1) as renderer:
             app = application(
-                served.archive, served.worklist, renderer, spool=spool, changes=served.changes,
+                served.archive, served.worklist, renderer, spool=spool, changes=served.changes, viewer=served.viewer,
                 health=lambda: served.report, site="Van 7",
                 clock=lambda: NOW, door=served.door, peers=PEERS, patience_seconds=patience_seconds,
             )  # fmt: skip
