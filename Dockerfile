@@ -16,8 +16,7 @@ COPY --from=build /opt/gateway/.venv /opt/gateway/.venv
 RUN useradd --system --home-dir /var/lib/gateway --create-home gateway
 ENV PATH=/opt/gateway/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    GATEWAY_DATA_DIR=/var/lib/gateway \
-    RELAY_HTTP_HOST=0.0.0.0
+    GATEWAY_DATA_DIR=/var/lib/gateway
 USER gateway
 WORKDIR /var/lib/gateway
 VOLUME /var/lib/gateway

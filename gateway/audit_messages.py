@@ -71,8 +71,6 @@ _SECURITY_ALERT = Code("110113", "Security Alert")
 
 STARTED, STOPPED = Code("110120", "Application Start"), Code("110121", "Application Stop")
 RESTRICTED_FUNCTION = Code("110132", "Use of Restricted Function")
-NODE_AUTHENTICATION = Code("110126", "Node Authentication")
-RECORDING_STARTED = Code("110134", "Audit Recording Started")
 USERS_CHANGED = Code("110137", "User Security Attributes Changed")
 
 

@@ -7,7 +7,7 @@ together.
 
 The same person doing the same to the same study from the same place is recorded once in FOLD_SECONDS: a viewer asks
 for one study in hundreds of requests, and PS3.15 A.5.3.6 has one message for a study that is looked at. Actions are
-never folded.
+never folded, and are recorded before they are done as well: one that cannot be recorded does not happen.
 
 Not here: the files (`gateway.audit`), the form of messages (`gateway.audit_messages`).
 """

@@ -99,6 +99,7 @@ class Door:
         user = await self._known(request, needed)
         request[USER], request[_RULE] = user, needed
         await self._permitted(request, user, needed)
+        await self._announce(request, needed)
         try:
             response = await handler(request)
         except AuditNotWritten:
@@ -243,10 +244,18 @@ class Door:
         exchange = Exchange(who, recorded, request.method, request.path_qs, status, study)
         await self.recorder.record(exchange, patient_id=self.patient_id)
 
+    async def _announce(self, request: web.Request, needed: Rule) -> None:
+        """Record an action before it is done too: one that cannot be recorded may not happen."""
+        if needed.recorded is Recorded.ACTION and request.match_info.http_exception is None:
+            who = Actor(request[USER].name, request.remote or "")
+            await self._tell(request, who, Outcome.SUCCESS, f"{request.method} begins")
+
     async def _alert(self, request: web.Request, who: Actor, why: str) -> None:
-        event = self.recorder.event(Outcome.MINOR_FAILURE)
-        told = f"{request.method} was refused: {why}"
-        await self.recorder.write(messages.alert(event, who, messages.RESTRICTED_FUNCTION, request.path, told))
+        await self._tell(request, who, Outcome.MINOR_FAILURE, f"{request.method} was refused: {why}")
+
+    async def _tell(self, request: web.Request, who: Actor, result: Outcome, told: str) -> None:
+        event = self.recorder.event(result)
+        await self.recorder.write(messages.alert(event, who, messages.RESTRICTED_FUNCTION, request.path_qs, told))
 
 
 def is_preflight(request: web.Request) -> bool:

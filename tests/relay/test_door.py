@@ -18,7 +18,7 @@ import pytest
 from gateway.audit import Trail, lines, verified
 from gateway.renewal import ServerTls
 from gateway.tls import TlsFiles
-from pacs import Archive
+from pacs import Archive, Duties
 from relay.access import Role
 from relay.audit import Recorder, patient_ids
 from relay.door import Door, Policy
@@ -269,7 +269,8 @@ def test_everything_that_shows_a_patient_is_in_the_trail(tmp_path: Path) -> None
         (["DICOM Instances Transferred"], "4", vera, [STUDY + "9"]),
         (restricted, "4", vera, [send]),
         (["User Authentication", "Login"], "0", "otto@127.0.0.1", []),
-        (restricted, "0", "otto@127.0.0.1", [send]),
+        (restricted, "0", "otto@127.0.0.1", [send]),  # begins
+        (restricted, "0", "otto@127.0.0.1", [send]),  # was answered
     ]
     assert list(verified(Trail(tmp_path / "audit"))) == []
 
@@ -284,6 +285,7 @@ def test_without_room_for_the_trail_nothing_is_shown_and_health_goes_on(tmp_path
             for path in ("/", IMAGE, IMAGE + "/rendered", f"/api/v1/studies/{STUDY}/archive")
         ]
         assert [told(each) for each in refused] == [(503, "audit_not_written")] * 4
+        assert ask(site, "/healthz", **basic("otto", "wrong password")).status == 503  # nor is a login let pass untold
         assert b"BJ" not in b"".join(each.body for each in refused)
         assert site.door is not None
         assert site.door.recorder.trouble.startswith("The audit trail in ")
@@ -293,6 +295,19 @@ def test_without_room_for_the_trail_nothing_is_shown_and_health_goes_on(tmp_path
         assert ask(site, IMAGE, **basic("vera")).status == 200
         assert site.door.recorder.trouble == ""
     assert list(verified(Trail(tmp_path / "audit"))) == []
+
+
+def test_what_cannot_be_recorded_is_not_done(tmp_path: Path) -> None:
+    path, body = f"/api/v1/studies/{STUDY}/send", b'{"to": "SITE_PACS"}'
+    with served.site(tmp_path, first_study(), door=door_in(tmp_path)) as site:
+        assert ask(site, "/api/v1/peers", **basic("otto")).status == 200
+        (tmp_path / "audit").rename(tmp_path / "away")
+        (tmp_path / "audit").write_text("in the way")
+        assert told(ask(site, path, method="POST", body=body, **basic("otto"))) == (503, "audit_not_written")
+        assert Duties(site.archive.database).owed("open") == []
+        (tmp_path / "audit").unlink()
+        assert ask(site, path, method="POST", body=body, **basic("otto")).status == 202
+        assert len(Duties(site.archive.database).owed("open")) == 5
 
 
 # ---- too much, too slow ----------------------------------------------------------------------------------------------

@@ -124,3 +124,30 @@ def test_a_proxy_that_cannot_be_used_is_named_without_its_password(monkeypatch: 
     with pytest.raises(SettingsError, match=r"^RELAY_PROXY cannot be used") as caught:
         loaded(monkeypatch, RELAY_PROXY="socks://name:hunter2@proxy:1080")
     assert "hunter2" not in str(caught.value)
+
+
+def test_who_may_come_in_is_read_as_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = loaded(
+        monkeypatch,
+        RELAY_CORS_ORIGINS="https://viewer.example, https://VIEWER.example:8443",
+        RELAY_OIDC_ISSUER="https://idp.example/realm",
+        RELAY_OIDC_AUDIENCE="gateway",
+        RELAY_OIDC_ROLES="mammo-staff=viewer, cn=it=admin",
+        PACS_PEERS="SITE_PACS=10.0.0.1:104, WORKSTATION=10.0.0.2:104/tls",
+    )
+    assert settings.cors_origins == ("https://viewer.example", "https://viewer.example:8443")
+    assert settings.oidc_roles == (("mammo-staff", "viewer"), ("cn=it", "admin"))
+    assert settings.peers == ("SITE_PACS", "WORKSTATION")
+    assert (settings.users_path, settings.audit_path) == (Path("data/users.json"), Path("data/audit"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RELAY_CORS_ORIGINS", "*"), ("RELAY_CORS_ORIGINS", "https://viewer.example/"),
+     ("RELAY_CORS_ORIGINS", "viewer.example"),
+     ("RELAY_OIDC_ISSUER", "http://idp.example"), ("RELAY_OIDC_ISSUER", "idp"), ("RELAY_OIDC_ROLES", "staff=god"),
+     ("RELAY_OIDC_ROLES", "viewer"), ("RELAY_HTTP_RATE", "-1")],
+)  # fmt: skip
+def test_what_would_let_in_the_wrong_ones_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name}=.* cannot be used"):
+        loaded(monkeypatch, **{name: value})
