@@ -72,7 +72,10 @@ _INSTANCE = "studies/*/series/*/instances/*"
 _READ: tuple[tuple[str, Rule], ...] = (
     ("/healthz", _PUBLIC),
     ("/assets/**", _PUBLIC),
+    ("/metrics", _HARMLESS),  # numbers, asked for every few seconds
     ("/viewer/**", _HARMLESS),  # its own program; what it shows it asks of DICOMweb
+    (_WEB, _GIVEN),  # WADO-URI
+    (f"{_WEB}/wado", _GIVEN),
     (f"{_WEB}/studies", _SEARCHED),
     (f"{_WEB}/series", _SEARCHED),
     (f"{_WEB}/instances", _SEARCHED),

@@ -19,6 +19,7 @@ from gateway.errors import InvalidQuery, NotAcceptable
 from pacs import Archive, Stored, Viewport, Window
 from relay import asked, qido, wado
 from relay.dicom_json import DicomJson, number
+from relay.door import STUDY
 from relay.pictures import Pictures
 from relay.retrieval import Retrieval
 from relay.wado import MediaRange, Offer, Rendering
@@ -107,6 +108,7 @@ class WadoUri:
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
         """Give the object, or a picture of it."""
         wanted = read(request.query.items())
+        request[STUDY] = wanted.study
         [stored] = await asyncio.to_thread(self._archive.locate, wanted.study, wanted.series, wanted.instance)
         offer = wado.choose(_offers(stored, wanted), preferred(wanted.media_types))
         if offer.media_type == wado.DICOM:

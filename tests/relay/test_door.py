@@ -275,6 +275,17 @@ def test_everything_that_shows_a_patient_is_in_the_trail(tmp_path: Path) -> None
     assert list(verified(Trail(tmp_path / "audit"))) == []
 
 
+def test_an_object_that_is_asked_for_by_wado_uri_is_in_the_trail_with_its_study(tmp_path: Path) -> None:
+    asked = f"studyUID={STUDY}&seriesUID={STUDY}.1&objectUID={STUDY}.1.1&contentType=application/dicom"
+    with served.site(tmp_path, first_study(), door=door_in(tmp_path)) as site:
+        for path in ("/dicom-web", "/dicom-web/wado"):
+            assert ask(site, f"{path}?requestType=WADO&{asked}", **basic("vera")).status == 200
+        assert ask(site, "/metrics", **basic("vera")).status == 200
+    given = ["DICOM Instances Transferred"]
+    told = [tuple(each.values()) for each in trail(tmp_path)][1:]
+    assert told == [(given, "0", "vera@127.0.0.1", [STUDY, "9990000018"])]  # the second time within moments
+
+
 def test_without_room_for_the_trail_nothing_is_shown_and_health_goes_on(tmp_path: Path) -> None:
     with served.site(tmp_path, first_study(), [item()], door=door_in(tmp_path)) as site:
         assert ask(site, "/dicom-web/studies", **basic("vera")).status == 200
