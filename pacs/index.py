@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.conditions import Condition, Key, Kind, where
 from gateway.errors import InvalidDataSet, NotFound
-from gateway.matching import Condition, Key, Kind, column_value, where
+from gateway.matching import column_value
 from gateway.sqlite import Database
 from pacs.attributes import Json, items, text
 

@@ -16,7 +16,7 @@ ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.c
         "gateway.diagnostics", "gateway.hops", "gateway.link_check", "gateway.peers", "gateway.restore",
         "gateway.selftest", "gateway.simulator", "gateway.terminal", "gateway.tls_check",
         "gateway.viewer_fetch", "gateway.viewer_install")  # fmt: skip
-STATEMENTS = ("gateway.sqlite", "gateway.outbox", "worklist.store", "worklist.step_rows", "worklist.upkeep",
+STATEMENTS = ("gateway.sqlite", "gateway.outbox", "worklist.item_rows", "worklist.step_rows", "worklist.upkeep",
               "pacs.index", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties", "pacs.listing")  # fmt: skip
 """Where statements of SQL are."""
 SQL = re.compile(
@@ -80,7 +80,7 @@ def test_a_module_says_what_it_is_for(module: str) -> None:
 
 HOMES = {
     "sqlite3": (*STATEMENTS,
-                "pacs.archive"),  # passes its transaction on and names the type; its statements are the index's
+                "worklist.store", "pacs.archive"),  # pass their transaction on and name the type; no statements
     "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
                  "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
                  "gateway.simulator.script"),
