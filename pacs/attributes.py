@@ -17,6 +17,7 @@ Rules:
   sequence of fragments without its delimiter, is a data set that was cut off (InvalidDataSet).
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -63,6 +64,8 @@ _SHORT_VRS = frozenset(
     | {b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 )
 _VR_TEXT = {vr: vr.decode() for vr in _LONG_VRS | _SHORT_VRS}
+_COUNT = re.compile(r"[0-9]{1,10}")
+"""As many digits as an IS can have (PS3.5 6.2); more would not fit into a column either."""
 _TAG_LENGTH = struct.Struct("<HHI")
 _EXPLICIT = struct.Struct("<HH2sH")
 _U32 = struct.Struct("<I")
@@ -97,6 +100,19 @@ def items(data_set: Mapping[str, Mapping[str, object]], tag: str) -> list[Json]:
     element = data_set.get(tag, {})
     values = element.get("Value") if element.get("vr") == "SQ" else None
     return values if isinstance(values, list) else []
+
+
+def frame_count(data_set: Json) -> int:
+    """How many frames an instance has; 0 when it has no pixels."""
+    if "00280010" not in data_set:
+        return 0
+    return count(data_set, "00280008") or 1
+
+
+def count(data_set: Json, tag: str) -> int | None:
+    """The number of rows, columns or frames; None when it is absent or no number of anything."""
+    value = text(data_set, tag)
+    return int(value) if _COUNT.fullmatch(value) else None
 
 
 class _TagNames(dict[int, str]):
