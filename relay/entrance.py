@@ -15,7 +15,7 @@ from gateway.errors import SettingsError
 from gateway.renewal import ServerTls
 from gateway.tls import TlsFiles, own_context
 from pacs import Archive
-from relay import access
+from relay import access, link
 from relay.audit import Recorder, patient_ids
 from relay.door import Door, Policy
 from relay.limits import Buckets
@@ -69,7 +69,7 @@ def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datet
         recorder=Recorder(Trail(settings.audit_path), site=settings.site, clock=clock),
         own=OwnToken(settings.own_token_path),
         patient_id=patient_ids(archive),
-        tokens=Tokens(issuer(settings)) if settings.oidc_issuer else None,
+        tokens=Tokens(issuer(settings), way=link.way(settings)) if settings.oidc_issuer else None,
         buckets=Buckets(settings.http_rate, max(1.0, settings.http_rate * BURST_SECONDS)),
     )
 

@@ -105,7 +105,7 @@ class Relay:
         self._requests = Requests(archive.outbox)
         self._pace = Pace(settings.upload_bytes_per_second, received_last=archive.received_last)
         self._api = image_api(settings)
-        doors = Doors(settings.hosts, self._api)
+        doors = Doors(settings.hosts, self._api, link.way(settings))
         scratch, bundles = settings.data_dir / "uploads", settings.data_dir / "diagnostics"
         self._images = FullImages(archive, self._requests, doors, pace=self._pace, scratch=scratch)
         self._chores = Chores(self._requests, doors, pace=self._pace, folder=bundles)
@@ -114,6 +114,8 @@ class Relay:
     async def run(self) -> None:
         """Serve, listen and deliver. Raises when one of them dies."""
         settings = self._settings
+        if reason := link.not_by_proxy(settings):
+            log.warning("proxy not used", destination="servicebus", reason=reason)
         spool = Spool(settings.data_dir / "spool")
         spool.open()
         app = web.application(
@@ -347,11 +349,16 @@ def destination(name: DestinationName, settings: RelaySettings, archive: Archive
         case "hybrid":
             return HybridDestination(link.sender(settings, settings.events_hybrid_connection))
         case "https":
-            return HttpsDestination(settings.api_url, fixed_token(revealed(settings.api_token)))
+            token = fixed_token(revealed(settings.api_token))
+            return HttpsDestination(settings.api_url, token, way=link.way(settings))
         case "manage":
             token = fixed_token(revealed(settings.api_token))
             return ManageDestination(
-                settings.api_url, token, locate=lambda uid: archive.instance(uid).path, rate=lambda: own.rate(IMAGES)
+                settings.api_url,
+                token,
+                locate=lambda uid: archive.instance(uid).path,
+                rate=lambda: own.rate(IMAGES),
+                way=link.way(settings),
             )
         case "servicebus":
             from relay import servicebus  # noqa: PLC0415 - the client library is large
@@ -371,7 +378,7 @@ def image_api(settings: RelaySettings) -> Api | None:
     """The cloud's API that takes full images; None when there is none."""
     if not (settings.api_url and settings.api_token):
         return None
-    return Api(settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS)
+    return Api(settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS, way=link.way(settings))
 
 
 def changes(settings: RelaySettings) -> Changes:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay")
 CLI = tuple(sorted(f"gateway.{path.stem}" for path in (ROOT / "gateway").glob("cli*.py")))
 ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check", "gateway.diagnostics",
-        "gateway.hops", "gateway.link_check", "gateway.peers", "gateway.restore", "gateway.selftest",
+        "gateway.hops", "gateway.link_check", "gateway.outward", "gateway.peers", "gateway.restore", "gateway.selftest",
         "gateway.simulator", "gateway.terminal", "gateway.tls_check",
         "gateway.viewer_fetch", "gateway.viewer_install", *CLI)  # fmt: skip
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "worklist.store", "worklist.step_rows", "worklist.upkeep",
