@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, tostring
 
 APPLICATION = "screening-gateway"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -71,6 +71,7 @@ _SECURITY_ALERT = Code("110113", "Security Alert")
 
 STARTED, STOPPED = Code("110120", "Application Start"), Code("110121", "Application Stop")
 RESTRICTED_FUNCTION = Code("110132", "Use of Restricted Function")
+RECORDING_STARTED = Code("110134", "Audit Recording Started")
 USERS_CHANGED = Code("110137", "User Security Attributes Changed")
 
 
@@ -135,6 +136,30 @@ def alert(event: Event, who: Actor, kind: Code, uri: str, description: str) -> s
     value = base64.b64encode(description.encode("utf-8", "replace")).decode()
     SubElement(thing, "ParticipantObjectDetail", type="Alert Description", value=value)
     return _ended(root, event, thing)
+
+
+def restored(event: Event, who: Actor, *, taken_at: str, number: int) -> str:
+    """Security Alert: the trail goes on after it was put back as it was, up to message `number`."""
+    told = (
+        f"Restored from the backup of {taken_at}, which ends with message {number}. What was written after that is not "
+        "in this trail."
+    )
+    return alert(event, who, RECORDING_STARTED, "urn:gateway:audit", told)
+
+
+def told_restored(message: str) -> str:
+    """What a message of `restored` says; empty for any other."""
+    if f'"{RECORDING_STARTED.value}"' not in message:
+        return ""
+    try:
+        root = fromstring(message)  # noqa: S314 - our own file; what may stand in it was escaped
+    except ParseError:
+        return ""
+    kinds = {each.get("csd-code") for each in root.iter("EventTypeCode")}
+    detail = root.find("ParticipantObjectIdentification/ParticipantObjectDetail")
+    if RECORDING_STARTED.value not in kinds or detail is None:
+        return ""
+    return base64.b64decode(detail.get("value", "")).decode("utf-8", "replace")
 
 
 def _begun(event: Event, event_id: Code, action: str, *types: Code) -> Element:

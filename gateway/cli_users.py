@@ -7,7 +7,6 @@ Not for: accounts (`relay.users`), the trail (`gateway.audit`).
 """
 
 import getpass
-import os
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from gateway.audit_messages import Actor, Event
 from gateway.errors import InvalidValue
 from gateway.process import EXIT_FAILED, EXIT_OK
 from gateway.settings import load
-from gateway.terminal import AsJson, console, print_each, print_json
+from gateway.terminal import AsJson, caller, console, print_each, print_json
 from relay.access import Role
 from relay.settings import RelaySettings
 from relay.users import UserFile, account
@@ -125,17 +124,24 @@ def audit_verify(
 ) -> None:
     """Read the whole audit trail and say which lines were changed, removed or put in; exit code 1 if any were.
 
+    It also says where the trail was put back from a backup: what was written between the two is not in it.
+
     Example: gateway audit verify --expect 1042:5f1c...
     """
     trail = _trail()
     findings = list(verified(trail, expected=_expected(expect)))
+    restored = [(line.number, said) for line in lines(trail) if (said := messages.told_restored(line.message))]
     head = trail.head()
     if as_json:
-        print_json({"number": head.number, "hash": head.hash, "findings": [asdict(each) for each in findings]})
+        facts = {"number": head.number, "hash": head.hash, "findings": [asdict(each) for each in findings]}
+        print_json(facts | {"restored": [{"number": number, "text": text} for number, text in restored]})
     else:
         for each in findings:
             console.print(_finding(each), highlight=False, markup=False, soft_wrap=True, style="red")
-        said = "well" if not findings else f"{len(findings)} findings"
+        for number, text in restored:
+            console.print(f"restored  message {number}  {text}", highlight=False, markup=False, soft_wrap=True)
+        well = "well, but not whole" if restored else "well"
+        said = f"{len(findings)} findings" if findings else well
         console.print(f"{said}; the trail is at {head.number}:{head.hash}", highlight=False, soft_wrap=True)
     raise SystemExit(EXIT_FAILED if findings else EXIT_OK)
 
@@ -175,8 +181,7 @@ def _event(settings: RelaySettings) -> Event:
 
 
 def _actor() -> Actor:
-    """Who calls, as far as this machine knows."""
-    return Actor(os.environ.get("SUDO_USER") or getpass.getuser())
+    return Actor(caller())
 
 
 def _password() -> str:
