@@ -8,11 +8,10 @@
     token     the key signs one, or Entra ID gives one
     listener  the service lets this site listen
     echo      a message of this gateway came back to it through the service, over a rendezvous of its own
-
     doors     what else events and tokens go to is reached by the same way: HTTPS API, Service Bus, identity provider
 
-Listener and echo are taken by the relay while it runs, and asked of it; a second listener would take messages from it. Only
-when it does not run are they taken here, by a listener that answers nothing but its own echo.
+Listener and echo are taken by the relay while it runs, and asked of it; a second listener would take messages from it.
+Only when it does not run are they taken here, by a listener that answers nothing but its own echo.
 
 Not for: the DICOM side and the outboxes (`gateway.check`), TLS of the DICOM ports (`gateway.tls_check`).
 """

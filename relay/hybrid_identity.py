@@ -15,7 +15,7 @@ from relay.hybrid_way import Way
 Kind: TypeAlias = Literal["managed", "certificate", "default"]
 
 
-class WayOut(AioHttpTransport):
+class WayOut(AioHttpTransport):  # type: ignore[misc]  # loaded late by its package, so of no type
     """The identity library's requests, by the site's way out and with whom the site trusts.
 
     What is not encrypted stays on this machine or its host (a managed identity), and goes through no proxy.
@@ -24,6 +24,7 @@ class WayOut(AioHttpTransport):
     def __init__(self, way: Way) -> None:
         super().__init__(use_env_settings=False)
         self._way = way
+        self.session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         if self.session is None:  # made here, because it belongs to the loop that runs now
@@ -45,9 +46,7 @@ def credential(kind: Kind, *, tenant_id: str, client_id: str, certificate: str, 
     if kind == "managed":
         return ManagedIdentityCredential(client_id=client_id or None)
     if kind == "certificate":
-        return CertificateCredential(
-            tenant_id, client_id, certificate_data=certificate.encode(), transport=WayOut(way)
-        )
+        return CertificateCredential(tenant_id, client_id, certificate_data=certificate.encode(), transport=WayOut(way))
     return machine_identity(client_id, way)
 
 

@@ -36,9 +36,9 @@ def not_by_proxy(settings: RelaySettings) -> str:
     if settings.servicebus_transport != "amqp" or way(settings).proxy_for(f"https://{host}") is None or not host:
         return ""
     return (
-        f"Plain AMQP (AZURE_SERVICEBUS_TRANSPORT=amqp) cannot go through RELAY_PROXY: events go straight to {host}, port "
-        f"{AMQPS_PORT}. If that port is closed, set AZURE_SERVICEBUS_TRANSPORT=websocket; if it is meant so, name the "
-        "host in RELAY_NO_PROXY."
+        f"Plain AMQP (AZURE_SERVICEBUS_TRANSPORT=amqp) cannot go through RELAY_PROXY: events go straight to {host}, "
+        f"port {AMQPS_PORT}. If that port is closed, set AZURE_SERVICEBUS_TRANSPORT=websocket; if it is meant so, name "
+        "the host in RELAY_NO_PROXY."
     )
 
 
