@@ -50,6 +50,7 @@ FORMAT = 1
 _CHUNK_BYTES = 1 << 20
 _IS_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z").fullmatch
 
+
 @dataclass(frozen=True, slots=True)
 class Beside:
     """What a site has besides databases and images: the folder of its audit trail, and the file of its users."""
@@ -110,9 +111,7 @@ class Taken:
         }
 
 
-def backup(
-    worklist: Worklist, archive: Archive, target: Path, *, beside: Beside, now: datetime, step: Step
-) -> Taken:
+def backup(worklist: Worklist, archive: Archive, target: Path, *, beside: Beside, now: datetime, step: Step) -> Taken:
     """Take one backup into a folder, which may hold earlier ones. Raises BackupError, OSError for a full target."""
     make_folder(target)
     target.chmod(0o700)

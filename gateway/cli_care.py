@@ -18,7 +18,7 @@ from gateway import process
 from gateway.audit_messages import Actor
 from gateway.backup import Beside, backup
 from gateway.restore import Restored, restore, verify, verify_trail
-from gateway.settings import load
+from gateway.settings import GatewaySettings, load
 from gateway.sqlite import utc_text
 from gateway.terminal import AsJson, Progress, caller, console, print_each, print_json
 from pacs import Archive
@@ -137,7 +137,7 @@ def restore_command(
 
     Example: gateway restore /mnt/backup --to /var/lib/gateway-restored --verify
     """
-    who, site = Actor(caller()), load(RelaySettings).site
+    who, site = Actor(caller()), load(GatewaySettings).site
     step = Progress("files restored").step
     restored = restore(source, to, who=who, site=site, now=datetime.now(UTC), step=step)
     findings = list(verify(to, now=datetime.now(UTC))) if verify_too else []

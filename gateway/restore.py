@@ -105,7 +105,9 @@ class Manifest:
         for facts in self._chains:
             name, head = str(facts["chain"]), Head(int(str(facts["number"])), str(facts["hash"]))
             if not _CHAIN.fullmatch(name) or not _HASH.fullmatch(head.hash):
-                raise BackupError(f"The manifest of {self.folder} names an audit trail that no backup has; do not use it.")
+                raise BackupError(
+                    f"The manifest of {self.folder} names an audit trail that no backup has; do not use it."
+                )
             files = cast(list[dict[str, object]], facts["files"])
             yield Chain(name, head, tuple(self._listed(each, _TRAIL_FILE) for each in files))
 
@@ -218,9 +220,7 @@ def _move_up(work: Path, folder: Path) -> None:
     sync_folder(folder)
 
 
-def _woken(
-    manifest: Manifest, folder: Path, *, files: int, size: int, recorded: int, now: datetime
-) -> Restored:
+def _woken(manifest: Manifest, folder: Path, *, files: int, size: int, recorded: int, now: datetime) -> Restored:
     """Bring the databases to this version and make what is owed due."""
     reason = f"Restored from the backup of {manifest.taken_at}."
     with closing(Worklist.open(folder / "worklist.db")) as worklist, closing(_archive(folder)) as archive:

@@ -129,7 +129,7 @@ def test_what_was_restored_is_what_was_there(data: Data, tmp_path: Path) -> None
     restored = put_back(tmp_path / "backup", tmp_path / "restored")
     assert restored == Restored(
         backup=str(taken.folder), folder=str(tmp_path / "restored"), files=4, bytes=taken.bytes, studies=2,
-        instances=3, owed=4,
+        instances=3, owed=4, audit_messages=0,
     )  # fmt: skip
     assert files(tmp_path / "restored") == files(data.folder)
     assert list(verify(tmp_path / "restored", now=NOW)) == []
