@@ -85,8 +85,16 @@ class Trail:
         self.folder = folder
         self._file_bytes = file_bytes
         self._head = Head()
+        self._above: Trail | None = None
         self._seen: tuple[Path, int] | None = None
         """The last file and its length when this object wrote to it; None: read it first."""
+
+    @classmethod
+    def chain(cls, folder: Path, name: str) -> "Trail":
+        """One of several chains of the trail in `folder`, which has a folder of its own below that."""
+        trail = cls(folder / name)
+        trail._above = cls(folder)
+        return trail
 
     def append(self, messages: Sequence[str]) -> Head:
         """Write messages and say how far the trail has come. Raises AuditNotWritten; nothing of them counts then."""
@@ -101,10 +109,19 @@ class Trail:
                 return head
         except OSError as error:
             self._seen = None
-            raise AuditNotWritten(
-                f"The audit trail in {self.folder} cannot be written ({error.strerror}); what has to be in it is not "
-                "answered until it can: make room there, or see that the folder belongs to this service."
-            ) from error
+            raise self._not_written(error) from error
+
+    def prove(self) -> None:
+        """Write anew how far the trail has come, which shows in the time of `head`. Raises AuditNotWritten."""
+        try:
+            self._make()
+            with self._locked() as lock:
+                head = self.said_head()
+                if head is not None:
+                    _say(lock, head)
+                    os.fsync(lock)
+        except OSError as error:
+            raise self._not_written(error) from error
 
     def files(self) -> list[Path]:
         """All files that are there, in order."""
@@ -149,8 +166,16 @@ class Trail:
             _say(lock, head)
             os.fsync(lock)
 
+    def _not_written(self, error: OSError) -> AuditNotWritten:
+        return AuditNotWritten(
+            f"The audit trail in {self.folder} cannot be written ({error.strerror}): make room there, or see that the "
+            "folder belongs to this service."
+        )
+
     def _make(self) -> None:
         if not self.folder.is_dir():
+            if self._above is not None:
+                self._above._make()
             make_folder(self.folder.parent)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self.folder.parent)

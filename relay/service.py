@@ -26,6 +26,7 @@ from gateway.errors import AuditNotWritten, DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
+from gateway.recording import silence
 from gateway.requestor import Peer
 from gateway.sqlite import utc_text
 from gateway.tls import CallFiles
@@ -310,7 +311,7 @@ class Relay:
             queues=(queue("worklist", self._worklist.outbox), queue("archive", self._archive.outbox)),
             disk=disk(self._settings.pacs_storage_path, self._settings.watermarks),
             images=images(self._archive),
-            audit=self._door.recorder.trouble,
+            audit=self._door.recorder.trouble or silence(self._settings.audit_path, since=self._started_at, now=now()),
         )
 
 

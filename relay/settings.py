@@ -168,11 +168,6 @@ class RelaySettings(GatewaySettings):
         description="File of the credential that 'gateway check' logs in with, new with each start. Under the data "
         "folder by default.",
     )
-    audit_path: Path = Field(
-        default_factory=lambda data: data["data_dir"] / "audit",
-        description="Folder of the audit trail. Under the data folder by default; a volume of its own keeps it from "
-        "filling up with the images.",
-    )
     oidc_issuer: Annotated[str, AfterValidator(_unless_empty(require_https))] = Field(
         "",
         description="Address of the identity provider (OpenID Connect issuer) whose bearer tokens are taken, exactly "
