@@ -64,7 +64,7 @@ def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datet
     """The door as the settings want it."""
     demanded = settings.http_users_required or not access.is_loopback(settings.http_host)
     return Door(
-        policy=Policy(is_open=not demanded, origins=frozenset(settings.cors_origins)),
+        policy=Policy(is_open=not demanded, origins=frozenset(settings.cors_origins), proxies=settings.trusted_proxies),
         passwords=Passwords(UserFile(settings.users_path)),
         recorder=Recorder(Trail(settings.audit_path), site=settings.site, clock=clock),
         own=OwnToken(settings.own_token_path),
