@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from gateway.requestor import Peer
 from gateway.sqlite import utc_text
 from gateway.tls import CallFiles
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
-from pacs import Archive, Policy, preview
+from pacs import Archive, Duties, Policy, preview
 from relay import commands, entrance, link, metrics, web
 from relay.allowance import IMAGES, Allowance, limits
 from relay.chores import Chores
@@ -40,7 +41,7 @@ from relay.delivery import Delivery, Destination, Event, kind_of_message, weight
 from relay.deposit import Deposit
 from relay.dicomweb import Changes
 from relay.full_images import Doors, FullImages
-from relay.health import Disk, Facts, Hop, Images, Queue, report
+from relay.health import Disk, Facts, Forwards, Hop, Images, Queue, report
 from relay.hybrid import HttpAnswer, HttpRequest, HybridDestination, HybridListener, SelfEcho, endpoint
 from relay.pace import Pace
 from relay.remote_web import RemoteWeb, own_url, public_url
@@ -308,7 +309,7 @@ class Relay:
             version=gateway.__version__,
             started_at=self._started_at,
             hops=tuple(hops),
-            queues=(queue("worklist", self._worklist.outbox), queue("archive", self._archive.outbox)),
+            queues=(queue("worklist", self._worklist.outbox), archive_queue(self._archive)),
             disk=disk(self._settings.pacs_storage_path, self._settings.watermarks),
             images=images(self._archive),
             audit=self._door.recorder.trouble or silence(self._settings.audit_path, since=self._started_at, now=now()),
@@ -417,6 +418,18 @@ def queue(name: str, outbox: Outbox) -> Queue:
         return Queue(name, trouble="The database cannot be read; the log says why.")
     because = parked[0].reason if parked else ""
     return Queue(name, open=counts["open"], parked=counts["parked"], oldest=oldest, parked_because=because)
+
+
+def archive_queue(archive: Archive) -> Queue:
+    """What the archive owes the cloud, and the site's archives that images are forwarded to."""
+    owed = queue("archive", archive.outbox)
+    if owed.trouble:
+        return owed
+    duties, found = Duties(archive.database), []
+    for each in duties.standings():
+        because = next((one.reason for one in duties.owed("parked", target=each.target, limit=1)), "")
+        found.append(Forwards(each.target, each.open, each.parked, each.oldest_open, each.reason, because))
+    return replace(owed, forwards=tuple(found))
 
 
 def disk(folder: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Disk:
