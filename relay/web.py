@@ -28,10 +28,13 @@ from relay.board import Board
 from relay.dicomweb import Changes
 from relay.door import Door
 from relay.html import Frame, error_page
+from relay.instances import Instances
 from relay.live import Live
+from relay.overview import Overviews
 from relay.rendering import Renderer
 from relay.site_pages import SitePages
 from relay.spool import Spool
+from relay.studies import Studies
 from relay.viewer import Viewer
 from worklist import Worklist
 
@@ -85,9 +88,12 @@ def application(
     spool open before it serves. Without a door whoever reaches it may do everything, and nothing is recorded: for tests
     and benchmarks.
     """
-    board = Board(archive, worklist, health=health, clock=clock)
+    instances = Instances(archive)
+    board = Board(worklist, instances, clock=clock)
+    overviews = Overviews(archive, worklist, board, instances, health=health, clock=clock)
+    studies = Studies(archive, worklist, instances, viewer=viewer)
     live = Live(archive, worklist, health=health, clock=clock)
-    frame = Frame(site, clock=clock, state=live.state, counts={"/queue": board.parked})
+    frame = Frame(site, clock=clock, state=live.state, counts={"/queue": overviews.parked})
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
     app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
@@ -96,7 +102,7 @@ def application(
     app.add_routes(rest.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
     app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())
-    app.add_routes(SitePages(board, frame, health=health, metrics=metrics).routes())
+    app.add_routes(SitePages(frame, overviews, board, studies, health=health, metrics=metrics).routes())
     app.add_routes(live.routes())
     app.on_shutdown.append(live.close)
     return app
