@@ -131,7 +131,7 @@ def test_a_page_breaks_no_rule_of_accessibility(browser: Page, site: Site, judge
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_a_page_that_is_old_and_one_that_is_narrow_break_none_either(
+def test_a_narrow_page_breaks_none_either(
     browser: Page, site: Site, judge: str, name: str
 ) -> None:
     resize(browser, 400, 800)
