@@ -96,7 +96,9 @@ def reduced(data_set: DicomJson) -> DicomJson:
     """Keep what READ names; of the functional groups, which may be long, the side alone."""
     kept = {key: element for key, element in data_set.items() if key in READ}
     if isinstance(groups := kept.get("52009229"), dict):
-        shared = [{_FRAME_ANATOMY: group[_FRAME_ANATOMY]} for group in groups.get("Value", []) if _FRAME_ANATOMY in group]
+        shared = [
+            {_FRAME_ANATOMY: group[_FRAME_ANATOMY]} for group in groups.get("Value", []) if _FRAME_ANATOMY in group
+        ]
         kept["52009229"] = {"vr": "SQ", "Value": shared}
     return kept
 

@@ -26,7 +26,9 @@ def test_ages_are_words(then: str | None, expected: str) -> None:
 
 
 def test_an_age_keeps_its_moment() -> None:
-    assert ago("2026-11-22T09:29:20.000Z", NOW).startswith('<time datetime="2026-11-22T09:29:20.000Z" title="22 Nov 2026,')
+    assert ago("2026-11-22T09:29:20.000Z", NOW).startswith(
+        '<time datetime="2026-11-22T09:29:20.000Z" title="22 Nov 2026,'
+    )
     assert ago("", NOW) == ""
 
 
@@ -57,7 +59,14 @@ def test_times_are_written_for_people(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("plain", "plain"), ("a\0b", "a\ufffdb"), ("a\u202eb", "a\ufffdb"), ("\ud800", "\ufffd"), ("a\nb", "a\nb"), (7, 7)],
+    [
+        ("plain", "plain"),
+        ("a\0b", "a\ufffdb"),
+        ("a\u202eb", "a\ufffdb"),
+        ("\ud800", "\ufffd"),
+        ("a\nb", "a\nb"),
+        (7, 7),
+    ],
 )
 def test_what_cannot_be_seen_is_shown_to_be_there(text: object, shown: object) -> None:
     assert seen(text) == shown

@@ -12,7 +12,7 @@ from tests.relay.reader import Reader
 from tests.relay.served import OTHER_STUDY, STUDY, Site
 from worklist import Item
 
-HOSTILE = "<script>alert(1)</script>^\"O'EVE\" &amp;\u202ekcab\u2066"
+HOSTILE = '<script>alert(1)</script>^"O\'EVE" &amp;\u202ekcab\u2066'
 HOSTILE_NUMBER = "\"><b onload=1>'"
 HOSTILE_STUDY = "2.25.666"
 PAGES = ["/", "/board", "/board?wall", "/board?wall=names", "/studies", f"/studies/{STUDY}", f"/studies/{OTHER_STUDY}"]
@@ -97,9 +97,7 @@ def test_a_hop_that_does_not_work_is_a_word_a_shape_and_a_reason(site: Site) -> 
     site.report = healthy
     assert "! Something needs attention: Cloud events" in page.text
     assert "▲ Cloud events: No round trip for more than 180 seconds. See the details" in page.text
-    assert (
-        "Cloud events ! Not working Not seen to work yet No round trip for more than 180 seconds." in page.text
-    )
+    assert "Cloud events ! Not working Not seen to work yet No round trip for more than 180 seconds." in page.text
 
 
 def test_an_empty_site_says_that_it_is_empty(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -216,7 +214,10 @@ def test_studies_are_found_as_people_search(site: Site, asked: dict[str, str], f
         ({"since": "2026-11-23", "until": "2026-11-22"}, "The first study date is after the last one."),
         ({"page": "0"}, "The page of a search is a number from 1 to 4000."),
         ({"page": "²"}, "The page of a search is a number from 1 to 4000."),
-        ({"surname": "x"}, "A search has name, participant, accession, since, until, modality, page, and nothing else."),
+        (
+            {"surname": "x"},
+            "A search has name, participant, accession, since, until, modality, page, and nothing else.",
+        ),
         ({"name": "x" * 2000}, "PatientName is longer than any value of its kind."),
     ],
 )
@@ -308,7 +309,7 @@ def test_hostile_text_is_text_and_never_markup(hostile: Site, path: str) -> None
 
 
 def test_hostile_text_is_there_to_be_seen(hostile: Site) -> None:
-    assert "<script>alert(1)</script>, \"O'EVE\" &amp;\ufffdkcab\ufffd" in read(hostile, "/studies").text
+    assert '<script>alert(1)</script>, "O\'EVE" &amp;\ufffdkcab\ufffd' in read(hostile, "/studies").text
     assert HOSTILE_NUMBER in read(hostile, "/board").text
     assert "<img src=x onerror=alert(1)>" in read(hostile, "/").text
 
