@@ -21,7 +21,8 @@ from relay.instances import Instance, Instances
 from relay.views import Image, hanging
 from worklist import Item, Performed, Worklist
 
-STATES = ("scheduled", "in_progress", "completed", "discontinued", "cancelled")
+WALL_ROWS = 14
+"""What fits on a screen in letters that are read from a few metres."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Row:
 class Day:
     """One day; `rows` are those that the filter lets through, the counts are of all."""
 
-    date: date
+    on: date
     is_today: bool
     rows: tuple[Row, ...]
     total: int
@@ -59,12 +60,20 @@ class Day:
     sought: str
 
     @property
+    def on_wall(self) -> tuple[Row, ...]:
+        """The rows for a screen that nobody scrolls: what needs a look, the last two that are over, what comes next."""
+        open_ = [place for place, row in enumerate(self.rows) if row.item.state in {"scheduled", "in_progress"}]
+        first = max(0, open_[0] - 2) if open_ else max(0, len(self.rows) - WALL_ROWS)
+        earlier = tuple(row for row in self.rows[:first] if row.problems)
+        return (*earlier, *self.rows[first:])[:WALL_ROWS]
+
+    @property
     def before(self) -> date:
-        return self.date - timedelta(days=1)
+        return self.on - timedelta(days=1)
 
     @property
     def after(self) -> date:
-        return self.date + timedelta(days=1)
+        return self.on + timedelta(days=1)
 
 
 class Board:
@@ -82,7 +91,7 @@ class Board:
         items = self._worklist.items(date=wanted.strftime("%Y%m%d"))
         rows = list(self._rows(items))
         return Day(
-            date=wanted,
+            on=wanted,
             is_today=wanted == today,
             rows=tuple(row for row in rows if _is_sought(row.item, sought)),
             total=len(rows),
@@ -144,7 +153,7 @@ def extras(seen: Exam) -> Iterator[str]:
         yield f"{slices} tomosynthesis"
     words = Counter(_extra(each) for each in seen.extras)
     yield from (f"{count} {word}" for word, count in words.items())
-    if others := sum(not each.name for each in seen.images):
+    if others := sum(not each.name and each.kind != "tomosynthesis" for each in seen.images):
         yield _count(others, "other object")
 
 

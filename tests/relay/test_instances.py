@@ -36,3 +36,20 @@ def test_the_instances_of_studies_and_of_an_accession_number_are_found(archive: 
     assert [each.stored.sop_instance_uid for each in instances.of_accession_number("ACC-2")] == ["2.25.200.1.1"]
     assert instances.of_accession_number("ACC*") == []
     assert instances.of_studies([]) == []
+
+
+def test_a_data_set_is_read_once(archive: Archive) -> None:
+    instances = Instances(archive)
+    first = instances.of_studies([STUDY])
+    with archive.database.write() as conn:
+        conn.execute("UPDATE instance SET data_set = x'7b'")  # whoever reads one now fails
+    assert instances.of_studies([STUDY]) == first == instances.of_accession_number("ACC-1")
+    with pytest.raises(ValueError):
+        Instances(archive).of_studies([STUDY])
+
+
+def test_what_is_gone_is_not_given_and_what_comes_anew_is_read(archive: Archive, tmp_path: Path) -> None:
+    instances = Instances(archive)
+    assert len(instances.of_accession_number("ACC-2")) == 1
+    archive.forget("2.25.200", now=served.NOW)
+    assert instances.of_accession_number("ACC-2") == []
