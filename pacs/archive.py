@@ -28,15 +28,17 @@ import structlog
 from pydicom import Dataset
 
 from gateway import outbox
+from gateway.conditions import AnyOf
 from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Unsettled
-from gateway.matching import AnyOf, column_value, conditions, ignored
+from gateway.matching import column_value, conditions, ignored
 from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
 from pacs.attributes import Json, text
 from pacs.files import Files, announced_uid, digest, quarantine_name
-from pacs.index import KEYS, Identity, Index, Level, Receipt, identity, is_uid, plain
+from pacs.identity import Identity, identity, is_uid
+from pacs.index import KEYS, Index, Level, Receipt, plain
 from pacs.receiving import Origin, Receiving, disk_refusals
 from pacs.telling import image_received
 from pacs.upkeep import Upkeep
