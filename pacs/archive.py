@@ -28,8 +28,9 @@ import structlog
 from pydicom import Dataset
 
 from gateway import outbox
+from gateway.conditions import AnyOf
 from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Unsettled
-from gateway.matching import conditions, ignored
+from gateway.matching import column_value, conditions, ignored
 from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
@@ -177,6 +178,15 @@ class Archive:
         Raises InvalidQuery.
         """
         return [self._stored(**dict(row)) for row in self.index.select(conditions(identifier, KEYS["IMAGE"]))]
+
+    def studies_under(self, accession_numbers: Iterable[str]) -> dict[str, list[str]]:
+        """The Study Instance UIDs under some accession numbers, which are taken as they are, without wildcards."""
+        key = next(key for key in KEYS["STUDY"] if key.path == "AccessionNumber")
+        values = tuple(filter(None, (column_value(key.kind, number) for number in accession_numbers)))
+        studies: dict[str, list[str]] = {}
+        for study in self.index.find("STUDY", [AnyOf(key, values)], limit=None, offset=0) if values else []:
+            studies.setdefault(text(study, "00080050"), []).append(text(study, "0020000D"))
+        return studies
 
     def metadata(
         self, study_instance_uid: str, series_instance_uid: str | None = None, sop_instance_uid: str | None = None
