@@ -25,6 +25,7 @@ from gateway import (
     cli_modality,
     cli_outbox,
     cli_peers,
+    cli_refusals,
     cli_site,
     cli_users,
     cli_viewer,
@@ -61,6 +62,7 @@ cli_link.register(app)
 cli_modality.register(app)
 cli_outbox.register(app)
 cli_peers.register(app)
+cli_refusals.register(app)
 cli_site.register(app)
 cli_users.register(app)
 cli_viewer.register(app)

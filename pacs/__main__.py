@@ -7,6 +7,7 @@ from gateway.application import Limits
 from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
+from gateway.refusals import FILE_NAME, Noting
 from gateway.renewal import ServerTls
 from gateway.settings import load
 from gateway.tls import CallFiles, calling_context
@@ -26,6 +27,7 @@ def main() -> None:
     tls, call_tls = ServerTls.of(settings), call_files(settings)
     with (
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
+        Noting(settings.data_dir / FILE_NAME, process="pacs") as noting,
         Care(archive, rounds(settings)),
         Reporting(archive, settings.peers, tls=call_tls) as reporting,
         Forwarding(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
@@ -41,7 +43,7 @@ def main() -> None:
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
-            served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
+            served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls, note=noting.note
         ) as listener:
             until_stopped(lambda: still_working(listener, reporting, forwarding))
 

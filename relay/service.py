@@ -26,6 +26,7 @@ from gateway.errors import AuditNotWritten, DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
+from gateway.refusals import Note, unnoted
 from gateway.requestor import Peer
 from gateway.sqlite import utc_text
 from gateway.tls import CallFiles
@@ -88,8 +89,11 @@ def attached(attach: Callable[[], T]) -> T:
 class Relay:
     """Everything the relay does with what it was given. `run` until the process is asked to stop."""
 
-    def __init__(self, settings: RelaySettings, worklist: Worklist, archive: Archive) -> None:
+    def __init__(
+        self, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: Note = unnoted
+    ) -> None:
         self._settings = settings
+        self._note = note
         self._worklist = worklist
         self._archive = archive
         self._tls = entrance.require_safe(settings)
@@ -145,7 +149,14 @@ class Relay:
         """Answer a message of the cloud."""
         zone = ZoneInfo(self._settings.cloud_timezone) if self._settings.cloud_timezone else None
         context = commands.Context(
-            self._worklist, self._requests, self._images, self._chores, health=self.health, clock=now, cloud_zone=zone
+            self._worklist,
+            self._requests,
+            self._images,
+            self._chores,
+            health=self.health,
+            clock=now,
+            cloud_zone=zone,
+            note=self._note,
         )
         return await commands.answer(text, context)
 

@@ -7,6 +7,7 @@ from gateway.application import Limits
 from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
+from gateway.refusals import FILE_NAME, Noting
 from gateway.renewal import ServerTls
 from gateway.settings import load
 from worklist.day_end import DayEnd
@@ -22,6 +23,7 @@ def main() -> None:
     tls = ServerTls.of(settings)
     with (
         closing(Worklist.open(settings.db_path)) as worklist,
+        Noting(settings.data_dir / FILE_NAME, process="worklist") as noting,
         DayEnd(worklist, keep_days=settings.keep_days, hour=settings.night_hour),
     ):
         scp = Scp(worklist, manners=settings.manners, character_sets=settings.character_sets)
@@ -29,7 +31,7 @@ def main() -> None:
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
-            application, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
+            application, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls, note=noting.note
         ) as listener:
             until_stopped(listener.still_working)
 
