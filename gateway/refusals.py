@@ -181,11 +181,18 @@ class Noting:
     """Takes refusals of one process down from entering to leaving the block: hand out `note`."""
 
     def __init__(
-        self, path: Path, *, process: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        path: Path,
+        *,
+        process: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        failure_seconds: float = AFTER_FAILURE_SECONDS,
     ) -> None:
+        """`failure_seconds` is the pause after a writing that failed."""
         self._path = path
         self._process = process
         self._clock = clock
+        self._failure_seconds = failure_seconds
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, ...], Seen] = {}
         self._lost = 0
@@ -244,7 +251,7 @@ class Noting:
             if trouble and is_well:
                 log.warning("refusals not written down", reason=trouble)
             is_well = not trouble
-            self._stop.wait(WRITE_SECONDS if is_well else AFTER_FAILURE_SECONDS)
+            self._stop.wait(WRITE_SECONDS if is_well else self._failure_seconds)
             if not is_well:
                 self._wake.set()
         self._write()
