@@ -3,7 +3,7 @@
 Rules. Every number has an age, every time a zone. A state is a word and a shape, never a colour alone. What cannot be
 asked raises; it never looks like "none".
 
-Values for templates only. Not here: HTML (`relay/pages`), HTTP (`relay.web`), the rules of an exam (`relay.exams`).
+Values for templates only. Not here: HTML (`relay/pages`), HTTP (`relay.site_pages`), the rules of an exam (`relay.exams`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +18,7 @@ from gateway.outbox import Outbox
 from pacs import Archive
 from relay.dicom_json import DicomJson, text, values
 from relay.exams import Exam, exam
+from relay.html import age
 from relay.views import Image, hanging, image
 from worklist import Item, Worklist
 
@@ -122,6 +123,10 @@ class Board:
             statistics=self._archive.statistics(),
         )
 
+    def parked(self) -> int:
+        """How many events wait for a person."""
+        return sum(outbox.counts()["parked"] for outbox in (self._worklist.outbox, self._archive.outbox))
+
     def study(self, study_instance_uid: str) -> Study:
         """Put the page of one study together. Raises NotFound."""
         found = self._archive.find("STUDY", _identifier(StudyInstanceUID=study_instance_uid), limit=1)
@@ -164,18 +169,6 @@ class Board:
         for uid in list(received)[:LATEST_STUDIES]:
             for match in self._archive.find("STUDY", _identifier(StudyInstanceUID=uid), limit=1):
                 yield _line(match, received=age(received[uid], now))
-
-
-def age(then: str | None, now: datetime) -> str:
-    """Say how long ago a moment (UTC ISO text) was, in words that need no arithmetic."""
-    if not then:
-        return ""
-    seconds = max(0, int((now - datetime.fromisoformat(then)).total_seconds()))
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= length:
-            count = seconds // length
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
-    return "just now" if seconds < 2 else f"{seconds} seconds ago"
 
 
 def _hops(report: HealthReport, now: datetime) -> Iterator[Hop]:
