@@ -19,7 +19,7 @@ from gateway.restore import restore, verify
 from gateway.settings import load
 from gateway.sqlite import utc_text
 from gateway.terminal import AsJson, Progress, console, print_each, print_json
-from pacs import Archive
+from pacs import Archive, Listing
 from pacs.files import AlreadyServed
 from pacs.fsck import Finding, Fsck
 from pacs.quarantine import carry_out
@@ -155,10 +155,10 @@ def statistics(
     with _archive() as archive:
         facts = {
             **archive.statistics(),
-            **archive.upkeep.received(),
+            **Listing(archive.database).received(),
             "damaged": archive.upkeep.damaged(),
-            "days": archive.upkeep.growth(since),
-            "newest_studies": archive.upkeep.studies(studies),
+            "days": Listing(archive.database).growth(since),
+            "newest_studies": Listing(archive.database).newest_studies(studies),
         }
     if as_json:
         print_json(facts)
