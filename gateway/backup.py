@@ -27,7 +27,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ from pathlib import Path
 import gateway
 from gateway.errors import GatewayError
 from gateway.folders import make_folder, sync_folder
+from gateway.last_backup import LastBackup, remember
 from gateway.sqlite import Database, utc_text
 from pacs import Archive
 from pacs.upkeep import Upkeep
@@ -108,6 +109,9 @@ def backup(worklist: Worklist, archive: Archive, target: Path, *, now: datetime,
         archive.database.copy(taken.folder / "pacs.db")
         _write_manifest(archive, Pool(target, work=taken.folder), taken, now=now, step=step)
         sync_folder(target)
+    with suppress(OSError):  # the backup is good without the note
+        last = LastBackup(utc_text(now), str(taken.folder), taken.files, len(taken.missing), len(taken.damaged))
+        remember(archive.database.path.parent, last)
     return taken
 
 

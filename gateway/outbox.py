@@ -106,11 +106,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """The entries that are parked at one destination for one reason; `first_parked_at` is UTC text."""
+    """The entries that are parked at one destination for one reason; times are UTC text."""
 
     destination: str
     reason: str
     count: int
+    first_id: int
     first_parked_at: str
 
 
@@ -318,7 +319,8 @@ class Outbox:
         """What is parked, by destination and reason, the largest number first."""
         with self.database.read() as conn:
             rows = conn.execute(
-                "SELECT destination, reason, count(*) AS count, min(parked_at) AS first_parked_at FROM outbox_duty"
+                "SELECT destination, reason, count(*) AS count, min(entry_id) AS first_id,"
+                " min(parked_at) AS first_parked_at FROM outbox_duty"
                 " WHERE parked_at IS NOT NULL GROUP BY destination, reason ORDER BY count DESC, destination, reason"
             ).fetchall()
         return [Alike(**dict(row)) for row in rows]

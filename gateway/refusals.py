@@ -177,6 +177,11 @@ def recent(path: Path, limit: int = MOST_ROWS) -> tuple[list[Seen], Lost]:
         return refusals.latest(limit), refusals.lost()
 
 
+def version(path: Path) -> str:
+    """A text that is another one when something was written since; it costs two looks at the folder."""
+    return "/".join(str(_changed(file)) for file in (path, path.with_name(f"{path.name}-wal")))
+
+
 class Noting:
     """Takes refusals of one process down from entering to leaving the block: hand out `note`."""
 
@@ -276,6 +281,13 @@ class Noting:
                     self._remember(seen)
             return str(error)
         return ""
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # it is not there, or cannot be looked at: a state like any other
+        return 0
 
 
 def together(first: Seen, then: Seen) -> Seen:

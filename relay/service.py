@@ -48,6 +48,7 @@ from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.requests import Fulfilment, Requests, request_event
 from relay.settings import DestinationName, RelaySettings, revealed
 from relay.spool import Spool
+from relay.surroundings import of_site
 from relay.uploads import (
     SECONDS,
     Api,
@@ -132,6 +133,7 @@ class Relay:
             door=self._door,
             peers=settings.peers,
             viewer=settings.viewer_path,
+            surroundings=of_site(settings, [*self._deliveries, *self._fulfilling.values()]),
         )
         serving = web.serving(app, host=settings.http_host, port=settings.http_port, tls=self._tls)
         await asyncio.to_thread(self._prepare_outboxes)

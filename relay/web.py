@@ -25,6 +25,7 @@ from gateway.renewal import ServerTls
 from pacs import Archive
 from relay import dicomweb, rest, slow
 from relay.board import Board
+from relay.care_pages import CarePages
 from relay.dicomweb import Changes
 from relay.door import Door
 from relay.html import Frame, error_page
@@ -32,6 +33,7 @@ from relay.live import Live
 from relay.rendering import Renderer
 from relay.site_pages import SitePages
 from relay.spool import Spool
+from relay.surroundings import Surroundings
 from relay.viewer import Viewer
 from worklist import Worklist
 
@@ -77,6 +79,7 @@ def application(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     door: Door | None = None,
     peers: Sequence[str] = (),
+    surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
     patience_seconds: float = slow.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
@@ -86,8 +89,10 @@ def application(
     and benchmarks.
     """
     board = Board(archive, worklist, health=health, clock=clock)
-    live = Live(archive, worklist, health=health, clock=clock)
-    frame = Frame(site, clock=clock, state=live.state, counts={"/queue": board.parked})
+    live = Live(archive, worklist, health=health, clock=clock, refusals=surroundings.refusals)
+    counts = {"/queue": board.parked, "/quarantine": archive.upkeep.undecided}
+    frame = Frame(site, clock=clock, state=live.state, counts=counts)
+    care = CarePages(archive, worklist, frame=frame, renderer=renderer, surroundings=surroundings, clock=clock)
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
     app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
@@ -97,6 +102,7 @@ def application(
     app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())
     app.add_routes(SitePages(board, frame, health=health, metrics=metrics).routes())
+    app.add_routes(care.routes())
     app.add_routes(live.routes())
     app.on_shutdown.append(live.close)
     return app
