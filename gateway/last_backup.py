@@ -12,7 +12,7 @@ FILE_NAME = "last-backup.json"
 
 @dataclass(frozen=True, slots=True)
 class LastBackup:
-    """`taken_at` is UTC text, `folder` what it was written to; `missing` and `damaged` count files it could not have."""
+    """`taken_at` is UTC text, `folder` where it is; `missing` and `damaged` count files it could not have."""
 
     taken_at: str
     folder: str

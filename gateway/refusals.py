@@ -42,7 +42,7 @@ KEEP = timedelta(days=30)
 MOST_ROWS, MOST_ROWS_OF_ADDRESS = 1000, 200
 
 MOST_WAITING = 500
-"""Different refusals that wait in memory to be written; a second of a flood has fewer, and each is some hundred bytes."""
+"""Different refusals that wait in memory to be written; each is some hundred bytes."""
 
 WRITE_SECONDS = 1.0
 """The pause after each writing, which is a sync; a flood costs no more than one a second."""

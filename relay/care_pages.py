@@ -1,9 +1,9 @@
 """The routes of the pages for who looks after a site: delivery, storage, quarantine, refusals; and what is done there.
 
 Rules. Looking changes nothing. What changes something is a POST of a form, with a page before it that says what will
-happen; a second press finds that it is done and says so. Who may do it and that it is recorded is the door's
-(`relay.access`): an operator, in the audit trail before it is done. What is decided has a name: that of the user, or the
-one that is typed in where the door is open to everybody.
+happen; a second press finds that it is done and says so. Who may do it, and that it is recorded, is the door's
+(`relay.access`): an operator, in the audit trail before it is done. What is decided has a name: that of the user, or
+the one that is typed in where the door is open to everybody.
 
 Not here: what the pages show (`relay.queue_board`, `relay.storage_board`), how it becomes HTML (`relay.html`).
 """
@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import structlog
 from aiohttp import web
 
-from gateway.errors import Conflict, InvalidValue, NotFound, Refusal
+from gateway.errors import Conflict, GatewayError, InvalidValue, NotFound, Refusal
 from gateway.refusals import Lost, recent
 from gateway.remedies import remedy
 from pacs import Archive, Comparison, SetAside, Stored, Viewport, compare, rendered
@@ -27,6 +27,7 @@ from relay.queue_board import QueueBoard
 from relay.rendering import Renderer
 from relay.storage_board import StorageBoard
 from relay.surroundings import Surroundings
+from relay.users import User
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -148,19 +149,22 @@ class CarePages:
 
     # ---- storage and refusals ----------------------------------------------------------------------------------------
 
-    async def storage(self, request: web.Request) -> web.Response:
+    async def storage(self, _: web.Request) -> web.Response:
         """What is kept, how it grows, when it is full, what may go."""
         return await self._frame.page(
             "storage.html", lambda: {"storage": self._storage.storage()}, current="/storage", follows=("health",)
         )
 
-    async def refusals(self, request: web.Request) -> web.Response:
+    async def refusals(self, _: web.Request) -> web.Response:
         """What was refused lately, why, and what to do."""
         path = self._surroundings.refusals
 
         def values() -> dict[str, object]:
-            seen, lost = recent(path) if path is not None else ([], Lost(0, None))
-            return {"rows": [(each, remedy(each.kind)) for each in seen], "lost": lost}
+            try:
+                seen, lost = recent(path) if path is not None else ([], Lost(0, None))
+            except GatewayError as error:  # said on the page, since there may be nothing but this that is wrong
+                return {"rows": [], "lost": Lost(0, None), "trouble": str(error)}
+            return {"rows": [(each, remedy(each.kind)) for each in seen], "lost": lost, "trouble": ""}
 
         return await self._frame.page("refusals.html", values, current="/refusals", follows=("refusals",))
 
@@ -274,7 +278,7 @@ def _entry(request: web.Request) -> str:
 
 def _around(request: web.Request) -> dict[str, object]:
     """What every page of these has: whether its reader may act, has a name, and what was just done."""
-    user = request.get(USER, ANYBODY)
+    user = _known(request)
     return {
         "may_act": user.role >= Role.OPERATOR,
         "asks_name": user == ANYBODY,
@@ -283,12 +287,17 @@ def _around(request: web.Request) -> dict[str, object]:
 
 
 def _user(request: web.Request) -> str:
-    return request.get(USER, ANYBODY).name
+    return _known(request).name
+
+
+def _known(request: web.Request) -> User:
+    user: User = request.get(USER, ANYBODY)
+    return user
 
 
 def _decider(request: web.Request, typed: str) -> str:
     """Who stands for a decision. Raises InvalidValue when nobody does."""
-    user = request.get(USER, ANYBODY)
+    user = _known(request)
     if user != ANYBODY:
         return user.name
     name = typed.strip()

@@ -1,12 +1,13 @@
 """How values become HTML: the templates' environment, words for people, and the frame around every page.
 
-Rules. Everything that comes from DICOM is text and is escaped; nothing here or in a template switches that off. Ages
-and times are made of UTC text, and shown with the site's zone. Rendering asks and blocks, so it is done in a thread.
+Rules. Everything that comes from DICOM is text and is escaped; nothing here or in a template switches that off, and
+what cannot be seen of it is shown to be there. Ages and times are made of UTC text, and shown with the site's zone. Rendering asks and blocks, so it is done in a thread.
 
 Not here: what a page shows (`relay.board` and its neighbours), routes (`relay.site_pages`).
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -146,7 +147,24 @@ def ago(then: str | None, now: datetime) -> str:
     return Markup(element).format(then, moment(then), age(then, now))
 
 
+def seen(value: object) -> object:
+    """Show what cannot be seen: control characters, what turns the direction of writing, and halves of characters.
+
+    A name could otherwise hide a part of itself or turn its neighbours around, and half a character is no UTF-8.
+    """
+    if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
+        return value
+    return _UNSEEN.sub("\ufffd", value)
+
+
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 _TEMPLATES = Environment(
-    loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(PAGES),
+    autoescape=True,
+    finalize=seen,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 _TEMPLATES.filters.update(person=person, initials=initials, date=date, clock=clock, ago=ago, moment=moment)

@@ -75,7 +75,8 @@ class Live:
         """What pages can follow, by name; a part that has changed has another value. Never raises; it blocks.
 
         `run` is this run of the relay, `day` the site's date, `worklist` and `images` are the two databases with what
-        they owe the cloud, `health` is the report, `refusals` the file of these. Read it before what a page shows, so that nothing falls in between.
+        they owe the cloud, `health` is the report, `refusals` the file of these. Read it before what a page
+        shows, so that nothing falls in between.
         """
         with self._asking:
             now = self._clock().astimezone()

@@ -193,4 +193,6 @@ def _next_attempt(line: Line) -> str:
 
 
 def _sum(told: list[Told]) -> Told:
-    return Told(sum(each.delivered for each in told), sum(each.open for each in told), sum(each.parked for each in told))
+    return Told(
+        sum(each.delivered for each in told), sum(each.open for each in told), sum(each.parked for each in told)
+    )

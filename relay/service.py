@@ -90,9 +90,7 @@ def attached(attach: Callable[[], T]) -> T:
 class Relay:
     """Everything the relay does with what it was given. `run` until the process is asked to stop."""
 
-    def __init__(
-        self, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: Note = unnoted
-    ) -> None:
+    def __init__(self, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: Note = unnoted) -> None:
         self._settings = settings
         self._note = note
         self._worklist = worklist

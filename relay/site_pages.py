@@ -1,6 +1,6 @@
 """The routes of everything that people look at, and of the health check, the metrics and the pages' own files.
 
-Not here: what the pages show (`relay.board`), how it becomes HTML (`relay.html`), the viewer (`relay.viewer`).
+Not here: what the pages show (`relay.overview`, `relay.board`, `relay.studies`), how it becomes HTML (`relay.html`), the viewer (`relay.viewer`).
 """
 
 import asyncio
@@ -10,8 +10,10 @@ from aiohttp import web
 
 from gateway.messages import HealthReport
 from relay import qido
-from relay.board import Board
+from relay.board import Board, asked_date
 from relay.html import PAGES, Frame
+from relay.overview import Overviews
+from relay.studies import Studies, wanted
 
 ASSETS = {
     "app.css": "text/css; charset=utf-8",
@@ -25,16 +27,27 @@ class SitePages:
     """The handlers. `metrics` and `health` look into the databases and are called in threads."""
 
     def __init__(
-        self, board: Board, frame: Frame, *, health: Callable[[], HealthReport], metrics: Callable[[], bytes]
+        self,
+        frame: Frame,
+        overviews: Overviews,
+        board: Board,
+        studies: Studies,
+        *,
+        health: Callable[[], HealthReport],
+        metrics: Callable[[], bytes],
     ) -> None:
-        self._board = board
         self._frame = frame
+        self._overviews = overviews
+        self._board = board
+        self._studies = studies
         self._health = health
         self._metrics = metrics
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/", self.overview),
+            web.get("/board", self.board),
+            web.get("/studies", self.search),
             web.get("/studies/{study}", self.study),
             web.get("/healthz", self.health),
             web.get("/metrics", self.metrics),
@@ -45,10 +58,31 @@ class SitePages:
         """Say whether it works. With `?refresh` it reads itself again, for browsers without scripts."""
         refresh = REFRESH_SECONDS if "refresh" in request.query else None
         return await self._frame.page(
-            "status.html",
-            lambda: {"status": self._board.status(), "refresh": refresh},
+            "overview.html",
+            lambda: {"overview": self._overviews.overview(), "refresh": refresh},
             current="/",
             follows=("worklist", "images", "health"),
+        )
+
+    async def board(self, request: web.Request) -> web.Response:
+        """Show the worklist of a day: `date`, `q` (a part of a name or number), `wall` (`names`: with names)."""
+        query = request.query
+        day = asked_date(query.get("date", ""))
+        return await self._frame.page(
+            "board_wall.html" if "wall" in query else "board.html",
+            lambda: {"day": self._board.day(day, sought=query.get("q", "")), "names": query.get("wall") == "names"},
+            current="/board",
+            follows=("worklist", "images"),
+        )
+
+    async def search(self, request: web.Request) -> web.Response:
+        """Search the studies. What cannot be searched is a page of its own, with the reason and no results."""
+        asked = wanted(request.query)
+        return await self._frame.page(
+            "studies.html",
+            lambda: {"found": self._studies.search(asked)},
+            current="/studies",
+            follows=("images",),
         )
 
     async def study(self, request: web.Request) -> web.Response:
@@ -56,7 +90,7 @@ class SitePages:
         uid = qido.uid(request.match_info["study"])
         return await self._frame.page(
             "study.html",
-            lambda: {"study": self._board.study(uid)},
+            lambda: {"study": self._studies.study(uid)},
             current="/studies",
             follows=("worklist", "images"),
         )

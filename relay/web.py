@@ -29,10 +29,13 @@ from relay.care_pages import CarePages
 from relay.dicomweb import Changes
 from relay.door import Door
 from relay.html import Frame, error_page
+from relay.instances import Instances
 from relay.live import Live
+from relay.overview import Overviews
 from relay.rendering import Renderer
 from relay.site_pages import SitePages
 from relay.spool import Spool
+from relay.studies import Studies
 from relay.surroundings import Surroundings
 from relay.viewer import Viewer
 from worklist import Worklist
@@ -88,9 +91,12 @@ def application(
     spool open before it serves. Without a door whoever reaches it may do everything, and nothing is recorded: for tests
     and benchmarks.
     """
-    board = Board(archive, worklist, health=health, clock=clock)
+    instances = Instances(archive)
+    board = Board(worklist, instances, clock=clock)
+    overviews = Overviews(archive, worklist, board, instances, health=health, clock=clock)
+    studies = Studies(archive, worklist, instances, viewer=viewer)
     live = Live(archive, worklist, health=health, clock=clock, refusals=surroundings.refusals)
-    counts = {"/queue": board.parked, "/quarantine": archive.upkeep.undecided}
+    counts = {"/queue": overviews.parked, "/quarantine": archive.upkeep.undecided}
     frame = Frame(site, clock=clock, state=live.state, counts=counts)
     care = CarePages(archive, worklist, frame=frame, renderer=renderer, surroundings=surroundings, clock=clock)
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
@@ -101,7 +107,7 @@ def application(
     app.add_routes(rest.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
     app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())
-    app.add_routes(SitePages(board, frame, health=health, metrics=metrics).routes())
+    app.add_routes(SitePages(frame, overviews, board, studies, health=health, metrics=metrics).routes())
     app.add_routes(care.routes())
     app.add_routes(live.routes())
     app.on_shutdown.append(live.close)

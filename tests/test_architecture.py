@@ -17,7 +17,8 @@ ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.c
         "gateway.hops", "gateway.link_check", "gateway.peers", "gateway.restore", "gateway.selftest",
         "gateway.simulator", "gateway.terminal", "gateway.tls_check",
         "gateway.viewer_fetch", "gateway.viewer_install", *CLI)  # fmt: skip
-STATEMENTS = ("gateway.sqlite", "gateway.outbox", "gateway.refusals", "worklist.store", "worklist.step_rows", "worklist.upkeep",
+STATEMENTS = ("gateway.sqlite", "gateway.outbox", "gateway.refusals",
+              "worklist.store", "worklist.step_rows", "worklist.upkeep",
               "pacs.index", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties", "pacs.listing")  # fmt: skip
 """Where statements of SQL are."""
 SQL = re.compile(

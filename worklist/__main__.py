@@ -31,7 +31,13 @@ def main() -> None:
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
-            application, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls, note=noting.note
+            application,
+            host=settings.host,
+            port=settings.port,
+            limits=limits,
+            callers=callers,
+            tls=tls,
+            note=noting.note,
         ) as listener:
             until_stopped(listener.still_working)
 
