@@ -234,7 +234,10 @@ class Outbox:
             raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
 
     def release_alike(self, destination: str, reason: str, *, now: datetime) -> int:
-        """Make every entry due again that is parked at a destination for exactly this reason; say how many."""
+        """Make every entry due again that is parked at a destination for exactly this reason; say how many.
+
+        An entry is released everywhere, also where it is parked for another reason.
+        """
         with self.database.write() as conn:
             rows = conn.execute(
                 "SELECT entry_id FROM outbox_duty WHERE parked_at IS NOT NULL AND destination = :destination"
