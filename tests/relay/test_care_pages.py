@@ -1,4 +1,4 @@
-"""The pages of who looks after a site, over real HTTP: what they say, who may do what, and that looking does nothing."""
+"""The pages of who looks after a site, over real HTTP: what they say, who may do what, that looking does nothing."""
 
 import re
 from collections.abc import Iterator, Mapping
