@@ -128,7 +128,8 @@ def _row(item: Item, found: Sequence[Instance], performed: Performed) -> Row:
 def _shortcomings(item: Item, seen: Exam, awaited: int, is_over: bool) -> Iterator[str]:
     """What is not there although the exam is over."""
     if awaited and is_over:
-        yield f"{_count(awaited, 'image')} that the machine reports to have made {'has' if awaited == 1 else 'have'} not come."
+        verb = "has" if awaited == 1 else "have"
+        yield f"{_count(awaited, 'image')} that the machine reports to have made {verb} not come."
     if item.state == "completed" and not seen.images:
         yield "Completed, and no image has come."
     elif item.state == "completed" and seen.missing:

@@ -1,7 +1,8 @@
 """How values become HTML: the templates' environment, words for people, and the frame around every page.
 
 Rules. Everything that comes from DICOM is text and is escaped; nothing here or in a template switches that off, and
-what cannot be seen of it is shown to be there. Ages and times are made of UTC text, and shown with the site's zone. Rendering asks and blocks, so it is done in a thread.
+what cannot be seen of it is shown to be there. Ages and times are made of UTC text, and shown with the site's zone.
+Rendering asks and blocks, so it is done in a thread.
 
 Not here: what a page shows (`relay.board` and its neighbours), routes (`relay.site_pages`).
 """
@@ -45,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Around:
-    """What a page has around its own content. `state` is what it was made of, `follows` which parts of that it shows."""
+    """What a page has around its content. `state` is what it was made of, `follows` names the parts of it that show."""
 
     site: str
     now: datetime
@@ -104,7 +105,7 @@ def person(name: str) -> str:
 
 
 def initials(name: str) -> str:
-    """Write a DICOM person name so that only who knows the person recognises it: given and family name's first letter."""
+    """Write a DICOM person name as two letters, of the given and of the family name."""
     family, *others = name.split("=", maxsplit=1)[0].split("^")
     return "".join(part.strip()[:1] for part in (*others[:1], family)).upper()
 
@@ -144,7 +145,7 @@ def ago(then: str | None, now: datetime) -> str:
     if not then:
         return ""
     element = '<time datetime="{}" title="{}" data-age>{}</time>'
-    return Markup(element).format(then, moment(then), age(then, now))
+    return Markup(element).format(then, moment(then), age(then, now))  # noqa: S704 - a literal; format escapes
 
 
 def seen(value: object) -> object:

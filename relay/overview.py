@@ -1,4 +1,4 @@
-"""The first page: does it work, when was each hop last seen to work, what came last, what is today, what needs a person.
+"""The first page: does it work, when was each hop last seen to, what came last, what is today, what needs a person.
 
 Rules. Every number has an age. A state is a word and a shape, never a colour alone. What cannot be asked raises; it
 never looks like "none". No names here: whoever passes the screen may read it.

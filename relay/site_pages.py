@@ -1,6 +1,7 @@
 """The routes of everything that people look at, and of the health check, the metrics and the pages' own files.
 
-Not here: what the pages show (`relay.overview`, `relay.board`, `relay.studies`), how it becomes HTML (`relay.html`), the viewer (`relay.viewer`).
+Not here: what the pages show (`relay.overview`, `relay.board`, `relay.studies`), how it becomes HTML (`relay.html`),
+the viewer (`relay.viewer`).
 """
 
 import asyncio

@@ -51,7 +51,7 @@ class Clinic:
     def begin(self, number: int) -> Step:
         """Let the machine ask for an appointment and report that it is begun."""
         [item] = self.machine.find(accession_number=accession(number))
-        return self.machine.begin(item, now=datetime.now())  # noqa: DTZ005 - a machine knows its wall time only
+        return self.machine.begin(item, now=datetime.now())
 
     def view(self, view: str, exam: Exam, **how: object) -> Dataset:
         return mammogram(view, exam, rows=self.rows, columns=self.columns, **how)  # type: ignore[arg-type]
@@ -60,14 +60,14 @@ class Clinic:
         step = self.begin(number)
         step = replace(step, exam=replace(step.exam, seed=number))
         if number == GIVEN_UP:
-            self.machine.discontinue(step, now=datetime.now())  # noqa: DTZ005
+            self.machine.discontinue(step, now=datetime.now())
             return
         images = list(self._images(number, step.exam))
         lost = images[-1:] if number == LOST else []
         sent = list(self.machine.store(image for image in images if image not in lost))
         sent += [sent_of(image, data_set_bytes(image)) for image in lost]
         if number != UNDER_WAY:
-            self.machine.complete(step, sent, now=datetime.now())  # noqa: DTZ005
+            self.machine.complete(step, sent, now=datetime.now())
 
     def _images(self, number: int, exam: Exam) -> Iterator[Dataset]:
         for view in SCREENING_VIEWS[: 2 if number == UNDER_WAY else 4]:
@@ -94,7 +94,7 @@ def appointment(number: int, name: str) -> Item:
     ds.PatientName, ds.PatientID, ds.PatientSex = name, f"99900{10018 + 7 * number}", "F"
     ds.PatientBirthDate, ds.AccessionNumber = f"19{60 + number}0{1 + number % 9}14", accession(number)
     ds.StudyInstanceUID = Exam(accession_number=accession(number)).study_uid
-    step.ScheduledProcedureStepStartDate = datetime.now().strftime("%Y%m%d")  # noqa: DTZ005 - the site's wall date
+    step.ScheduledProcedureStepStartDate = datetime.now().strftime("%Y%m%d")
     step.ScheduledProcedureStepStartTime, step.Modality = f"{minutes // 60:02}{minutes % 60:02}00", "MG"
     ds.ScheduledProcedureStepSequence = [step]
     return Item.from_dicom_json(ds.to_json_dict())
