@@ -156,7 +156,8 @@ class QueueBoard:
     def _ways(self) -> Iterator[Way]:
         now, believed = self._clock(), self._surroundings.breakers()
         lines = [line for box in self._outboxes.values() for line in box.lines(now=now)]
-        for name in sorted({line.destination for line in lines} | set(believed)):
+        names = {line.destination for line in lines} | set(believed)
+        for name in sorted(names, key=lambda name: (name in REQUESTS, name)):
             yield _way(name, [line for line in lines if line.destination == name], believed.get(name))
 
     def _exams(self) -> Iterator[ExamLine]:

@@ -55,7 +55,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer browsers say "Origin: null" of our own forms
     "Cross-Origin-Resource-Policy": "same-origin",
     "Server": "screening-gateway",
 }
