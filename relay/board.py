@@ -9,7 +9,8 @@ Values for templates only; what cannot be asked raises. Not here: HTML (`relay.h
 (`relay.exams`).
 """
 
-from collections import Counter, defaultdict
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -21,7 +22,11 @@ from relay.instances import Instance, Instances
 from relay.views import Image, hanging
 from worklist import Item, Performed, Worklist
 
-STATES = ("scheduled", "in_progress", "completed", "discontinued", "cancelled")
+MOST_DAYS = 3
+"""So many days before the one that is asked for are kept in memory."""
+
+WALL_ROWS = 14
+"""What fits on a screen in letters that are read from a few metres."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Row:
 class Day:
     """One day; `rows` are those that the filter lets through, the counts are of all."""
 
-    date: date
+    on: date
     is_today: bool
     rows: tuple[Row, ...]
     total: int
@@ -59,47 +64,73 @@ class Day:
     sought: str
 
     @property
+    def on_wall(self) -> tuple[Row, ...]:
+        """The rows for a screen that nobody scrolls: what needs a look, the last two that are over, what comes next."""
+        open_ = [place for place, row in enumerate(self.rows) if row.item.state in {"scheduled", "in_progress"}]
+        first = max(0, open_[0] - 2) if open_ else max(0, len(self.rows) - WALL_ROWS)
+        earlier = tuple(row for row in self.rows[:first] if row.problems)
+        return (*earlier, *self.rows[first:])[:WALL_ROWS]
+
+    @property
     def before(self) -> date:
-        return self.date - timedelta(days=1)
+        return self.on - timedelta(days=1)
 
     @property
     def after(self) -> date:
-        return self.date + timedelta(days=1)
+        return self.on + timedelta(days=1)
 
 
 class Board:
-    """Asks both databases. Its methods block: call them in a thread."""
+    """Asks both databases. Its methods block: call them in a thread.
+
+    A day is put together once for all who look, until one of the databases has changed; then only the rows are made
+    anew that what has changed belongs to.
+    """
 
     def __init__(self, worklist: Worklist, instances: Instances, *, clock: Callable[[], datetime]) -> None:
         self._worklist = worklist
         self._instances = instances
         self._clock = clock
+        self._turn = threading.Lock()
+        self._days: dict[date, tuple[tuple[int, int], list[Row]]] = {}
+        self._rows: dict[str, tuple[object, Row]] = {}
 
     def day(self, day: date | None = None, *, sought: str = "") -> Day:
         """Put a day together, by default the site's today; `sought` is a part of a name or of an accession number."""
         today = self._clock().astimezone().date()
         wanted = day or today
-        items = self._worklist.items(date=wanted.strftime("%Y%m%d"))
-        rows = list(self._rows(items))
+        rows = self._rows_of(wanted)
         return Day(
-            date=wanted,
+            on=wanted,
             is_today=wanted == today,
             rows=tuple(row for row in rows if _is_sought(row.item, sought)),
             total=len(rows),
-            states=Counter(item.state for item in items),
+            states=Counter(row.item.state for row in rows),
             images=sum(len(row.exam.images) for row in rows),
             problems=tuple(row for row in rows if row.problems),
             sought=sought,
         )
 
-    def _rows(self, items: Sequence[Item]) -> Iterator[Row]:
-        by_study: dict[str, list[Instance]] = defaultdict(list)
-        uids = [item.study_instance_uid for item in items if item.study_instance_uid]
-        for instance in self._instances.of_studies(uids):
-            by_study[instance.stored.study_instance_uid].append(instance)
-        for item in items:
-            found = by_study[item.study_instance_uid] + self._instances.of_accession_number(item.accession_number)
-            yield _row(item, found, self._worklist.performed(item.accession_number))
+    def _rows_of(self, day: date) -> list[Row]:
+        with self._turn:
+            # Read before the rows are: what comes in between makes them anew the next time.
+            versions = self._worklist.database.data_version(), self._instances.version()
+            known, rows = self._days.get(day, (None, []))
+            if known != versions:
+                rows = list(self._made(self._worklist.items(date=day.strftime("%Y%m%d"))))
+                self._days = {**dict(list(self._days.items())[-MOST_DAYS:]), day: (versions, rows)}
+            return rows
+
+    def _made(self, items: Sequence[Item]) -> Iterator[Row]:
+        of_each = self._instances.of_exams((item.study_instance_uid, item.accession_number) for item in items)
+        known, self._rows = self._rows, {}
+        for item, found in zip(items, of_each, strict=True):
+            made_of = item, found, self._worklist.performed(item.accession_number)
+            same, row = known.get(item.accession_number, (None, None))
+            if row is None or same != made_of:
+                row = _row(*made_of)
+            self._rows[item.accession_number] = made_of, row
+            yield row
 
 
 def asked_date(text: str) -> date | None:
@@ -144,7 +175,7 @@ def extras(seen: Exam) -> Iterator[str]:
         yield f"{slices} tomosynthesis"
     words = Counter(_extra(each) for each in seen.extras)
     yield from (f"{count} {word}" for word, count in words.items())
-    if others := sum(not each.name for each in seen.images):
+    if others := sum(not each.name and each.kind != "tomosynthesis" for each in seen.images):
         yield _count(others, "other object")
 
 

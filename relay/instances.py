@@ -10,11 +10,11 @@ Not here: what the attributes mean (`relay.views`), other queries (`pacs.Archive
 import json
 import re
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pydicom import DataElement, Dataset, config
+from pydicom import Dataset
 
 from pacs import Archive, Stored
 from relay.dicom_json import DicomJson
@@ -62,20 +62,28 @@ class Instances:
         self._kept: OrderedDict[tuple[str, str], DicomJson] = OrderedDict()
         self._turn = threading.Lock()
 
+    def version(self) -> int:
+        """A number that changes when anything in the archive may have."""
+        return self._archive.database.data_version()
+
     def of_studies(self, study_instance_uids: Iterable[str]) -> list[Instance]:
         """The instances of some studies, in the order of their numbers; none of what is no UID."""
         uids = [uid for uid in study_instance_uids if _UID.fullmatch(uid)]
-        return self._selected(DataElement("StudyInstanceUID", "UI", uids)) if uids else []
+        return self._of(uids) if uids else []
 
-    def of_accession_number(self, accession_number: str) -> list[Instance]:
-        """The instances under an accession number; none for one that the archive would take for a pattern."""
-        if not accession_number or set("*?\\") & set(accession_number):
-            return []
-        return self._selected(DataElement("AccessionNumber", "SH", accession_number, validation_mode=config.IGNORE))
+    def of_exams(self, exams: Iterable[tuple[str, str]]) -> list[list[Instance]]:
+        """The instances of each exam, which is a study and an accession number: those of either."""
+        wanted = list(exams)
+        under = self._archive.studies_under(number for _, number in wanted)
+        studies = [dict.fromkeys((uid, *under.get(number, []))) for uid, number in wanted]
+        found: dict[str, list[Instance]] = defaultdict(list)
+        for instance in self.of_studies({uid: None for each in studies for uid in each}):
+            found[instance.stored.study_instance_uid].append(instance)
+        return [[instance for uid in each for instance in found[uid]] for each in studies]
 
-    def _selected(self, key: DataElement) -> list[Instance]:
+    def _of(self, study_instance_uids: list[str]) -> list[Instance]:
         identifier = Dataset()
-        identifier.add(key)
+        identifier.StudyInstanceUID = study_instance_uids
         found = self._archive.select(identifier)
         with self._turn:
             known = {key: self._kept[key] for key in map(_key, found) if key in self._kept}

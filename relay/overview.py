@@ -115,13 +115,14 @@ class Overviews:
         """Put the first page together."""
         report, day, queue = self._health(), self._board.day(), self._queue()
         hops = tuple(_hops(report))
+        attention = tuple(_attention(hops, day, queue, len(self._archive.index.quarantined())))
         return Overview(
             healthy=report.healthy,
-            sentence=_sentence(hops),
+            sentence=_sentence(hops, len(attention)),
             version=report.version,
             started_at=utc_text(self._clock() - timedelta(seconds=report.listener_uptime_seconds)),
             hops=hops,
-            attention=tuple(_attention(hops, day, queue, len(self._archive.index.quarantined()))),
+            attention=attention,
             last=self._last(),
             day=day,
             queue=queue,
@@ -165,9 +166,14 @@ def _words(name: str) -> str:
     return WORDS.get(name) or name.replace("_", " ").capitalize()
 
 
-def _sentence(hops: tuple[Hop, ...]) -> str:
-    broken = [hop.words for hop in hops if not hop.ok]
-    return f"Something needs attention: {', '.join(broken)}" if broken else "Everything is working"
+def _sentence(hops: tuple[Hop, ...], attention: int) -> str:
+    if broken := [hop.words for hop in hops if not hop.ok]:
+        return f"Not everything is working: {', '.join(broken)}"
+    if attention:
+        return (
+            f"Everything is working, and {'one thing needs' if attention == 1 else f'{attention} things need'} a look"
+        )
+    return "Everything is working"
 
 
 def _attention(hops: tuple[Hop, ...], day: Day, queue: Queue, quarantined: int) -> Iterator[Attention]:

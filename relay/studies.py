@@ -143,7 +143,7 @@ def wanted(query: Mapping[str, str]) -> Wanted:
     if unknown:
         raise InvalidQuery(f"A search has {', '.join(Wanted.__dataclass_fields__)}, and nothing else.")
     given = {name: value.strip() for name, value in query.items() if name != "page"}
-    return Wanted(**given, page=_page(query.get("page", "1")))  # type: ignore[arg-type]
+    return Wanted(**given, page=_page(query.get("page", "1")))
 
 
 def identifier(wanted: Wanted) -> Dataset:

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class Site:
     viewer: Path
     door: Door | None = None
     tls: ServerTls | None = None
-    surroundings: Surroundings = Surroundings()
+    surroundings: Surroundings = field(default_factory=Surroundings)
     routes: tuple[tuple[str, str], ...] = ()
     """Method and path of all there are."""
 

@@ -29,10 +29,32 @@ def test_an_exam_is_the_same_of_whole_data_sets_and_of_what_is_kept(archive: Arc
     assert sum(len(each) for each in kept) < sum(len(each) for each in whole) / 2
 
 
-def test_the_instances_of_studies_and_of_an_accession_number_are_found(archive: Archive) -> None:
+def test_the_instances_of_studies_are_found_in_the_order_of_their_numbers(archive: Archive) -> None:
     instances = Instances(archive)
     found = [each.stored.sop_instance_uid for each in instances.of_studies([STUDY, "2.25.7", "no uid", ""])]
     assert found == [f"{STUDY}.1.1", f"{STUDY}.1.2", f"{STUDY}.1.3", f"{STUDY}.2.1", f"{STUDY}.1.9"]
-    assert [each.stored.sop_instance_uid for each in instances.of_accession_number("ACC-2")] == ["2.25.200.1.1"]
-    assert instances.of_accession_number("ACC*") == []
     assert instances.of_studies([]) == []
+
+
+def test_the_instances_of_an_exam_are_those_of_its_study_and_of_its_number(archive: Archive) -> None:
+    exams = [(STUDY, "ACC-1"), (STUDY, "ACC-2"), ("", "ACC-2"), ("2.25.7", "ACC*"), ("", ""), ("no uid", "ACC-?")]
+    found = [[each.stored.sop_instance_uid for each in of] for of in Instances(archive).of_exams(exams)]
+    first = [f"{STUDY}.1.1", f"{STUDY}.1.2", f"{STUDY}.1.3", f"{STUDY}.2.1", f"{STUDY}.1.9"]
+    assert found == [first, [*first, "2.25.200.1.1"], ["2.25.200.1.1"], [], [], []]
+
+
+def test_a_data_set_is_read_once(archive: Archive) -> None:
+    instances = Instances(archive)
+    first = instances.of_studies([STUDY])
+    with archive.database.write() as conn:
+        conn.execute("UPDATE instance SET data_set = x'7b'")  # whoever reads one now fails
+    assert [instances.of_studies([STUDY]), *instances.of_exams([("", "ACC-1")])] == [first, first]
+    with pytest.raises(ValueError):
+        Instances(archive).of_studies([STUDY])
+
+
+def test_what_is_gone_is_not_given_and_what_comes_anew_is_read(archive: Archive, tmp_path: Path) -> None:
+    instances = Instances(archive)
+    assert len(instances.of_studies(["2.25.200"])) == 1
+    archive.forget("2.25.200", now=served.NOW)
+    assert instances.of_studies(["2.25.200"]) == []

@@ -95,7 +95,7 @@ def test_a_hop_that_does_not_work_is_a_word_a_shape_and_a_reason(site: Site) -> 
     site.report = healthy.model_copy(update={"healthy": False, "checks": broken})
     page = read(site, "/")
     site.report = healthy
-    assert "! Something needs attention: Cloud events" in page.text
+    assert "! Not everything is working: Cloud events" in page.text
     assert "▲ Cloud events: No round trip for more than 180 seconds. See the details" in page.text
     assert "Cloud events ! Not working Not seen to work yet No round trip for more than 180 seconds." in page.text
 
