@@ -328,13 +328,14 @@ class Outbox:
             ).fetchall()
         return [Alike(**dict(row)) for row in rows]
 
-    def parked(self, entry_id: int) -> Entry | None:
-        """An entry that is parked, at one of the destinations where it is; None when no parked one has this id."""
+    def parked(self, entry_id: int, destination: str | None = None) -> Entry | None:
+        """An entry that is parked, there or at one of the destinations where it is; None when it is not parked."""
         with self.database.read() as conn:
             row = conn.execute(
                 f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
-                " WHERE entry_id = :id AND duty.parked_at IS NOT NULL LIMIT 1",
-                {"id": entry_id},
+                " WHERE entry_id = :id AND duty.parked_at IS NOT NULL"
+                " AND (destination = :destination OR :destination IS NULL) LIMIT 1",
+                {"id": entry_id, "destination": destination},
             ).fetchone()
         return _entry(row) if row else None
 

@@ -50,6 +50,9 @@ SAID: Mapping[str, str] = {
 LARGEST_PICTURE = Viewport(640, 640)
 LONGEST_NAME = 64
 
+MOST_ROWS = 200
+"""Of the quarantine and of the refusals that a page shows; the command line has all of them."""
+
 
 class CarePages:
     """The handlers."""
@@ -106,9 +109,10 @@ class CarePages:
         of, entry_id, what = _entry(request), int(request.match_info["id"]), request.match_info["what"]
 
         def values() -> dict[str, object]:
-            parked = self._queue.parked(of, entry_id)
-            group = self._queue.alike(of, entry_id) if what == "release-alike" else None
-            return {"parked": parked, "group": group, "action": request.path, **_around(request)}
+            where = request.query.get("destination")
+            parked = self._queue.parked(of, entry_id, where)
+            group = self._queue.alike(of, entry_id, where) if what == "release-alike" else None
+            return {"parked": parked, "group": group, "action": request.path_qs, **_around(request)}
 
         return await self._frame.page("release.html", values, current="/queue")
 
@@ -128,7 +132,7 @@ class CarePages:
         shown = str((await request.post()).get("reason", ""))
 
         def act() -> int:
-            group = self._queue.alike(of, entry_id).alike
+            group = self._queue.alike(of, entry_id, request.query.get("destination")).alike
             if group.reason != shown:
                 raise Conflict("The reason has changed since the page was shown; look at it again.")
             return self._queue.outbox(of).release_alike(group.destination, group.reason, now=self._clock())
@@ -161,7 +165,7 @@ class CarePages:
 
         def values() -> dict[str, object]:
             try:
-                seen, lost = recent(path) if path is not None else ([], Lost(0, None))
+                seen, lost = recent(path, MOST_ROWS) if path is not None else ([], Lost(0, None))
             except GatewayError as error:  # said on the page, since there may be nothing but this that is wrong
                 return {"rows": [], "lost": Lost(0, None), "trouble": str(error)}
             return {"rows": [(each, remedy(each.kind)) for each in seen], "lost": lost, "trouble": ""}
@@ -174,8 +178,9 @@ class CarePages:
         """What is kept aside, and what was decided about it."""
 
         def values() -> dict[str, object]:
-            found = self._archive.upkeep.quarantined()
-            return {"rows": [(each, self._bytes(each)) for each in reversed(found)], **_around(request)}
+            found = sorted(self._archive.upkeep.quarantined(), key=_first_who_waits)
+            rows = [(each, self._bytes(each)) for each in found[:MOST_ROWS]]
+            return {"rows": rows, "total": len(found), **_around(request)}
 
         return await self._frame.page("quarantine.html", values, current="/quarantine", follows=("images",))
 
@@ -270,6 +275,12 @@ def _possible(found: SetAside, stored: Stored | None) -> list[str]:
     if stored is None or stored.sha256 == found.sha256:
         return ["store"]
     return ["replace", *(["settle"] if found.settled_at is None or found.decision else [])]
+
+
+def _first_who_waits(found: SetAside) -> tuple[bool, int]:
+    """Sort what waits for a person first, then the newest."""
+    waits = found.settled_at is None and (found.decision is None or bool(found.refusal))
+    return not waits, -found.id
 
 
 def _entry(request: web.Request) -> str:

@@ -127,16 +127,16 @@ class QueueBoard:
             exams=tuple(self._exams()),
         )
 
-    def parked(self, of: str, entry_id: int) -> Parked:
-        """One entry that waits for a person. Raises NotFound when it is not parked (any more)."""
-        entry = self.outbox(of).parked(entry_id)
+    def parked(self, of: str, entry_id: int, destination: str | None = None) -> Parked:
+        """One entry that waits for a person, there or anywhere. Raises NotFound when it is not parked (any more)."""
+        entry = self.outbox(of).parked(entry_id, destination)
         if entry is None:
             raise NotFound(f"No parked entry of {of} has the id {entry_id}; it was released or told meanwhile.")
         return Parked(of, entry)
 
-    def alike(self, of: str, entry_id: int) -> Group:
-        """Everything that is parked for the reason of one entry. Raises NotFound as `parked`."""
-        entry = self.parked(of, entry_id).entry
+    def alike(self, of: str, entry_id: int, destination: str | None = None) -> Group:
+        """Everything that is parked at a destination for the reason of one entry. Raises NotFound as `parked`."""
+        entry = self.parked(of, entry_id, destination).entry
         for each in self.outbox(of).parked_alike():
             if (each.destination, each.reason) == (entry.destination, entry.reason):
                 return Group(of, each)

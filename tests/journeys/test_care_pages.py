@@ -120,7 +120,7 @@ def test_a_refusal_is_on_the_page_within_seconds(browser: Page, site: Site) -> N
 
 def test_a_person_releases_what_is_parked_with_the_keyboard_and_the_cloud_gets_it(browser: Page, site: Site) -> None:
     opened(browser, site, "/queue")
-    browser.evaluate("document.querySelector('a[href$=\"release-alike\"]').focus(), true")
+    browser.evaluate("document.querySelector('a[href*=\"release-alike\"]').focus(), true")
     press(browser, "Enter", 13)
     browser.wait("document.querySelector('main form button') !== null", what="The question")
     assert REASON in browser.evaluate("document.querySelector('main').innerText")

@@ -92,7 +92,10 @@ def test_the_queue_says_what_waits_what_is_parked_and_why_and_when_it_is_tried_a
     assert "Waiting 2 Images and thumbnails 2" in page.text
     assert "Failed 1 time, tried again at 22 Nov 2026" in page.text
     assert "It was busy." in page.text
-    assert page.links("/queue/") == [f"/queue/pacs/{first}/release-alike", f"/queue/pacs/{first}/release"]
+    assert page.links("/queue/") == [
+        f"/queue/pacs/{first}/release-alike?destination=cloud",
+        f"/queue/pacs/{first}/release",
+    ]
     assert page.all("img") == []
 
 
@@ -138,13 +141,27 @@ def test_all_entries_of_one_reason_are_released_together_and_no_others(site: Sit
     parked(site, "Too large.", 2)
     [other] = parked(site, "Not wanted.")
     [group, _] = site.archive.outbox.parked_alike()
-    path = f"/queue/pacs/{group.first_id}/release-alike"
+    path = f"/queue/pacs/{group.first_id}/release-alike?destination=cloud"
     form = look(site, path, "otto")
     assert "Release 2 parked entries?" in form.text
     [reason] = [field["value"] for field in form.all("input")]
     assert went_to(press(site, path, fields={"reason": str(reason)})) == (303, "/queue?said=released")
     assert [entry.id for entry in site.archive.outbox.entries("parked")] == [other]
     assert went_to(press(site, path, fields={"reason": str(reason)})) == (303, "/queue?said=already")
+
+
+def test_an_entry_parked_at_two_destinations_is_asked_about_where_its_link_says(site: Site) -> None:
+    site.archive.outbox.serve(("manage", "servicebus"), now=NOW)
+    for destination, reason in (("manage", "Too large."), ("servicebus", "Not wanted.")):
+        [entry, *_] = sorted(site.archive.outbox.due(NOW, limit=10, destination=destination), key=lambda each: each.id)
+        site.archive.outbox.park(entry, reason=reason, now=NOW)
+    for link in look(site, "/queue", "otto").links("/queue/pacs/"):
+        if "release-alike" in link:
+            reason = "Too large." if link.endswith("=manage") else "Not wanted."
+            asked = look(site, link, "otto")
+            assert f"Why it is parked. {reason}" in asked.text
+            assert [field["value"] for field in asked.all("input")] == [reason]
+            assert [form["action"] for form in asked.all("form")] == [link]
 
 
 def test_entries_whose_reason_has_changed_since_it_was_shown_stay_parked(site: Site) -> None:
