@@ -67,7 +67,8 @@ class Day:
     def on_wall(self) -> tuple[Row, ...]:
         """The rows for a screen that nobody scrolls: what needs a look, the last two that are over, what comes next."""
         open_ = [place for place, row in enumerate(self.rows) if row.item.state in {"scheduled", "in_progress"}]
-        first = max(0, open_[0] - 2) if open_ else max(0, len(self.rows) - WALL_ROWS)
+        last_page = max(0, len(self.rows) - WALL_ROWS)
+        first = min(max(0, open_[0] - 2), last_page) if open_ else last_page
         earlier = tuple(row for row in self.rows[:first] if row.problems)
         return (*earlier, *self.rows[first:])[:WALL_ROWS]
 

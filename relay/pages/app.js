@@ -87,6 +87,7 @@
   // --- hearing
 
   function listen() {
+    source?.close();
     if (paused || (document.hidden && !body.classList.contains("wall"))) return; // a hidden page needs no connection
     source = new EventSource("/events");
     source.addEventListener("state", (event) => {
@@ -96,9 +97,7 @@
       show();
     });
     source.onerror = () => {
-      if (source.readyState !== EventSource.CLOSED) return; // else the browser tries again by itself
-      source.close();
-      setTimeout(listen, AGAIN);
+      if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN); // else the browser tries by itself
     };
   }
 
@@ -126,10 +125,12 @@
   }
 
   setInterval(ages, 1000);
+  if ("again" in body.dataset) {
+    setInterval(() => fetch(location.href, { method: "HEAD" }).then((answer) => answer.ok && location.reload(), () => {}), 2 * AGAIN);
+  }
   if (!follows.length) return;
   setInterval(show, 1000);
   document.addEventListener("visibilitychange", () => {
-    source?.close();
     heard = Math.max(heard, Date.now() - SILENT + 3000); // what is looked at again has three seconds to hear something
     listen();
   });
@@ -139,7 +140,6 @@
     button.addEventListener("click", () => {
       paused = !paused;
       button.setAttribute("aria-pressed", String(paused));
-      source?.close();
       heard = Date.now();
       listen();
       show();

@@ -17,6 +17,7 @@ from gateway.simulator.site import Site
 from tests import axe, clinic
 from tests.browser import CHROMIUM, Page, page
 from tests.clinic import COMPLETE, NAMES, TOMOSYNTHESIS, UNDER_WAY, Clinic, accession
+from tests.relay import served
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
 SIZE = {"rows": 1248, "columns": 960} if SCREENSHOTS else {"rows": 416, "columns": 320}
@@ -102,7 +103,7 @@ def press(browser: Page, key: str, number: int) -> None:
 def keep(browser: Page, name: str) -> None:
     if SCREENSHOTS:
         Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-        picture = Image.open(io.BytesIO(browser.picture())).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        picture = Image.open(io.BytesIO(browser.picture())).convert("RGB").quantize(255, dither=Image.Dither.NONE)
         picture.save(Path(SCREENSHOTS) / f"{name}.png", optimize=True)
 
 
@@ -268,3 +269,15 @@ def test_a_page_whose_gateway_is_gone_says_so_and_heals(browser: Page, site: Sit
     site.start("relay")
     browser.wait("document.getElementById('stale').hidden", what="The page's health", seconds=30)
     assert browser.evaluate("!document.body.classList.contains('is-stale')")
+
+
+def test_a_page_that_could_not_be_shown_comes_by_itself(browser: Page, tmp_path: Path) -> None:
+    with served.site(tmp_path, served.first_study(), [served.item()]) as site:
+        database = site.archive.database
+        database.path.rename(tmp_path / "away")
+        database.close()
+        browser.open(f"{site.url}/board")
+        browser.wait("!!document.body?.innerText.includes('the gateway could not ask')", what="The reason")
+        (tmp_path / "away").rename(database.path)
+        browser.wait("!!document.body?.innerText.includes('ACC-1')", what="The board", seconds=20)
+        browser.forget()

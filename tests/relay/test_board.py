@@ -141,6 +141,26 @@ def test_the_wall_shows_what_is_next_and_what_needs_a_look(tmp_path: Path) -> No
     assert len(shown) == WALL_ROWS
 
 
+def test_a_wall_with_room_shows_the_whole_day(tmp_path: Path) -> None:
+    with board(tmp_path) as (days, worklist):
+        for number in range(2, WALL_ROWS + 1):
+            name, study = f"ACC-{number:02}", f"2.25.{900 + number}"
+            worklist.schedule(served.item(name, StudyInstanceUID=study), action_id=name, content_hash="1", now=NOW)
+        worklist.change_status("ACC-1", "completed", now=NOW)
+        assert len(days.day().on_wall) == WALL_ROWS
+
+
+def test_a_day_is_made_anew_for_what_has_changed_and_only_that(tmp_path: Path) -> None:
+    with board(tmp_path, four()[:1]) as (days, worklist):
+        worklist.schedule(served.item("ACC-2", StudyInstanceUID="2.25.902"), action_id="2", content_hash="1", now=NOW)
+        first = days.day().rows
+        assert all(one is other for one, other in zip(days.day().rows, first, strict=True))
+        worklist.change_status("ACC-2", "in_progress", now=NOW)
+        second = days.day().rows
+    assert [row.item.state for row in second] == ["scheduled", "in_progress"]
+    assert (second[0] is first[0], second[1] is first[1]) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("text", "day"), [("", None), ("2026-11-22", date(2026, 11, 22)), ("20261122", date(2026, 11, 22))]
 )

@@ -8,7 +8,7 @@ import pytest
 
 from pacs import Archive
 from relay.exams import exam
-from relay.instances import Instances, reduced
+from relay.instances import READ, Instances, reduced
 from tests.relay import served
 from tests.relay.served import STUDY
 
@@ -27,6 +27,29 @@ def test_an_exam_is_the_same_of_whole_data_sets_and_of_what_is_kept(archive: Arc
     kept = [json.loads(json.dumps(reduced(each))) for each in whole]
     assert exam(served.item(), kept) == exam(served.item(), whole)
     assert sum(len(each) for each in kept) < sum(len(each) for each in whole) / 2
+
+
+class Watched(dict[str, object]):
+    """A data set that notes which of its attributes are asked for."""
+
+    asked: set[str] = set()  # noqa: RUF012 - of all of them together
+
+    def get(self, key: str, default: object = None) -> object:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> object:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(str(key))
+        return super().__contains__(key)
+
+
+def test_an_exam_asks_for_nothing_that_is_not_kept(archive: Archive) -> None:
+    exam(served.item(), [Watched(each) for each in archive.metadata(STUDY)])
+    assert {"00080018", "00540220"} <= Watched.asked <= READ
 
 
 def test_the_instances_of_studies_are_found_in_the_order_of_their_numbers(archive: Archive) -> None:

@@ -1,13 +1,15 @@
 """The pages that people look at: what they say, and that they are safe and readable without scripts."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
 from pydicom import Dataset
 
 from gateway.messages import Check
-from tests.relay import served
+from gateway.viewer_install import install
+from tests.relay import served, viewer_archive
 from tests.relay.reader import Reader
 from tests.relay.served import OTHER_STUDY, STUDY, Site
 from worklist import Item
@@ -272,6 +274,14 @@ def test_the_quick_look_says_how_to_add_the_viewer(site: Site) -> None:
     page = read(site, f"/studies/{STUDY}")
     assert "The viewer is not installed; an engineer adds it with gateway viewer install" in page.text
     assert page.links("/viewer") == []
+
+
+def test_the_quick_look_leads_to_the_viewer_once_it_is_installed(tmp_path: Path) -> None:
+    with served.site(tmp_path, served.first_study()) as site:
+        install(viewer_archive.written(tmp_path / "ohif.tgz"), site.viewer)
+        page = read(site, f"/studies/{STUDY}")
+    assert page.links("/viewer") == [f"/viewer/viewer?StudyInstanceUIDs={STUDY}"]
+    assert "gateway viewer install" not in page.text
 
 
 def test_the_quick_look_shows_what_disagrees_with_the_worklist(tmp_path_factory: pytest.TempPathFactory) -> None:
