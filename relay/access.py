@@ -103,6 +103,8 @@ _READ: tuple[tuple[str, Rule], ...] = (
     ("/storage", _SEARCHED),
     ("/quarantine", _SEARCHED),
     ("/refusals", _SEARCHED),
+    ("/queue/**", _SEARCHED),
+    ("/quarantine/**", _SHOWN),
     ("/studies/*", _SHOWN),
     ("/studies/**", _SHOWN),
     ("/**", _SEARCHED),

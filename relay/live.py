@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 from aiohttp import web
 
 from gateway.errors import DatabaseNotReady, Denied, OutOfResources
 from gateway.messages import HealthReport
+from gateway.refusals import version
 from gateway.sqlite import Database
 from pacs import Archive
 from worklist import Worklist
@@ -51,7 +53,9 @@ class Live:
         *,
         health: Callable[[], HealthReport],
         clock: Callable[[], datetime],
+        refusals: Path | None = None,
     ) -> None:
+        self._refusals = refusals
         self._databases = {"worklist": worklist.database, "images": archive.database}
         self._health = health
         self._clock = clock
@@ -71,11 +75,13 @@ class Live:
         """What pages can follow, by name; a part that has changed has another value. Never raises; it blocks.
 
         `run` is this run of the relay, `day` the site's date, `worklist` and `images` are the two databases with what
-        they owe the cloud, `health` is the report. Read it before what a page shows, so that nothing falls in between.
+        they owe the cloud, `health` is the report, `refusals` the file of these. Read it before what a page
+        shows, so that nothing falls in between.
         """
         with self._asking:
             now = self._clock().astimezone()
             parts = {"run": self._run, "day": now.strftime("%Y%m%d"), "health": self._health_now()}
+            parts["refusals"] = version(self._refusals) if self._refusals else ""
             return parts | {name: _version(database) for name, database in self._databases.items()}
 
     async def stream(self, request: web.Request) -> web.StreamResponse:

@@ -25,6 +25,7 @@ from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Th
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
 from gateway.recording import silence
+from gateway.refusals import Note, unnoted
 from gateway.requestor import Peer, reachable
 from gateway.sqlite import utc_text
 from gateway.tls import CallFiles
@@ -47,6 +48,7 @@ from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.requests import Fulfilment, Requests, request_event
 from relay.settings import DestinationName, RelaySettings
 from relay.spool import Spool
+from relay.surroundings import of_site
 from relay.uploads import kind_of_upload, weight_of_upload
 from relay.users import CLOUD
 from worklist import Worklist
@@ -76,8 +78,9 @@ def attached(attach: Callable[[], T]) -> T:
 class Relay:
     """Everything the relay does with what it was given. `run` until the process is asked to stop."""
 
-    def __init__(self, settings: RelaySettings, worklist: Worklist, archive: Archive) -> None:
+    def __init__(self, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: Note = unnoted) -> None:
         self._settings = settings
+        self._note = note
         self._worklist = worklist
         self._archive = archive
         self._tls = entrance.require_safe(settings)
@@ -118,6 +121,7 @@ class Relay:
             door=self._door,
             peers=settings.peers,
             viewer=settings.viewer_path,
+            surroundings=of_site(settings, [*self._deliveries, *self._fulfilling.values()]),
         )
         serving = web.serving(app, host=settings.http_host, port=settings.http_port, tls=self._tls)
         await asyncio.to_thread(self._prepare_outboxes)
@@ -135,7 +139,14 @@ class Relay:
         """Answer a message of the cloud."""
         zone = ZoneInfo(self._settings.cloud_timezone) if self._settings.cloud_timezone else None
         context = commands.Context(
-            self._worklist, self._requests, self._images, self._chores, health=self.health, clock=now, cloud_zone=zone
+            self._worklist,
+            self._requests,
+            self._images,
+            self._chores,
+            health=self.health,
+            clock=now,
+            cloud_zone=zone,
+            note=self._note,
         )
         return await commands.answer(text, context)
 

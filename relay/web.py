@@ -25,6 +25,7 @@ from gateway.renewal import ServerTls
 from pacs import Archive
 from relay import dicomweb, rest, slow
 from relay.board import Board
+from relay.care_pages import CarePages
 from relay.dicomweb import Changes
 from relay.door import Door
 from relay.html import Frame, error_page
@@ -35,6 +36,7 @@ from relay.rendering import Renderer
 from relay.site_pages import SitePages
 from relay.spool import Spool
 from relay.studies import Studies
+from relay.surroundings import Surroundings
 from relay.viewer import Viewer
 from worklist import Worklist
 
@@ -53,7 +55,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer browsers say "Origin: null" of our own forms
     "Cross-Origin-Resource-Policy": "same-origin",
     "Server": "screening-gateway",
 }
@@ -80,6 +82,7 @@ def application(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     door: Door | None = None,
     peers: Sequence[str] = (),
+    surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
     patience_seconds: float = slow.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
@@ -92,8 +95,10 @@ def application(
     board = Board(worklist, instances, clock=clock)
     overviews = Overviews(archive, worklist, board, instances, health=health, clock=clock)
     studies = Studies(archive, worklist, instances, viewer=viewer)
-    live = Live(archive, worklist, health=health, clock=clock)
-    frame = Frame(site, clock=clock, state=live.state, counts={"/queue": overviews.parked})
+    live = Live(archive, worklist, health=health, clock=clock, refusals=surroundings.refusals)
+    counts = {"/queue": overviews.parked, "/quarantine": archive.upkeep.undecided}
+    frame = Frame(site, clock=clock, state=live.state, counts=counts)
+    care = CarePages(archive, worklist, frame=frame, renderer=renderer, surroundings=surroundings, clock=clock)
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
     app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
@@ -103,6 +108,7 @@ def application(
     app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())
     app.add_routes(SitePages(frame, overviews, board, studies, health=health, metrics=metrics).routes())
+    app.add_routes(care.routes())
     app.add_routes(live.routes())
     app.on_shutdown.append(live.close)
     return app

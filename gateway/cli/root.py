@@ -10,7 +10,21 @@ import typer
 
 from gateway import __version__, log, process
 from gateway.check import SiteSettings, check
-from gateway.cli import care, forward, link, modality, outbox, peers, site, status, tls, users, viewer, worklist
+from gateway.cli import (
+    care,
+    forward,
+    link,
+    modality,
+    outbox,
+    peers,
+    refusals,
+    site,
+    status,
+    tls,
+    users,
+    viewer,
+    worklist,
+)
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hops
 from gateway.settings import load
@@ -88,7 +102,7 @@ def version(as_json: AsJson = False) -> None:
 
 
 # in the order in which `gateway --help` shows them
-for _family in (tls, care, forward, link, modality, outbox, peers, site, users, viewer, worklist):
+for _family in (tls, care, forward, link, modality, outbox, peers, refusals, site, users, viewer, worklist):
     _family.register(app)
 app.command()(run)
 app.command("check")(check_command)

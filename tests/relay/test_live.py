@@ -42,7 +42,7 @@ def changed(before: State, after: State) -> set[str]:
 def test_the_state_is_told_at_once_and_by_name(site: Site) -> None:
     with stream(site) as states:
         state = next(states)
-    assert sorted(state) == ["day", "health", "images", "run", "worklist"]
+    assert sorted(state) == ["day", "health", "images", "refusals", "run", "worklist"]
     assert state["day"] == served.NOW.astimezone().strftime("%Y%m%d")
 
 
