@@ -11,6 +11,7 @@ Rules:
   subjects do not wait for one another. A parked one no longer holds its subject back, since it could do so for ever.
 * A passing failure postpones (`retry`) and never parks; only what can never succeed is parked, with the reason, until a
   person releases it. Nothing here deletes what is owed.
+* What a person has to look at first is held back: parked as well, but released only by name, and held back never again.
 """
 
 import json
@@ -22,7 +23,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
 
-from gateway.errors import NotFound
+from gateway.errors import InvalidValue, NotFound
 from gateway.sqlite import Database, utc_text
 
 SCHEMA = files("gateway") / "schema" / "outbox"
@@ -39,7 +40,7 @@ State = Literal["open", "delivered", "parked"]
 
 _COLUMNS = (
     "id, message_id, entry.subject, sequence, message_type, entry.priority, parameters, created_at,"
-    " destination, attempts, due_at, reason"
+    " destination, attempts, due_at, reason, released_by"
 )
 
 _OPEN = "delivered_at IS NULL AND parked_at IS NULL"
@@ -69,7 +70,10 @@ _SETTLE = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event that is owed to one destination. Times are UTC text; `parameters` is the message's own part."""
+    """One event that is owed to one destination. Times are UTC text; `parameters` is the message's own part.
+
+    `released_by` names the person who let an entry go that was held back; '' is nobody.
+    """
 
     id: int
     message_id: str
@@ -83,6 +87,7 @@ class Entry:
     attempts: int
     due_at: str
     reason: str
+    released_by: str = ""
 
 
 class Outbox:
@@ -175,6 +180,21 @@ class Outbox:
             if self._change(conn, entry, change, now=utc_text(now), reason=reason):
                 self._mark_parked(conn, entry.id, now)
 
+    def hold(self, entry: Entry, *, reason: str, now: datetime) -> bool:
+        """Park an entry at this destination until a person releases it by name; False when somebody just has."""
+        values = {"id": entry.id, "destination": entry.destination, "now": utc_text(now), "reason": reason}
+        with self.database.write() as conn:
+            held = conn.execute(
+                "UPDATE outbox_duty SET parked_at = :now, reason = :reason"
+                f" WHERE entry_id = :id AND destination = :destination AND {_OPEN}"
+                " AND (SELECT released_by FROM outbox WHERE id = :id) = ''",
+                values,
+            ).rowcount
+            if held:
+                conn.execute("UPDATE outbox SET held_at = coalesce(held_at, :now) WHERE id = :id", values)
+                self._mark_parked(conn, entry.id, now)
+        return bool(held)
+
     def set_aside(self, entry_id: int, *, reason: str, now: datetime) -> None:
         """Park an entry at every destination that has not had it yet. Raises NotFound when it is open at none."""
         values = {"id": entry_id, "now": utc_text(now), "reason": reason}
@@ -187,12 +207,18 @@ class Outbox:
         if not changed:
             raise NotFound(f"No open entry has the id {entry_id}; list them with 'gateway outbox list --state open'.")
 
-    def release(self, entry_id: int, *, now: datetime) -> None:
-        """Make a parked entry due again. Raises NotFound when no parked entry has this id."""
-        values = {"id": entry_id, "now": utc_text(now)}
+    def release(self, entry_id: int, *, now: datetime, by: str = "") -> None:
+        """Make a parked entry due again. Raises NotFound when no parked entry has this id.
+
+        `by` is who decides so; raises InvalidValue when it is empty for an entry that is held back.
+        """
+        values = {"id": entry_id, "now": utc_text(now), "by": by.strip()}
         with self.database.write() as conn:
+            self._require_name(conn, entry_id, by)
             changed = conn.execute(
-                "UPDATE outbox SET parked_at = NULL WHERE id = :id AND parked_at IS NOT NULL", {"id": entry_id}
+                "UPDATE outbox SET parked_at = NULL, released_by = iif(held_at IS NULL, released_by, :by)"
+                " WHERE id = :id AND parked_at IS NOT NULL",
+                values,
             ).rowcount
             if changed:  # it is owed to those served now, who need not be those who refused it
                 conn.execute("DELETE FROM outbox_duty WHERE entry_id = :id AND delivered_at IS NULL", {"id": entry_id})
@@ -200,6 +226,17 @@ class Outbox:
                 conn.execute(f"{_SETTLE} AND id = :id", values)
         if not changed:
             raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
+
+    def let_out(self, message_ids: Collection[str]) -> set[str]:
+        """Which of these events some destination has had already, or a person has released."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT message_id FROM outbox WHERE message_id IN (SELECT value FROM json_each(:message_ids))"
+                " AND (released_by <> '' OR delivered_at IS NOT NULL OR EXISTS"
+                " (SELECT 1 FROM outbox_duty WHERE entry_id = id AND outbox_duty.delivered_at IS NOT NULL))",
+                {"message_ids": json.dumps(list(message_ids))},
+            )
+            return {str(row["message_id"]) for row in rows}
 
     def hasten(self, *, reason: str, now: datetime) -> int:
         """Make every open entry due now, and say how many there are; what was sent already is recognised by its id."""
@@ -265,6 +302,11 @@ class Outbox:
             {"id": entry.id, "destination": entry.destination, **values},
         )
         return done.rowcount == 1
+
+    def _require_name(self, conn: sqlite3.Connection, entry_id: int, by: str) -> None:
+        row = conn.execute("SELECT held_at FROM outbox WHERE id = :id", {"id": entry_id}).fetchone()
+        if row is not None and row["held_at"] is not None and not by.strip():
+            raise InvalidValue(f"Entry {entry_id} is held back; say who lets it go, with --by NAME.")
 
     def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
         values = {"id": entry_id, "now": utc_text(now)}

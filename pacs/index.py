@@ -14,6 +14,7 @@ from typing import Literal
 from gateway.errors import InvalidDataSet, NotFound
 from gateway.matching import Condition, Key, Kind, column_value, where
 from gateway.sqlite import Database
+from gateway.touched import touch
 from pacs.attributes import Json, items, text
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
@@ -183,7 +184,7 @@ class Index:
         self.database = database
 
     def add(self, conn: sqlite3.Connection, data_set: Json, found: Identity, receipt: Receipt) -> None:
-        """Enter a new instance, and its series and study if they are new; the counts go with it."""
+        """Enter a new instance, and its series and study if they are new; the counts go with it, and its exam's note."""
         study = self._study(conn, data_set, found, receipt)
         series = self._series(conn, data_set, found, study)
         conn.execute(
@@ -216,6 +217,7 @@ class Index:
             counted,
         )
         conn.execute("UPDATE total SET instance_count = instance_count + 1, byte_count = byte_count + :bytes", counted)
+        touch(conn, study_instance_uid=found.study_instance_uid, at=receipt.received_at)
 
     def digest(self, sop_instance_uid: str) -> str | None:
         """The SHA-256 of the file that is kept for an instance; None when no row knows the instance."""

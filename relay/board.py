@@ -6,27 +6,24 @@ asked raises; it never looks like "none".
 Values for templates only. Not here: HTML (`relay/pages`), HTTP (`relay.web`), the rules of an exam (`relay.exams`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-
-from pydicom import Dataset
 
 from gateway.errors import NotFound
 from gateway.messages import HealthReport
 from gateway.outbox import Outbox
 from pacs import Archive
 from relay.dicom_json import DicomJson, text, values
-from relay.exams import Exam, exam
+from relay.evidence import Evidence, identifier
+from relay.exams import Exam
+from relay.holding import HOLDS, Holding
 from relay.views import Image, hanging, image
 from worklist import Item, Worklist
 
 LATEST_STUDIES = 10
 LATEST_INSTANCES = 200
 """How far back the list of studies looks; ten screening exams have 40 to 200 instances."""
-
-MOST_IMAGES = 500
-"""Instances of one study that a page shows; a screening exam has 4 to 20."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,10 @@ class Board:
         *,
         health: Callable[[], HealthReport],
         clock: Callable[[], datetime],
+        holds: Collection[str] = HOLDS,
     ) -> None:
+        """`holds` are the findings that hold images back here (`relay.holding`)."""
+        self._evidence = Evidence(archive, worklist, holding=Holding(archive, worklist, holds=holds))
         self._archive = archive
         self._worklist = worklist
         self._health = health
@@ -124,10 +124,10 @@ class Board:
 
     def study(self, study_instance_uid: str) -> Study:
         """Put the page of one study together. Raises NotFound."""
-        found = self._archive.find("STUDY", _identifier(StudyInstanceUID=study_instance_uid), limit=1)
+        found = self._archive.find("STUDY", identifier(StudyInstanceUID=study_instance_uid), limit=1)
         if not found:
             raise NotFound("This study is not in the archive of this gateway.")
-        instances = self._instances(StudyInstanceUID=study_instance_uid)
+        instances = self._evidence.instances(StudyInstanceUID=study_instance_uid)
         images = tuple(map(image, instances))
         shown = hanging(images)
         return Study(
@@ -135,34 +135,27 @@ class Board:
             line=_line(found[0]),
             shown=shown,
             others=tuple(each for each in images if each not in shown.values()),
-            exam=self._exam(text(found[0], "00080050"), instances),
+            exam=self._exam(text(found[0], "00080050")),
         )
 
     def _row(self, item: Item) -> Row:
-        # By study and by number: an image under the right number with a wrong study is a finding, not a missing view.
-        by_study = self._instances(StudyInstanceUID=item.study_instance_uid) if item.study_instance_uid else []
-        found = by_study + self._instances(AccessionNumber=item.accession_number)
-        instances = list({text(instance, "00080018"): instance for instance in found}.values())
-        seen = exam(item, instances)
+        seen = self._evidence.exam(item)
         return Row(item=item, exam=seen, shown=hanging(seen.images))
 
-    def _exam(self, accession_number: str, instances: list[DicomJson]) -> Exam | None:
+    def _exam(self, accession_number: str) -> Exam | None:
         if not accession_number:
             return None
         try:
-            return exam(self._worklist.item(accession_number), instances)
+            return self._evidence.exam(self._worklist.item(accession_number))
         except NotFound:  # an unscheduled exam: images are taken without an item
             return None
-
-    def _instances(self, **keys: str) -> list[DicomJson]:
-        return list(self._archive.find("IMAGE", _identifier(**keys), limit=MOST_IMAGES))
 
     def _lines(self, now: datetime) -> Iterator[Line]:
         received: dict[str, str] = {}
         for stored in self._archive.latest(LATEST_INSTANCES):
             received.setdefault(stored.study_instance_uid, stored.received_at)
         for uid in list(received)[:LATEST_STUDIES]:
-            for match in self._archive.find("STUDY", _identifier(StudyInstanceUID=uid), limit=1):
+            for match in self._archive.find("STUDY", identifier(StudyInstanceUID=uid), limit=1):
                 yield _line(match, received=age(received[uid], now))
 
 
@@ -199,10 +192,3 @@ def _line(match: DicomJson, *, received: str = "") -> Line:
         instances=text(match, "00201208"),
         received=received,
     )
-
-
-def _identifier(**keys: str) -> Dataset:
-    identifier = Dataset()
-    for keyword, value in keys.items():
-        setattr(identifier, keyword, value)
-    return identifier

@@ -10,7 +10,7 @@ who may come in (`relay.door`), and with which slow clients patience ends (`rela
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -29,6 +29,7 @@ from relay import dicomweb, qido, rest, slow
 from relay.board import Board
 from relay.dicomweb import Changes
 from relay.door import Door
+from relay.holding import HOLDS
 from relay.rendering import Renderer
 from relay.spool import Spool
 from relay.viewer import Viewer
@@ -80,15 +81,16 @@ def application(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     door: Door | None = None,
     peers: Sequence[str] = (),
+    holds: Collection[str] = HOLDS,
     patience_seconds: float = slow.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
 
     `viewer` is the folder of the viewer's files; it may be empty or missing. The renderer has to be entered and the
-    spool open before it serves. Without a door whoever reaches it may do everything, and nothing is recorded: for tests
+    spool open before it serves. `holds` are the findings that hold images back from the cloud. Without a door whoever reaches it may do everything, and nothing is recorded: for tests
     and benchmarks.
     """
-    board = Board(archive, worklist, health=health, clock=clock)
+    board = Board(archive, worklist, health=health, clock=clock, holds=holds)
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
     app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)

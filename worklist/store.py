@@ -22,6 +22,7 @@ from gateway.matching import Key, Kind
 from gateway.messages import StepChanged
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
+from gateway.touched import Touched, touch
 from worklist import attributes, mpps, step_rows
 from worklist.items import LOCAL, Item, Origin, State, new_study, performed_state
 from worklist.manners import Granted, first_day, unsatisfied
@@ -86,6 +87,7 @@ class Worklist:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.outbox = Outbox(database)
+        self.touched = Touched(database)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -141,6 +143,16 @@ class Worklist:
         """One item. Raises NotFound."""
         with self.database.read() as conn:
             return _item(conn, accession_number)
+
+    def items_of(self, *, study_instance_uid: str, accession_number: str = "") -> list[Item]:
+        """The items that have this study or this accession number, in the order of their numbers."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                f"SELECT {_ITEM} FROM items WHERE study_instance_uid = :study_instance_uid"
+                " OR accession_number = :accession_number ORDER BY accession_number",
+                {"study_instance_uid": study_instance_uid, "accession_number": accession_number},
+            ).fetchall()
+        return [_read_item(row) for row in rows]
 
     def items(self, *, date: str | None = None, state: State | None = None) -> list[Item]:
         """All items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
@@ -286,6 +298,8 @@ class Worklist:
         step_rows.save_step(conn, step, now=now)
         if stored is None:
             step_rows.link(conn, step)
+        for accession_number in step_rows.performed_numbers(conn, step):
+            touch(conn, accession_number=accession_number, at=utc_text(now))
         if stored is None or step.status != stored.status:
             for item in _items_of(conn, step.mpps_instance_uid):
                 _update(conn, item, replace(item, state=_performed_state(conn, item)), now=now)
@@ -400,6 +414,7 @@ def _save(conn: sqlite3.Connection, item: Item, *, now: datetime) -> Item:
     conn.execute(
         f"INSERT INTO items ({names}) VALUES ({values}) ON CONFLICT (accession_number) DO UPDATE SET {changes}", columns
     )
+    touch(conn, accession_number=item.accession_number, at=item.updated_at)
     return item
 
 
