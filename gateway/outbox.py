@@ -238,6 +238,17 @@ class Outbox:
             )
             return {str(row["message_id"]) for row in rows}
 
+    def held_back(self, message_ids: Collection[str]) -> dict[str, str]:
+        """Which of these events are held back now, and why."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT message_id, max(reason) AS reason FROM outbox AS entry JOIN outbox_duty AS duty ON entry_id = id"
+                " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND held_at IS NOT NULL"
+                " AND entry.parked_at IS NOT NULL AND duty.parked_at IS NOT NULL GROUP BY message_id",
+                {"message_ids": json.dumps(list(message_ids))},
+            )
+            return {str(row["message_id"]): str(row["reason"]) for row in rows}
+
     def hasten(self, *, reason: str, now: datetime) -> int:
         """Make every open entry due now, and say how many there are; what was sent already is recognised by its id."""
         values = {"now": utc_text(now), "reason": reason}

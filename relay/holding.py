@@ -8,7 +8,8 @@ The rules:
 * An image that no item belongs to, an unscheduled one, cannot disagree. One that agrees with one of several items, by
   number or by study, is that one's.
 * It is decided when the event is about to leave, so an item that came after its image is asked as well. What some
-  destination has had already is not held, and what a person has let go is not held again.
+  destination has had already is not held, and what a person has let go is not held again. What is held stays so when
+  the item is corrected: the person who lets it go has seen that it fits now.
 
 Not for: comparing (`relay.exams`), parking and releasing (`gateway.outbox`).
 """
@@ -74,15 +75,19 @@ class Holding:
 
     def reason_for(self, sop_instance_uid: str) -> str:
         """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""
+        if held := self._archive.outbox.held_back([sop_instance_uid]):
+            return held[sop_instance_uid]
         codes = self._objections_to(sop_instance_uid)
-        if not codes or sop_instance_uid in self._archive.outbox.let_out([sop_instance_uid]):
+        if not codes or self._archive.outbox.let_out([sop_instance_uid]):
             return ""
         return _sentence(codes, "gateway outbox release")
 
     def held(self, data_sets: Iterable[DicomJson]) -> int:
         """How many of these images the cloud is not told of until a person lets them go."""
-        uids = {text(data_set, "00080018") for data_set in data_sets if self._objections(data_set)}
-        return len(uids - self._archive.outbox.let_out(uids)) if uids else 0
+        objected = {text(data_set, "00080018"): bool(self._objections(data_set)) for data_set in data_sets}
+        about_to_be = {uid for uid, is_objected in objected.items() if is_objected}
+        outbox = self._archive.outbox
+        return len((about_to_be - outbox.let_out(about_to_be)) | outbox.held_back(objected).keys())
 
     def _objections_to(self, sop_instance_uid: str) -> tuple[str, ...]:
         try:
