@@ -242,7 +242,8 @@ class Outbox:
         """Which of these events are held back now, and why."""
         with self.database.read() as conn:
             rows = conn.execute(
-                "SELECT message_id, max(reason) AS reason FROM outbox AS entry JOIN outbox_duty AS duty ON entry_id = id"
+                "SELECT message_id, max(reason) AS reason FROM outbox AS entry"
+                " JOIN outbox_duty AS duty ON entry_id = id"
                 " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND held_at IS NOT NULL"
                 " AND entry.parked_at IS NOT NULL AND duty.parked_at IS NOT NULL GROUP BY message_id",
                 {"message_ids": json.dumps(list(message_ids))},

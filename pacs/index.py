@@ -184,7 +184,7 @@ class Index:
         self.database = database
 
     def add(self, conn: sqlite3.Connection, data_set: Json, found: Identity, receipt: Receipt) -> None:
-        """Enter a new instance, and its series and study if they are new; the counts go with it, and its exam's note."""
+        """Enter a new instance, its series and study if they are new, counts, and a note that its exam was touched."""
         study = self._study(conn, data_set, found, receipt)
         series = self._series(conn, data_set, found, study)
         conn.execute(

@@ -71,12 +71,11 @@ class Evidence:
         )
 
     def _instances_of(self, item: Item) -> list[DicomJson]:
-        by_study = self.instances(StudyInstanceUID=item.study_instance_uid)
-        if any(text(instance, "00080050") != item.accession_number for instance in by_study):
-            others = self._worklist.items_of(study_instance_uid=item.study_instance_uid)
-            by_study = [instance for instance in by_study if belongs(item, others, instance)]
-        found = by_study + self.instances(AccessionNumber=item.accession_number)
-        return list({text(instance, "00080018"): instance for instance in found}.values())
+        found = self.instances(StudyInstanceUID=item.study_instance_uid)
+        found += self.instances(AccessionNumber=item.accession_number)
+        others = self._worklist.items_of(study_instance_uid=item.study_instance_uid)
+        own = (instance for instance in found if belongs(item, others, instance))
+        return list({text(instance, "00080018"): instance for instance in own}.values())
 
     def _has_left(self, item: Item) -> bool:
         return self._archive.judgements.has_left(item.study_instance_uid)

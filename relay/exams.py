@@ -137,11 +137,7 @@ def disagreements(item: ScheduledItem, data_set: DicomJson) -> tuple[str, ...]:
         ("study_mismatch", text(data_set, "0020000D"), item.study_instance_uid),
         ("laterality_mismatch", _side(image(data_set).laterality), _asked_side(item.data_set)),
     )
-    return tuple(
-        code
-        for code, found, wanted in compared
-        if found and wanted and _plain(found) != _plain(wanted)
-    )
+    return tuple(code for code, found, wanted in compared if found and wanted and _plain(found) != _plain(wanted))
 
 
 def belongs(item: ScheduledItem, others: Iterable[ScheduledItem], data_set: DicomJson) -> bool:

@@ -31,8 +31,14 @@ RULES: Mapping[str, tuple[Weight, str]] = MappingProxyType(
     {
         "patient_mismatch": ("holds", "It may be another participant's, and would be read as this one's."),
         "birth_date_mismatch": ("holds", "The same: the identifier alone may have been typed in."),
-        "accession_mismatch": ("holds", "The cloud files by this number, so it would file it under another appointment."),
-        "laterality_mismatch": ("holds", "Nobody ordered this breast: the side, the label or the participant is wrong."),
+        "accession_mismatch": (
+            "holds",
+            "The cloud files by this number, so it would file it under another appointment.",
+        ),
+        "laterality_mismatch": (
+            "holds",
+            "Nobody ordered this breast: the side, the label or the participant is wrong.",
+        ),
         "study_mismatch": ("warns", "Some machines make their own study for every exam; participant and number agree."),
         "laterality_conflict": ("warns", "The image's own side counts, and is compared with the order."),
         "view_conflict": ("warns", "Both name the same breast, and which of them counted is told."),

@@ -49,7 +49,9 @@ FULL_SECONDS = 5.0
 def is_ripe(note: Note, *, now: datetime) -> bool:
     """Whether an exam is to be judged; a note from the future was written by a clock that has been set back since."""
     return (
-        note.last_at <= utc_text(now - SETTLE) or note.first_at <= utc_text(now - LONGEST) or note.last_at > utc_text(now)
+        note.last_at <= utc_text(now - SETTLE)
+        or note.first_at <= utc_text(now - LONGEST)
+        or note.last_at > utc_text(now)
     )
 
 

@@ -198,7 +198,11 @@ class Relay:
     # --- what runs ----------------------------------------------------------------------------------------------------
 
     def _works(self) -> dict[str, Coroutine[None, None, None]]:
-        works = {"renderer": self._warm_up(), "quality": self._quality.run(), **{name: loop.run() for name, loop in self._fulfilling.items()}}
+        works = {
+            "renderer": self._warm_up(),
+            "quality": self._quality.run(),
+            **{name: loop.run() for name, loop in self._fulfilling.items()},
+        }
         if self._listener:
             works["listener"] = self._listener.run()
         for delivery in self._deliveries:

@@ -87,8 +87,8 @@ def application(
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
 
     `viewer` is the folder of the viewer's files; it may be empty or missing. The renderer has to be entered and the
-    spool open before it serves. `holds` are the findings that hold images back from the cloud. Without a door whoever reaches it may do everything, and nothing is recorded: for tests
-    and benchmarks.
+    spool open before it serves. `holds` are the findings that hold images back from the cloud (`relay.holding`).
+    Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
     """
     board = Board(archive, worklist, health=health, clock=clock, holds=holds)
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]

@@ -21,8 +21,8 @@ _STEP = "mpps_instance_uid, status, data_set, created_from, closed_by, closed_be
 class Performed:
     """What all steps of an item say was made; instances are named once, in the order of their UIDs.
 
-    `is_over` means that there is a step and none is in progress, so that nothing more is announced. `discontinued_because`
-    has the reason of each step that was discontinued, '' where none was given.
+    `is_over` means that there is a step and none is in progress, so that nothing more is announced.
+    `discontinued_because` has the reason of each step that was discontinued, '' where none was given.
     """
 
     steps: int

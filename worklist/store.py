@@ -414,9 +414,7 @@ def _save(conn: sqlite3.Connection, item: Item, *, now: datetime) -> Item:
     conn.execute(
         f"INSERT INTO items ({names}) VALUES ({values}) ON CONFLICT (accession_number) DO UPDATE SET {changes}", columns
     )
-    touch(
-        conn, study_instance_uid=item.study_instance_uid, accession_number=item.accession_number, at=item.updated_at
-    )
+    touch(conn, study_instance_uid=item.study_instance_uid, accession_number=item.accession_number, at=item.updated_at)
     return item
 
 

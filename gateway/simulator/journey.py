@@ -149,7 +149,9 @@ class Journey:
     def judge(self, step: Step) -> None:
         """The cloud has heard what the exam looks like: whole, each view once, and nothing wrong with it."""
         with self.hops.watch("cloud: exam quality") as note:
-            wait_until(lambda: self._whole(step) is not None, what=f"{QUALITY} of a complete exam at the stand-in cloud")
+            wait_until(
+                lambda: self._whole(step) is not None, what=f"{QUALITY} of a complete exam at the stand-in cloud"
+            )
             match self._whole(step):
                 case {"parameters": {"views": dict(views), "findings": []}} if set(views.values()) == {1}:
                     note.detail = f"complete, each of {', '.join(views)} once."

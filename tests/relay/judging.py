@@ -3,6 +3,7 @@
 `python -m tests.relay.judging FOLDER` judges in a process of its own, and kills itself before the line it is told.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -13,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
+import structlog
 from pydicom import Dataset
 
 from gateway import outbox, sqlite, touched
@@ -56,7 +58,7 @@ class Exams:
 
     def store(self, view: str, **attributes: object) -> str:
         """A modality stores a view of ACC-1; gives its SOP Instance UID."""
-        ds = served.mammogram(view, len(self.made) + 1, **attributes)
+        ds = served.mammogram(view, len(self.made) + 1, **attributes)  # type: ignore[arg-type]
         syntax = ds.file_meta.TransferSyntaxUID
         origin = Origin(ds.SOPClassUID, ds.SOPInstanceUID, syntax, "MODALITY", "1")
         incoming = self.archive.receive(origin, now=self.now)
@@ -86,7 +88,7 @@ class Exams:
         found = [
             entry
             for state in ("open", "delivered", "parked")
-            for entry in self.archive.outbox.entries(state, limit=10_000)  # type: ignore[arg-type]
+            for entry in self.archive.outbox.entries(state, limit=10_000)
             if entry.message_type == "exam.quality"
         ]
         return sorted(found, key=lambda entry: entry.id)
@@ -127,19 +129,26 @@ def _reference(sop_instance_uid: str) -> Dataset:
 
 
 OURS = {str(module.__file__) for module in (quality, evidence, touched, judgements, outbox)}
-"""The files whose lines are counted."""
 
-OURS_AND_THE_DATABASE = OURS | {str(sqlite.__file__)}
+
+def ours(code: CodeType) -> bool:
+    """Whether a function is of those that judge and tell."""
+    return code.co_filename in OURS
+
+
+def ours_or_a_commit(code: CodeType) -> bool:
+    """The same, and what a commit does before and after it."""
+    return ours(code) or (code.co_filename == sqlite.__file__ and code.co_name in {"_commit", "_end"})
 
 
 @contextmanager
-def before_line(number: int, files: set[str], deed: Callable[[], None]) -> Iterator[None]:
-    """Do something just before the n-th line that this thread executes in some files."""
+def before_line(number: int, counts: Callable[[CodeType], bool], deed: Callable[[], None]) -> Iterator[None]:
+    """Do something just before the n-th line that this thread executes of functions that count."""
     left = number
 
     def trace(frame: FrameType, event: str, _argument: object) -> object:
         nonlocal left
-        if frame.f_code.co_filename not in files:
+        if not counts(frame.f_code):
             return None
         if event == "line":
             left -= 1
@@ -158,13 +167,14 @@ def before_line(number: int, files: set[str], deed: Callable[[], None]) -> Itera
 def _main(folder: Path) -> None:
     """Copy the folder and judge there, killed before the first line, the second, and so on, each in a fork."""
     assert threading.active_count() == 1
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     for number in range(1, 100_000):
         target = folder.with_name(f"{folder.name}-{number}")
         shutil.copytree(folder, target)
         pid = os.fork()
         if pid == 0:
             exams = attached(target)
-            with before_line(number, OURS_AND_THE_DATABASE, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+            with before_line(number, ours_or_a_commit, lambda: os.kill(os.getpid(), signal.SIGKILL)):
                 exams.quality.judge()
             os._exit(0)
         _, status = os.waitpid(pid, 0)

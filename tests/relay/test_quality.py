@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,12 +14,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from gateway.errors import Conflict, Refusal
+from gateway.errors import Refusal
 from gateway.touched import Note
 from pacs import Policy, delete
 from relay.exams import judgement
 from relay.quality import LONGEST, SETTLE, is_ripe
-from tests.relay.judging import FOUR, NOW, OURS, ROOT, Exams, attached, before_line, opened
+from tests.relay.judging import FOUR, NOW, ROOT, Exams, attached, before_line, opened, ours
 from tests.relay.served import STUDY
 from worklist.upkeep import Upkeep
 
@@ -172,7 +173,7 @@ def test_a_restored_site_does_not_use_an_id_for_another_judgement(tmp_path: Path
     assert len(set(ids)) == 2
 
 
-def test_a_fault_with_one_exam_holds_up_no_other(exams: Exams, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_with_one_exam_holds_up_no_other(exams: Exams) -> None:
     exams.schedule()
     exams.schedule("ACC-9", StudyInstanceUID="2.25.9", PatientID="9990000026")
     exams.store("RCC", StudyInstanceUID="2.25.9", AccessionNumber="ACC-9", PatientID="9990000026")
@@ -181,8 +182,8 @@ def test_a_fault_with_one_exam_holds_up_no_other(exams: Exams, caplog: pytest.Lo
     exams.store("RCC")
     exams.judge()
     assert [entry.parameters["accession_number"] for entry in exams.told()] == ["ACC-1"]
-    assert exams.notes() == 1
     assert exams.judge() == 0
+    assert {note.study_instance_uid for note in exams.archive.touched.notes(limit=10)} == {"2.25.9"}
 
 
 RIPE = [
@@ -232,8 +233,7 @@ def test_killed_before_any_line_of_it_nothing_is_lost_and_nothing_is_told_twice(
     (folder := tmp_path / "site").mkdir()
     exams = opened(folder)
     exams.schedule()
-    exams.begin()
-    for view in FOUR:
+    for view in FOUR[:3]:
         exams.store(view)
     exams.close()
     done = subprocess.run(
@@ -246,7 +246,7 @@ def test_killed_before_any_line_of_it_nothing_is_lost_and_nothing_is_told_twice(
         left = attached(tmp_path / name)
         left.judge()
         assert left.judge() == 0
-        assert (told(left), left.notes()) == ([("in_progress", [1, 1, 1, 1], [])], 0), name
+        assert (told(left), left.notes()) == ([("in_progress", [1, 1, 1, 0], [])], 0), name
         left.close()
 
 
@@ -281,7 +281,7 @@ class Site(RuleBasedStateMachine):
             own = [entry for entry in entries if entry.parameters["accession_number"] == number]
             assert [entry.parameters["revision"] for entry in own] == list(range(1, len(own) + 1))
             said = [{**entry.parameters, "revision": 0} for entry in own]
-            assert all(one != other for one, other in zip(said, said[1:], strict=False))
+            assert all(one != other for one, other in pairwise(said))
             now = self.exams.evidence.exams_of(study_instance_uid="", accession_number=number)
             for expected in map(judgement, now):
                 if number in last or expected.has_begun:
@@ -333,7 +333,7 @@ class Site(RuleBasedStateMachine):
     @rule(line=st.integers(1, 150))
     def judge_and_be_killed(self, line: int) -> None:
         try:
-            with before_line(line, OURS, kill):
+            with before_line(line, ours, kill):
                 self.exams.judge()
         except Killed:
             return

@@ -47,9 +47,7 @@ class Site:
         pace = Pace(0, received_last=lambda: NOW - timedelta(days=1))
         self.scratch = folder / "uploads"
         held = Holding(self.archive, self.worklist).reason_for
-        self.images = FullImages(
-            self.archive, requests, doors, pace=pace, scratch=self.scratch, reason_to_hold=held
-        )
+        self.images = FullImages(self.archive, requests, doors, pace=pace, scratch=self.scratch, reason_to_hold=held)
         self.images.sweep()
         chores = Chores(requests, doors, pace=pace, folder=folder / "diagnostics")
         self.context = Context(
