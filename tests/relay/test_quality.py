@@ -86,6 +86,18 @@ def test_what_changes_nothing_is_not_told_again(exams: Exams) -> None:
     assert (told(exams), exams.notes()) == ([("in_progress", [1, 0, 0, 0], [])], 0)
 
 
+def test_a_step_that_ends_after_the_cloud_has_ended_its_item_is_looked_at(exams: Exams) -> None:
+    exams.schedule()
+    exams.begin()
+    exams.worklist.change_status("ACC-1", "completed", now=NOW)
+    for view in FOUR:
+        exams.store(view)
+    exams.judge()
+    exams.end("COMPLETED", [*exams.made, "2.25.404"])
+    exams.judge()
+    assert told(exams) == [("complete", [1, 1, 1, 1], []), ("incomplete", [1, 1, 1, 1], ["not_received"])]
+
+
 def test_what_is_as_it_was_before_is_told_again_under_another_id(exams: Exams) -> None:
     exams.schedule()
     exams.store("RCC")
@@ -229,12 +241,20 @@ async def until(true: object) -> None:
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
-def test_killed_before_any_line_of_it_nothing_is_lost_and_nothing_is_told_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("touch", ["an image", "a step"])
+def test_killed_before_any_line_of_it_nothing_is_lost_and_nothing_is_told_twice(tmp_path: Path, touch: str) -> None:
     (folder := tmp_path / "site").mkdir()
     exams = opened(folder)
     exams.schedule()
-    for view in FOUR[:3]:
-        exams.store(view)
+    exams.begin()
+    exams.judge()
+    before = told(exams)
+    if touch == "an image":
+        exams.store("RCC")
+        expected = ("in_progress", [1, 0, 0, 0], [])
+    else:
+        exams.end("DISCONTINUED", [])
+        expected = ("discontinued", [0, 0, 0, 0], ["discontinued"])
     exams.close()
     done = subprocess.run(
         [sys.executable, "-m", "tests.relay.judging", folder], cwd=ROOT, check=True, capture_output=True, text=True
@@ -246,7 +266,7 @@ def test_killed_before_any_line_of_it_nothing_is_lost_and_nothing_is_told_twice(
         left = attached(tmp_path / name)
         left.judge()
         assert left.judge() == 0
-        assert (told(left), left.notes()) == ([("in_progress", [1, 1, 1, 0], [])], 0), name
+        assert (told(left), left.notes()) == ([*before, expected], 0), name
         left.close()
 
 
@@ -330,7 +350,7 @@ class Site(RuleBasedStateMachine):
     def judge(self) -> None:
         self.exams.judge()
 
-    @rule(line=st.integers(1, 150))
+    @rule(line=st.integers(1, 30) | st.integers(1, 150))
     def judge_and_be_killed(self, line: int) -> None:
         try:
             with before_line(line, ours, kill):
@@ -340,6 +360,6 @@ class Site(RuleBasedStateMachine):
 
 
 Site.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestTheLastJudgementIsToldLast = Site.TestCase
