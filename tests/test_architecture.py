@@ -18,7 +18,7 @@ ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.c
         "gateway.simulator", "gateway.terminal", "gateway.tls_check",
         "gateway.viewer_fetch", "gateway.viewer_install", *CLI)  # fmt: skip
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "worklist.store", "worklist.step_rows", "worklist.upkeep",
-              "pacs.index", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties", "pacs.listing")  # fmt: skip
+              "gateway.touched", "pacs.index", "pacs.judgements", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties", "pacs.listing")  # fmt: skip
 """Where statements of SQL are."""
 SQL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WITH|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b\s+\S"

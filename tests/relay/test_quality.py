@@ -241,6 +241,7 @@ async def until(true: object) -> None:
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("touch", ["an image", "a step"])
 def test_killed_before_any_line_of_it_nothing_is_lost_and_nothing_is_told_twice(tmp_path: Path, touch: str) -> None:
     (folder := tmp_path / "site").mkdir()
