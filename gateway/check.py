@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
+from gateway import outward
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
+from gateway.requestor import reachable
 from gateway.simulator.modality import Modality, Peer
 from gateway.tls import client_context
 from gateway.tls_check import in_use
@@ -76,11 +78,6 @@ class SiteSettings:
         return Modality(self.calling_ae_title, worklist=worklist, pacs=pacs, tls=client_context(self.worklist))
 
 
-def reachable(host: str) -> str:
-    """The address to call for the address that is listened on."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound
-
-
 def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
     """Look at every hop once and record what was seen; no hop keeps another from being looked at."""
     looks: list[tuple[str, Callable[[Note], None], str]] = [
@@ -100,6 +97,9 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
         ("room on disk", lambda note: _disk(note, settings.pacs), "Make room, for example with: gateway prune."),
     ]
     if with_cloud:
+        looks.insert(
+            6, ("doors are reached", lambda note: outward.look(note, settings.relay), "See: gateway link check.")
+        )
         looks.insert(6, ("echo through the cloud", lambda note: _cloud(note, settings.relay), "See OPERATIONS, cloud."))
     for name, look, remedy in looks:
         with suppress(HopFailed), hops.watch(name, remedy=remedy) as note:

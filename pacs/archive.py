@@ -37,7 +37,8 @@ from gateway.touched import Touched
 from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
 from pacs.attributes import Json, text
 from pacs.files import Files, announced_uid, digest, quarantine_name
-from pacs.index import KEYS, Identity, Index, Level, Receipt, identity, is_uid, plain
+from pacs.identity import Identity, identity, is_uid
+from pacs.index import KEYS, Index, Level, Receipt, plain
 from pacs.judgements import Judgements
 from pacs.receiving import Origin, Receiving, disk_refusals
 from pacs.telling import image_received
