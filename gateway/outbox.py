@@ -216,7 +216,8 @@ class Outbox:
         with self.database.write() as conn:
             self._require_name(conn, entry_id, by)
             changed = conn.execute(
-                "UPDATE outbox SET parked_at = NULL, released_by = iif(held_at IS NULL, released_by, :by)"
+                "UPDATE outbox SET parked_at = NULL,"
+                " released_by = iif(held_at IS NULL OR released_by <> '', released_by, :by)"
                 " WHERE id = :id AND parked_at IS NOT NULL",
                 values,
             ).rowcount
@@ -316,8 +317,10 @@ class Outbox:
         return done.rowcount == 1
 
     def _require_name(self, conn: sqlite3.Connection, entry_id: int, by: str) -> None:
-        row = conn.execute("SELECT held_at FROM outbox WHERE id = :id", {"id": entry_id}).fetchone()
-        if row is not None and row["held_at"] is not None and not by.strip():
+        row = conn.execute(
+            "SELECT 1 FROM outbox WHERE id = :id AND held_at IS NOT NULL AND released_by = ''", {"id": entry_id}
+        ).fetchone()
+        if row is not None and not by.strip():
             raise InvalidValue(f"Entry {entry_id} is held back; say who lets it go, with --by NAME.")
 
     def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:

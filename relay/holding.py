@@ -77,7 +77,9 @@ class Holding:
         if entry.message_type != "study.image_received" or entry.released_by:
             return ""
         codes = self._objections_to(_sop_instance_uid(entry))
-        return _sentence(codes, f"gateway outbox release pacs {entry.id} --by NAME") if codes else ""
+        if not codes or self._archive.outbox.let_out([entry.message_id]):
+            return ""
+        return _sentence(codes, f"gateway outbox release pacs {entry.id} --by NAME")
 
     def reason_for(self, sop_instance_uid: str) -> str:
         """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""

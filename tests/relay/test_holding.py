@@ -149,6 +149,16 @@ async def test_an_item_that_comes_after_its_image_is_asked_but_not_about_what_ha
     assert (exams.holding.reason_for(first), exams.holding.reason_for(second)[:10]) == ("", "Held back:")
 
 
+async def test_what_one_destination_has_had_is_not_held_from_another(exams: Exams) -> None:
+    exams.archive.outbox.serve(("first", "second"), now=exams.now)
+    exams.store("RCC", PatientID="9990000026")
+    [entry] = exams.archive.outbox.due(exams.now, limit=10, destination="first")
+    exams.archive.outbox.delivered(entry, now=exams.now)
+    exams.schedule()
+    [entry] = exams.archive.outbox.due(exams.now, limit=10, destination="second")
+    assert exams.holding.reason(entry) == ""
+
+
 async def test_a_correction_of_the_item_does_not_let_go_what_is_held(exams: Exams) -> None:
     exams.schedule()
     uid = exams.store("RCC", AccessionNumber="ACC-2")
