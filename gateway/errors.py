@@ -7,6 +7,7 @@ GatewayError
 ├── HandshakeFailed          TLS was not agreed on with a peer                   the connection is closed
 ├── PeerError                a DICOM application we call failed us              said to who asked for the call
 ├── CloudError               a destination did not take an event                 retried, or parked if permanent
+├── HeldBack                 an event may not leave until a person says so       parked, until that person releases it
 └── Refusal                  what a peer asked for is refused                    DIMSE status, HTTP status, code
     ├── InvalidQuery         ├── InvalidDataSet     ├── ClassMismatch
     ├── InvalidValue         ├── MissingAttribute   ├── MissingValue       ├── NotAllowed
@@ -69,6 +70,10 @@ class CloudError(GatewayError):
         super().__init__(message)
         self.permanent = permanent
         self.doubtful = doubtful
+
+
+class HeldBack(GatewayError):
+    """An event may not leave until a person lets it go; the message says why, and who may."""
 
 
 class Refusal(GatewayError):

@@ -11,6 +11,7 @@ Rules:
   subjects do not wait for one another. A parked one no longer holds its subject back, since it could do so for ever.
 * A passing failure postpones (`retry`) and never parks; only what can never succeed is parked, with the reason, until a
   person releases it. Nothing here deletes what is owed.
+* What a person has to look at first is held back: parked as well, but released only by name, and held back never again.
 """
 
 import json
@@ -22,7 +23,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
 
-from gateway.errors import NotFound
+from gateway.errors import InvalidValue, NotFound
 from gateway.sqlite import Database, utc_text
 
 SCHEMA = files("gateway") / "schema" / "outbox"
@@ -39,7 +40,7 @@ State = Literal["open", "delivered", "parked"]
 
 _COLUMNS = (
     "id, message_id, entry.subject, sequence, message_type, entry.priority, parameters, created_at,"
-    " destination, attempts, due_at, reason"
+    " destination, attempts, due_at, reason, released_by, held_at"
 )
 
 _OPEN = "delivered_at IS NULL AND parked_at IS NULL"
@@ -69,7 +70,10 @@ _SETTLE = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event that is owed to one destination. Times are UTC text; `parameters` is the message's own part."""
+    """One event that is owed to one destination. Times are UTC text; `parameters` is the message's own part.
+
+    `released_by` names the person who let an entry go that was held back; '' is nobody.
+    """
 
     id: int
     message_id: str
@@ -83,6 +87,13 @@ class Entry:
     attempts: int
     due_at: str
     reason: str
+    released_by: str = ""
+    held_at: str | None = None
+
+    @property
+    def wants_name(self) -> bool:
+        """Whether it is held back, so that somebody has to stand for its release."""
+        return self.held_at is not None and not self.released_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +225,21 @@ class Outbox:
             if self._change(conn, entry, change, now=utc_text(now), reason=reason):
                 self._mark_parked(conn, entry.id, now)
 
+    def hold(self, entry: Entry, *, reason: str, now: datetime) -> bool:
+        """Park an entry at this destination until a person releases it by name; False when somebody just has."""
+        values = {"id": entry.id, "destination": entry.destination, "now": utc_text(now), "reason": reason}
+        with self.database.write() as conn:
+            held = conn.execute(
+                "UPDATE outbox_duty SET parked_at = :now, reason = :reason"
+                f" WHERE entry_id = :id AND destination = :destination AND {_OPEN}"
+                " AND (SELECT released_by FROM outbox WHERE id = :id) = ''",
+                values,
+            ).rowcount
+            if held:
+                conn.execute("UPDATE outbox SET held_at = coalesce(held_at, :now) WHERE id = :id", values)
+                self._mark_parked(conn, entry.id, now)
+        return bool(held)
+
     def set_aside(self, entry_id: int, *, reason: str, now: datetime) -> None:
         """Park an entry at every destination that has not had it yet. Raises NotFound when it is open at none."""
         values = {"id": entry_id, "now": utc_text(now), "reason": reason}
@@ -226,17 +252,20 @@ class Outbox:
         if not changed:
             raise NotFound(f"No open entry has the id {entry_id}; list them with 'gateway outbox list --state open'.")
 
-    def release(self, entry_id: int, *, now: datetime) -> None:
-        """Make a parked entry due again. Raises NotFound when no parked entry has this id."""
+    def release(self, entry_id: int, *, now: datetime, by: str = "") -> None:
+        """Make a parked entry due again. Raises NotFound when no parked entry has this id.
+
+        `by` is who decides so; raises InvalidValue when it is empty for an entry that is held back.
+        """
         with self.database.write() as conn:
-            changed = self._release(conn, entry_id, now)
+            changed = self._release(conn, entry_id, by=by.strip(), now=now)
         if not changed:
             raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
 
-    def release_alike(self, destination: str, reason: str, *, now: datetime) -> int:
+    def release_alike(self, destination: str, reason: str, *, now: datetime, by: str = "") -> int:
         """Make every entry due again that is parked at a destination for exactly this reason; say how many.
 
-        An entry is released everywhere, also where it is parked for another reason.
+        An entry is released everywhere, also where it is parked for another reason. Raises InvalidValue as `release`.
         """
         with self.database.write() as conn:
             rows = conn.execute(
@@ -244,7 +273,7 @@ class Outbox:
                 " AND reason = :reason",
                 {"destination": destination, "reason": reason},
             ).fetchall()
-            return sum(self._release(conn, row["entry_id"], now) for row in rows)
+            return sum(self._release(conn, row["entry_id"], by=by.strip(), now=now) for row in rows)
 
     def knock(self, destination: str, *, now: datetime) -> int:
         """Try at once what failed at a destination and has a pause; say how many entries that is."""
@@ -255,6 +284,29 @@ class Outbox:
                 " AND due_at > :now",
                 values,
             ).rowcount
+
+    def let_out(self, message_ids: Collection[str]) -> set[str]:
+        """Which of these events some destination has had already, or a person has released."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT message_id FROM outbox WHERE message_id IN (SELECT value FROM json_each(:message_ids))"
+                " AND (released_by <> '' OR delivered_at IS NOT NULL OR EXISTS"
+                " (SELECT 1 FROM outbox_duty WHERE entry_id = id AND outbox_duty.delivered_at IS NOT NULL))",
+                {"message_ids": json.dumps(list(message_ids))},
+            )
+            return {str(row["message_id"]) for row in rows}
+
+    def held_back(self, message_ids: Collection[str]) -> dict[str, str]:
+        """Which of these events are held back now, and why."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT message_id, max(reason) AS reason FROM outbox AS entry"
+                " JOIN outbox_duty AS duty ON entry_id = id"
+                " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND held_at IS NOT NULL"
+                " AND entry.parked_at IS NOT NULL AND duty.parked_at IS NOT NULL GROUP BY message_id",
+                {"message_ids": json.dumps(list(message_ids))},
+            )
+            return {str(row["message_id"]): str(row["reason"]) for row in rows}
 
     def hasten(self, *, reason: str, now: datetime) -> int:
         """Make every open entry due now, and say how many there are; what was sent already is recognised by its id."""
@@ -367,10 +419,16 @@ class Outbox:
         )
         return done.rowcount == 1
 
-    def _release(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> bool:
+    def _release(self, conn: sqlite3.Connection, entry_id: int, *, by: str, now: datetime) -> bool:
         """Make an entry due again if it is parked: an event where events are told now, a request where it was."""
-        values = {"id": entry_id, "now": utc_text(now)}
-        released = conn.execute("UPDATE outbox SET parked_at = NULL WHERE id = :id AND parked_at IS NOT NULL", values)
+        self._require_name(conn, entry_id, by)
+        values = {"id": entry_id, "now": utc_text(now), "by": by}
+        released = conn.execute(
+            "UPDATE outbox SET parked_at = NULL,"
+            " released_by = iif(held_at IS NULL OR released_by <> '', released_by, :by)"
+            " WHERE id = :id AND parked_at IS NOT NULL",
+            values,
+        )
         if not released.rowcount:
             return False
         which = "entry_id = :id AND delivered_at IS NULL"
@@ -379,6 +437,13 @@ class Outbox:
         self._owe(conn, f"id = :id AND {_EVENT}", **values)
         conn.execute(f"{_SETTLE} AND id = :id", values)
         return True
+
+    def _require_name(self, conn: sqlite3.Connection, entry_id: int, by: str) -> None:
+        row = conn.execute(
+            "SELECT 1 FROM outbox WHERE id = :id AND held_at IS NOT NULL AND released_by = ''", {"id": entry_id}
+        ).fetchone()
+        if row is not None and not by.strip():
+            raise InvalidValue(f"Entry {entry_id} is held back; say who lets it go, with --by NAME.")
 
     def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
         values = {"id": entry_id, "now": utc_text(now)}

@@ -29,16 +29,18 @@ from pydicom import Dataset
 
 from gateway import outbox
 from gateway.conditions import AnyOf
-from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Unsettled
+from gateway.errors import Conflict, InvalidDataSet, NotFound, OutOfResources, Unsettled
 from gateway.matching import column_value, conditions, ignored
 from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
+from gateway.touched import Touched
 from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
 from pacs.attributes import Json, text
 from pacs.files import Files, announced_uid, digest, quarantine_name
 from pacs.identity import Identity, identity, is_uid
 from pacs.index import KEYS, Index, Level, Receipt, plain
+from pacs.judgements import Judgements
 from pacs.receiving import Origin, Receiving, disk_refusals
 from pacs.telling import image_received
 from pacs.upkeep import Upkeep
@@ -75,6 +77,8 @@ class Archive:
         self.index = Index(database)
         self.upkeep = Upkeep(database)
         self.outbox = Outbox(database)
+        self.touched = Touched(database)
+        self.judgements = Judgements(database, self.outbox)
         self._busy = _Turns()
 
     @classmethod
@@ -197,6 +201,12 @@ class Archive:
         set; the caller makes it absolute.
         """
         return self.index.data_sets(_uids(study_instance_uid, series_instance_uid, sop_instance_uid))
+
+    def data_set(self, sop_instance_uid: str) -> Json:
+        """The data set of one instance, as `metadata` gives it. Raises NotFound."""
+        for data_set in self.index.data_sets({"sop_instance_uid": sop_instance_uid}):
+            return data_set
+        raise NotFound(f"SOP instance {sop_instance_uid} has just left the archive.")
 
     def received_last(self) -> datetime:
         """When something came in last, or is coming in now: the newest change in the folder of what is incoming."""

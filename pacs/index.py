@@ -14,6 +14,7 @@ from gateway.conditions import Condition, Key, Kind, where
 from gateway.errors import NotFound
 from gateway.matching import column_value
 from gateway.sqlite import Database
+from gateway.touched import touch
 from pacs.attributes import Json, frame_count, items, text
 from pacs.identity import Identity
 
@@ -155,7 +156,7 @@ class Index:
         self.database = database
 
     def add(self, conn: sqlite3.Connection, data_set: Json, found: Identity, receipt: Receipt) -> None:
-        """Enter a new instance, and its series and study if they are new; the counts go with it."""
+        """Enter a new instance, its series and study if they are new, counts, and a note that its exam was touched."""
         study = self._study(conn, data_set, found, receipt)
         series = self._series(conn, data_set, found, study)
         conn.execute(
@@ -188,6 +189,7 @@ class Index:
             counted,
         )
         conn.execute("UPDATE total SET instance_count = instance_count + 1, byte_count = byte_count + :bytes", counted)
+        touch(conn, study_instance_uid=found.study_instance_uid, at=receipt.received_at)
 
     def digest(self, sop_instance_uid: str) -> str | None:
         """The SHA-256 of the file that is kept for an instance; None when no row knows the instance."""

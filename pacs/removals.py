@@ -8,6 +8,7 @@ from datetime import datetime
 
 from gateway.errors import NotFound
 from gateway.sqlite import utc_text
+from gateway.touched import touch
 
 _CHOSEN = (
     "SELECT instance.id FROM instance JOIN series ON series.id = series_id WHERE study_id = :study"
@@ -39,6 +40,8 @@ def order(
         values,
     )
     conn.execute(f"DELETE FROM instance WHERE id IN ({_CHOSEN})", values)
+    [uid] = conn.execute("SELECT study_instance_uid FROM study WHERE id = :study", values).fetchone()
+    touch(conn, study_instance_uid=uid, at=utc_text(now))
     gone = {"study": study_id, "count": count, "size": size, "series": _without_empty_series(conn, study_id)}
     conn.execute(
         "UPDATE study SET series_count = series_count - :series, instance_count = instance_count - :count,"

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from gateway.errors import InvalidQuery
-from relay.exams import Exam, exam
+from relay.evidence import Evidence
+from relay.exams import Exam
 from relay.html import person
 from relay.instances import Instance, Instances
 from relay.views import Image, hanging
@@ -27,6 +28,9 @@ MOST_DAYS = 3
 
 WALL_ROWS = 14
 """What fits on a screen in letters that are read from a few metres."""
+
+_TOLD = frozenset({"discontinued"})
+"""Findings that say how an exam ended, and that nobody has to look into."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Row:
     awaited: int
     latest: str
     problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def study_instance_uid(self) -> str:
@@ -88,9 +93,12 @@ class Board:
     anew that what has changed belongs to.
     """
 
-    def __init__(self, worklist: Worklist, instances: Instances, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, worklist: Worklist, instances: Instances, evidence: Evidence, *, clock: Callable[[], datetime]
+    ) -> None:
         self._worklist = worklist
         self._instances = instances
+        self._evidence = evidence
         self._clock = clock
         self._turn = threading.Lock()
         self._days: dict[date, tuple[tuple[int, int], list[Row]]] = {}
@@ -124,12 +132,16 @@ class Board:
 
     def _made(self, items: Sequence[Item]) -> Iterator[Row]:
         of_each = self._instances.of_exams((item.study_instance_uid, item.accession_number) for item in items)
+        held = self._evidence.held_back({each.stored.sop_instance_uid for found in of_each for each in found})
         known, self._rows = self._rows, {}
         for item, found in zip(items, of_each, strict=True):
-            made_of = item, found, self._worklist.performed(item.accession_number)
+            arrived = {each.stored.sop_instance_uid: each for each in found}
+            performed = self._worklist.performed(item.accession_number)
+            made_of = item, found, performed, held & arrived.keys()
             same, row = known.get(item.accession_number, (None, None))
             if row is None or same != made_of:
-                row = _row(*made_of)
+                seen = self._evidence.exam(item, [each.data_set for each in arrived.values()])
+                row = _row(item, seen, arrived, performed)
             self._rows[item.accession_number] = made_of, row
             yield row
 
@@ -142,30 +154,25 @@ def asked_date(text: str) -> date | None:
         raise InvalidQuery("The date of a worklist has to be a day like 2026-11-22.") from None
 
 
-def _row(item: Item, found: Sequence[Instance], performed: Performed) -> Row:
-    arrived = {instance.stored.sop_instance_uid: instance for instance in found}
-    seen = exam(item, [instance.data_set for instance in arrived.values()])
-    awaited = len(set(performed.images) - arrived.keys())
+def _row(item: Item, seen: Exam, arrived: Mapping[str, Instance], performed: Performed) -> Row:
     return Row(
         item=item,
         exam=seen,
         shown=hanging(seen.images),
         extras=tuple(extras(seen)),
-        awaited=awaited,
+        awaited=len(set(performed.images) - arrived.keys()),
         latest=max((instance.stored.received_at for instance in arrived.values()), default=""),
-        problems=(*(finding.text for finding in seen.findings), *_shortcomings(item, seen, awaited, performed.is_over)),
+        problems=tuple(_problems(seen)),
+        remarks=tuple(finding.text for finding in seen.findings if finding.code in _TOLD),
     )
 
 
-def _shortcomings(item: Item, seen: Exam, awaited: int, is_over: bool) -> Iterator[str]:
-    """What is not there although the exam is over."""
-    if awaited and is_over:
-        verb = "has" if awaited == 1 else "have"
-        yield f"{_count(awaited, 'image')} that the machine reports to have made {verb} not come."
-    if item.state == "completed" and not seen.images:
-        yield "Completed, and no image has come."
-    elif item.state == "completed" and seen.missing:
+def _problems(seen: Exam) -> Iterator[str]:
+    """What somebody has to look into; the views that are missing are said in one sentence."""
+    codes = {finding.code for finding in seen.findings}
+    if "view_missing" in codes:
         yield f"Completed without {' and '.join(seen.missing)}."
+    yield from (each.text for each in seen.findings if each.code not in _TOLD | {"view_missing"})
 
 
 def extras(seen: Exam) -> Iterator[str]:

@@ -117,10 +117,11 @@ class CarePages:
         return await self._frame.page("release.html", values, current="/queue")
 
     async def release(self, request: web.Request) -> web.Response:
-        """Make a parked entry due again."""
+        """Make a parked entry due again. Raises InvalidValue for one that is held back and nobody stands for."""
         of, entry_id = _entry(request), int(request.match_info["id"])
+        by = _name(request, await request.post())
         try:
-            await asyncio.to_thread(self._queue.outbox(of).release, entry_id, now=self._clock())
+            await asyncio.to_thread(self._queue.outbox(of).release, entry_id, by=by, now=self._clock())
         except NotFound:  # pressed twice, or somebody else did
             return _see("/queue", "already")
         log.info("entry released", of=of, entry=entry_id, user=_user(request))
@@ -129,13 +130,14 @@ class CarePages:
     async def release_alike(self, request: web.Request) -> web.Response:
         """Make everything due again that is parked for the reason that was shown. Raises Conflict for another one."""
         of, entry_id = _entry(request), int(request.match_info["id"])
-        shown = str((await request.post()).get("reason", ""))
+        form = await request.post()
+        shown, by = str(form.get("reason", "")), _name(request, form)
 
         def act() -> int:
             group = self._queue.alike(of, entry_id, request.query.get("destination")).alike
             if group.reason != shown:
                 raise Conflict("The reason has changed since the page was shown; look at it again.")
-            return self._queue.outbox(of).release_alike(group.destination, group.reason, now=self._clock())
+            return self._queue.outbox(of).release_alike(group.destination, group.reason, by=by, now=self._clock())
 
         try:
             count = await asyncio.to_thread(act)
@@ -226,7 +228,7 @@ class CarePages:
 
     async def decide(self, request: web.Request) -> web.Response:
         """Write down a decision, which the archive's process carries out. Raises Conflict when it cannot be done."""
-        by = _decider(request, str((await request.post()).get("by", "")))
+        by = _decider(request, await request.post())
         decision = request.match_info["decision"]
         try:
             found, stored = await asyncio.to_thread(self._found, request)
@@ -306,12 +308,15 @@ def _known(request: web.Request) -> User:
     return user
 
 
-def _decider(request: web.Request, typed: str) -> str:
-    """Who stands for a decision. Raises InvalidValue when nobody does."""
+def _name(request: web.Request, form: Mapping[str, object]) -> str:
+    """Who does this: the user, or the name in the form where the door is open; '' when nobody says."""
     user = _known(request)
-    if user != ANYBODY:
-        return user.name
-    name = typed.strip()
+    return str(form.get("by", "")).strip() if user == ANYBODY else user.name
+
+
+def _decider(request: web.Request, form: Mapping[str, object]) -> str:
+    """Who stands for a decision. Raises InvalidValue when nobody does."""
+    name = _name(request, form)
     if not (1 <= len(name) <= LONGEST_NAME and name.isprintable()):
         raise InvalidValue(f"Say who decides this: a name of 1 to {LONGEST_NAME} characters.")
     return name

@@ -5,14 +5,16 @@ a fact that is told (`thumbnail_reason`), never a reason to hold the metadata ba
 for the destination is made smaller, and at last, or when pictures have used up what they may, the message leaves with
 the path where it can be fetched.
 
-Not for: pixels (`pacs.preview`), sending (`relay.delivery`).
+An image that may not leave yet is held back here, before anything is derived from it.
+
+Not for: pixels (`pacs.preview`), sending (`relay.delivery`), what is held back (`relay.holding`).
 """
 
 from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway.errors import Refusal
+from gateway.errors import HeldBack, Refusal
 from gateway.messages import Image, ImageReceived, Thumbnail
 from gateway.outbox import Entry
 from relay import protocol
@@ -32,13 +34,17 @@ ActionIdOf = Callable[[str], Awaitable[str | None]]
 """Finds the cloud's id of the action that scheduled an accession number."""
 
 
+ReasonToHold = Callable[[Entry], Awaitable[str]]
+"""Says why an entry may not leave yet; '' when it may."""
+
+
 def always(_kind: int, _size: int) -> bool:
     """The room there is on a line without limits."""
     return True
 
 
 class Composer:
-    """Makes the events of one site for one destination.
+    """Makes the events of one site for one destination. Raises HeldBack for one that `reason_to_hold` has a reason for.
 
     `preview` None is for a destination that has no use for thumbnails. `most_bytes` is the largest message it takes.
     `has_room` says whether so many bytes of a class may leave now (`relay.allowance`).
@@ -52,14 +58,18 @@ class Composer:
         action_id_of: ActionIdOf,
         most_bytes: int | None = None,
         has_room: Callable[[int, int], bool] = always,
+        reason_to_hold: ReasonToHold | None = None,
     ) -> None:
         self._site = site
         self._preview = preview
         self._action_id_of = action_id_of
         self._most_bytes = most_bytes
         self._has_room = has_room
+        self._reason_to_hold = reason_to_hold
 
     async def __call__(self, entry: Entry) -> Event:
+        if self._reason_to_hold is not None and (reason := await self._reason_to_hold(entry)):
+            raise HeldBack(reason)
         accession_number = _accession_number(entry.parameters)
         action_id = await self._action_id_of(accession_number) if accession_number else None
         if entry.message_type != "study.image_received" or self._preview is None:

@@ -9,7 +9,8 @@ The rules, each a pure function below:
 * `backoff`: after a passing failure the pause doubles up to a limit, with jitter; there is no last attempt.
 * `Circuit`: while the destination fails, only one event at a time knocks, and the first success lets all go on. A knock
   that fails costs the event no more than the pause between knocks, so that nothing waits long once the line is back.
-* Only what the destination calls permanent is parked, and what it doubts again and again while it takes others.
+* Only what the destination calls permanent is parked, and what it doubts again and again while it takes others; and
+  what must not leave before a person has said so, which it never hears of.
 * What may leave when is `relay.allowance`'s to say; a class that has used its own up waits, and holds up no other.
 
 There is one `Delivery` for each destination. They share the outboxes and nothing else.
@@ -31,7 +32,7 @@ from typing import Protocol
 import structlog
 from tenacity import retry, retry_if_exception_type, wait_exponential_jitter
 
-from gateway.errors import CloudError, OutOfResources
+from gateway.errors import CloudError, HeldBack, OutOfResources
 from gateway.messages import Envelope
 from gateway.outbox import ANYWHERE, Entry, Outbox
 from relay.allowance import METADATA, THUMBNAILS, Allowance
@@ -300,6 +301,8 @@ class Delivery:
     async def _deliver(self, owed: Owed) -> None:
         try:
             event = await self._compose(owed.entry)
+        except HeldBack as held:
+            await self._hold(owed, str(held))
         except Exception:  # a fault of ours with this one entry: it waits, perhaps for an update, and the others go on
             log.exception("event not composed", message_id=owed.entry.message_id)
             await self._postpone(owed, "The gateway failed to compose the event; its log says why.", LONGEST_PAUSE)
@@ -367,6 +370,17 @@ class Delivery:
             reason=reason,
         )
 
+    async def _hold(self, owed: Owed, reason: str) -> None:
+        entry, now = owed.entry, self._clock()
+        await _settled(lambda: owed.outbox.hold(entry, reason=reason, now=now))
+        log.warning(
+            "event held back",
+            destination=self.name,
+            message_id=entry.message_id,
+            message_type=entry.message_type,
+            reason=reason,
+        )
+
     async def _fail(self, owed: Owed, reason: str, circuit: Circuit) -> None:
         self._destination_failed(reason, circuit)
         await self._postpone(owed, reason, LONGEST_SILENCE if circuit.failures else LONGEST_PAUSE)
@@ -394,6 +408,6 @@ class Delivery:
 
 
 @retry(retry=retry_if_exception_type(OutOfResources), wait=wait_exponential_jitter(multiplier=0.2, max=30))
-async def _settled(change: Callable[[], None]) -> None:
+async def _settled(change: Callable[[], object]) -> None:
     """Record an outcome, however long the disk is full: sending again what the cloud has confirmed would be worse."""
     await asyncio.to_thread(change)

@@ -87,14 +87,18 @@ class FullImages:
         pace: Pace,
         scratch: Path,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        reason_to_hold: Callable[[str], str] = lambda _uid: "",
     ) -> None:
-        """`scratch` is a folder for compressed objects that nobody else uses."""
+        """`scratch` is a folder for compressed objects that nobody else uses. `reason_to_hold` says why an image may
+        not leave yet, '' when it may; it is called in a thread.
+        """
         self._archive = archive
         self._requests = requests
         self._doors = doors
         self._pace = pace
         self._scratch = scratch
         self._clock = clock
+        self._reason_to_hold = reason_to_hold
         self._turn = asyncio.Lock()
 
     def accept(self, action: RequestImage) -> None:
@@ -152,6 +156,8 @@ class FullImages:
         return outcome
 
     def _ready(self, request: "_Request") -> Ready:
+        if reason := self._reason_to_hold(request.uid):
+            raise Unavailable("held_back", reason)
         try:
             stored = self._archive.instance(request.uid)
             syntax = request.wanted.transfer_syntax

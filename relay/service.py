@@ -22,7 +22,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 import gateway
 from gateway.errors import AuditNotWritten, DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
-from gateway.outbox import Outbox
+from gateway.outbox import Entry, Outbox
 from gateway.process import until_stopped_async
 from gateway.recording import silence
 from gateway.refusals import Note, unnoted
@@ -38,11 +38,14 @@ from relay.delivery import Delivery, Event, kind_of_message, weight_of_message
 from relay.deposit import Deposit
 from relay.destinations import MOST_BYTES, allowance, destination, image_api, sent_by
 from relay.dicomweb import Changes
+from relay.evidence import Evidence
 from relay.facts import archive_queue, disk, images, queue
 from relay.full_images import Doors, FullImages
 from relay.health import Facts, Hop, report
+from relay.holding import HOLDS, Holding
 from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, SelfEcho, endpoint
 from relay.pace import Pace
+from relay.quality import Quality
 from relay.remote_web import RemoteWeb, own_url, public_url
 from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.requests import Fulfilment, Requests, request_event
@@ -87,6 +90,8 @@ class Relay:
         self._door = entrance.door(settings, archive, clock=now)
         self._started_at = now()
         self._renderer = Renderer()
+        self._holding = Holding(archive, worklist, holds=holds(settings))
+        self._quality = Quality(worklist, archive, Evidence(archive, worklist, holding=self._holding), clock=now)
         self._echo = link.echo(settings) if settings.listens else None
         self._listener = self._listen(self._echo) if self._echo else None
         self._remote: RemoteWeb | None = None
@@ -98,7 +103,14 @@ class Relay:
         self._api = image_api(settings)
         doors = Doors(settings.hosts, self._api, link.way(settings))
         scratch, bundles = settings.data_dir / "uploads", settings.data_dir / "diagnostics"
-        self._images = FullImages(archive, self._requests, doors, pace=self._pace, scratch=scratch)
+        self._images = FullImages(
+            archive,
+            self._requests,
+            doors,
+            pace=self._pace,
+            scratch=scratch,
+            reason_to_hold=self._holding.reason_for,
+        )
         self._chores = Chores(self._requests, doors, pace=self._pace, folder=bundles)
         self._fulfilling = self._fulfil()
 
@@ -122,6 +134,7 @@ class Relay:
             peers=settings.peers,
             viewer=settings.viewer_path,
             surroundings=of_site(settings, [*self._deliveries, *self._fulfilling.values()]),
+            holds=holds(settings),
         )
         serving = web.serving(app, host=settings.http_host, port=settings.http_port, tls=self._tls)
         await asyncio.to_thread(self._prepare_outboxes)
@@ -186,7 +199,11 @@ class Relay:
     # --- what runs ----------------------------------------------------------------------------------------------------
 
     def _works(self) -> dict[str, Coroutine[None, None, None]]:
-        works = {"renderer": self._warm_up(), **{name: loop.run() for name, loop in self._fulfilling.items()}}
+        works = {
+            "renderer": self._warm_up(),
+            "quality": self._quality.run(),
+            **{name: loop.run() for name, loop in self._fulfilling.items()},
+        }
         if self._listener:
             works["listener"] = self._listener.run()
         for delivery in self._deliveries:
@@ -246,6 +263,7 @@ class Relay:
             action_id_of=self._action_id_of,
             most_bytes=MOST_BYTES.get(name),
             has_room=own.has_room,
+            reason_to_hold=self._reason_to_hold,
         )
         return Delivery(
             self._outboxes(),
@@ -296,6 +314,9 @@ class Relay:
     async def _action_id_of(self, accession_number: str) -> str | None:
         return await asyncio.to_thread(cloud_action_id, self._worklist, accession_number)
 
+    async def _reason_to_hold(self, entry: Entry) -> str:
+        return await asyncio.to_thread(self._holding.reason, entry)
+
     def _facts(self) -> Facts:
         hops = [link.link_hop(self._listener.state)] if self._listener else []
         several = len(self._deliveries) > 1
@@ -333,6 +354,11 @@ def cloud_action_id(worklist: Worklist, accession_number: str) -> str | None:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def holds(settings: RelaySettings) -> frozenset[str]:
+    """The findings of an exam that hold its images back from the cloud."""
+    return HOLDS if settings.hold_mismatches else frozenset()
 
 
 def changes(settings: RelaySettings) -> Changes:

@@ -212,6 +212,11 @@ class RelaySettings(GatewaySettings):
         description="Most bytes to each destination in a day, or in a window of it, such as thumbnails=50M, "
         "images@05:00-21:00=0. Empty: no limit.",
     )
+    hold_mismatches: bool = Field(
+        True,
+        description="Whether images whose participant, accession number or side disagrees with their worklist item "
+        "are held back from the cloud until somebody on site releases them, true or false.",
+    )
     heartbeat_seconds: float = Field(
         60.0,
         ge=1,

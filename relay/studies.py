@@ -20,7 +20,8 @@ from gateway.errors import InvalidQuery, NotFound
 from pacs import Archive, Stored
 from relay import qido, viewer
 from relay.dicom_json import DicomJson, text, values
-from relay.exams import Exam, exam
+from relay.evidence import Evidence
+from relay.exams import Exam
 from relay.instances import Instance, Instances
 from relay.views import Image, hanging, image
 from worklist import Worklist
@@ -94,10 +95,13 @@ class Study:
 class Studies:
     """Asks both databases. Its methods block: call them in a thread."""
 
-    def __init__(self, archive: Archive, worklist: Worklist, instances: Instances, *, viewer: Path) -> None:
+    def __init__(
+        self, archive: Archive, worklist: Worklist, instances: Instances, evidence: Evidence, *, viewer: Path
+    ) -> None:
         self._archive = archive
         self._worklist = worklist
         self._instances = instances
+        self._evidence = evidence
         self._viewer = viewer
 
     def search(self, wanted: Wanted) -> Found:
@@ -132,7 +136,7 @@ class Studies:
         if not accession_number:
             return None
         try:
-            return exam(self._worklist.item(accession_number), instances)
+            return self._evidence.exam(self._worklist.item(accession_number), instances)
         except NotFound:  # an unscheduled exam: images are taken without an item
             return None
 

@@ -10,7 +10,7 @@ may come in (`relay.door`), and with which slow clients patience ends (`relay.sl
 """
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ from relay.board import Board
 from relay.care_pages import CarePages
 from relay.dicomweb import Changes
 from relay.door import Door
+from relay.evidence import Evidence
+from relay.holding import HOLDS, Holding
 from relay.html import Frame, error_page
 from relay.instances import Instances
 from relay.live import Live
@@ -83,18 +85,20 @@ def application(
     door: Door | None = None,
     peers: Sequence[str] = (),
     surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
+    holds: Collection[str] = HOLDS,
     patience_seconds: float = slow.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
 
     `viewer` is the folder of the viewer's files; it may be empty or missing. The renderer has to be entered and the
-    spool open before it serves. Without a door whoever reaches it may do everything, and nothing is recorded: for tests
-    and benchmarks.
+    spool open before it serves. `holds` are the findings that hold images back from the cloud (`relay.holding`).
+    Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
     """
     instances = Instances(archive)
-    board = Board(worklist, instances, clock=clock)
+    evidence = Evidence(archive, worklist, holding=Holding(archive, worklist, holds=holds))
+    board = Board(worklist, instances, evidence, clock=clock)
     overviews = Overviews(archive, worklist, board, instances, health=health, clock=clock)
-    studies = Studies(archive, worklist, instances, viewer=viewer)
+    studies = Studies(archive, worklist, instances, evidence, viewer=viewer)
     live = Live(archive, worklist, health=health, clock=clock, refusals=surroundings.refusals)
     counts = {"/queue": overviews.parked, "/quarantine": archive.upkeep.undecided}
     frame = Frame(site, clock=clock, state=live.state, counts=counts)

@@ -95,6 +95,16 @@ def expect_item(conn: sqlite3.Connection, accession_number: str) -> Item:
     return item
 
 
+def items_with(conn: sqlite3.Connection, study_instance_uid: str, accession_number: str) -> list[Item]:
+    """The items that have this study or this accession number, in the order of their numbers."""
+    rows = conn.execute(
+        f"SELECT {_ITEM} FROM items WHERE study_instance_uid = :study_instance_uid"
+        " OR accession_number = :accession_number ORDER BY accession_number",
+        {"study_instance_uid": study_instance_uid, "accession_number": accession_number},
+    )
+    return [read_item(row) for row in rows]
+
+
 def items_of(conn: sqlite3.Connection, mpps_instance_uid: str) -> list[Item]:
     """The items that a step performs."""
     columns = ", ".join(f"items.{name}" for name in _ITEM.split(", "))

@@ -22,12 +22,14 @@ class Performed:
     """What all steps of an item say was made; instances are named once, in the order of their UIDs.
 
     `is_over` means that there is a step and none is in progress, so that nothing more is announced.
+    `discontinued_because` has the reason of each step that was discontinued, '' where none was given.
     """
 
     steps: int
     is_over: bool
     images: tuple[str, ...]
     others: tuple[str, ...]
+    discontinued_because: tuple[str, ...] = ()
 
 
 def find_step(conn: sqlite3.Connection, mpps_instance_uid: str) -> Step | None:
@@ -41,13 +43,7 @@ def find_step(conn: sqlite3.Connection, mpps_instance_uid: str) -> Step | None:
 
 def steps_of(conn: sqlite3.Connection, accession_number: str) -> list[Step]:
     """All steps that performed an item, in the order they began."""
-    columns = ", ".join(f"steps.{name}" for name in _STEP.split(", "))
-    rows = conn.execute(
-        f"SELECT {columns} FROM performed_items JOIN steps USING (mpps_instance_uid)"
-        " WHERE accession_number = :accession_number ORDER BY steps.rowid",
-        {"accession_number": accession_number},
-    )
-    return [_read_step(row) for row in rows]
+    return _steps(conn, "1", accession_number)
 
 
 def open_steps(conn: sqlite3.Connection) -> list[tuple[Step, str]]:
@@ -74,7 +70,17 @@ def performed(conn: sqlite3.Connection, accession_number: str) -> Performed:
         is_over=steps > 0 and not in_progress,
         images=tuple(uid for uid, is_image in made if is_image),
         others=tuple(uid for uid, is_image in made if not is_image),
+        discontinued_because=tuple(step.discontinuation_reason for step in _discontinued(conn, accession_number)),
     )
+
+
+def performed_numbers(conn: sqlite3.Connection, step: Step) -> list[str]:
+    """The accession numbers that a step performs, of items or of none."""
+    rows = conn.execute(
+        "SELECT accession_number FROM performed_items WHERE mpps_instance_uid = :mpps_instance_uid",
+        {"mpps_instance_uid": step.mpps_instance_uid},
+    )
+    return [str(row["accession_number"]) for row in rows]
 
 
 def save_step(conn: sqlite3.Connection, step: Step, *, now: datetime) -> None:
@@ -146,6 +152,20 @@ def link(conn: sqlite3.Connection, step: Step) -> None:
             " ON CONFLICT DO NOTHING",
             {"mpps_instance_uid": step.mpps_instance_uid, **scheduled._asdict()},
         )
+
+
+def _discontinued(conn: sqlite3.Connection, accession_number: str) -> list[Step]:
+    return _steps(conn, "status = 'DISCONTINUED'", accession_number)
+
+
+def _steps(conn: sqlite3.Connection, which: str, accession_number: str) -> list[Step]:
+    columns = ", ".join(f"steps.{name}" for name in _STEP.split(", "))
+    rows = conn.execute(
+        f"SELECT {columns} FROM performed_items JOIN steps USING (mpps_instance_uid)"
+        f" WHERE accession_number = :accession_number AND {which} ORDER BY steps.rowid",
+        {"accession_number": accession_number},
+    )
+    return [_read_step(row) for row in rows]
 
 
 def _read_step(row: sqlite3.Row) -> Step:

@@ -22,6 +22,7 @@ from gateway.errors import Conflict, NotFound, OutOfResources
 from gateway.messages import StepChanged
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
+from gateway.touched import Touched, touch
 from worklist import attributes, item_rows, mpps, step_rows
 from worklist.item_rows import KEYS, PAGE, STATION
 from worklist.items import LOCAL, Item, Origin, State, new_study, performed_state
@@ -43,6 +44,7 @@ class Worklist:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.outbox = Outbox(database)
+        self.touched = Touched(database)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -98,6 +100,11 @@ class Worklist:
         """One item. Raises NotFound."""
         with self.database.read() as conn:
             return item_rows.expect_item(conn, accession_number)
+
+    def items_of(self, *, study_instance_uid: str, accession_number: str = "") -> list[Item]:
+        """The items that have this study or this accession number, in the order of their numbers."""
+        with self.database.read() as conn:
+            return item_rows.items_with(conn, study_instance_uid, accession_number)
 
     def items(self, *, date: str | None = None, state: State | None = None) -> list[Item]:
         """All items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
@@ -230,6 +237,8 @@ class Worklist:
         step_rows.save_step(conn, step, now=now)
         if stored is None:
             step_rows.link(conn, step)
+        for accession_number in step_rows.performed_numbers(conn, step):
+            touch(conn, accession_number=accession_number, at=utc_text(now))
         if stored is None or step.status != stored.status:
             for item in item_rows.items_of(conn, step.mpps_instance_uid):
                 _update(conn, item, replace(item, state=_performed_state(conn, item)), now=now)
@@ -299,6 +308,7 @@ def _update(conn: sqlite3.Connection, stored: Item, item: Item, *, now: datetime
 def _save(conn: sqlite3.Connection, item: Item, *, now: datetime) -> Item:
     item = replace(item, updated_at=utc_text(now))
     item_rows.save_item(conn, item)
+    touch(conn, study_instance_uid=item.study_instance_uid, accession_number=item.accession_number, at=item.updated_at)
     return item
 
 

@@ -71,13 +71,19 @@ def outbox_list(
 
 
 @outbox_app.command("release")
-def outbox_release(of: Owner, entry_id: EntryId) -> None:
+def outbox_release(
+    of: Owner,
+    entry_id: EntryId,
+    by: Annotated[str, typer.Option("--by", help="Who decides so; wanted for what is held back.")] = "",
+) -> None:
     """Let a parked entry be sent again, after what was in its way has been put right.
 
-    Example: gateway outbox release pacs 17
+    An image that is held back disagrees with its worklist item. Whoever lets it go has compared the two.
+
+    Example: gateway outbox release pacs 17 --by "J. Smith"
     """
     with closing(_owners()[of]()) as owner:
-        owner.outbox.release(entry_id, now=datetime.now(UTC))
+        owner.outbox.release(entry_id, by=by, now=datetime.now(UTC))
 
 
 @outbox_app.command("park")

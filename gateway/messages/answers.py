@@ -42,7 +42,7 @@ class ImageUnavailable(Answering):
     """A full image cannot be given; ask again, with another action id, once the reason is out of the way."""
 
     sop_instance_uid: str
-    code: Literal["not_found", "not_convertible", "url_refused", "refused"]
+    code: Literal["not_found", "not_convertible", "held_back", "url_refused", "refused"]
     reason: str
 
     @property

@@ -3,6 +3,7 @@
 Not for: which steps are taken (`worklist.mpps`), how an exam is judged (`relay.exams`).
 """
 
+import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, Literal
@@ -56,7 +57,11 @@ class Finding(Message):
 
 
 class ExamQuality(EventParameters):
-    """What an exam looks like so far. `revision` grows with every change, so that each has its own message id."""
+    """What an exam looks like so far.
+
+    `state` is scheduled, in_progress, complete, incomplete, discontinued or cancelled; `views` counts exposures.
+    `revision` grows with every change of the judgement, so the highest one is the exam as it is.
+    """
 
     accession_number: str = ""
     study_instance_uid: str
@@ -66,12 +71,23 @@ class ExamQuality(EventParameters):
     findings: tuple[Finding, ...] = ()
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there is anything to tell: an exam that is only scheduled, or was cancelled before, has nothing."""
+        return self.state not in {"scheduled", "cancelled"}
+
+    @property
+    def digest(self) -> str:
+        """The same for the same judgement, whatever its revision."""
+        return hashlib.sha256(self.model_dump_json(exclude={"revision"}).encode()).hexdigest()[:16]
+
+    @property
     def message_type(self) -> str:
         return "exam.quality"
 
     @property
     def message_id(self) -> str:
-        return f"{self.study_instance_uid}/quality/{self.revision}"
+        # The digest tells revisions apart that a site counted again after it was restored from a backup.
+        return f"{self.study_instance_uid}/{self.accession_number}/quality/{self.revision}/{self.digest}"
 
     @property
     def subject(self) -> str:

@@ -28,7 +28,7 @@ from gateway.simulator.journey import Journey
 from gateway.simulator.site import Site
 from relay import viewer
 
-HOPS = 21
+HOPS = 22
 """How many hops the exam has, for the display of progress."""
 
 VIEWER = Path("data") / "viewer"

@@ -23,6 +23,7 @@ from gateway.simulator.modality import Modality, Sent, Step, standard_views
 from gateway.simulator.site import wait_until
 
 IMAGE, BEGUN, COMPLETED = "study.image_received", "mpps.in_progress", "mpps.completed"
+QUALITY = "exam.quality"
 SOP_INSTANCE_UID = "00080018"
 
 
@@ -50,6 +51,7 @@ class Journey:
         self.retrieve(images)
         self.look(images)
         self.arrive(images, step)
+        self.judge(step)
         return images
 
     def appoint(self, action: Json) -> None:
@@ -143,6 +145,26 @@ class Journey:
         with self.hops.watch("cloud: hears of the end") as note:
             [event] = self._wait_for_events(COMPLETED, step.exam.study_uid, count=1)
             note.detail = f"{COMPLETED}, sequence {event.get('sequence')}."
+
+    def judge(self, step: Step) -> None:
+        """The cloud has heard what the exam looks like: whole, each view once, and nothing wrong with it."""
+        with self.hops.watch("cloud: exam quality") as note:
+            wait_until(
+                lambda: self._whole(step) is not None, what=f"{QUALITY} of a complete exam at the stand-in cloud"
+            )
+            match self._whole(step):
+                case {"parameters": {"views": dict(views), "findings": []}} if set(views.values()) == {1}:
+                    note.detail = f"complete, each of {', '.join(views)} once."
+                case event:
+                    raise Observed(f"The exam was judged otherwise: {json.dumps(event)}.")
+
+    def _whole(self, step: Step) -> Json | None:
+        """The newest judgement of the exam, if it is that the exam is complete."""
+        judged = [event for event in self.door.events(QUALITY) if step.exam.study_uid in json.dumps(event)]
+        match judged[-1:]:
+            case [{"parameters": {"state": "complete"}}]:
+                return judged[-1]
+        return None
 
     def _wait_for_events(self, message_type: str, study_instance_uid: str, *, count: int) -> list[Json]:
         def of_this_exam() -> list[Json]:

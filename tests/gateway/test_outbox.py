@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway import outbox
-from gateway.errors import NotFound
+from gateway.errors import InvalidValue, NotFound
 from gateway.outbox import Outbox
 from gateway.sqlite import Database
 
@@ -148,3 +148,33 @@ def test_an_outbox_of_the_first_version_is_counted_when_it_is_brought_up_to_date
     database = Database(tmp_path / "x.db", outbox.SCHEMA)
     database.migrate()
     assert Outbox(database).counts() == {"open": 1, "delivered": 2, "parked": 0}
+
+
+def test_what_is_held_back_holds_nothing_up_and_is_released_by_name_once(box: Outbox) -> None:
+    put(box, "m1")
+    put(box, "m2")
+    [entry] = box.due(NOW, limit=10)
+    assert box.hold(entry, reason="Held back.", now=NOW)
+    assert (due(box), box.held_back(["m1", "m2"])) == (["m2"], {"m1": "Held back."})
+    with pytest.raises(InvalidValue, match="Entry 1 is held back"):
+        box.release(1, by="  ", now=NOW)
+    box.release(1, by=" J. Smith ", now=NOW)
+    assert (due(box), box.held_back(["m1"]), box.let_out(["m1", "m2"])) == (["m1"], {}, {"m1"})
+    [entry] = box.due(NOW, limit=10)
+    assert (entry.released_by, box.hold(entry, reason="Again.", now=NOW)) == ("J. Smith", False)
+
+
+def test_what_was_released_by_name_and_is_parked_for_another_reason_needs_no_second_name(box: Outbox) -> None:
+    put(box, "m1")
+    box.hold(box.due(NOW, limit=10)[0], reason="Held back.", now=NOW)
+    box.release(1, by="J. Smith", now=NOW)
+    box.park(box.due(NOW, limit=10)[0], reason="The cloud refused it.", now=NOW)
+    box.release(1, now=NOW)
+    assert [entry.released_by for entry in box.due(NOW, limit=10)] == ["J. Smith"]
+
+
+def test_what_was_confirmed_is_let_out(box: Outbox) -> None:
+    put(box, "m1")
+    assert box.let_out(["m1"]) == set()
+    box.delivered(box.due(NOW, limit=10)[0], now=NOW)
+    assert box.let_out(["m1", "never"]) == {"m1"}

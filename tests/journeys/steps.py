@@ -14,7 +14,7 @@ from pydicom import Dataset
 
 from gateway.hops import Hops
 from gateway.simulator.door import Json
-from gateway.simulator.journey import IMAGE, Journey, create_item
+from gateway.simulator.journey import IMAGE, QUALITY, Journey, create_item
 from gateway.simulator.modality import Sent, Step, standard_views
 from gateway.simulator.site import Site, wait_until
 
@@ -66,11 +66,11 @@ def status_of(site: Site, path: str) -> int:
 def wait_for_events(site: Site, expected: dict[str, int]) -> list[Json]:
     """Wait until the cloud heard of so many facts of each type, then make sure that it heard of no others.
 
-    Heartbeats are no facts.
+    Heartbeats are no facts, and what an exam looks like is told when it has settled, once or twice.
     """
 
     def facts() -> list[Json]:
-        return [event for event in site.door.events() if event["message_type"] != "gateway.heartbeat"]
+        return [event for event in site.door.events() if event["message_type"] not in ("gateway.heartbeat", QUALITY)]
 
     def heard() -> dict[str, int]:
         return dict(Counter(str(event["message_type"]) for event in facts()))

@@ -11,6 +11,8 @@ from pydicom import Dataset
 from gateway.errors import InvalidQuery
 from pacs import Archive
 from relay.board import WALL_ROWS, Board, Day, asked_date
+from relay.evidence import Evidence
+from relay.holding import Holding
 from relay.instances import Instances
 from tests.relay import served
 from tests.relay.served import NOW
@@ -26,7 +28,8 @@ def board(folder: Path, images: Iterable[Dataset] = ()) -> Iterator[tuple[Board,
     for image in images:
         served.receive(archive, image, folder)
     worklist.schedule(served.item(), action_id="1", content_hash="1", now=NOW)
-    yield Board(worklist, Instances(archive), clock=lambda: NOW), worklist
+    evidence = Evidence(archive, worklist, holding=Holding(archive, worklist))
+    yield Board(worklist, Instances(archive), evidence, clock=lambda: NOW), worklist
     archive.close()
     worklist.close()
 
@@ -84,8 +87,8 @@ def the_row(day: Day) -> tuple[int, int, tuple[str, ...]]:
     return len(row.exam.present), row.awaited, row.problems
 
 
-LOST_ONE = "1 image that the machine reports to have made has not come."
-LOST_TWO = "2 images that the machine reports to have made have not come."
+LOST_ONE = "1 of 4 images that the machine says it made has not arrived."
+LOST_TWO = "2 of 2 images that the machine says it made have not arrived."
 
 
 @pytest.mark.parametrize(
@@ -95,9 +98,9 @@ LOST_TWO = "2 images that the machine reports to have made have not come."
         (2, None, "", (2, 0, ())),
         (4, 4, "COMPLETED", (4, 0, ())),
         (2, 4, "IN PROGRESS", (2, 2, ())),
-        (3, 4, "COMPLETED", (3, 1, (LOST_ONE, "Completed without LMLO."))),
+        (3, 4, "COMPLETED", (3, 1, ("Completed without LMLO.", LOST_ONE))),
         (2, 2, "COMPLETED", (2, 0, ("Completed without RMLO and LMLO.",))),
-        (0, 2, "COMPLETED", (0, 2, (LOST_TWO, "Completed, and no image has come."))),
+        (0, 2, "COMPLETED", (0, 2, ("Completed without RCC and LCC and RMLO and LMLO.", LOST_TWO))),
         (0, 0, "DISCONTINUED", (0, 0, ())),
     ],
 )

@@ -1,13 +1,14 @@
 """Views of images and what an exam looks like against the worklist."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from gateway.messages import Finding
 from relay.dicom_json import DicomJson
-from relay.exams import exam
+from relay.exams import NOTHING_PERFORMED, State, belongs, exam, judgement
 from relay.views import count, hanging, image
+from worklist import Performed
 
 PRESENTATION, PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2", "1.2.840.10008.5.1.4.1.1.1.2.1"
 TOMOSYNTHESIS, SECONDARY = "1.2.840.10008.5.1.4.1.1.13.1.3", "1.2.840.10008.5.1.4.1.1.7"
@@ -23,6 +24,7 @@ class Scheduled:
     participant_id: str = "9990000018"
     birth_date: str = "19620504"
     study_instance_uid: str = "1.2"
+    state: str = "in_progress"
     data_set: DicomJson = field(default_factory=dict)
 
 
@@ -176,6 +178,97 @@ def test_an_image_without_a_patient_id_is_a_mismatch() -> None:
 
 def test_an_image_that_does_not_repeat_the_accession_number_is_none() -> None:
     assert exam(Scheduled(), [picture("RCC", x00080050={"vr": "SH"})]).findings == ()
+
+
+UNDER_WAY = Performed(steps=1, is_over=False, images=(), others=())
+DONE = Performed(steps=1, is_over=True, images=("1", "2", "3", "4"), others=())
+GIVEN_UP = replace(DONE, images=(), discontinued_because=("tube failed", ""))
+
+STATES = [
+    # The item, what its steps say, how many of the four views are here, how many announced images are not: the exam
+    ("scheduled", NOTHING_PERFORMED, 0, 0, "scheduled"),
+    ("scheduled", NOTHING_PERFORMED, 3, 0, "in_progress"),  # a machine that reports no steps
+    ("scheduled", NOTHING_PERFORMED, 4, 0, "complete"),
+    ("in_progress", UNDER_WAY, 0, 0, "in_progress"),
+    ("in_progress", UNDER_WAY, 4, 0, "in_progress"),
+    ("in_progress", NOTHING_PERFORMED, 0, 0, "in_progress"),  # the cloud said so
+    ("completed", DONE, 4, 0, "complete"),
+    ("completed", DONE, 3, 1, "incomplete"),
+    ("completed", DONE, 4, 1, "incomplete"),
+    ("completed", DONE, 0, 4, "incomplete"),
+    ("completed", NOTHING_PERFORMED, 3, 0, "incomplete"),
+    ("discontinued", GIVEN_UP, 0, 0, "discontinued"),
+    ("discontinued", GIVEN_UP, 4, 0, "discontinued"),
+    ("cancelled", NOTHING_PERFORMED, 0, 0, "cancelled"),
+    ("cancelled", NOTHING_PERFORMED, 1, 0, "in_progress"),
+]
+
+
+@pytest.mark.parametrize(("item", "performed", "here", "absent", "state"), STATES)
+def test_the_state_of_an_exam_follows_from_item_steps_and_images(
+    item: str, performed: Performed, here: int, absent: int, state: State
+) -> None:
+    assert exam(Scheduled(state=item), four()[:here], performed=performed, not_received=absent).state == state
+
+
+FOUND = [
+    ("in_progress", UNDER_WAY, 2, 0, []),  # what is not there yet is not missing
+    ("completed", DONE, 4, 0, []),
+    ("completed", DONE, 3, 0, ["LMLO is missing."]),
+    ("completed", DONE, 4, 1, ["1 of 4 images that the machine says it made has not arrived."]),
+    (
+        "completed",
+        DONE,
+        2,
+        2,
+        ["RMLO is missing.", "LMLO is missing.", "2 of 4 images that the machine says it made have not arrived."],
+    ),
+    ("discontinued", GIVEN_UP, 1, 0, ["The exam was discontinued: tube failed."]),
+    (
+        "discontinued",
+        replace(GIVEN_UP, discontinued_because=("",)),
+        0,
+        0,
+        ["The exam was discontinued: no reason was given."],
+    ),
+]
+
+
+@pytest.mark.parametrize(("item", "performed", "here", "absent", "texts"), FOUND)
+def test_what_was_made_and_is_not_here_is_said_in_words_once_the_exam_is_over(
+    item: str, performed: Performed, here: int, absent: int, texts: list[str]
+) -> None:
+    seen = exam(Scheduled(state=item), four()[:here], performed=performed, not_received=absent)
+    assert [finding.text for finding in seen.findings] == texts
+
+
+@pytest.mark.parametrize(("number", "words"), [(1, "1 image has"), (3, "3 images have")])
+def test_what_waits_for_a_person_is_said(number: int, words: str) -> None:
+    [finding] = exam(Scheduled(), four(), held_back=number).findings
+    text = f"{words} to be looked at by a person on site before the cloud is told."
+    assert finding == Finding(code="held_back", text=text)
+
+
+def test_an_image_in_a_study_of_several_items_is_that_ones_whose_number_it_has() -> None:
+    items = [Scheduled(), Scheduled(accession_number="ACC-2")]
+    for number, owned in (("ACC-1", [True, False]), ("ACC-2", [False, True]), ("TYPED", [True, True])):
+        image_of_number = picture("RCC", x00080050=value("SH", number))
+        assert [belongs(item, items, image_of_number) for item in items] == owned
+
+
+def test_the_judgement_of_an_exam_has_an_id_of_its_own_and_the_subject_of_its_images() -> None:
+    told = judgement(exam(Scheduled(), four()[:2])).model_copy(update={"revision": 2})
+    assert told.model_dump() == {
+        "accession_number": "ACC-1",
+        "study_instance_uid": "1.2",
+        "revision": 2,
+        "state": "in_progress",
+        "views": {"RCC": 1, "LCC": 1, "RMLO": 0, "LMLO": 0},
+        "findings": (),
+    }
+    assert (told.message_id, told.subject) == (f"1.2/ACC-1/quality/2/{told.digest}", "1.2")
+    assert told.digest == told.model_copy(update={"revision": 3}).digest
+    assert told.digest != told.model_copy(update={"state": "complete"}).digest
 
 
 def test_the_last_processed_take_is_shown_and_extras_only_where_nothing_else_is() -> None:

@@ -21,12 +21,13 @@ from relay.chores import Chores
 from relay.commands import Context
 from relay.delivery import Delivery
 from relay.full_images import Doors, FullImages
+from relay.holding import Holding
 from relay.pace import Pace
 from relay.protocol import Json
 from relay.requests import Fulfilment, Requests, request_event
 from relay.uploads import Api, fixed_token
 from tests.relay.hybrid_site import until
-from tests.relay.served import NOW, STUDY, mammogram, receive
+from tests.relay.served import NOW, STUDY, item, mammogram, receive
 from tests.relay.test_commands import REPORT
 from worklist import Worklist
 
@@ -45,7 +46,8 @@ class Site:
         requests, doors = Requests(self.archive.outbox), Doors(("127.0.0.1",), api)
         pace = Pace(0, received_last=lambda: NOW - timedelta(days=1))
         self.scratch = folder / "uploads"
-        self.images = FullImages(self.archive, requests, doors, pace=pace, scratch=self.scratch)
+        held = Holding(self.archive, self.worklist).reason_for
+        self.images = FullImages(self.archive, requests, doors, pace=pace, scratch=self.scratch, reason_to_hold=held)
         self.images.sweep()
         chores = Chores(requests, doors, pace=pace, folder=folder / "diagnostics")
         self.context = Context(
@@ -126,6 +128,17 @@ async def test_a_requested_image_arrives_bit_by_bit_and_the_cloud_is_told(site: 
         "transfer_syntax_uid": stored.transfer_syntax_uid,
     }
     assert site.told() == [("image.upload_completed", completed)]
+
+
+async def test_an_image_that_is_held_back_is_not_given_before_a_person_let_it_go(site: Site, tmp_path: Path) -> None:
+    site.worklist.schedule(item(PatientID="9990000026"), action_id="A-1", content_hash="1", now=NOW)
+    async with storage(tmp_path) as blobs:
+        await site.ask(sop_instance_uid=UID, target_url=blobs.signed("a.dcm"))
+        await site.fulfil()
+        assert blobs.blobs == {}
+    [(kind, parameters)] = site.told()
+    assert (kind, parameters["code"]) == ("image.unavailable", "held_back")
+    assert str(parameters["reason"]).startswith("Held back: Patient ID of the image")
 
 
 async def test_a_whole_study_goes_object_by_object_beneath_the_url(site: Site, tmp_path: Path) -> None:

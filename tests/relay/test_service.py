@@ -24,9 +24,10 @@ from relay.destinations import allowance, destination
 from relay.dicomweb import Changes
 from relay.facts import disk
 from relay.health import Hop
+from relay.holding import HOLDS
 from relay.hybrid import HybridDestination, LinkState
 from relay.link import link_hop
-from relay.service import Relay, attached, changes, cloud_action_id, heartbeat, vital
+from relay.service import Relay, attached, changes, cloud_action_id, heartbeat, holds, vital
 from relay.servicebus import ServiceBusDestination
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination
@@ -133,6 +134,15 @@ def test_the_settings_choose_the_destination(
     chosen = load(RelaySettings)
     [name] = chosen.destinations
     assert type(destination(name, chosen, stores[1], allowance(chosen))) is kind
+
+
+@pytest.mark.parametrize(("value", "holding"), [("", HOLDS), ("true", HOLDS), ("false", frozenset())])
+def test_a_site_may_hold_nothing_back(
+    monkeypatch: pytest.MonkeyPatch, settings: RelaySettings, value: str, holding: frozenset[str]
+) -> None:
+    if value:
+        monkeypatch.setenv("RELAY_HOLD_MISMATCHES", value)
+    assert holds(load(RelaySettings)) == holding
 
 
 async def test_several_destinations_are_served_side_by_side_and_each_is_a_hop(

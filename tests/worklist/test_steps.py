@@ -47,6 +47,15 @@ def owed(worklist: Worklist) -> list[str]:
     return [entry.message_id for entry in sorted(worklist.outbox.entries("open"), key=lambda entry: entry.id)]
 
 
+def test_why_steps_were_discontinued_can_be_asked(worklist: Worklist) -> None:
+    for uid, status in (("1.1", "DISCONTINUED"), ("1.2", "COMPLETED")):
+        worklist.begin(uid, begun(), now=NOW)
+        worklist.change(uid, told(status=status), now=NOW)
+    worklist.begin("1.3", begun(), now=NOW)
+    worklist.close_step("1.3", by="J. Smith", because="tube failed", now=NOW)
+    assert worklist.performed("ACC1").discontinued_because == ("", "tube failed")
+
+
 def test_what_the_steps_of_an_item_say_was_made_can_be_asked(worklist: Worklist) -> None:
     stages = [worklist.performed("ACC1")]
     worklist.begin("1.1", begun(), now=NOW)

@@ -1,0 +1,86 @@
+"""What the cloud was told of whole exams, and the telling: statements of pacs.db.
+
+The note that an exam was touched, the event of its new judgement and the memory of what was told last change in one
+transaction: killed before it, the exam is judged again; killed after it, everything is done. A judgement that is the
+one told last is not told again, and of an exam that has not begun nothing is told at first.
+
+Not here: what an exam looks like and who decides so (`relay.exams`, `relay.quality`).
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from gateway.messages import ExamQuality
+from gateway.outbox import Outbox
+from gateway.sqlite import Database
+from gateway.touched import Note, settle
+
+
+class Judgements:
+    """The judgements in pacs.db, and what judging needs to know of what is not here."""
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self.database = database
+        self.outbox = outbox
+
+    def conclude(self, note: Note, judged: Iterable[ExamQuality], *, now: datetime) -> list[ExamQuality]:
+        """Owe the cloud what is new of an exam's judgements, and take its note away; gives what is owed.
+
+        A judgement's revision is given here. An exam that was touched again since the note was read keeps it.
+        """
+        with self.database.write() as conn:
+            told = [new for each in judged if (new := self._tell(conn, each, now=now)) is not None]
+            settle(conn, note)
+        return told
+
+    def absent(self, sop_instance_uids: Sequence[str]) -> list[str]:
+        """Which of these instances never came: they are not here, and were not removed either."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT value FROM json_each(:uids)"
+                " WHERE NOT EXISTS (SELECT 1 FROM instance WHERE sop_instance_uid = value)"
+                " AND NOT EXISTS (SELECT 1 FROM change WHERE sop_instance_uid = value AND removed_at IS NOT NULL)",
+                {"uids": json.dumps(list(sop_instance_uids))},
+            )
+            return [str(row["value"]) for row in rows]
+
+    def has_left(self, study_instance_uid: str) -> bool:
+        """Was something of this study removed?"""
+        with self.database.read() as conn:
+            row = conn.execute(
+                "SELECT 1 FROM change WHERE study_instance_uid = :uid AND removed_at IS NOT NULL LIMIT 1",
+                {"uid": study_instance_uid},
+            ).fetchone()
+        return row is not None
+
+    def _tell(self, conn: sqlite3.Connection, judged: ExamQuality, *, now: datetime) -> ExamQuality | None:
+        key = {"accession_number": judged.accession_number}
+        row = conn.execute(
+            "SELECT revision, digest FROM judgement WHERE accession_number = :accession_number", key
+        ).fetchone()
+        if (not judged.has_begun) if row is None else (row["digest"] == judged.digest):
+            return None
+        new = judged.model_copy(update={"revision": row["revision"] + 1 if row else 1})
+        conn.execute(
+            "INSERT INTO judgement VALUES (:accession_number, :study_instance_uid, :revision, :digest)"
+            " ON CONFLICT (accession_number) DO UPDATE SET study_instance_uid = excluded.study_instance_uid,"
+            " revision = excluded.revision, digest = excluded.digest",
+            {
+                **key,
+                "study_instance_uid": new.study_instance_uid,
+                "revision": new.revision,
+                "digest": new.digest,
+            },
+        )
+        self.outbox.put(
+            conn,
+            message_id=new.message_id,
+            message_type=new.message_type,
+            subject=new.subject,
+            priority=new.priority,
+            parameters=new.model_dump(mode="json"),
+            now=now,
+        )
+        return new

@@ -1,0 +1,96 @@
+"""What both databases know of one exam, put together for `relay.exams` to judge.
+
+An image is found by the study of its item and by its accession number: one under the right number with a wrong study is
+a finding, not a missing view.
+
+Methods block: call them in a thread. Not for: rules (`relay.exams`, `relay.holding`).
+"""
+
+from collections.abc import Collection, Iterable
+
+from pydicom import Dataset
+
+from pacs import Archive
+from relay.dicom_json import DicomJson, text
+from relay.exams import Exam, belongs, exam
+from relay.holding import Holding
+from worklist import Item, Worklist
+
+MOST_IMAGES = 500
+"""Instances of one exam that are looked at; a screening exam has 4 to 20."""
+
+
+class Evidence:
+    """Asks the archive and the worklist."""
+
+    def __init__(self, archive: Archive, worklist: Worklist, *, holding: Holding) -> None:
+        self._archive = archive
+        self._worklist = worklist
+        self._holding = holding
+
+    def exam(self, item: Item, data_sets: Iterable[DicomJson]) -> Exam:
+        """The exam of an item as it is now, of the instances under its study or its number."""
+        return self._exam(item, self._own(item, data_sets))
+
+    def held_back(self, sop_instance_uids: Collection[str]) -> frozenset[str]:
+        """Which of these images are parked until a person lets them go."""
+        return frozenset(self._archive.outbox.held_back(sop_instance_uids))
+
+    def items_of(self, *, study_instance_uid: str, accession_number: str) -> list[Item]:
+        """The items whose exams have to do with a study or an accession number, '' being none.
+
+        To a study belong the numbers that its images have, whatever the worklist knows of it.
+        """
+        numbers = {accession_number}
+        if study_instance_uid:
+            numbers |= {text(each, "00080050") for each in self.instances(StudyInstanceUID=study_instance_uid)}
+        found = [
+            item
+            for number in sorted(numbers)
+            for item in self._worklist.items_of(study_instance_uid=study_instance_uid, accession_number=number)
+        ]
+        return list({item.accession_number: item for item in found}.values())
+
+    def exams_of(self, *, study_instance_uid: str, accession_number: str) -> list[Exam]:
+        """The exams that have to do with a study or an accession number, but those whose images have left again.
+
+        What is here no longer says then what was made.
+        """
+        items = self.items_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
+        found = [(item, self._instances_of(item)) for item in items]
+        return [self._exam(item, instances) for item, instances in found if instances or not self._has_left(item)]
+
+    def instances(self, **keys: str) -> list[DicomJson]:
+        """The data sets that have these values, in the order of their numbers."""
+        return list(self._archive.find("IMAGE", identifier(**keys), limit=MOST_IMAGES))
+
+    def _exam(self, item: Item, instances: Iterable[DicomJson]) -> Exam:
+        instances, performed = list(instances), self._worklist.performed(item.accession_number)
+        return exam(
+            item,
+            instances,
+            performed=performed,
+            not_received=len(self._archive.judgements.absent(performed.images)),
+            held_back=self._holding.held(instances),
+        )
+
+    def _instances_of(self, item: Item) -> list[DicomJson]:
+        found = self.instances(StudyInstanceUID=item.study_instance_uid)
+        found += self.instances(AccessionNumber=item.accession_number)
+        return self._own(item, found)
+
+    def _own(self, item: Item, found: Iterable[DicomJson]) -> list[DicomJson]:
+        others = self._worklist.items_of(study_instance_uid=item.study_instance_uid)
+        own = (instance for instance in found if belongs(item, others, instance))
+        return list({text(instance, "00080018"): instance for instance in own}.values())
+
+    def _has_left(self, item: Item) -> bool:
+        return self._archive.judgements.has_left(item.study_instance_uid)
+
+
+def identifier(**keys: str) -> Dataset:
+    """What a C-FIND carries that asks for these values."""
+    asked = Dataset()
+    for keyword, value in keys.items():
+        setattr(asked, keyword, value)
+    return asked

@@ -1,0 +1,123 @@
+"""Which images are held back from the cloud until a person lets them go: those that disagree with their worklist item.
+
+The rules:
+
+* `RULES` says which findings hold an image back, which are only told (`exam.quality`), and why.
+* What is held is the image's own event, with its thumbnail, and its pixels, wherever they go. Everything else of its
+  exam goes on; the archive has the image, and viewers and DICOMweb show it.
+* An image that no item belongs to, an unscheduled one, cannot disagree. One that agrees with one of several items, by
+  number or by study, is that one's.
+* It is decided when the event is about to leave, so an item that came after its image is asked as well. What some
+  destination has had already is not held, and what a person has let go is not held again. What is held stays so when
+  the item is corrected: the person who lets it go has seen that it fits now.
+
+Not for: comparing (`relay.exams`), parking and releasing (`gateway.outbox`).
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from gateway.errors import NotFound
+from gateway.outbox import Entry
+from pacs import Archive
+from relay.dicom_json import DicomJson, text
+from relay.exams import COMPARED, ScheduledItem, disagreements
+from worklist import Worklist
+
+Weight = Literal["holds", "warns"]
+
+RULES: Mapping[str, tuple[Weight, str]] = MappingProxyType(
+    {
+        "patient_mismatch": ("holds", "It may be another participant's, and would be read as this one's."),
+        "birth_date_mismatch": ("holds", "The same: the identifier alone may have been typed in."),
+        "accession_mismatch": (
+            "holds",
+            "The cloud files by this number, so it would file it under another appointment.",
+        ),
+        "laterality_mismatch": (
+            "holds",
+            "Nobody ordered this breast: the side, the label or the participant is wrong.",
+        ),
+        "study_mismatch": ("warns", "Some machines make their own study for every exam; participant and number agree."),
+        "laterality_conflict": ("warns", "The image's own side counts, and is compared with the order."),
+        "view_conflict": ("warns", "Both name the same breast, and which of them counted is told."),
+        "repeated_view": ("warns", "A repeat is made for a reason, and the cloud has to see both."),
+        "view_missing": ("warns", "Nothing is there that could be held."),
+        "not_received": ("warns", "The same."),
+        "discontinued": ("warns", "What was made until then is as good as what is made in a whole exam."),
+        "held_back": ("warns", "It says that something else holds."),
+    }
+)
+"""What each finding of an exam (`relay.exams`, `relay.views`) means for its images, and why."""
+
+HOLDS = frozenset(code for code, (weight, _) in RULES.items() if weight == "holds")
+"""The findings that hold an image back."""
+
+
+def objections(candidates: Iterable[ScheduledItem], data_set: DicomJson, holds: Collection[str]) -> tuple[str, ...]:
+    """Why an image is held back, as codes; none when there is no item, or one with which it agrees."""
+    found = [tuple(code for code in disagreements(item, data_set) if code in holds) for item in candidates]
+    return min(found, key=len, default=())
+
+
+class Holding:
+    """Asks both databases. Its methods block: call them in a thread.
+
+    `holds` are the codes that hold an image back; none lets everything go.
+    """
+
+    def __init__(self, archive: Archive, worklist: Worklist, *, holds: Collection[str] = HOLDS) -> None:
+        self._archive = archive
+        self._worklist = worklist
+        self._holds = holds
+
+    def reason(self, entry: Entry) -> str:
+        """Why the event of an image may not leave now, in a sentence for who may release it; '' when it may."""
+        if entry.message_type != "study.image_received" or entry.released_by:
+            return ""
+        codes = self._objections_to(_sop_instance_uid(entry))
+        if not codes or self._archive.outbox.let_out([entry.message_id]):
+            return ""
+        return _sentence(codes, f"gateway outbox release pacs {entry.id} --by NAME")
+
+    def reason_for(self, sop_instance_uid: str) -> str:
+        """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""
+        if held := self._archive.outbox.held_back([sop_instance_uid]):
+            return held[sop_instance_uid]
+        codes = self._objections_to(sop_instance_uid)
+        if not codes or self._archive.outbox.let_out([sop_instance_uid]):
+            return ""
+        return _sentence(codes, "gateway outbox release")
+
+    def held(self, data_sets: Iterable[DicomJson]) -> int:
+        """How many of these images the cloud is not told of until a person lets them go."""
+        objected = {text(data_set, "00080018"): bool(self._objections(data_set)) for data_set in data_sets}
+        about_to_be = {uid for uid, is_objected in objected.items() if is_objected}
+        outbox = self._archive.outbox
+        return len((about_to_be - outbox.let_out(about_to_be)) | outbox.held_back(objected).keys())
+
+    def _objections_to(self, sop_instance_uid: str) -> tuple[str, ...]:
+        try:
+            return self._objections(self._archive.data_set(sop_instance_uid))
+        except NotFound:
+            return ()  # it has left the archive, which somebody has to have ordered: nothing can be compared any more
+
+    def _objections(self, data_set: DicomJson) -> tuple[str, ...]:
+        candidates = self._worklist.items_of(
+            study_instance_uid=text(data_set, "0020000D"), accession_number=text(data_set, "00080050")
+        )
+        return objections(candidates, data_set, self._holds)
+
+
+def _sentence(codes: Iterable[str], command: str) -> str:
+    names = " and ".join(COMPARED[code] for code in codes)
+    return (
+        f"Held back: {names} of the image and of its worklist item disagree."
+        f" A person who has compared the two may let it go: {command}."
+    )
+
+
+def _sop_instance_uid(entry: Entry) -> str:
+    image = entry.parameters.get("image")
+    return str(image["sop_instance_uid"]) if isinstance(image, dict) else entry.message_id

@@ -1,0 +1,187 @@
+"""A worklist and an archive of one site, what happens to exams there, and the judging of them: for tests.
+
+`python -m tests.relay.judging FOLDER` judges in a process of its own, and kills itself before the line it is told.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import CodeType, FrameType
+
+import structlog
+from pydicom import Dataset
+
+from gateway import outbox, sqlite, touched
+from gateway.outbox import Entry
+from pacs import Archive, judgements
+from pacs.receiving import Origin
+from relay import evidence, quality
+from relay.evidence import Evidence
+from relay.holding import Holding
+from relay.quality import Quality
+from tests.pacs.test_attributes import encoded
+from tests.relay import served
+from tests.worklist import samples
+from worklist import Worklist
+
+NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+FOUR = ("RCC", "LCC", "RMLO", "LMLO")
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Exams:
+    """One site; `now` is its clock, which a test sets."""
+
+    worklist: Worklist
+    archive: Archive
+    now: datetime = NOW
+    made: list[str] = field(default_factory=list)
+    """The SOP Instance UIDs that were stored, in order."""
+
+    def __post_init__(self) -> None:
+        self.holding = Holding(self.archive, self.worklist)
+        self.evidence = Evidence(self.archive, self.worklist, holding=self.holding)
+        self.quality = Quality(self.worklist, self.archive, self.evidence, clock=lambda: self.now)
+
+    def schedule(self, accession_number: str = "ACC-1", **attributes: str) -> None:
+        item = served.item(accession_number, **attributes)
+        self.worklist.schedule(item, action_id=f"action-{accession_number}", content_hash="1", now=self.now)
+
+    def store(self, view: str, **attributes: object) -> str:
+        """A modality stores a view of ACC-1; gives its SOP Instance UID."""
+        ds = served.mammogram(view, len(self.made) + 1, **attributes)  # type: ignore[arg-type]
+        syntax = ds.file_meta.TransferSyntaxUID
+        origin = Origin(ds.SOPClassUID, ds.SOPInstanceUID, syntax, "MODALITY", "1")
+        incoming = self.archive.receive(origin, now=self.now)
+        incoming.write(memoryview(encoded(ds, syntax)))
+        incoming.finish()
+        self.made.append(str(ds.SOPInstanceUID))
+        return self.made[-1]
+
+    def begin(self, accession_number: str = "ACC-1", *, uid: str = "2.25.7") -> None:
+        self.worklist.begin(uid, samples.begun(accession_number, served.STUDY), now=self.now)
+
+    def end(self, status: str, made: Sequence[str], *, uid: str = "2.25.7") -> None:
+        """The step ends with these images, wherever they are."""
+        ds = samples.ended(status)
+        ds.PerformedSeriesSequence[0].ReferencedImageSequence = [_reference(each) for each in made]
+        if not made:
+            del ds.PerformedSeriesSequence[0].ReferencedImageSequence
+        self.worklist.change(uid, ds, now=self.now)
+
+    def judge(self) -> int:
+        """Judge everything that was touched, ten seconds later."""
+        self.now += timedelta(seconds=10)
+        return self.quality.judge()
+
+    def told(self) -> list[Entry]:
+        """What the cloud is owed, or was told, of exams, in order."""
+        found = [
+            entry
+            for state in ("open", "delivered", "parked")
+            for entry in self.archive.outbox.entries(state, limit=10_000)
+            if entry.message_type == "exam.quality"
+        ]
+        return sorted(found, key=lambda entry: entry.id)
+
+    def deliver(self) -> None:
+        """The cloud is told of everything that is due, but of what is held back."""
+        while due := self.archive.outbox.due(self.now, limit=100):
+            for entry in due:
+                if reason := self.holding.reason(entry):
+                    self.archive.outbox.hold(entry, reason=reason, now=self.now)
+                else:
+                    self.archive.outbox.delivered(entry, now=self.now)
+
+    def notes(self) -> int:
+        return sum(len(owner.touched.notes(limit=100)) for owner in (self.worklist, self.archive))
+
+    def close(self) -> None:
+        self.worklist.close()
+        self.archive.close()
+
+
+def opened(folder: Path) -> Exams:
+    """A new site in a folder."""
+    archive = Archive.open(folder / "pacs.db", folder / "instances")
+    return Exams(Worklist.open(folder / "worklist.db"), archive)
+
+
+def attached(folder: Path) -> Exams:
+    """A site that is there, seen by its relay, an hour later."""
+    archive = Archive.attach(folder / "pacs.db", folder / "instances")
+    return Exams(Worklist.attach(folder / "worklist.db"), archive, now=NOW + timedelta(hours=1))
+
+
+def _reference(sop_instance_uid: str) -> Dataset:
+    ds = Dataset()
+    ds.ReferencedSOPClassUID, ds.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.2", sop_instance_uid
+    return ds
+
+
+OURS = {str(module.__file__) for module in (quality, evidence, touched, judgements, outbox)}
+
+
+def ours(code: CodeType) -> bool:
+    """Whether a function is of those that judge and tell."""
+    return code.co_filename in OURS
+
+
+def ours_or_a_commit(code: CodeType) -> bool:
+    """The same, and what a commit does before and after it."""
+    return ours(code) or (code.co_filename == sqlite.__file__ and code.co_name in {"_commit", "_end"})
+
+
+@contextmanager
+def before_line(number: int, counts: Callable[[CodeType], bool], deed: Callable[[], None]) -> Iterator[None]:
+    """Do something just before the n-th line that this thread executes of functions that count."""
+    left = number
+
+    def trace(frame: FrameType, event: str, _argument: object) -> object:
+        nonlocal left
+        if not counts(frame.f_code):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                deed()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _main(folder: Path) -> None:
+    """Copy the folder and judge there, killed before the first line, the second, and so on, each in a fork."""
+    assert threading.active_count() == 1
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    for number in range(1, 100_000):
+        target = folder.with_name(f"{folder.name}-{number}")
+        shutil.copytree(folder, target)
+        pid = os.fork()
+        if pid == 0:
+            exams = attached(target)
+            with before_line(number, ours_or_a_commit, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+                exams.quality.judge()
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        print(f"{target.name} {os.waitstatus_to_exitcode(status)}", flush=True)
+        if status == 0:
+            return
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

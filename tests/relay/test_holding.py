@@ -1,0 +1,203 @@
+"""What is held back from the cloud, for whom it waits, and that it waits for nothing else."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import HeldBack, InvalidValue, NotFound
+from gateway.messages import Thumbnail
+from gateway.outbox import Entry
+from relay.composer import Composer
+from relay.delivery import Delivery
+from relay.exams import COMPARED
+from relay.holding import HOLDS, RULES, Holding, objections
+from tests.fakes import FakeCloud
+from tests.relay.judging import FOUR, Exams, opened
+from tests.relay.test_exams import Scheduled, picture, value
+
+
+@pytest.fixture
+def exams(tmp_path: Path) -> Iterator[Exams]:
+    exams = opened(tmp_path)
+    yield exams
+    exams.close()
+
+
+ONE_SIDE = Scheduled(data_set={"00400100": value("SQ", {"00200060": value("CS", "L")})})
+
+IMAGES = {
+    "as ordered": (Scheduled(), picture("RCC"), ()),
+    "another patient id": (Scheduled(), picture("RCC", x00100020=value("LO", "9990000026")), ("patient_mismatch",)),
+    "no patient id": (Scheduled(), picture("RCC", x00100020={"vr": "LO"}), ("patient_mismatch",)),
+    "a patient id with other blanks": (Scheduled(), picture("RCC", x00100020=value("LO", "99900 00018")), ()),
+    "another birth date": (Scheduled(), picture("RCC", x00100030=value("DA", "19700101")), ("birth_date_mismatch",)),
+    "no birth date": (Scheduled(), picture("RCC", x00100030={"vr": "DA"}), ()),
+    "another number": (Scheduled(), picture("RCC", x00080050=value("SH", "ACC-9")), ("accession_mismatch",)),
+    "no number": (Scheduled(), picture("RCC", x00080050={"vr": "SH"}), ()),
+    "a study of the machine's own": (Scheduled(), picture("RCC", x0020000d=value("UI", "1.9")), ()),
+    "the side that was not ordered": (ONE_SIDE, picture("RCC"), ("laterality_mismatch",)),
+    "the side that was ordered": (ONE_SIDE, picture("LCC"), ()),
+    "sides that disagree among themselves": (Scheduled(), picture("RCC", x00200060=value("CS", "L")), ()),
+    "a code and a position that disagree": (Scheduled(), picture("RCC", x00185101=value("CS", "MLO")), ()),
+    "two at once": (
+        Scheduled(),
+        picture("RCC", x00100020=value("LO", "9990000026"), x00100030=value("DA", "19700101")),
+        ("patient_mismatch", "birth_date_mismatch"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("item", "data_set", "codes"), IMAGES.values(), ids=IMAGES)
+def test_who_disagrees_is_held(item: Scheduled, data_set: dict[str, object], codes: tuple[str, ...]) -> None:
+    assert objections([item], data_set, HOLDS) == codes
+    assert objections([item], data_set, frozenset()) == ()
+
+
+def test_what_agrees_with_one_of_several_items_is_that_ones() -> None:
+    others = Scheduled(accession_number="ACC-2", participant_id="9990000026")
+    assert objections([others, Scheduled()], picture("RCC"), HOLDS) == ()
+    assert objections([], picture("RCC"), HOLDS) == ()
+
+
+def test_every_finding_has_its_rule_and_what_is_compared_is_compared_for_a_reason() -> None:
+    assert set(COMPARED) <= set(RULES)
+    assert {"repeated_view", "view_missing", "not_received"}.isdisjoint(HOLDS)
+    assert all(why for _, why in RULES.values())
+
+
+# --- on its way -------------------------------------------------------------------------------------------------------
+
+
+async def preview(_uid: str, _size: int) -> Thumbnail:
+    return Thumbnail(data="/9j/", width=1, height=1)
+
+
+async def no_action(_accession_number: str) -> str | None:
+    return None
+
+
+async def delivered(exams: Exams, holding: Holding) -> list[str]:
+    """Let everything leave that may; what the cloud had, by type, in order."""
+
+    async def reason(entry: Entry) -> str:
+        return holding.reason(entry)
+
+    cloud = FakeCloud()
+    compose = Composer("Van 1", preview=preview, action_id_of=no_action, reason_to_hold=reason)
+    delivery = Delivery([exams.archive.outbox], cloud, compose=compose, clock=lambda: exams.now, poll_seconds=0.01)
+    running = asyncio.create_task(delivery.run())
+    async with asyncio.timeout(10):
+        while exams.archive.outbox.counts()["open"]:
+            await asyncio.sleep(0.01)
+    delivery.stop()
+    await running
+    return [event.message_type for event in cloud.received]
+
+
+async def test_an_image_that_disagrees_is_held_the_others_go_on_and_it_leaves_once_after_a_person_said_so(
+    exams: Exams,
+) -> None:
+    exams.schedule()
+    wrong = exams.store("RCC", PatientID="9990000026")
+    for view in FOUR[1:]:
+        exams.store(view)
+    exams.judge()
+    assert await delivered(exams, exams.holding) == ["study.image_received"] * 3 + ["exam.quality"]
+    [held] = exams.archive.outbox.entries("parked")
+    assert held.message_id == wrong
+    assert held.reason == (
+        "Held back: Patient ID of the image and of its worklist item disagree. A person who has compared the two may"
+        f" let it go: gateway outbox release pacs {held.id} --by NAME."
+    )
+    with pytest.raises(InvalidValue, match="--by NAME"):
+        exams.archive.outbox.release(held.id, now=exams.now)
+    exams.archive.outbox.release(held.id, by="J. Smith", now=exams.now)
+    exams.judge()
+    assert sorted(await delivered(exams, exams.holding)) == ["exam.quality", "study.image_received"]
+    assert exams.archive.outbox.entries("parked") == []
+    with pytest.raises(NotFound):
+        exams.archive.outbox.release(held.id, by="J. Smith", now=exams.now)
+
+
+async def test_the_exam_says_what_is_held_and_that_it_is_not_any_more(exams: Exams) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    exams.judge()
+    await delivered(exams, exams.holding)
+    [entry] = exams.archive.outbox.entries("parked")
+    exams.archive.outbox.release(entry.id, by="J. Smith", now=exams.now)
+    exams.judge()
+    found = [[finding["code"] for finding in told.parameters["findings"]] for told in exams.told()]  # type: ignore[attr-defined]
+    assert found == [["patient_mismatch", "held_back"], ["patient_mismatch"]]
+
+
+async def test_a_site_that_holds_nothing_tells_everything(exams: Exams) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    nothing = Holding(exams.archive, exams.worklist, holds=frozenset())
+    assert await delivered(exams, nothing) == ["study.image_received"]
+
+
+async def test_an_item_that_comes_after_its_image_is_asked_but_not_about_what_has_left(exams: Exams) -> None:
+    first = exams.store("RCC", PatientID="9990000026")
+    assert await delivered(exams, exams.holding) == ["study.image_received"]
+    second = exams.store("LCC", PatientID="9990000026")
+    exams.schedule()
+    assert await delivered(exams, exams.holding) == []
+    assert (exams.holding.reason_for(first), exams.holding.reason_for(second)[:10]) == ("", "Held back:")
+
+
+async def test_what_one_destination_has_had_is_not_held_from_another(exams: Exams) -> None:
+    exams.archive.outbox.serve(("first", "second"), now=exams.now)
+    exams.store("RCC", PatientID="9990000026")
+    [entry] = exams.archive.outbox.due(exams.now, limit=10, destination="first")
+    exams.archive.outbox.delivered(entry, now=exams.now)
+    exams.schedule()
+    [entry] = exams.archive.outbox.due(exams.now, limit=10, destination="second")
+    assert exams.holding.reason(entry) == ""
+
+
+async def test_a_correction_of_the_item_does_not_let_go_what_is_held(exams: Exams) -> None:
+    exams.schedule()
+    uid = exams.store("RCC", AccessionNumber="ACC-2")
+    await delivered(exams, exams.holding)
+    exams.schedule("ACC-2")
+    assert await delivered(exams, exams.holding) == []
+    assert exams.holding.reason_for(uid).startswith("Held back: Accession Number")
+
+
+async def test_a_hold_that_comes_after_its_release_does_nothing(exams: Exams) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    [entry] = exams.archive.outbox.due(exams.now, limit=10)
+    assert exams.archive.outbox.hold(entry, reason="Held back.", now=exams.now)
+    exams.archive.outbox.release(entry.id, by="J. Smith", now=exams.now)
+    assert not exams.archive.outbox.hold(entry, reason="Held back.", now=exams.now)
+    assert [each.released_by for each in exams.archive.outbox.due(exams.now, limit=10)] == ["J. Smith"]
+
+
+async def test_what_was_parked_for_another_reason_and_released_is_held_all_the_same(exams: Exams) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    [entry] = exams.archive.outbox.due(exams.now, limit=10)
+    exams.archive.outbox.park(entry, reason="The cloud cannot take it.", now=exams.now)
+    exams.archive.outbox.release(entry.id, now=exams.now)
+    assert await delivered(exams, exams.holding) == []
+    assert exams.archive.outbox.entries("parked")[0].reason.startswith("Held back:")
+
+
+async def test_nothing_is_derived_from_an_image_that_is_held(exams: Exams) -> None:
+    async def never(_uid: str, _size: int) -> Thumbnail:
+        raise AssertionError("A thumbnail was made.")
+
+    async def reason(entry: Entry) -> str:
+        return exams.holding.reason(entry)
+
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    [entry] = exams.archive.outbox.due(exams.now, limit=10)
+    compose = Composer("Van 1", preview=never, action_id_of=no_action, reason_to_hold=reason)
+    with pytest.raises(HeldBack):
+        await compose(entry)
