@@ -132,6 +132,24 @@ class Progress:
     comment: str | None = None
 
 
+class Witness(Protocol):
+    """Who is told what the audit trail wants to know and handlers do not see. Never waits, never raises."""
+
+    def turned_away(self, address: str, ae_title: str, reason: str) -> None:
+        """An association, or before it a TLS handshake, was refused because of who asked."""
+
+    def ended(self, association: Association) -> None:
+        """An association that was accepted is over, however it ended."""
+
+
+class Nobody:
+    """Nobody is told."""
+
+    def turned_away(self, address: str, ae_title: str, reason: str) -> None: ...
+
+    def ended(self, association: Association) -> None: ...
+
+
 AttributesHandler = Callable[[Request], Dataset | None]
 """Serves N-CREATE, N-SET, N-GET or N-ACTION; returns the data set of the response, if it has one."""
 
@@ -156,6 +174,8 @@ class Application:
     reversible: Mapping[str, frozenset[str]] = field(default_factory=dict)
     extended: Mapping[str, bytes] = field(default_factory=dict)
     """Both as in `association.Supported`."""
+    witness: Witness = field(default_factory=Nobody)
+    """Tells the audit trail."""
 
     def supported(self) -> Supported:
         """What is negotiated for."""

@@ -77,6 +77,10 @@ class AssociateRequest:
     """Does it say who uses it (PS3.7 D.3.3.7)? That is for others to check; it gets no positive response here."""
 
 
+PERMANENT = 1
+"""Result of a rejection that another try will not change (PS3.8 Table 9-21)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """Why an association is not taken: result, source and reason of PS3.8 Table 9-21, a sentence for people."""

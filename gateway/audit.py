@@ -70,6 +70,14 @@ class Finding:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How far a trail had been written at one moment: its last message, and how many bytes of each file that takes."""
+
+    head: Head
+    files: tuple[tuple[Path, int], ...]
+
+
 class Trail:
     """The trail in a folder. Appending blocks until the disk has it: call it in a thread."""
 
@@ -77,8 +85,16 @@ class Trail:
         self.folder = folder
         self._file_bytes = file_bytes
         self._head = Head()
+        self._above: Trail | None = None
         self._seen: tuple[Path, int] | None = None
         """The last file and its length when this object wrote to it; None: read it first."""
+
+    @classmethod
+    def chain(cls, folder: Path, name: str) -> "Trail":
+        """One of several chains of the trail in `folder`, which has a folder of its own below that."""
+        trail = cls(folder / name)
+        trail._above = cls(folder)
+        return trail
 
     def append(self, messages: Sequence[str]) -> Head:
         """Write messages and say how far the trail has come. Raises AuditNotWritten; nothing of them counts then."""
@@ -88,15 +104,24 @@ class Trail:
                 path = self._prepared()
                 lines, head = chained(self._head, messages)
                 size = _written(path, lines)
-                os.pwrite(lock, f"{head.number} {head.hash}\n".ljust(96).encode(), 0)
+                _say(lock, head)
                 self._head, self._seen = head, (path, size)
                 return head
         except OSError as error:
             self._seen = None
-            raise AuditNotWritten(
-                f"The audit trail in {self.folder} cannot be written ({error.strerror}); what has to be in it is not "
-                "answered until it can: make room there, or see that the folder belongs to this service."
-            ) from error
+            raise self._not_written(error) from error
+
+    def prove(self) -> None:
+        """Write anew how far the trail has come, which shows in the time of `head`. Raises AuditNotWritten."""
+        try:
+            self._make()
+            with self._locked() as lock:
+                head = self.said_head()
+                if head is not None:
+                    _say(lock, head)
+                    os.fsync(lock)
+        except OSError as error:
+            raise self._not_written(error) from error
 
     def files(self) -> list[Path]:
         """All files that are there, in order."""
@@ -117,8 +142,40 @@ class Trail:
             return None
         return Head(int(found[1]), found[2]) if found else None
 
+    def written(self) -> Written | None:
+        """How far it goes now, between two messages; up to there no file changes any more. None: nothing was written.
+
+        Raises OSError when it cannot be read.
+        """
+        try:
+            descriptor = os.open(self.folder / "head", os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # nobody is in the middle of a line
+            files = tuple((path, _whole_bytes(path)) for path in self.files())
+            return Written(self.head(), files) if files else None
+        finally:
+            os.close(descriptor)
+
+    def go_on_from(self, head: Head) -> None:
+        """Say, in a folder that files were put back to, that this is their last message."""
+        path = self.folder / "head"
+        path.touch(0o600)
+        with self._locked() as lock:
+            _say(lock, head)
+            os.fsync(lock)
+
+    def _not_written(self, error: OSError) -> AuditNotWritten:
+        return AuditNotWritten(
+            f"The audit trail in {self.folder} cannot be written ({error.strerror}): make room there, or see that the "
+            "folder belongs to this service."
+        )
+
     def _make(self) -> None:
         if not self.folder.is_dir():
+            if self._above is not None:
+                self._above._make()
             make_folder(self.folder.parent)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self.folder.parent)
@@ -156,6 +213,12 @@ class Trail:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         sync_folder(self.folder)
         return path
+
+
+def trails(folder: Path) -> list[Trail]:
+    """Every chain of a trail: that in its folder, and those in the folders below."""
+    below = sorted(path.parent for path in folder.glob("*/head"))
+    return [Trail(each) for each in (folder, *below)]
 
 
 def chained(head: Head, messages: Sequence[str]) -> tuple[bytes, Head]:
@@ -267,6 +330,18 @@ def _mended(path: Path) -> Head | None:
             file.truncate(start + whole)
             os.fsync(file.fileno())
     return _last_in(tail[:whole])
+
+
+def _whole_bytes(path: Path) -> int:
+    """How long a file is without a piece of a line that a power cut left at its end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, size - _TAIL_BYTES))
+        return start + file.read().rfind(b"\n") + 1
+
+
+def _say(descriptor: int, head: Head) -> None:
+    os.pwrite(descriptor, f"{head.number} {head.hash}\n".ljust(96).encode(), 0)
 
 
 def _last_in(tail: bytes) -> Head | None:

@@ -3,18 +3,26 @@
 One function for each event of PS3.15 A.5.3 that happens here; participants, roles and object types are what its tables
 ask for. Participants are named by their ids (Patient ID, Study Instance UID), never by their names.
 
-Not for: keeping messages (`gateway.audit`), and what of HTTP is which event (`relay.audit`).
+Not for: keeping messages (`gateway.audit`), and what is which event (`relay.audit`, `pacs.audit`, `worklist.audit`).
 """
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
-from xml.etree.ElementTree import Element, SubElement, tostring
+from types import MappingProxyType
+from typing import Literal
+from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, tostring
 
 APPLICATION = "screening-gateway"
+LONGEST_QUERY = 4096
+"""Bytes of an identifier; a worklist query has some hundred."""
+
+Action = Literal["C", "R", "U", "D"]
+"""Event Action Code (A.5.2.1): create, read, update, delete."""
+
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -40,10 +48,11 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did it: the user's id, and the address it came from (empty: this machine)."""
+    """Who did it: the user's id, and the address it came from (empty: this machine); a DICOM application's title."""
 
     name: str
     address: str = ""
+    ae_title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +75,15 @@ class Event:
 _SOURCE, _DESTINATION = Code("110153", "Source Role ID"), Code("110152", "Destination Role ID")
 _APPLICATION, _LAUNCHER = Code("110150", "Application"), Code("110151", "Application Launcher")
 _SOP_CLASS, _STUDY = Code("110181", "SOP Class UID"), Code("110180", "Study Instance UID")
+_NODE = Code("110182", "Node ID")
 _PATIENT, _URI = Code("2", "Patient Number", "RFC-3881"), Code("12", "URI", "RFC-3881")
 _SECURITY_ALERT = Code("110113", "Security Alert")
 
 STARTED, STOPPED = Code("110120", "Application Start"), Code("110121", "Application Stop")
+NODE_AUTHENTICATION = Code("110126", "Node Authentication")
+RECORDING_STOPPED = Code("110133", "Audit Recording Stopped")
 RESTRICTED_FUNCTION = Code("110132", "Use of Restricted Function")
+RECORDING_STARTED = Code("110134", "Audit Recording Started")
 USERS_CHANGED = Code("110137", "User Security Attributes Changed")
 
 
@@ -97,16 +110,37 @@ def accessed(event: Event, who: Actor, patient: Patient) -> str:
     return _ended(root, event, *_study(patient))
 
 
-def transferred(event: Event, who: Actor, patient: Patient, *, to: str = "") -> str:
+def transfer_begun(event: Event, who: Actor, patient: Patient, *, to: str = "") -> str:
+    """Begin Transferring DICOM Instances (A.5.3.3): objects of a study begin to leave."""
+    root = _begun(event, Code("110102", "Begin Transferring DICOM Instances"), "E")
+    _leaving(root, who, to)
+    return _ended(root, event, *_study(patient))
+
+
+def stored(event: Event, who: Actor, patient: Patient, classes: Mapping[str, int]) -> str:
+    """DICOM Instances Transferred (A.5.3.7): objects of a study came; `classes` counts them by SOP class."""
+    root = _begun(event, Code("110104", "DICOM Instances Transferred"), "C")
+    _participant(root, who, _SOURCE)
+    _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
+    return _ended(root, event, *_study(patient, classes))
+
+
+def transferred(
+    event: Event, who: Actor, patient: Patient, *, to: str = "", classes: Mapping[str, int] = MappingProxyType({})
+) -> str:
     """DICOM Instances Transferred (A.5.3.7): objects of a study left for who asked, or for the application `to`."""
     root = _begun(event, Code("110104", "DICOM Instances Transferred"), "R")
+    _leaving(root, who, to)
+    return _ended(root, event, *_study(patient, classes))
+
+
+def _leaving(root: Element, who: Actor, to: str) -> None:
     _participant(root, Actor(APPLICATION), _SOURCE, is_requestor=False)
     if to:
         _participant(root, Actor(to), _DESTINATION, is_requestor=False)
         _participant(root, who)
     else:
         _participant(root, who, _DESTINATION)
-    return _ended(root, event, *_study(patient))
 
 
 def query(event: Event, who: Actor, asked: str) -> str:
@@ -117,6 +151,43 @@ def query(event: Event, who: Actor, asked: str) -> str:
     thing = _thing(STUDY_ROOT_FIND, "2", "3", _SOP_CLASS)
     SubElement(thing, "ParticipantObjectQuery").text = base64.b64encode(asked.encode("utf-8", "replace")).decode()
     return _ended(root, event, thing)
+
+
+def found(event: Event, who: Actor, sop_class_uid: str, identifier: bytes, transfer_syntax_uid: str) -> str:
+    """Query (A.5.3.10) by C-FIND: the identifier as it came, in base64, and the syntax to read it in.
+
+    Of one that is longer than LONGEST_QUERY, only the beginning is kept.
+    """
+    root = _begun(event, Code("110112", "Query"), "E")
+    _participant(root, who, _SOURCE)
+    _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
+    thing = _thing(sop_class_uid, "2", "3", _SOP_CLASS)
+    SubElement(thing, "ParticipantObjectQuery").text = base64.b64encode(identifier[:LONGEST_QUERY]).decode()
+    _detail(thing, "TransferSyntax", transfer_syntax_uid)
+    return _ended(root, event, thing)
+
+
+def procedure(event: Event, who: Actor, action: Action, patient: Patient, mpps_instance_uid: str) -> str:
+    """Procedure Record (A.5.3.15): a performed procedure step was created, updated or read."""
+    root = _begun(event, Code("110111", "Procedure Record"), action)
+    _participant(root, who)
+    return _ended(root, event, *_study(patient, mpps_instance_uid=mpps_instance_uid))
+
+
+def node_refused(event: Event, who: Actor, reason: str) -> str:
+    """Security Alert (A.5.3.11): an application was turned away because of who it is."""
+    root = _begun(event, _SECURITY_ALERT, "E", NODE_AUTHENTICATION)
+    _participant(root, who)
+    _participant(root, Actor(APPLICATION), is_requestor=False)
+    thing = _thing(who.address, "2", "13", _NODE)
+    _detail(thing, "Alert Description", reason)
+    return _ended(root, event, thing)
+
+
+def lost(event: Event, count: int) -> str:
+    """Security Alert: so many events could not be written down."""
+    told = f"{count} events were not recorded, because the audit trail could not be written for too long."
+    return alert(event, Actor(APPLICATION), RECORDING_STOPPED, "urn:gateway:audit", told)
 
 
 def authentication(event: Event, who: Actor) -> str:
@@ -132,9 +203,32 @@ def alert(event: Event, who: Actor, kind: Code, uri: str, description: str) -> s
     root = _begun(event, _SECURITY_ALERT, "E", kind)
     _participant(root, who)
     thing = _thing(uri, "2", "13", _URI)
-    value = base64.b64encode(description.encode("utf-8", "replace")).decode()
-    SubElement(thing, "ParticipantObjectDetail", type="Alert Description", value=value)
+    _detail(thing, "Alert Description", description)
     return _ended(root, event, thing)
+
+
+def restored(event: Event, who: Actor, *, taken_at: str, number: int) -> str:
+    """Security Alert: the trail goes on after it was put back as it was, up to message `number`."""
+    told = (
+        f"Restored from the backup of {taken_at}, which ends with message {number}. What was written after that is not "
+        "in this trail."
+    )
+    return alert(event, who, RECORDING_STARTED, "urn:gateway:audit", told)
+
+
+def told_restored(message: str) -> str:
+    """What a message of `restored` says; empty for any other."""
+    if f'"{RECORDING_STARTED.value}"' not in message:
+        return ""
+    try:
+        root = fromstring(message)  # noqa: S314 - our own file; what may stand in it was escaped
+    except ParseError:
+        return ""
+    kinds = {each.get("csd-code") for each in root.iter("EventTypeCode")}
+    detail = root.find("ParticipantObjectIdentification/ParticipantObjectDetail")
+    if RECORDING_STARTED.value not in kinds or detail is None:
+        return ""
+    return base64.b64decode(detail.get("value", "")).decode("utf-8", "replace")
 
 
 def _begun(event: Event, event_id: Code, action: str, *types: Code) -> Element:
@@ -154,14 +248,24 @@ def _begun(event: Event, event_id: Code, action: str, *types: Code) -> Element:
 
 def _participant(root: Element, who: Actor, role: Code | None = None, *, is_requestor: bool = True) -> None:
     place = {"NetworkAccessPointID": who.address, "NetworkAccessPointTypeCode": "2"} if who.address else {}
-    attributes = {"UserID": who.name, "UserIsRequestor": str(is_requestor).lower(), **place}
+    titles = {"AlternativeUserID": f"AETITLES={who.ae_title}"} if who.ae_title else {}
+    attributes = {"UserID": who.name, **titles, "UserIsRequestor": str(is_requestor).lower(), **place}
     participant = SubElement(root, "ActiveParticipant", {name: _text(value) for name, value in attributes.items()})
     if role is not None:
         _coded(participant, "RoleIDCode", role)
 
 
-def _study(patient: Patient) -> Iterator[Element]:
-    yield _thing(patient.study_instance_uid, "2", "3", _STUDY)
+def _study(
+    patient: Patient, classes: Mapping[str, int] = MappingProxyType({}), *, mpps_instance_uid: str = ""
+) -> Iterator[Element]:
+    study = _thing(patient.study_instance_uid, "2", "3", _STUDY)
+    if classes or mpps_instance_uid:
+        described = SubElement(study, "ParticipantObjectDescription")
+        if mpps_instance_uid:
+            SubElement(described, "MPPS", UID=_text(mpps_instance_uid))
+        for sop_class_uid, count in classes.items():
+            SubElement(described, "SOPClass", UID=_text(sop_class_uid), NumberOfInstances=str(count))
+    yield study
     if patient.patient_id:
         yield _thing(patient.patient_id, "1", "1", _PATIENT)
 
@@ -172,6 +276,11 @@ def _thing(object_id: str, kind: str, role: str, id_type: Code) -> Element:
     thing = Element("ParticipantObjectIdentification", {"ParticipantObjectID": _text(object_id), **coded})
     _coded(thing, "ParticipantObjectIDTypeCode", id_type)
     return thing
+
+
+def _detail(thing: Element, kind: str, value: str) -> None:
+    encoded = base64.b64encode(value.encode("utf-8", "replace")).decode()
+    SubElement(thing, "ParticipantObjectDetail", type=kind, value=encoded)
 
 
 def _coded(parent: Element, name: str, code: Code) -> None:

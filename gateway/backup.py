@@ -1,4 +1,4 @@
-"""Backups: a consistent copy of both databases and of every file they name, taken while the site works.
+"""Backups: a consistent copy of both databases, of every file they name, of the audit trail and of the users.
 
 A target holds any number of backups:
 
@@ -11,6 +11,8 @@ Rules:
 
 * The databases first, each one consistent state; then the files that this copy of the index names. Meanwhile nobody
   removes or exchanges a file (`Files.held_still`); images come in as always, and the next backup has them.
+* The audit trail after that, up to the message that is last then: what the databases hold is in it. It is copied, never
+  linked, so that who can change the trail does not change both.
 * A file is copied once and then shared: a later backup costs what came since. On one volume files are linked instead:
   that protects from mistakes, not from a broken disk.
 * A name stands only for what is whole and synced, and the manifest comes last: a folder without one is no backup. A
@@ -30,9 +32,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 
 import gateway
+from gateway.audit import trails
 from gateway.errors import GatewayError
 from gateway.folders import make_folder, sync_folder
 from gateway.sqlite import Database, utc_text
@@ -45,6 +49,15 @@ FORMAT = 1
 
 _CHUNK_BYTES = 1 << 20
 _IS_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a site has besides databases and images: the folder of its audit trail, and the file of its users."""
+
+    audit: Path
+    users: Path
+
 
 Step = Callable[[str, int], None]
 """Is told of each file, what became of it ("copied", "linked", "there before"), and its bytes."""
@@ -79,6 +92,7 @@ class Taken:
     new_files: int = 0
     new_bytes: int = 0
     linked: bool = False
+    audit_messages: int = 0
     missing: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
@@ -91,12 +105,13 @@ class Taken:
             "new_files": self.new_files,
             "new_bytes": self.new_bytes,
             "linked": self.linked,
+            "audit_messages": self.audit_messages,
             "missing": self.missing,
             "damaged": self.damaged,
         }
 
 
-def backup(worklist: Worklist, archive: Archive, target: Path, *, now: datetime, step: Step) -> Taken:
+def backup(worklist: Worklist, archive: Archive, target: Path, *, beside: Beside, now: datetime, step: Step) -> Taken:
     """Take one backup into a folder, which may hold earlier ones. Raises BackupError, OSError for a full target."""
     make_folder(target)
     target.chmod(0o700)
@@ -106,7 +121,9 @@ def backup(worklist: Worklist, archive: Archive, target: Path, *, now: datetime,
         taken.folder.mkdir(mode=0o700)
         worklist.database.copy(taken.folder / "worklist.db")
         archive.database.copy(taken.folder / "pacs.db")
-        _write_manifest(archive, Pool(target, work=taken.folder), taken, now=now, step=step)
+        pool = Pool(target, work=taken.folder)
+        facts = _trail(beside.audit, pool, taken) | _users(beside.users, taken.folder)
+        _write_manifest(archive, pool, taken, facts=facts, now=now, step=step)
         sync_folder(target)
     return taken
 
@@ -140,15 +157,20 @@ class Pool:
         actual, size = self._copy(source, place)
         return actual, "copied", size
 
+    def put_beginning(self, source: Path, size: int) -> Listed:
+        """Have a copy of the first bytes of a file that grows. Raises FileNotFoundError."""
+        sha256, size = self._copy(source, self._target / "beginning", size)
+        return Listed(source.name, sha256, size)
+
     def sync(self) -> None:
         """Make every new name last."""
         for folder in self._touched:
             sync_folder(folder)
 
-    def _copy(self, source: Path, place: Path) -> tuple[str, int]:
+    def _copy(self, source: Path, place: Path, limit: int | None = None) -> tuple[str, int]:
         part = self._work / f"{place.name}.part"
         try:
-            sha256, size = copy_and_hash(source, part)
+            sha256, size = copy_and_hash(source, part, limit)
             final = self._target / pool_place(sha256)
             self._prepare(final)
             part.rename(final)
@@ -162,12 +184,11 @@ class Pool:
             self._touched.add(place.parent)
 
 
-def copy_and_hash(source: Path, target: Path) -> tuple[str, int]:
-    """Copy a file, sync the copy, and give hash and size of what was read."""
+def copy_and_hash(source: Path, target: Path, limit: int | None = None) -> tuple[str, int]:
+    """Copy a file, or its first `limit` bytes, sync the copy, and give hash and size of what was read."""
     found, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK_BYTES))
-    descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
-    with source.open("rb", buffering=0) as reader, open(descriptor, "wb", buffering=0) as writer:
-        while count := reader.readinto(buffer):
+    with source.open("rb", buffering=0) as reader, _fresh(target) as writer:
+        while count := reader.readinto(buffer[: None if limit is None else limit - size]):
             found.update(buffer[:count])
             rest = buffer[:count]
             while rest:
@@ -177,10 +198,37 @@ def copy_and_hash(source: Path, target: Path) -> tuple[str, int]:
     return found.hexdigest(), size
 
 
-def _write_manifest(archive: Archive, pool: Pool, taken: Taken, *, now: datetime, step: Step) -> None:
+def _fresh(path: Path) -> FileIO:
+    return open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640), "wb", buffering=0)
+
+
+def _trail(folder: Path, pool: Pool, taken: Taken) -> dict[str, object]:
+    """Copy every chain of the trail, and say how far each goes."""
+    chains: list[dict[str, object]] = []
+    for trail in trails(folder):
+        if (written := trail.written()) is None:
+            continue
+        name = "" if trail.folder == folder else trail.folder.name
+        files = [pool.put_beginning(path, size).line() for path, size in written.files]
+        chains.append({"chain": name, "number": written.head.number, "hash": written.head.hash, "files": files})
+        taken.audit_messages += written.head.number
+    return {"trail": chains}
+
+
+def _users(source: Path, folder: Path) -> dict[str, object]:
+    """Copy the file of users, if there is one; it is exchanged as a whole, so this is one state of it."""
+    try:
+        return {"users": copy_and_hash(source, folder / "users.json")[0]}
+    except FileNotFoundError:
+        return {}
+
+
+def _write_manifest(
+    archive: Archive, pool: Pool, taken: Taken, *, facts: dict[str, object], now: datetime, step: Step
+) -> None:
     part = taken.folder / f"{MANIFEST}.part"
     with part.open("w", encoding="utf-8") as manifest:
-        for line in _lines(archive, pool, taken, now=now, step=step):
+        for line in _lines(archive, pool, taken, facts=facts, now=now, step=step):
             manifest.write(json.dumps(line, separators=(",", ":")) + "\n")
         manifest.flush()
         os.fsync(manifest.fileno())
@@ -189,12 +237,15 @@ def _write_manifest(archive: Archive, pool: Pool, taken: Taken, *, now: datetime
     sync_folder(taken.folder)
 
 
-def _lines(archive: Archive, pool: Pool, taken: Taken, *, now: datetime, step: Step) -> Iterator[dict[str, object]]:
+def _lines(
+    archive: Archive, pool: Pool, taken: Taken, *, facts: dict[str, object], now: datetime, step: Step
+) -> Iterator[dict[str, object]]:
     yield {
         "format": FORMAT,
         "version": gateway.__version__,
         "taken_at": utc_text(now),
         "databases": {name: _digest(taken.folder / name) for name in ("worklist.db", "pacs.db")},
+        **facts,
     }
     for path, sha256 in _named(taken.folder / "pacs.db"):
         listed = _have(archive, pool, taken, path=path, sha256=sha256, step=step)

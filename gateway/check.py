@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
+from gateway import outward
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
 from gateway.requestor import reachable
@@ -96,6 +97,9 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
         ("room on disk", lambda note: _disk(note, settings.pacs), "Make room, for example with: gateway prune."),
     ]
     if with_cloud:
+        looks.insert(
+            6, ("doors are reached", lambda note: outward.look(note, settings.relay), "See: gateway link check.")
+        )
         looks.insert(6, ("echo through the cloud", lambda note: _cloud(note, settings.relay), "See OPERATIONS, cloud."))
     for name, look, remedy in looks:
         with suppress(HopFailed), hops.watch(name, remedy=remedy) as note:

@@ -85,6 +85,7 @@ class Conversation:
                 self._serve_or_discard()
         except HandshakeFailed as error:
             self.log.warning("TLS handshake failed", reason=str(error))
+            self.application.witness.turned_away(self.address, "", str(error))
             self.stream.say_goodbye(b"")
         except ProtocolError as error:
             self.log.warning("association aborted", reason=str(error))
@@ -96,6 +97,8 @@ class Conversation:
             self.stream.say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
         finally:
             self.wire.close()
+            if self.association is not None:
+                self.application.witness.ended(self.association)
 
     def _is_between_messages(self) -> bool:
         return self.messages.is_between_messages and not self._is_serving
@@ -132,6 +135,8 @@ class Conversation:
         rejection = self.rejection(request)
         if rejection is not None:
             self.log.warning("association rejected", reason=rejection.sentence)
+            if rejection.result == association.PERMANENT:  # and not because there is no room now
+                self.application.witness.turned_away(self.address, request.calling_ae_title, rejection.sentence)
             self.stream.say_goodbye(association.encode_reject(rejection))
             return False
         accepted, items = association.negotiate(request, self.application.supported())

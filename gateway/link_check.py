@@ -8,9 +8,10 @@
     token     the key signs one, or Entra ID gives one
     listener  the service lets this site listen
     echo      a message of this gateway came back to it through the service, over a rendezvous of its own
+    doors     what else events and tokens go to is reached by the same way: HTTPS API, Service Bus, identity provider
 
-The last two are taken by the relay while it runs, and asked of it; a second listener would take messages from it. Only
-when it does not run are they taken here, by a listener that answers nothing but its own echo.
+Listener and echo are taken by the relay while it runs, and asked of it; a second listener would take messages from it.
+Only when it does not run are they taken here, by a listener that answers nothing but its own echo.
 
 Not for: the DICOM side and the outboxes (`gateway.check`), TLS of the DICOM ports (`gateway.tls_check`).
 """
@@ -19,26 +20,23 @@ import asyncio
 import http.client
 import json
 import socket
-import ssl
-from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from time import time
-from urllib.parse import unquote, urlsplit
 
+from gateway import outward
 from gateway.check import ask_relay
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
+from gateway.outward import Target, connected, issuer, place, secured
 from relay import link
 from relay.hybrid import HybridListener, Limits
 from relay.hybrid_protocol import Endpoint, endpoint
 from relay.hybrid_trouble import explain
-from relay.hybrid_way import Way
 from relay.settings import RelaySettings
 
-SECONDS = 10.0
 LISTENS_WITHIN = 20.0
 CLOCK_SECONDS = 60.0
 """The service refuses a token with less than a minute left; one that is wrong by more shows up as refused tokens."""
@@ -49,43 +47,29 @@ _PROXY = "See RELAY_PROXY and RELAY_NO_PROXY; the proxy has to allow CONNECT to 
 _TLS = "If somebody looks into TLS on the way: ask for an exception, or for the CA (RELAY_CA_FILE)."
 _CLOCK = "Ask for a time server (NTP); see: timedatectl."
 _TOKEN = "See AZURE_RELAY_CREDENTIAL and what it needs."  # noqa: S105 - a sentence
+_DOORS = "See RELAY_PROXY, RELAY_NO_PROXY and RELAY_CA_FILE, or ask for a way to that host and port."
 _LISTEN = "See OPERATIONS, what the states of the link mean."
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where the way leads."""
-
-    at: Endpoint
-    way: Way
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.at.base).hostname or ""
-
-    @property
-    def port(self) -> int:
-        parts = urlsplit(self.at.base)
-        return parts.port or (443 if parts.scheme == "wss" else 80)
-
-    @property
-    def proxy(self) -> str | None:
-        return self.way.proxy_for(self.at.base)
 
 
 def check(settings: RelaySettings, hops: Hops) -> None:
     """Take every step and record what was seen. The steps after one that failed are skipped, as they would too."""
     if not settings.listens:
         _look(hops, "link", _not_configured, "")
-        return
-    target = _Target(endpoint(settings.namespace, settings.hybrid_connection), link.way(settings))
+    else:
+        _walk(settings, hops)
+    _look(hops, "doors are reached", lambda note: outward.look(note, settings), _DOORS)
+
+
+def _walk(settings: RelaySettings, hops: Hops) -> None:
+    at = endpoint(settings.namespace, settings.hybrid_connection)
+    target = Target(at.base, link.way(settings))
     steps: list[tuple[str, Callable[[Note], None], str]] = [
         ("name is resolved", lambda note: _resolve(note, target), _DNS),
         ("proxy connects", lambda note: _through_proxy(note, target), _PROXY),
         ("port is open", lambda note: _straight(note, target), _FIREWALL),
         ("certificate is trusted", lambda note: _certificate(note, target), _TLS),
         ("clock is right", lambda note: _clock(note, target), _CLOCK),
-        ("token is to be had", lambda note: _token(note, settings, target), _TOKEN),
+        ("token is to be had", lambda note: _token(note, settings, at), _TOKEN),
         ("listener is let in, echo returns", lambda note: _echo(note, settings), _LISTEN),
     ]
     for name, step, remedy in steps:
@@ -109,7 +93,7 @@ def _after_failure(_note: Note) -> None:
 # --- the way ----------------------------------------------------------------------------------------------------------
 
 
-def _resolve(note: Note, target: _Target) -> None:
+def _resolve(note: Note, target: Target) -> None:
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -127,38 +111,30 @@ def _described(address: str) -> str:
     return f"{address} ({'private: a private endpoint' if known.is_private else 'public'})"
 
 
-def _through_proxy(note: Note, target: _Target) -> None:
+def _through_proxy(note: Note, target: Target) -> None:
     if target.proxy is None:
         raise Nothing("None is set, or not for this host.")
-    with _connected(target):
-        note.detail = f"The proxy {_place(target.proxy)} connected to {target.host}:{target.port}."
+    with connected(target):
+        note.detail = f"The proxy {place(target.proxy)} connected to {target.host}:{target.port}."
 
 
-def _straight(note: Note, target: _Target) -> None:
+def _straight(note: Note, target: Target) -> None:
     if target.proxy:
         raise Nothing("The proxy's matter.")
-    with _connected(target):
+    with connected(target):
         note.detail = f"{target.host}:{target.port} takes a connection."
 
 
-def _certificate(note: Note, target: _Target) -> None:
-    with _connected(target) as connection:
-        context = target.way.tls_for(target.at.base)
-        if context is None:
-            raise Nothing("Not encrypted: the service is on this machine.")
-        try:
-            with context.wrap_socket(connection, server_hostname=target.host) as secured:
-                note.detail = f"{secured.version()}, signed by {_issuer(secured)}."
-        except ssl.SSLCertVerificationError as error:
-            raise Observed(f"The certificate of {target.host} is not trusted: {error.verify_message}.") from error
-        except OSError as error:
-            raise Observed(f"{target.host} does not agree on TLS: {error.strerror or error}.") from error
+def _certificate(note: Note, target: Target) -> None:
+    if target.tls is None:
+        raise Nothing("Not encrypted: the service is on this machine.")
+    with connected(target) as connection, secured(connection, target) as tls:
+        note.detail = f"{tls.version()}, signed by {issuer(tls)}."
 
 
-def _clock(note: Note, target: _Target) -> None:
-    with _connected(target) as connection:
-        context = target.way.tls_for(target.at.base)
-        stream = context.wrap_socket(connection, server_hostname=target.host) if context else connection
+def _clock(note: Note, target: Target) -> None:
+    with connected(target) as connection:
+        stream = secured(connection, target) if target.tls else connection
         stream.sendall(f"GET / HTTP/1.1\r\nHost: {target.host}\r\nConnection: close\r\n\r\n".encode())
         answer = http.client.HTTPResponse(stream)
         answer.begin()
@@ -172,56 +148,14 @@ def _clock(note: Note, target: _Target) -> None:
         raise Observed(f"This machine's clock is {note.detail} Tokens made with it are refused.")
 
 
-def _connected(target: _Target) -> socket.socket:
-    """A connection to the service, through the proxy when that is the way."""
-    place = urlsplit(target.proxy) if target.proxy else None
-    host, port = (place.hostname or "", place.port or 0) if place else (target.host, target.port)
-    try:
-        connection = socket.create_connection((host, port), SECONDS)
-    except OSError as error:
-        who = f"The proxy {host}:{port}" if place else f"{host}:{port}"
-        raise Observed(f"{who} takes no connection: {error.strerror or 'no answer'}.") from error
-    if target.proxy and place:
-        if place.scheme == "https":
-            connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
-        _ask_proxy(connection, target, target.proxy)
-    return connection
-
-
-def _ask_proxy(connection: socket.socket, target: _Target, proxy: str) -> None:
-    place, wanted = urlsplit(proxy), f"{target.host}:{target.port}"
-    who = f"{unquote(place.username or '')}:{unquote(place.password or '')}".encode()
-    authorization = f"Proxy-Authorization: Basic {b64encode(who).decode()}\r\n" if place.username else ""
-    connection.sendall(f"CONNECT {wanted} HTTP/1.1\r\nHost: {wanted}\r\n{authorization}\r\n".encode())
-    received = bytearray()
-    while not received.endswith(b"\r\n\r\n") and len(received) < 16_384 and (more := connection.recv(1)):
-        received += more  # one by one: what follows the empty line is TLS already
-    status = bytes(received).partition(b" ")[2][:3].decode("ascii", "replace")
-    if status == "407":
-        raise Observed(f"The proxy {_place(proxy)} wants a name and a password, or others than these.")
-    if not status.startswith("2"):
-        raise Observed(f"The proxy {_place(proxy)} answered {status or 'nothing'} and did not connect to {wanted}.")
-
-
-def _place(proxy: str) -> str:
-    parts = urlsplit(proxy)
-    return f"{parts.hostname}:{parts.port}"
-
-
-def _issuer(secured: ssl.SSLSocket) -> str:
-    certificate = secured.getpeercert() or {}
-    names = dict(pair for part in certificate.get("issuer", ()) for pair in part)  # type: ignore[misc]
-    return str(names.get("organizationName") or names.get("commonName") or "somebody without a name")
-
-
 # --- token, listener, echo --------------------------------------------------------------------------------------------
 
 
-def _token(note: Note, settings: RelaySettings, target: _Target) -> None:
+def _token(note: Note, settings: RelaySettings, at: Endpoint) -> None:
     async def ask() -> float:
         source = link.tokens(settings)
         try:
-            return (await source.token(target.at.audience)).expires_at
+            return (await source.token(at.audience)).expires_at
         finally:
             await source.close()
 

@@ -8,6 +8,8 @@ Rules:
   site at all, and can be begun again.
 * What the backup says is owed to the cloud is owed again, at once. The cloud may have confirmed some of it since; it
   recognises that by its message id. What it had confirmed before stays confirmed.
+* An audit trail that is put back goes on with a message that says so: it is older than the one that was being written,
+  and what came after the backup is missing from it without a trace of its own.
 
 Not for: deciding which site is the real one. Two sites that both send must not run at the same time.
 """
@@ -22,6 +24,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
+from gateway.audit import Finding as Broken
+from gateway.audit import Head, Trail, trails, verified
+from gateway.audit_messages import Actor, Event
+from gateway.audit_messages import restored as restored_trail
 from gateway.backup import FORMAT, MANIFEST, BackupError, Listed, Step, complete, copy_and_hash, pool_place
 from gateway.folders import make_folder, sync_folder
 from pacs import Archive
@@ -33,6 +39,8 @@ IGNORED = frozenset({WORK, "lost+found"})
 """What an empty folder may hold: the rest of a restore that was cut off, and what a new volume comes with."""
 
 _PLACE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}\.dcm|quarantine/[0-9A-Za-z_-][0-9A-Za-z._-]*")
+_TRAIL_FILE = re.compile(r"audit-[0-9]{12}\.log")
+_CHAIN = re.compile(r"[a-z]{0,16}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,10 +55,20 @@ class Restored:
     studies: int
     instances: int
     owed: int
+    audit_messages: int
 
     def facts(self) -> dict[str, object]:
         """For people and programs."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One chain of the audit trail: where it lies below the trail's folder ('' for that itself), its last message."""
+
+    name: str
+    head: Head
+    files: tuple[Listed, ...]
 
 
 class Manifest:
@@ -64,6 +82,8 @@ class Manifest:
             raise BackupError(f"{folder} has a format that this version does not know; use the version that took it.")
         self.taken_at = str(head["taken_at"])
         self.databases = cast(dict[str, str], head["databases"])
+        self.users = str(head.get("users", ""))
+        self._chains = cast(list[dict[str, object]], head.get("trail", []))
 
     def files(self) -> Iterator[Listed]:
         """Every file, in order. Raises BackupError when the manifest is cut off or names what no backup has."""
@@ -74,15 +94,26 @@ class Manifest:
                 facts = _object(line, self.folder)
                 if "path" in facts:
                     count += 1
-                    yield self._listed(facts)
+                    yield self._listed(facts, _PLACE)
                 else:
                     told = facts["files"]
         if told != count:
             raise BackupError(f"The manifest of {self.folder} is not whole; use another backup.")
 
-    def _listed(self, facts: dict[str, object]) -> Listed:
+    def chains(self) -> Iterator[Chain]:
+        """The chains of the audit trail. Raises BackupError for one that no backup has."""
+        for facts in self._chains:
+            name, head = str(facts["chain"]), Head(int(str(facts["number"])), str(facts["hash"]))
+            if not _CHAIN.fullmatch(name) or not _HASH.fullmatch(head.hash):
+                raise BackupError(
+                    f"The manifest of {self.folder} names an audit trail that no backup has; do not use it."
+                )
+            files = cast(list[dict[str, object]], facts["files"])
+            yield Chain(name, head, tuple(self._listed(each, _TRAIL_FILE) for each in files))
+
+    def _listed(self, facts: dict[str, object], places: re.Pattern[str]) -> Listed:
         listed = Listed(str(facts["path"]), str(facts.get("sha256")), int(str(facts.get("size", 0))))
-        if not _PLACE.fullmatch(listed.path) or not _HASH.fullmatch(listed.sha256):
+        if not places.fullmatch(listed.path) or not _HASH.fullmatch(listed.sha256):
             raise BackupError(f"The manifest of {self.folder} names a file that no backup has; do not use it.")
         return listed
 
@@ -96,8 +127,11 @@ def chosen(source: Path) -> Path:
     raise BackupError(f"{source} holds no complete backup.")
 
 
-def restore(source: Path, folder: Path, *, now: datetime, step: Step) -> Restored:
-    """Put a backup back into an empty folder. Raises BackupError when it is not empty or the backup is damaged."""
+def restore(source: Path, folder: Path, *, who: Actor, site: str, now: datetime, step: Step) -> Restored:
+    """Put a backup back into an empty folder. Raises BackupError when it is not empty or the backup is damaged.
+
+    `who` puts it back and `site` is where, for the audit trail.
+    """
     manifest = Manifest(chosen(source))
     _require_empty(folder)
     work = folder / WORK
@@ -106,8 +140,12 @@ def restore(source: Path, folder: Path, *, now: datetime, step: Step) -> Restore
     for name, sha256 in manifest.databases.items():
         _fetch(manifest.folder / name, work / name, sha256)
     files, size = _fetch_files(manifest, work / "instances", step)
+    recorded = _fetch_trail(manifest, work / "audit", event=Event(now, site), who=who)
+    if manifest.users:
+        _fetch(manifest.folder / "users.json", work / "users.json", manifest.users)
+        (work / "users.json").chmod(0o600)
     _move_up(work, folder)
-    return _woken(manifest, folder, files=files, size=size, now=now)
+    return _woken(manifest, folder, files=files, size=size, recorded=recorded, now=now)
 
 
 def verify(folder: Path, *, now: datetime) -> Iterator[Finding]:
@@ -115,6 +153,12 @@ def verify(folder: Path, *, now: datetime) -> Iterator[Finding]:
     with closing(_archive(folder)) as archive, ExitStack() as closed:
         closed.callback(archive.files.close)
         yield from Fsck(archive, at_rest=True).findings(hashes=True, now=now)
+
+
+def verify_trail(folder: Path) -> Iterator[Broken]:
+    """Read the audit trail of a restored folder and say what is wrong with it."""
+    for trail in trails(folder / "audit"):
+        yield from verified(trail)
 
 
 def _require_empty(folder: Path) -> None:
@@ -148,21 +192,44 @@ def _fetch_files(manifest: Manifest, root: Path, step: Step) -> tuple[int, int]:
     return files, size
 
 
+def _fetch_trail(manifest: Manifest, folder: Path, *, event: Event, who: Actor) -> int:
+    """Put every chain back and have it say that it was; how many messages they had."""
+    recorded = 0
+    for chain in manifest.chains():
+        place = folder / chain.name
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for listed in chain.files:
+            _fetch(manifest.folder.parent / pool_place(listed.sha256), place / listed.path, listed.sha256)
+            (place / listed.path).chmod(0o600)
+        trail = Trail(place)
+        trail.go_on_from(chain.head)
+        trail.append([restored_trail(event, who, taken_at=manifest.taken_at, number=chain.head.number)])
+        sync_folder(place)
+        recorded += chain.head.number
+    if folder.is_dir():
+        folder.chmod(0o700)
+        sync_folder(folder)
+    return recorded
+
+
 def _move_up(work: Path, folder: Path) -> None:
-    for name in ("instances", "worklist.db", "pacs.db"):
-        (work / name).rename(folder / name)
+    for name in ("instances", "audit", "users.json", "worklist.db", "pacs.db"):
+        if (work / name).exists():  # not every site has a trail, or users
+            (work / name).rename(folder / name)
     work.rmdir()
     sync_folder(folder)
 
 
-def _woken(manifest: Manifest, folder: Path, *, files: int, size: int, now: datetime) -> Restored:
+def _woken(manifest: Manifest, folder: Path, *, files: int, size: int, recorded: int, now: datetime) -> Restored:
     """Bring the databases to this version and make what is owed due."""
     reason = f"Restored from the backup of {manifest.taken_at}."
     with closing(Worklist.open(folder / "worklist.db")) as worklist, closing(_archive(folder)) as archive:
         owed = sum(owner.outbox.hasten(reason=reason, now=now) for owner in (worklist, archive))
         holds = archive.statistics()
         archive.files.close()
-    return Restored(str(manifest.folder), str(folder), files, size, holds["studies"], holds["instances"], owed)
+    return Restored(
+        str(manifest.folder), str(folder), files, size, holds["studies"], holds["instances"], owed, recorded
+    )
 
 
 def _archive(folder: Path) -> Archive:

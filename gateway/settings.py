@@ -144,6 +144,12 @@ class GatewaySettings(BaseSettings):
         description="PEM file with the CA that signed the certificates of peers that are called within TLS (/tls in "
         "PACS_PEERS), or with these certificates themselves. Empty by default: that of GATEWAY_TLS_CLIENT_CA.",
     )
+    audit_path: Path = Field(
+        default_factory=lambda data: data["data_dir"] / "audit",
+        validation_alias="GATEWAY_AUDIT_PATH",
+        description="Folder of the audit trail. Under the data folder by default; a volume of its own keeps it from "
+        "filling up with the images.",
+    )
     log_level: LogLevel = Field(
         "INFO",
         validation_alias="LOG_LEVEL",

@@ -3,7 +3,9 @@
 Not for: what is shown.
 """
 
+import getpass
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +19,12 @@ from gateway.hops import Hop
 PROGRESS_SECONDS = 2.0
 
 console = Console()
+
+
+def caller() -> str:
+    """Who gave the command, as far as this machine knows."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
 

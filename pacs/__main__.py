@@ -7,10 +7,12 @@ from gateway.application import Limits
 from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
+from gateway.recording import Recording
 from gateway.renewal import ServerTls
 from gateway.settings import load
 from gateway.tls import CallFiles, calling_context
 from pacs.archive import Archive
+from pacs.audit import Accounts
 from pacs.care import Care, Rounds
 from pacs.forwarding import Forwarding
 from pacs.reporting import Reporting
@@ -26,6 +28,7 @@ def main() -> None:
     tls, call_tls = ServerTls.of(settings), call_files(settings)
     with (
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
+        Recording(settings.audit_path, "pacs", site=settings.site) as recording,
         Care(archive, rounds(settings)),
         Reporting(archive, settings.peers, tls=call_tls) as reporting,
         Forwarding(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
@@ -37,16 +40,17 @@ def main() -> None:
             private_classes=settings.private_classes,
             peers=settings.peers,
             tls=call_tls,
+            accounts=Accounts(recording, archive),
         )
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
             served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
         ) as listener:
-            until_stopped(lambda: still_working(listener, reporting, forwarding))
+            until_stopped(lambda: still_working(listener, reporting, forwarding, recording))
 
 
-def still_working(*parts: Listener | Reporting | Forwarding) -> None:
+def still_working(*parts: Listener | Reporting | Forwarding | Recording) -> None:
     """Raise when one of them has died."""
     for part in parts:
         part.still_working()

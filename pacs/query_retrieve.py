@@ -18,6 +18,7 @@ from gateway.tls import CallFiles
 from pacs import query, retrieve
 from pacs.archive import Archive, Stored
 from pacs.attributes import Json
+from pacs.audit import Accounts
 from pacs.index import Level
 
 PENDING, PENDING_WITH_WARNING = 0xFF00, 0xFF01
@@ -30,15 +31,25 @@ class QueryRetrieve:
     """Serves queries and retrievals of one archive. `peers` are destinations of C-MOVE, `tls` is for those in TLS."""
 
     def __init__(
-        self, archive: Archive, *, ae_title: str, peers: Iterable[Peer] = (), tls: CallFiles | None = None
+        self,
+        archive: Archive,
+        *,
+        ae_title: str,
+        peers: Iterable[Peer] = (),
+        tls: CallFiles | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
+        """`accounts` tell the audit trail."""
         self._archive = archive
         self._ae_title = ae_title
         self._tls = tls
+        self._accounts = accounts
         self._peers = {peer.ae_title: peer for peer in peers}
 
     def handle_find(self, request: Request) -> Iterator[Match]:
         """C-FIND (PS3.4 C.4.1)."""
+        if self._accounts is not None:
+            self._accounts.queried(request)
         identifier = request.identifier()
         relational = request.context.extended[:1] == b"\x01"
         level = query.query_level(request.abstract_syntax, identifier, relational=relational)
@@ -62,7 +73,7 @@ class QueryRetrieve:
             answers = retrieve.suboperations(instances, sender, request.is_cancelled)
         else:
             answers = self._moved(instances, destination, request)
-        for progress in answers:
+        for progress in self._told(request, instances, answers):
             yield progress
         log.info(
             "retrieval answered",
@@ -71,6 +82,20 @@ class QueryRetrieve:
             failed=len(progress.failed_uids),
             status=f"{progress.status:04X}H",
         )
+
+    def _told(self, request: Request, instances: Sequence[Stored], answers: Iterable[Progress]) -> Iterator[Progress]:
+        """Tell the audit trail that objects leave, and when they have or the peer was lost, what did."""
+        if self._accounts is None or not instances:
+            yield from answers
+            return
+        self._accounts.began(request, instances)
+        last = None
+        try:
+            for progress in answers:
+                last = progress
+                yield progress
+        finally:
+            self._accounts.transferred(request, instances, last)
 
     def _found(self, level: Level, identifier: Dataset) -> Iterator[Json]:
         for offset in count(0, query.PAGE):

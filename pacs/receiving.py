@@ -67,6 +67,8 @@ class Receiving:
         self._follower: _Follower | None = None
         self._size = 0
         self._written_out = 0
+        self.about = ("", "")
+        """Study Instance UID and Patient ID, once it is kept."""
         with disk_refusals("stored"):
             self.part, self._file = files.begin(origin.sop_instance_uid)
         try:
@@ -104,7 +106,8 @@ class Receiving:
         """Make it safe, see the module's four steps. Raises a Refusal; then `discard` has to be called."""
         with disk_refusals("kept"):
             data_set = self._attributes()
-            self._check(identity(data_set))
+            found = identity(data_set)
+            self._check(found)
             os.fsync(self._file)
             receipt = Receipt(
                 transfer_syntax_uid=self.origin.transfer_syntax_uid,
@@ -117,6 +120,7 @@ class Receiving:
             )
             self._close()
             self._keep(self.part, data_set, receipt, now=self.now)
+            self.about = (found.study_instance_uid, patient_id(data_set))
 
     def discard(self) -> None:
         """Drop what has come so far. What cannot be removed now is removed at the next start."""
@@ -208,6 +212,13 @@ def disk_refusals(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutOfResources(f"The object cannot be {what}: {error.strerror or type(error).__name__}.") from error
+
+
+def patient_id(data_set: Json) -> str:
+    """The Patient ID of a data set in DICOM JSON; empty without one."""
+    element = data_set.get("00100020")
+    values = element.get("Value") if isinstance(element, dict) else None
+    return str(values[0]) if isinstance(values, list) and values else ""
 
 
 def _read_by_pydicom(path: Path, refusal: InvalidDataSet) -> Json:

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pydicom import Dataset, uid
 from pynetdicom import AllStoragePresentationContexts
 
-from gateway.application import UNCOMPRESSED, Application, Incoming, Request
+from gateway.application import UNCOMPRESSED, Application, Incoming, Nobody, Request
 from gateway.errors import ClassMismatch
 from gateway.requestor import Peer
 from gateway.tls import CallFiles
 from pacs import commitment, query
 from pacs.archive import Archive
+from pacs.audit import Accounts
 from pacs.query_retrieve import QueryRetrieve
 from pacs.receiving import Origin
 from pacs.reporting import Reporting
@@ -52,29 +53,31 @@ def application(
     private_classes: Iterable[str] = (),
     peers: Iterable[Peer] = (),
     tls: CallFiles | None = None,
+    accounts: Accounts | None = None,
 ) -> Application:
     """The application the listener serves for an archive, and for those who report on its commitments.
 
-    `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`.
+    `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`. `accounts` tell the audit trail.
     """
     storage = (*STORAGE_CLASSES, *private_classes)
-    query_retrieve = QueryRetrieve(archive, ae_title=ae_title, peers=peers, tls=tls)
+    query_retrieve = QueryRetrieve(archive, ae_title=ae_title, peers=peers, tls=tls, accounts=accounts)
     return Application(
         ae_title=ae_title,
         contexts={
             **dict.fromkeys(storage, TRANSFER_SYNTAXES),
             **dict.fromkeys((commitment.SOP_CLASS_UID, *query.SOP_CLASSES), UNCOMPRESSED),
         },
-        handle_store=lambda request: handle_store(archive, request),
-        handle_action=lambda request: handle_action(reporting, request),
+        handle_store=lambda request: handle_store(archive, request, accounts),
+        handle_action=lambda request: handle_action(reporting, request, accounts),
         handle_find=query_retrieve.handle_find,
         handle_retrieve=query_retrieve.handle_retrieve,
         reversible=dict.fromkeys(query.GET, frozenset(storage)),
         extended=query.EXTENDED,
+        witness=accounts or Nobody(),
     )
 
 
-def handle_store(archive: Archive, request: Request) -> Incoming:
+def handle_store(archive: Archive, request: Request, accounts: Accounts | None = None) -> Incoming:
     """C-STORE (PS3.4 Annex B): the class has to be the one the context was negotiated for."""
     command = request.command
     if command.affected_sop_class_uid != request.abstract_syntax:
@@ -86,10 +89,11 @@ def handle_store(archive: Archive, request: Request) -> Incoming:
         calling_ae_title=request.association.calling_ae_title,
         association_id=request.association.id,
     )
-    return archive.receive(origin, now=datetime.now(UTC))
+    receiving = archive.receive(origin, now=datetime.now(UTC))
+    return receiving if accounts is None else accounts.watched(receiving, request.association)
 
 
-def handle_action(reporting: Reporting, request: Request) -> Dataset | None:
+def handle_action(reporting: Reporting, request: Request, accounts: Accounts | None = None) -> Dataset | None:
     """N-ACTION: storage commitment is asked for (PS3.4 J.3.2)."""
     commitment.expect_request(request.command, request.abstract_syntax)
     asked = commitment.requested(
@@ -98,4 +102,6 @@ def handle_action(reporting: Reporting, request: Request) -> Dataset | None:
         addressed=request.association.called_ae_title,
     )
     reporting.take(asked, request.way_back())
+    if accounts is not None:
+        accounts.committed(request, [each.sop_instance_uid for each in asked.references])
     return None

@@ -6,6 +6,8 @@ from types import MappingProxyType
 from aiohttp import web
 
 from relay import qido, wado
+from relay.door import USER
+from relay.users import CLOUD
 from relay.wado import MediaRange, Offer
 
 ROOT = "/dicom-web"
@@ -26,8 +28,12 @@ def uids(request: web.Request) -> tuple[str, ...]:
 
 
 def root(request: web.Request) -> str:
-    """The address of the DICOMweb root as the client writes it, or who passes it on for him (`relay.remote_web`)."""
-    if forwarded := request.headers.get("X-Forwarded-Root"):
+    """The address of the DICOMweb root as the client writes it, or this relay for the cloud (`relay.remote_web`).
+
+    Nobody else is believed about it: whoever could would send others, by what is answered, where he likes.
+    """
+    user = request.get(USER)
+    if user is not None and user.name == CLOUD and (forwarded := request.headers.get("X-Forwarded-Root")):
         return f"{forwarded}{ROOT}"
     return f"{request.scheme}://{_host(request)}{ROOT}"
 

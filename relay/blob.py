@@ -31,6 +31,7 @@ from yarl import URL
 
 from gateway.errors import CloudError, GatewayError
 from relay.hybrid_trouble import explain
+from relay.hybrid_way import STRAIGHT, Way
 from relay.pace import Pace
 
 log = structlog.get_logger()
@@ -122,20 +123,28 @@ class BlobUpload:
     """One file on its way to one URL. `sent_blocks` counts what this object sent."""
 
     def __init__(
-        self, url: str, path: Path, sha256: str, *, pace: Pace, content_type: str = "application/dicom"
+        self,
+        url: str,
+        path: Path,
+        sha256: str,
+        *,
+        pace: Pace,
+        content_type: str = "application/dicom",
+        way: Way = STRAIGHT,
     ) -> None:
         self._url = url
         self._path = path
         self._sha256 = sha256
         self._pace = pace
         self._content_type = content_type
+        self._way = way
         self.sent_blocks = 0
 
     async def run(self) -> None:
         """Return when the blob is there. Raises UrlRefused, Refused, or CloudError (not permanent)."""
         size = (await asyncio.to_thread(self._path.stat)).st_size
         wanted = blocks(self._sha256, size)
-        async with aiohttp.ClientSession(trust_env=True) as http:
+        async with aiohttp.ClientSession() as http:
             while True:
                 before = self.sent_blocks
                 try:
@@ -212,7 +221,14 @@ class BlobUpload:
                 asyncio.timeout(seconds),
                 # Not redirected: the URL's host is one that this site allows.
                 http.request(
-                    method, self._address(query), data=data, headers=sent, timeout=_NO_TOTAL, allow_redirects=False
+                    method,
+                    self._address(query),
+                    data=data,
+                    headers=sent,
+                    timeout=_NO_TOTAL,
+                    allow_redirects=False,
+                    proxy=self._way.proxy_for(self._url),
+                    ssl=self._way.tls_for(self._url) or True,
                 ) as answer,
             ):
                 return _Answer(answer.status, answer.headers, await answer.read())

@@ -123,7 +123,8 @@ class Chores:
         sha256, reason = hashlib.sha256(content).hexdigest(), ""
         if url:
             try:
-                await BlobUpload(url, path, sha256, pace=self._pace, content_type="application/gzip").run()
+                way = self._doors.way
+                await BlobUpload(url, path, sha256, pace=self._pace, content_type="application/gzip", way=way).run()
             except (UrlRefused, Refused) as error:
                 reason = str(error)
         await self._owe(

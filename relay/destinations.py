@@ -35,11 +35,16 @@ def destination(name: DestinationName, settings: RelaySettings, archive: Archive
         case "hybrid":
             return HybridDestination(link.sender(settings, settings.events_hybrid_connection))
         case "https":
-            return HttpsDestination(settings.api_url, fixed_token(revealed(settings.api_token)))
+            token = fixed_token(revealed(settings.api_token))
+            return HttpsDestination(settings.api_url, token, way=link.way(settings))
         case "manage":
             token = fixed_token(revealed(settings.api_token))
             return ManageDestination(
-                settings.api_url, token, locate=lambda uid: archive.instance(uid).path, rate=lambda: own.rate(IMAGES)
+                settings.api_url,
+                token,
+                locate=lambda uid: archive.instance(uid).path,
+                rate=lambda: own.rate(IMAGES),
+                way=link.way(settings),
             )
         case "servicebus":
             from relay import servicebus  # noqa: PLC0415 - the client library is large
@@ -59,4 +64,4 @@ def image_api(settings: RelaySettings) -> Api | None:
     """The cloud's API that takes full images; None when there is none."""
     if not (settings.api_url and settings.api_token):
         return None
-    return Api(settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS)
+    return Api(settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS, way=link.way(settings))

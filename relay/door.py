@@ -27,8 +27,10 @@ from aiohttp.typedefs import Middleware
 from gateway import audit_messages as messages
 from gateway.audit_messages import Actor, Outcome
 from gateway.errors import AuditNotWritten, Denied, NotFound, Refusal
+from relay import forwarded
 from relay.access import READING, Recorded, Role, Rule, foreign_origin, is_loopback, rule
 from relay.audit import Exchange, Recorder
+from relay.forwarded import Network
 from relay.limits import Buckets, Guessing
 from relay.oidc import Tokens
 from relay.users import OWN, OwnToken, Passwords, User
@@ -41,6 +43,9 @@ USER = web.RequestKey("user", User)
 
 STUDY = web.RequestKey("study", str)
 """The Study Instance UID that a request turns out to be about, for handlers whose path does not have it."""
+
+ADDRESS = web.RequestKey("address", str)
+"""The address a request comes from, behind the proxies that are trusted."""
 
 _RULE = web.RequestKey("rule", Rule)
 _PASSED = web.RequestKey("passed", bool)
@@ -63,6 +68,8 @@ class Policy:
     """Nobody has to be known as long as there are no users: the address is loopback and nothing demands them."""
     origins: frozenset[str] = frozenset()
     """Sites whose pages may read here (CORS)."""
+    proxies: tuple[Network, ...] = ()
+    """Who is believed about whom a request comes from."""
 
 
 @dataclass
@@ -91,6 +98,7 @@ class Door:
 
     async def pass_through(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request in, or raise why not; let its answer out when the trail has it."""
+        request[ADDRESS] = self._address(request)
         self._not_too_often(request)
         if is_preflight(request):
             return self._preflight(request)
@@ -131,8 +139,16 @@ class Door:
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
+    def _address(self, request: web.Request) -> str:
+        return forwarded.client(
+            request.remote or "",
+            forwarded_for=request.headers.getall("X-Forwarded-For", ()),
+            forwarded=request.headers.getall("Forwarded", ()),
+            trusted=self.policy.proxies,
+        )
+
     def _not_too_often(self, request: web.Request) -> None:
-        wait = self.buckets.wait(request.remote or "")
+        wait = self.buckets.wait(request[ADDRESS])
         if wait:
             raise _too_many("This address asks more often than RELAY_HTTP_RATE allows.", wait)
 
@@ -147,7 +163,7 @@ class Door:
         headers, own = request.headers, f"{request.scheme}://{request.host}"
         fetch_site = headers.get("Sec-Fetch-Site")
         if foreign_origin(headers.get("Origin"), fetch_site, own=own, allowed=self.policy.origins):
-            await self._alert(request, Actor(ANYBODY.name, request.remote or ""), "sent by a page of another site")
+            await self._alert(request, Actor(ANYBODY.name, request[ADDRESS]), "sent by a page of another site")
             raise Denied(
                 "A page of another site sent this; such requests are taken from pages of this gateway only.",
                 status=403, code="cross_site",
@@ -169,7 +185,7 @@ class Door:
 
     async def _by_password(self, request: web.Request, credential: str) -> User:
         name, password = _basic(credential)
-        address = request.remote or ""
+        address = request[ADDRESS]
         if name in OWN and _is_here(request) and self.own.fits(password):
             return User(name, Role.VIEWER)
         if (user := self.passwords.remembered(name, password)) is not None:
@@ -198,7 +214,7 @@ class Door:
         return user
 
     async def _by_token(self, request: web.Request, tokens: Tokens, credential: str) -> User:
-        address = request.remote or ""
+        address = request[ADDRESS]
         try:
             user = await tokens.check(credential)
         except Denied as error:
@@ -215,7 +231,7 @@ class Door:
     async def _permitted(self, request: web.Request, user: User, needed: Rule) -> None:
         if needed.role is None or user.role >= needed.role:
             return
-        await self._alert(request, Actor(user.name, request.remote or ""), f"needs the role {needed.role.name.lower()}")
+        await self._alert(request, Actor(user.name, request[ADDRESS]), f"needs the role {needed.role.name.lower()}")
         raise Denied(
             f"This needs the role {needed.role.name.lower()}; {user.name} is {user.role.name.lower()}.",
             status=403, code="not_permitted",
@@ -239,7 +255,7 @@ class Door:
         recorded = request[_RULE].recorded
         if recorded is Recorded.NOTHING or status == 405:
             return
-        who = Actor(request[USER].name, request.remote or "")
+        who = Actor(request[USER].name, request[ADDRESS])
         study = request.get(STUDY) or request.match_info.get("study", "")
         exchange = Exchange(who, recorded, request.method, request.path_qs, status, study)
         await self.recorder.record(exchange, patient_id=self.patient_id)
@@ -247,7 +263,7 @@ class Door:
     async def _announce(self, request: web.Request, needed: Rule) -> None:
         """Record an action before it is done too: one that cannot be recorded may not happen."""
         if needed.recorded is Recorded.ACTION and request.match_info.http_exception is None:
-            who = Actor(request[USER].name, request.remote or "")
+            who = Actor(request[USER].name, request[ADDRESS])
             await self._tell(request, who, Outcome.SUCCESS, f"{request.method} begins")
 
     async def _alert(self, request: web.Request, who: Actor, why: str) -> None:
@@ -271,7 +287,7 @@ def _unprepare(request: web.Request) -> None:
 
 def _is_here(request: web.Request) -> bool:
     """Does this machine ask itself?"""
-    address, ours = request.remote or "", request.get_extra_info("sockname", ("",))[0]
+    address, ours = request[ADDRESS], request.get_extra_info("sockname", ("",))[0]
     return is_loopback(address) or address == ours
 
 

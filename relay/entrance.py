@@ -15,7 +15,7 @@ from gateway.errors import SettingsError
 from gateway.renewal import ServerTls
 from gateway.tls import TlsFiles, own_context
 from pacs import Archive
-from relay import access
+from relay import access, link
 from relay.audit import Recorder, patient_ids
 from relay.door import Door, Policy
 from relay.limits import Buckets
@@ -64,12 +64,12 @@ def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datet
     """The door as the settings want it."""
     demanded = settings.http_users_required or not access.is_loopback(settings.http_host)
     return Door(
-        policy=Policy(is_open=not demanded, origins=frozenset(settings.cors_origins)),
+        policy=Policy(is_open=not demanded, origins=frozenset(settings.cors_origins), proxies=settings.trusted_proxies),
         passwords=Passwords(UserFile(settings.users_path)),
         recorder=Recorder(Trail(settings.audit_path), site=settings.site, clock=clock),
         own=OwnToken(settings.own_token_path),
         patient_id=patient_ids(archive),
-        tokens=Tokens(issuer(settings)) if settings.oidc_issuer else None,
+        tokens=Tokens(issuer(settings), way=link.way(settings)) if settings.oidc_issuer else None,
         buckets=Buckets(settings.http_rate, max(1.0, settings.http_rate * BURST_SECONDS)),
     )
 

@@ -5,14 +5,15 @@ What cannot be looked up is a fact as well: the report has to be made, and says 
 Not for: judging (`relay.health`), what the link and the deliveries know of themselves.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from gateway.outbox import Outbox
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
-from pacs import Archive
-from relay.health import Disk, Images, Queue
+from pacs import Archive, Duties
+from relay.health import Disk, Forwards, Images, Queue
 
 log = structlog.get_logger()
 
@@ -26,6 +27,18 @@ def queue(name: str, outbox: Outbox) -> Queue:
         return Queue(name, trouble="The database cannot be read; the log says why.")
     because = parked[0].reason if parked else ""
     return Queue(name, open=counts["open"], parked=counts["parked"], oldest=oldest, parked_because=because)
+
+
+def archive_queue(archive: Archive) -> Queue:
+    """What the archive owes the cloud, and the site's archives that images are forwarded to."""
+    owed = queue("archive", archive.outbox)
+    if owed.trouble:
+        return owed
+    duties, found = Duties(archive.database), []
+    for each in duties.standings():
+        because = next((one.reason for one in duties.owed("parked", target=each.target, limit=1)), "")
+        found.append(Forwards(each.target, each.open, each.parked, each.oldest_open, each.reason, because))
+    return replace(owed, forwards=tuple(found))
 
 
 def disk(folder: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Disk:

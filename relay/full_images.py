@@ -21,6 +21,7 @@ from gateway.messages import Answering, ImageUnavailable, RequestImage, UploadCo
 from pacs import COMPRESSIONS, Archive, Stored, compress
 from relay.blob import BlobUpload, Refused, UrlRefused, beneath
 from relay.delivery import Event
+from relay.hybrid_way import STRAIGHT, Way
 from relay.pace import Pace
 from relay.requests import Requests
 from relay.uploads import MOST_BYTES, SLOWEST, Api, form
@@ -31,10 +32,14 @@ API_PATIENCE = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Doors:
-    """Where full images may go: to hosts by URL (a name that begins with a dot stands for all below it), to an API."""
+    """Where full images may go: to hosts by URL (a name that begins with a dot stands for all below it), to an API.
+
+    `way` is how hosts are reached; the API has its own.
+    """
 
     hosts: tuple[str, ...]
     api: Api | None = None
+    way: Way = STRAIGHT
 
     def check(self, wanted: WantedImage) -> None:
         """Raise a Refusal when something is asked for that this site does not do."""
@@ -173,7 +178,7 @@ class FullImages:
     async def _upload(self, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
         url = request.url
         if url:
-            await BlobUpload(url, ready.path, ready.sha256, pace=self._pace).run()
+            await BlobUpload(url, ready.path, ready.sha256, pace=self._pace, way=self._doors.way).run()
         elif self._doors.api is None:
             raise Unavailable("refused", "This site has no HTTPS API to send images to any more.")
         else:

@@ -33,8 +33,20 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
+class Forwards:
+    """What is owed to one of the site's archives. `oldest` is UTC text; `reason` why it waits, if that is known."""
+
+    target: str
+    open: int
+    parked: int
+    oldest: str | None = None
+    reason: str = ""
+    parked_because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
-    """What is known of one database and of what it owes the cloud.
+    """What is known of one database and of what it owes the cloud, and the archive's also the site's archives.
 
     `oldest` is UTC text, None when nothing is open; `parked_because` is why the newest parked entry is; `trouble` why
     the database cannot be read.
@@ -46,6 +58,7 @@ class Queue:
     oldest: str | None = None
     parked_because: str = ""
     trouble: str = ""
+    forwards: tuple[Forwards, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +131,14 @@ def _queue(queue: Queue, *, now: datetime) -> Check:
         return Check(ok=False, detail=queue.trouble)
     owed = f"{queue.open} open since {queue.oldest}" if queue.oldest else "nothing open"
     parked = f" {queue.parked} parked, the newest because: {queue.parked_because}" if queue.parked else ""
-    return Check(ok=True, detail=f"Owed to the cloud: {owed}.{parked}", proven_at=utc_text(now))
+    owing = " ".join([f"Owed to the cloud: {owed}.{parked}", *(_forwards(each) for each in queue.forwards)])
+    return Check(ok=True, detail=owing, proven_at=utc_text(now))
+
+
+def _forwards(owed: Forwards) -> str:
+    waits = f"{owed.open} open since {owed.oldest}. {owed.reason}".rstrip() if owed.oldest else "nothing open."
+    parked = f" {owed.parked} parked, because: {owed.parked_because}" if owed.parked else ""
+    return f"Owed to {owed.target}: {waits}{parked}"
 
 
 def _disk(disk: Disk, *, now: datetime) -> Check:

@@ -5,6 +5,7 @@ Not here: what any of them does (`relay.hybrid` and its neighbours).
 
 import ssl
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from gateway.errors import SettingsError
 from gateway.sqlite import utc_text
@@ -14,6 +15,8 @@ from relay.hybrid_sender import ECHO_TIMEOUT
 from relay.hybrid_tokens import EntraTokens, SasTokens, TokenSource
 from relay.hybrid_way import Way
 from relay.settings import RelaySettings, revealed
+
+AMQPS_PORT = 5671
 
 
 def way(settings: RelaySettings) -> Way:
@@ -25,6 +28,26 @@ def way(settings: RelaySettings) -> Way:
         why = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "it is not PEM"
         raise SettingsError(f"RELAY_CA_FILE={settings.ca_file} cannot be used: {why}.") from error
     return out
+
+
+def not_by_proxy(settings: RelaySettings) -> str:
+    """Why events leave past the proxy that is set; empty when none do."""
+    host = servicebus_host(settings)
+    if settings.servicebus_transport != "amqp" or way(settings).proxy_for(f"https://{host}") is None or not host:
+        return ""
+    return (
+        f"Plain AMQP (AZURE_SERVICEBUS_TRANSPORT=amqp) cannot go through RELAY_PROXY: events go straight to {host}, "
+        f"port {AMQPS_PORT}. If that port is closed, set AZURE_SERVICEBUS_TRANSPORT=websocket; if it is meant so, name "
+        "the host in RELAY_NO_PROXY."
+    )
+
+
+def servicebus_host(settings: RelaySettings) -> str:
+    """The namespace that events go to; empty when they do not go to Service Bus."""
+    if "servicebus" not in settings.destinations:
+        return ""
+    parts = dict(part.partition("=")[::2] for part in revealed(settings.servicebus_connection_string).split(";"))
+    return urlsplit(parts.get("Endpoint", "").strip()).hostname or settings.servicebus_namespace
 
 
 def tokens(settings: RelaySettings) -> TokenSource:

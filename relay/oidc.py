@@ -22,6 +22,7 @@ import structlog
 
 from gateway.errors import Denied
 from relay.access import ROLES, Role, require_https
+from relay.hybrid_way import STRAIGHT, Way
 from relay.users import User
 
 ALGORITHMS = {"RS256": "RSA", "ES256": "EC"}
@@ -55,8 +56,9 @@ class ProviderAway(Exception):
 class Tokens:
     """Checks tokens of one issuer."""
 
-    def __init__(self, issuer: Issuer, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, issuer: Issuer, *, way: Way = STRAIGHT, clock: Callable[[], float] = monotonic) -> None:
         self._issuer = issuer
+        self._way = way
         self._clock = clock
         self._keys: dict[str, jwt.PyJWK] = {}
         self._read_at: float | None = None
@@ -126,27 +128,27 @@ class Tokens:
                 ) from error  # fmt: skip
 
     async def _fetched(self) -> Mapping[str, object]:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session:
-            found = await _json(session, self._issuer.url.rstrip("/") + "/.well-known/openid-configuration")
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            found = await self._json(session, self._issuer.url.rstrip("/") + "/.well-known/openid-configuration")
             if found.get("issuer") != self._issuer.url:
                 raise ProviderAway("its discovery document names another issuer than RELAY_OIDC_ISSUER")
-            return await _json(session, str(found.get("jwks_uri", "")))
+            return await self._json(session, str(found.get("jwks_uri", "")))
 
-
-async def _json(session: aiohttp.ClientSession, url: str) -> Mapping[str, object]:
-    require_https(url)
-    async with session.get(url, allow_redirects=False) as answer:
-        if answer.status != 200:
-            raise ProviderAway(f"it answered {answer.status}")
-        body = bytearray()
-        async for piece in answer.content.iter_chunked(65536):
-            body += piece
-            if len(body) > _LONGEST_ANSWER:
-                raise ProviderAway("its answer is too long")
-    found = json.loads(body)
-    if not isinstance(found, dict):
-        raise ProviderAway("its answer is not a JSON object")
-    return found
+    async def _json(self, session: aiohttp.ClientSession, url: str) -> Mapping[str, object]:
+        require_https(url)
+        proxy, tls = self._way.proxy_for(url), self._way.tls_for(url) or True
+        async with session.get(url, allow_redirects=False, proxy=proxy, ssl=tls) as answer:
+            if answer.status != 200:
+                raise ProviderAway(f"it answered {answer.status}")
+            body = bytearray()
+            async for piece in answer.content.iter_chunked(65536):
+                body += piece
+                if len(body) > _LONGEST_ANSWER:
+                    raise ProviderAway("its answer is too long")
+        found = json.loads(body)
+        if not isinstance(found, dict):
+            raise ProviderAway("its answer is not a JSON object")
+        return found
 
 
 def usable(found: Mapping[str, object]) -> dict[str, jwt.PyJWK]:

@@ -24,6 +24,7 @@ from gateway.errors import AuditNotWritten, DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
+from gateway.recording import silence
 from gateway.requestor import Peer, reachable
 from gateway.sqlite import utc_text
 from gateway.tls import CallFiles
@@ -36,7 +37,7 @@ from relay.delivery import Delivery, Event, kind_of_message, weight_of_message
 from relay.deposit import Deposit
 from relay.destinations import MOST_BYTES, allowance, destination, image_api, sent_by
 from relay.dicomweb import Changes
-from relay.facts import disk, images, queue
+from relay.facts import archive_queue, disk, images, queue
 from relay.full_images import Doors, FullImages
 from relay.health import Facts, Hop, report
 from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, SelfEcho, endpoint
@@ -92,7 +93,7 @@ class Relay:
         self._requests = Requests(archive.outbox)
         self._pace = Pace(settings.upload_bytes_per_second, received_last=archive.received_last)
         self._api = image_api(settings)
-        doors = Doors(settings.hosts, self._api)
+        doors = Doors(settings.hosts, self._api, link.way(settings))
         scratch, bundles = settings.data_dir / "uploads", settings.data_dir / "diagnostics"
         self._images = FullImages(archive, self._requests, doors, pace=self._pace, scratch=scratch)
         self._chores = Chores(self._requests, doors, pace=self._pace, folder=bundles)
@@ -101,6 +102,8 @@ class Relay:
     async def run(self) -> None:
         """Serve, listen and deliver. Raises when one of them dies."""
         settings = self._settings
+        if reason := link.not_by_proxy(settings):
+            log.warning("proxy not used", destination="servicebus", reason=reason)
         spool = Spool(settings.data_dir / "spool")
         spool.open()
         app = web.application(
@@ -292,10 +295,10 @@ class Relay:
             version=gateway.__version__,
             started_at=self._started_at,
             hops=tuple(hops),
-            queues=(queue("worklist", self._worklist.outbox), queue("archive", self._archive.outbox)),
+            queues=(queue("worklist", self._worklist.outbox), archive_queue(self._archive)),
             disk=disk(self._settings.pacs_storage_path, self._settings.watermarks),
             images=images(self._archive),
-            audit=self._door.recorder.trouble,
+            audit=self._door.recorder.trouble or silence(self._settings.audit_path, since=self._started_at, now=now()),
         )
 
 

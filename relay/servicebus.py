@@ -6,6 +6,8 @@ The official client has traps, and this file is shaped by them:
   and it is opened first.
 * On a half-open line its own send hangs for minutes: every send has a limit of ours, and the client tries once more at
   most within it. When an event is tried again is `relay.delivery`'s to say.
+* A proxy's host has to be given with its scheme, or it is no address to the HTTP client underneath; and a proxy turns
+  plain AMQP into the websocket without a word, so it is only given to that (`relay.link` says so to the operator).
 * After an error it may stay broken: it is thrown away, and the next event gets a new one. That also covers the detach
   after ten idle minutes, which the heartbeat of every minute does not let happen.
 
@@ -17,8 +19,12 @@ Imported only when chosen; the client library is large.
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import AzureError
@@ -37,7 +43,10 @@ from azure.servicebus.exceptions import (
 )
 
 from gateway.errors import CloudError
+from relay import link
 from relay.delivery import Event
+from relay.hybrid_identity import machine_identity
+from relay.hybrid_way import Way
 from relay.settings import RelaySettings, revealed
 
 LONGEST_ID = 128
@@ -49,16 +58,18 @@ SECONDS = 30.0
 CLOSE_SECONDS = 3.0
 """For a client to close; one that is well takes a second."""
 
+_PLAIN: Mapping[str, Any] = MappingProxyType({})
+
 Connect = Callable[[float], ServiceBusClient]
 """Makes a client whose single tries end within so many seconds."""
 
 
-def by_connection_string(text: str, *, transport: TransportType) -> Connect:
-    """Connect with a shared access key."""
+def by_connection_string(text: str, *, transport: TransportType, outward: Mapping[str, Any] = _PLAIN) -> Connect:
+    """Connect with a shared access key; `outward` is what `way_out` gave."""
 
     def connect(seconds: float) -> ServiceBusClient:
         return ServiceBusClient.from_connection_string(
-            text, transport_type=transport, retry_total=1, try_timeout=seconds
+            text, transport_type=transport, retry_total=1, try_timeout=seconds, **outward
         )
 
     return connect
@@ -70,6 +81,7 @@ def by_identity(
     transport: TransportType,
     credential: Callable[[], AsyncTokenCredential] = DefaultAzureCredential,
     use_tls: bool = True,
+    outward: Mapping[str, Any] = _PLAIN,
 ) -> Connect:
     """Connect as this machine's identity in Entra ID, which needs the role Azure Service Bus Data Sender.
 
@@ -78,19 +90,43 @@ def by_identity(
 
     def connect(seconds: float) -> ServiceBusClient:
         return ServiceBusClient(
-            namespace, credential(), transport_type=transport, retry_total=1, try_timeout=seconds, use_tls=use_tls
+            namespace,
+            credential(),
+            transport_type=transport,
+            retry_total=1,
+            try_timeout=seconds,
+            use_tls=use_tls,
+            **outward,
         )
 
     return connect
 
 
+def way_out(host: str, way: Way, *, transport: TransportType) -> Mapping[str, Any]:
+    """What the client has to be told so that it gets out as the rest of the site does."""
+    url = f"https://{host}"
+    told: dict[str, Any] = {"ssl_context": way.tls_for(url)}
+    proxy = way.proxy_for(url) if transport is TransportType.AmqpOverWebsocket else None
+    if proxy:
+        parts = urlsplit(proxy)
+        name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        told["http_proxy"] = {"proxy_hostname": f"{parts.scheme}://{name}", "proxy_port": parts.port}
+        if parts.username:
+            password = unquote(parts.password or "")
+            told["http_proxy"] |= {"username": unquote(parts.username), "password": password}
+    return told
+
+
 def from_settings(settings: RelaySettings) -> "ServiceBusDestination":
     """The destination that the settings describe."""
     transport = TransportType.Amqp if settings.servicebus_transport == "amqp" else TransportType.AmqpOverWebsocket
+    way = link.way(settings)
+    outward = way_out(link.servicebus_host(settings), way, transport=transport)
     if text := revealed(settings.servicebus_connection_string):
-        connect = by_connection_string(text, transport=transport)
+        connect = by_connection_string(text, transport=transport, outward=outward)
     else:
-        connect = by_identity(settings.servicebus_namespace, transport=transport)
+        identity = partial(machine_identity, settings.client_id, way)
+        connect = by_identity(settings.servicebus_namespace, transport=transport, credential=identity, outward=outward)
     return ServiceBusDestination(connect, entity=settings.servicebus_queue, sessions=settings.servicebus_sessions)
 
 

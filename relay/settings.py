@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from gateway.fields import TimeZone
@@ -76,6 +76,7 @@ def _grants(value: object) -> object:
     return tuple((name, role) for name, _, role in pairs)
 
 
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, split_commas]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, split_commas]
 Grants = Annotated[tuple[tuple[str, str], ...], NoDecode, BeforeValidator(_grants)]
 CalledTitles = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_titles)]
@@ -143,6 +144,11 @@ class RelaySettings(GatewaySettings):
         description="Requests per second from one address, up to 1000000, of which four seconds' worth may come at "
         "once; 0: no limit. A viewer asks for some hundred when it opens a study.",
     )
+    trusted_proxies: Networks = Field(
+        (),
+        description="Reverse proxies in front, addresses and networks such as 10.0.9.0/28 separated by commas: the "
+        "client they name (X-Forwarded-For or Forwarded) counts for limits and audit trail. Empty: nobody is believed.",
+    )
     http_tls_certificate: Path | None = Field(
         None,
         validation_alias="RELAY_TLS_CERTIFICATE",
@@ -167,11 +173,6 @@ class RelaySettings(GatewaySettings):
         default_factory=lambda data: data["data_dir"] / "relay-token",
         description="File of the credential that 'gateway check' logs in with, new with each start. Under the data "
         "folder by default.",
-    )
-    audit_path: Path = Field(
-        default_factory=lambda data: data["data_dir"] / "audit",
-        description="Folder of the audit trail. Under the data folder by default; a volume of its own keeps it from "
-        "filling up with the images.",
     )
     oidc_issuer: Annotated[str, AfterValidator(_unless_empty(require_https))] = Field(
         "",
@@ -372,7 +373,6 @@ class RelaySettings(GatewaySettings):
         validation_alias="PACS_STOP_PERCENT",
         description="Used per cent of the images' volume at which images stop, as the archive has it.",
     )
-
     pacs_aet: AeTitle = Field(
         "SCREENING_PACS",
         validation_alias="PACS_AET",

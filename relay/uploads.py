@@ -28,6 +28,7 @@ from gateway.outbox import Entry
 from relay.allowance import IMAGES
 from relay.delivery import Event, kind_of_message, weight_of_message
 from relay.hybrid_trouble import explain
+from relay.hybrid_way import STRAIGHT, Way
 
 MOST_BYTES = 100 * 1024 * 1024
 """The programme's API refuses larger images; finding that out over a van's line would take half an hour."""
@@ -83,9 +84,10 @@ def _is_loopback(host: str) -> bool:
 class Api:
     """Makes requests with a bearer token, in bounded time, and turns what goes wrong into CloudError."""
 
-    def __init__(self, base: str, token: BearerToken, *, seconds: float) -> None:
+    def __init__(self, base: str, token: BearerToken, *, seconds: float, way: Way = STRAIGHT) -> None:
         self._base = base
         self._token = token
+        self._way = way
         self._seconds = seconds
         self._http: aiohttp.ClientSession | None = None
 
@@ -118,7 +120,13 @@ class Api:
             self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10))
         # A redirect would lose the body or carry the token to somebody else.
         async with self._http.request(
-            method, f"{self._base}{path}", data=data, headers=headers, allow_redirects=False
+            method,
+            f"{self._base}{path}",
+            data=data,
+            headers=headers,
+            allow_redirects=False,
+            proxy=self._way.proxy_for(self._base),
+            ssl=self._way.tls_for(self._base) or True,
         ) as answer:
             await answer.read()
             return answer.status
@@ -138,8 +146,8 @@ def judge(status: int) -> None:
 class HttpsDestination:
     """Posts each event as JSON. The cloud recognises a repeat by the envelope's message_id."""
 
-    def __init__(self, base: str, token: BearerToken, *, seconds: float = SECONDS) -> None:
-        self._api = Api(base, token, seconds=seconds)
+    def __init__(self, base: str, token: BearerToken, *, seconds: float = SECONDS, way: Way = STRAIGHT) -> None:
+        self._api = Api(base, token, seconds=seconds, way=way)
 
     async def send(self, event: Event) -> None:
         await self._api.request("POST", "/events", data=event.text, headers=JSON)
@@ -164,8 +172,9 @@ class ManageDestination:
         locate: Callable[[str], Path],
         rate: Callable[[], int | None] = lambda: None,
         seconds: float = SECONDS,
+        way: Way = STRAIGHT,
     ) -> None:
-        self._api = Api(base, token, seconds=seconds)
+        self._api = Api(base, token, seconds=seconds, way=way)
         self._locate = locate
         self._rate = rate
 

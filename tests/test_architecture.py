@@ -13,8 +13,8 @@ from gateway.settings import GatewaySettings, variables
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay")
 ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check", "gateway.cli",
-        "gateway.diagnostics", "gateway.hops", "gateway.link_check", "gateway.peers", "gateway.restore",
-        "gateway.selftest", "gateway.simulator", "gateway.terminal", "gateway.tls_check",
+        "gateway.diagnostics", "gateway.hops", "gateway.link_check", "gateway.outward", "gateway.peers",
+        "gateway.restore", "gateway.selftest", "gateway.simulator", "gateway.terminal", "gateway.tls_check",
         "gateway.viewer_fetch", "gateway.viewer_install")  # fmt: skip
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "worklist.item_rows", "worklist.step_rows", "worklist.upkeep",
               "pacs.index", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties", "pacs.listing")  # fmt: skip

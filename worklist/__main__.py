@@ -7,8 +7,10 @@ from gateway.application import Limits
 from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
+from gateway.recording import Recording
 from gateway.renewal import ServerTls
 from gateway.settings import load
+from worklist.audit import Accounts
 from worklist.day_end import DayEnd
 from worklist.scp import Scp
 from worklist.settings import WorklistSettings
@@ -22,16 +24,24 @@ def main() -> None:
     tls = ServerTls.of(settings)
     with (
         closing(Worklist.open(settings.db_path)) as worklist,
+        Recording(settings.audit_path, "worklist", site=settings.site) as recording,
         DayEnd(worklist, keep_days=settings.keep_days, hour=settings.night_hour),
     ):
-        scp = Scp(worklist, manners=settings.manners, character_sets=settings.character_sets)
+        accounts = Accounts(recording, worklist)
+        scp = Scp(worklist, manners=settings.manners, character_sets=settings.character_sets, accounts=accounts)
         application = scp.application(settings.aet)
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
             application, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
         ) as listener:
-            until_stopped(listener.still_working)
+            until_stopped(lambda: still_working(listener, recording))
+
+
+def still_working(*parts: Listener | Recording) -> None:
+    """Raise when one of them has died."""
+    for part in parts:
+        part.still_working()
 
 
 if __name__ == "__main__":

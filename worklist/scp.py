@@ -18,10 +18,12 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gateway import identifiers, matching
-from gateway.application import UNCOMPRESSED, Application, Match, Request
+from gateway.application import UNCOMPRESSED, Application, Match, Nobody, Request
+from gateway.audit_messages import Action
 from gateway.character_sets import CharacterSet
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, Unsupported
 from worklist import answers
+from worklist.audit import Accounts
 from worklist.item_rows import KEYS
 from worklist.manners import Book
 from worklist.store import Worklist
@@ -51,7 +53,7 @@ class Scp:
     """The handlers over one worklist.
 
     `manners` say what a peer is shown, `character_sets` in which one a peer, by its AE title, is always answered;
-    `clock` gives the time that is recorded.
+    `clock` gives the time that is recorded. `accounts` tell the audit trail.
     """
 
     def __init__(
@@ -61,11 +63,13 @@ class Scp:
         manners: Book | None = None,
         character_sets: Mapping[str, CharacterSet] = MappingProxyType({}),
         clock: Callable[[], datetime] = _utc_now,
+        accounts: Accounts | None = None,
     ) -> None:
         self.worklist = worklist
         self.manners = manners or Book()
         self.character_sets = character_sets
         self.clock = clock
+        self.accounts = accounts
 
     def application(self, ae_title: str) -> Application:
         """What to hand to the listener."""
@@ -76,10 +80,13 @@ class Scp:
             handle_create=self.handle_create,
             handle_set=self.handle_set,
             handle_get=self.handle_get,
+            witness=self.accounts or Nobody(),
         )
 
     def handle_find(self, request: Request) -> Iterator[Match]:
         """Modality Worklist C-FIND, PS3.4 K.4.1."""
+        if self.accounts is not None:
+            self.accounts.queried(request)
         identifier = identifiers.read(request.data_set, request.transfer_syntax)
         caller = request.association.calling_ae_title
         form = answers.form(identifier, request.transfer_syntax, wanted=self.character_sets.get(caller))
@@ -102,6 +109,7 @@ class Scp:
         """MPPS N-CREATE, PS3.4 F.7.2.1."""
         uid = _step(request, request.command.affected_sop_class_uid, request.command.affected_sop_instance_uid)
         self.worklist.begin(uid, request.identifier(), now=self.clock())
+        self._told(request, uid, "C")
         log.info("step begun", mpps_instance_uid=uid)
         return None
 
@@ -109,6 +117,7 @@ class Scp:
         """MPPS N-SET, PS3.4 F.7.2.2."""
         uid = _step(request, request.command.requested_sop_class_uid, request.command.requested_sop_instance_uid)
         self.worklist.change(uid, request.identifier(), now=self.clock())
+        self._told(request, uid, "U")
         log.info("step changed", mpps_instance_uid=uid)
         return None
 
@@ -121,7 +130,12 @@ class Scp:
             served_by=ModalityPerformedProcedureStepRetrieve,
         )
         step, wanted = self.worklist.step(uid), request.command.attribute_identifier_list
+        self._told(request, uid, "R")
         return step if wanted is None else _only(step, wanted)
+
+    def _told(self, request: Request, mpps_instance_uid: str, action: Action) -> None:
+        if self.accounts is not None:
+            self.accounts.step(request, mpps_instance_uid, action)
 
 
 def _step(

@@ -6,6 +6,7 @@ Not for: rules; they are in `pacs.fsck`, `pacs.retention`, `pacs.quarantine`, `g
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -14,17 +15,19 @@ import typer
 from rich.table import Table
 
 from gateway import process
-from gateway.backup import backup
-from gateway.restore import restore, verify
-from gateway.settings import load
+from gateway.audit_messages import Actor
+from gateway.backup import Beside, backup
+from gateway.restore import Restored, restore, verify, verify_trail
+from gateway.settings import GatewaySettings, load
 from gateway.sqlite import utc_text
-from gateway.terminal import AsJson, Progress, console, print_each, print_json
+from gateway.terminal import AsJson, Progress, caller, console, print_each, print_json
 from pacs import Archive
 from pacs.files import AlreadyServed
 from pacs.fsck import Finding, Fsck
 from pacs.quarantine import carry_out
 from pacs.retention import Outcome, Policy, candidates, prune, remove_ordered
 from pacs.settings import PacsSettings
+from relay.settings import RelaySettings
 from worklist import Worklist
 from worklist.settings import WorklistSettings
 
@@ -95,16 +98,19 @@ def backup_command(
     target: Annotated[Path, typer.Argument(help="A folder, best on another machine's volume.")],
     as_json: AsJson = False,
 ) -> None:
-    """Copy both databases and all images while the site works. Again into the same folder, it copies what is new.
+    """Copy databases, images, audit trail and users while the site works; again into a folder, only what is new.
 
     A backup that was cut off is taken up again by the next one. Backups hold patient data: keep them where only those
     may read who may see the images.
 
     Example: gateway backup /mnt/backup
     """
-    worklist_path = load(WorklistSettings).db_path
+    worklist_path, relay = load(WorklistSettings).db_path, load(RelaySettings)
+    beside = Beside(relay.audit_path, relay.users_path)
     with _archive() as archive, closing(Worklist.attach(worklist_path)) as worklist:
-        taken = backup(worklist, archive, target, now=datetime.now(UTC), step=Progress("files looked at").step)
+        taken = backup(
+            worklist, archive, target, beside=beside, now=datetime.now(UTC), step=Progress("files looked at").step
+        )
     if as_json:
         print_json(taken.facts())
     else:
@@ -131,15 +137,29 @@ def restore_command(
 
     Example: gateway restore /mnt/backup --to /var/lib/gateway-restored --verify
     """
-    restored = restore(source, to, now=datetime.now(UTC), step=Progress("files restored").step)
+    who, site = Actor(caller()), load(GatewaySettings).site
+    step = Progress("files restored").step
+    restored = restore(source, to, who=who, site=site, now=datetime.now(UTC), step=step)
     findings = list(verify(to, now=datetime.now(UTC))) if verify_too else []
+    broken = list(verify_trail(to)) if verify_too else []
     if as_json:
-        print_json(restored.facts() | ({"findings": [each.facts() for each in findings]} if verify_too else {}))
+        seen = {"findings": [each.facts() for each in findings], "trail_findings": [asdict(each) for each in broken]}
+        print_json(restored.facts() | (seen if verify_too else {}))
     else:
         console.print(f"{restored.instances} instances of {restored.studies} studies, {restored.files} files;"
                       f" {restored.owed} events are owed to the cloud.", soft_wrap=True)  # fmt: skip
+        console.print(_older(restored), soft_wrap=True, highlight=False)
         _printed(iter(findings), as_json=False)
-    raise SystemExit(process.EXIT_FAILED if findings else process.EXIT_OK)
+        for each in broken:
+            console.print(f"{each.code}: {each.file}:{each.line} {each.text}", soft_wrap=True, highlight=False)
+    raise SystemExit(process.EXIT_FAILED if findings or broken else process.EXIT_OK)
+
+
+def _older(restored: Restored) -> str:
+    if not restored.audit_messages:
+        return "The backup has no audit trail."
+    return (f"The audit trail has {restored.audit_messages} messages and says that it was restored; those that were"
+            " written after the backup are not in it: keep the old folder's.")  # fmt: skip
 
 
 def statistics(

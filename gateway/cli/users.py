@@ -7,11 +7,12 @@ Not for: accounts (`relay.users`), the trail (`gateway.audit`).
 """
 
 import getpass
-import os
 import sys
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from heapq import merge
 from itertools import islice
 from typing import Annotated
 from xml.etree.ElementTree import ParseError, fromstring
@@ -20,12 +21,12 @@ import typer
 from rich.table import Table
 
 from gateway import audit_messages as messages
-from gateway.audit import Finding, Head, Line, Trail, lines, verified
+from gateway.audit import Finding, Head, Line, Trail, lines, trails, verified
 from gateway.audit_messages import Actor, Event
 from gateway.errors import InvalidValue
 from gateway.process import EXIT_FAILED, EXIT_OK
 from gateway.settings import load
-from gateway.terminal import AsJson, console, print_each, print_json
+from gateway.terminal import AsJson, caller, console, print_each, print_json
 from relay.access import Role
 from relay.settings import RelaySettings
 from relay.users import UserFile, account
@@ -35,6 +36,9 @@ users_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 audit_app = typer.Typer(help="The audit trail (PS3.15 A.5): verify, list.", no_args_is_help=True, rich_markup_mode=None)
+
+RELAY = "relay"
+"""Whose chain lies in the trail's folder itself."""
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 letters, digits and . _ @ -")]
 
@@ -119,40 +123,49 @@ def users_list(as_json: AsJson = False) -> None:
 def audit_verify(
     expect: Annotated[
         str,
-        typer.Option(metavar="NUMBER:HASH", help="A line noted elsewhere, such as 'audit trail is at' in the journal."),
+        typer.Option(
+            metavar="[CHAIN:]NUMBER:HASH",
+            help="A line noted elsewhere, such as 'audit trail is at' in the journal; the relay's if none is named.",
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Read the whole audit trail and say which lines were changed, removed or put in; exit code 1 if any were.
+    """Read all chains of the audit trail and say which lines were changed, removed or put in; exit code 1 if any were.
 
-    Example: gateway audit verify --expect 1042:5f1c...
+    It also says where the trail was put back from a backup: what was written between the two is not in it.
+
+    Example: gateway audit verify --expect pacs:1042:5f1c...
     """
-    trail = _trail()
-    findings = list(verified(trail, expected=_expected(expect)))
-    head = trail.head()
+    chain, head = _expected(expect)
+    verdicts = [_verdict(name, trail, head if name == chain else None) for name, trail in _chains(besides=chain)]
+    findings = [each for verdict in verdicts for each in verdict.findings]
     if as_json:
-        print_json({"number": head.number, "hash": head.hash, "findings": [asdict(each) for each in findings]})
+        print_json(_json(verdicts))
     else:
-        for each in findings:
-            console.print(_finding(each), highlight=False, markup=False, soft_wrap=True, style="red")
-        said = "well" if not findings else f"{len(findings)} findings"
-        console.print(f"{said}; the trail is at {head.number}:{head.hash}", highlight=False, soft_wrap=True)
+        for verdict in verdicts:
+            _print_verdict(verdict)
     raise SystemExit(EXIT_FAILED if findings else EXIT_OK)
 
 
 @audit_app.command("list")
 def audit_list(
-    begin: Annotated[int, typer.Option("--from", metavar="NUMBER", help="The first message to show.")] = 1,
+    begin: Annotated[int, typer.Option("--from", metavar="NUMBER", help="The first message of a chain to show.")] = 1,
+    chain: Annotated[str, typer.Option(help="relay, worklist or pacs alone; all of them if none is named.")] = "",
     limit: Annotated[int, typer.Option(help="How many, at most.")] = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """List what is in the audit trail: when, what, who, from where, on what. It names patients by their ids.
+    """List what is in the audit trail, in the order of time: when, what, who, from where, on what.
 
-    Example: gateway audit list --from 1000 --json
+    It names patients by their ids. Each service numbers its own messages.
+
+    Example: gateway audit list --chain pacs --from 1000 --json
     """
     settings, trail = load(RelaySettings), _trail()
     trail.append([messages.log_used(_event(settings), _actor(), trail.folder.resolve().as_uri())])
-    found = (_facts(line) for line in lines(trail) if line.number >= begin)
+    chosen = [_told(name, each, begin) for name, each in _chains() if chain in ("", name)]
+    if not chosen:
+        raise typer.BadParameter("There is no chain of this name.", param_hint="--chain")
+    found = merge(*chosen, key=lambda fact: str(fact["at"]))
     print_each(islice(found, limit), as_json=as_json, line=lambda fact: "  ".join(map(str, fact.values())))
 
 
@@ -162,6 +175,62 @@ def _file() -> UserFile:
 
 def _trail() -> Trail:
     return Trail(load(RelaySettings).audit_path)
+
+
+def _chains(*, besides: str = "") -> list[tuple[str, Trail]]:
+    """Every chain with the name of who writes it, and one that should be there; commands write to the relay's."""
+    top, *below = trails(load(RelaySettings).audit_path)
+    chains = {RELAY: top, **{each.folder.name: each for each in below}}
+    if besides:
+        chains.setdefault(besides, Trail.chain(top.folder, besides))
+    return list(chains.items())
+
+
+def _told(name: str, trail: Trail, begin: int) -> Iterator[dict[str, object]]:
+    return ({"chain": name, **_facts(line)} for line in lines(trail) if line.number >= begin)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What was found out about one chain; `restored` are the messages that say that it was put back."""
+
+    name: str
+    head: Head
+    findings: list[Finding]
+    restored: list[tuple[int, str]]
+
+
+def _verdict(name: str, trail: Trail, expected: Head | None) -> _Verdict:
+    below = "" if name == RELAY else f"{name}/"
+    findings = [replace(each, file=f"{below}{each.file}") for each in verified(trail, expected=expected)]
+    restored = [(line.number, said) for line in lines(trail) if (said := messages.told_restored(line.message))]
+    return _Verdict(name, trail.head(), findings, restored)
+
+
+def _print_verdict(verdict: _Verdict) -> None:
+    for each in verdict.findings:
+        console.print(_finding(each), highlight=False, markup=False, soft_wrap=True, style="red")
+    for number, text in verdict.restored:
+        console.print(f"restored  message {number}  {text}", highlight=False, markup=False, soft_wrap=True)
+    well = "well, but not whole" if verdict.restored else "well"
+    said = f"{len(verdict.findings)} findings" if verdict.findings else well
+    head = f"{verdict.head.number}:{verdict.head.hash}"
+    console.print(f"{verdict.name}: {said}; it is at {head}", highlight=False, soft_wrap=True)
+
+
+def _json(verdicts: list[_Verdict]) -> dict[str, object]:
+    return {
+        "chains": [
+            {
+                "chain": each.name,
+                "number": each.head.number,
+                "hash": each.head.hash,
+                "findings": [asdict(found) for found in each.findings],
+                "restored": [{"number": number, "text": text} for number, text in each.restored],
+            }
+            for each in verdicts
+        ]
+    }
 
 
 def _audited(what: str) -> None:
@@ -175,8 +244,7 @@ def _event(settings: RelaySettings) -> Event:
 
 
 def _actor() -> Actor:
-    """Who calls, as far as this machine knows."""
-    return Actor(os.environ.get("SUDO_USER") or getpass.getuser())
+    return Actor(caller())
 
 
 def _password() -> str:
@@ -188,13 +256,14 @@ def _password() -> str:
     return password
 
 
-def _expected(text: str) -> Head | None:
+def _expected(text: str) -> tuple[str, Head | None]:
+    """The chain and its line."""
     if not text:
-        return None
-    number, _, digest = text.partition(":")
+        return "", None
+    chain, number, digest = ["", "", *text.split(":")][-3:]
     if not (number.isdecimal() and len(digest) == 64):
-        raise typer.BadParameter("It has to be NUMBER:HASH.", param_hint="--expect")
-    return Head(int(number), digest)
+        raise typer.BadParameter("It has to be NUMBER:HASH or CHAIN:NUMBER:HASH.", param_hint="--expect")
+    return chain or RELAY, Head(int(number), digest)
 
 
 def _finding(found: Finding) -> str:

@@ -9,6 +9,7 @@ Not for: anything but this machine; `sig` is not checked.
 import asyncio
 import base64
 import hashlib
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -46,13 +47,13 @@ class Blobs:
         return f"{self.url}/images/{name}?sv=2021-12-02&sp=rcw&sig=c2lnbmVk%3D"
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator["Blobs"]:
+    async def serving(self, *, tls: ssl.SSLContext | None = None) -> AsyncIterator["Blobs"]:
         app = web.Application(client_max_size=128 * 1024 * 1024)
         app.router.add_route("*", "/images/{name:.+}", self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield self
         finally:

@@ -15,12 +15,14 @@ from types import MappingProxyType
 class Proxy:
     """`start`, and `stop`; `asked` are the places it connected to, `turned_away` how many requests it refused.
 
-    `hosts` are names that it knows and nobody else, `refuses` those that it does not connect to.
+    `hosts` are names that it knows and nobody else, `places` hosts with their ports (`host:port`) that are elsewhere,
+    `refuses` those that it does not connect to.
     """
 
     def __init__(self, *, credentials: str = "", hosts: Mapping[str, str] = MappingProxyType({})) -> None:
         self._wanted = f"Basic {b64encode(credentials.encode()).decode()}" if credentials else ""
         self._hosts = hosts
+        self.places: dict[str, tuple[str, int]] = {}
         self.refuses: frozenset[str] = frozenset()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
@@ -62,7 +64,7 @@ class Proxy:
             return
         self.asked.append(place)
         host, _, port = place.rpartition(":")
-        there = await asyncio.open_connection(self._hosts.get(host, host), int(port))
+        there = await asyncio.open_connection(*self.places.get(place, (self._hosts.get(host, host), int(port))))
         await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
 
     def _judge(self, method: str, place: str, fields: dict[str, str]) -> str:

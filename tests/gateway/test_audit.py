@@ -166,8 +166,8 @@ def test_a_line_that_does_not_fit_on_the_disk_leaves_nothing_and_is_said(tmp_pat
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     assert done.stdout == (
-        f"The audit trail in {tmp_path}/audit cannot be written (File too large); what has to be in it is not answered "
-        "until it can: make room there, or see that the folder belongs to this service.\n"
+        f"The audit trail in {tmp_path}/audit cannot be written (File too large): make room there, or see that the "
+        "folder belongs to this service.\n"
     )
     trail = Trail(tmp_path / "audit")
     assert ([line.message for line in lines(trail)], found(trail)) == (["one", "two"], [])

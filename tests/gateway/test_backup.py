@@ -16,7 +16,8 @@ from tempfile import gettempdir, mkdtemp
 
 import pytest
 
-from gateway.backup import BackupError, Taken, backup, complete, pool_place
+from gateway.audit_messages import Actor
+from gateway.backup import BackupError, Beside, Taken, backup, complete, pool_place
 from gateway.errors import Conflict
 from gateway.restore import Restored, restore, verify
 from gateway.simulator.phantom import mammogram
@@ -46,7 +47,9 @@ class Data:
 
     def backup(self, target: Path, *, minutes: int = 0, step: Callable[[str, int], None] | None = None) -> Taken:
         now = NOW + timedelta(minutes=minutes)
-        return backup(self.worklist, self.archive, target, now=now, step=step or (lambda _how, _size: None))
+        beside = Beside(self.folder / "audit", self.folder / "users.json")
+        told = step or (lambda _how, _size: None)
+        return backup(self.worklist, self.archive, target, beside=beside, now=now, step=told)
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ def elsewhere() -> Iterator[Path]:
 
 
 def put_back(source: Path, folder: Path) -> Restored:
-    return restore(source, folder, now=NOW, step=lambda _how, _size: None)
+    return restore(source, folder, who=Actor("ina"), site="van-1", now=NOW, step=lambda _how, _size: None)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -126,7 +129,7 @@ def test_what_was_restored_is_what_was_there(data: Data, tmp_path: Path) -> None
     restored = put_back(tmp_path / "backup", tmp_path / "restored")
     assert restored == Restored(
         backup=str(taken.folder), folder=str(tmp_path / "restored"), files=4, bytes=taken.bytes, studies=2,
-        instances=3, owed=4,
+        instances=3, owed=4, audit_messages=0,
     )  # fmt: skip
     assert files(tmp_path / "restored") == files(data.folder)
     assert list(verify(tmp_path / "restored", now=NOW)) == []
@@ -292,7 +295,7 @@ import os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.backup import backup
+from gateway.backup import Beside, backup
 from pacs import Archive
 from worklist import Worklist
 
@@ -305,7 +308,8 @@ def step(how, size):
         os.kill(os.getpid(), signal.SIGKILL)
 
 archive = Archive.attach(folder / "pacs.db", folder / "instances")
-backup(Worklist.attach(folder / "worklist.db"), archive, target, now=datetime.now(UTC), step=step)
+beside = Beside(folder / "audit", folder / "users.json")
+backup(Worklist.attach(folder / "worklist.db"), archive, target, beside=beside, now=datetime.now(UTC), step=step)
 """
 """A process that takes a backup and dies after the twelfth file."""
 

@@ -18,6 +18,8 @@ from pacs import Archive
 from pacs.duties import Duties
 from pacs.forward import Fate, Settled
 from pacs.settings import PacsSettings
+from relay.health import Forwards
+from relay.service import archive_queue
 from tests.gateway.test_peers import facts, run
 from tests.pacs.test_archive import NOW, image, send
 from worklist import Worklist
@@ -39,6 +41,15 @@ def duties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Duties]:
         settled = [Settled(first, Fate.PARKED, "It was answered with status C000H."), Settled(second, Fate.DELIVERED)]
         duties.settle("SITE_PACS", settled, lambda _: timedelta(0), now=NOW)
         yield duties
+
+
+def test_the_report_of_the_archive_says_what_is_owed_to_site_archives(duties: Duties, tmp_path: Path) -> None:
+    with closing(Archive.attach(tmp_path / "data" / "pacs.db", tmp_path / "data" / "instances")) as archive:
+        queue = archive_queue(archive)
+        [standing] = duties.standings()
+    assert queue.forwards == (
+        Forwards("SITE_PACS", 1, 1, standing.oldest_open, "", "It was answered with status C000H."),
+    )
 
 
 def listed(state: str = "parked") -> list[str]:

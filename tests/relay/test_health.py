@@ -6,7 +6,7 @@ import pytest
 
 from gateway.messages import Check
 from gateway.volume import Volume
-from relay.health import Disk, Facts, Hop, Images, Queue, report
+from relay.health import Disk, Facts, Forwards, Hop, Images, Queue, report
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 ROOM = Disk(Volume(total_bytes=100_000_000_000, free_bytes=60_000_000_000))
@@ -69,6 +69,18 @@ def test_a_hop_is_well_while_its_proof_is_young(hop: Hop, ok: bool, detail: str)
             "Owed to the cloud: nothing open. 2 parked, the newest because: It is too large.",
         ),
         (Queue("archive", trouble="The database cannot be read."), False, "The database cannot be read."),
+        (
+            Queue(
+                "archive",
+                forwards=(
+                    Forwards("SITE_PACS", 3, 2, "2026-11-22T07:00:00.000Z", "It does not answer.", "C000H."),
+                    Forwards("READER", 0, 0),
+                ),
+            ),
+            True,
+            "Owed to the cloud: nothing open. Owed to SITE_PACS: 3 open since 2026-11-22T07:00:00.000Z. It does not "
+            "answer. 2 parked, because: C000H. Owed to READER: nothing open.",
+        ),
     ],
 )
 def test_a_queue_says_what_is_owed(queue: Queue, ok: bool, detail: str) -> None:

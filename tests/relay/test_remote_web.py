@@ -12,10 +12,12 @@ import pytest
 from relay.hybrid import HttpAnswer, HttpRequest, endpoint
 from relay.pace import Bucket
 from relay.remote_web import RemoteWeb, local_target, own_url, public_url
+from relay.users import CLOUD
 from tests import corpus
 from tests.memory import forget_peak, peak_memory
 from tests.relay import hybrid_site, served
 from tests.relay.served import STUDY, first_study, mammogram
+from tests.relay.test_door import ask, basic, door_in
 
 PUBLIC = "https://site.servicebus.windows.net/actions"
 INSTANCE = f"/dicom-web/studies/{STUDY}/series/{STUDY}.1/instances/{STUDY}.1.1"
@@ -61,8 +63,12 @@ async def whole(answer: HttpAnswer) -> bytes:
     return b"".join([piece async for piece in answer.body])
 
 
-def remote(site: served.Site, rate: int = 0) -> RemoteWeb:
-    return RemoteWeb(site.url, connection="actions", public=PUBLIC, bucket=Bucket(rate))
+def remote(site: served.Site, rate: int = 0, *, authorization: str = "") -> RemoteWeb:
+    return RemoteWeb(site.url, connection="actions", public=PUBLIC, bucket=Bucket(rate), authorization=authorization)
+
+
+def metadata_uri(body: bytes) -> str:
+    return str(json.loads(body)[0]["7FE00010"]["BulkDataURI"])
 
 
 def test_a_study_that_the_cloud_retrieves_is_bit_identical(tmp_path: Path) -> None:
@@ -91,14 +97,23 @@ def test_a_study_that_the_cloud_retrieves_is_bit_identical(tmp_path: Path) -> No
 
 def test_addresses_in_metadata_are_those_that_the_cloud_can_reach(tmp_path: Path) -> None:
     async def run(site: served.Site) -> None:
-        web = remote(site)
+        assert site.door is not None
+        web = remote(site, authorization=site.door.own.authorization(CLOUD))
         answer = await web(asked(f"/actions{INSTANCE}/metadata", accept="application/dicom+json"))
-        [data_set] = json.loads(await whole(answer))
-        assert data_set["7FE00010"]["BulkDataURI"].startswith(f"{PUBLIC}{INSTANCE}/bulkdata/")
+        assert metadata_uri(await whole(answer)).startswith(f"{PUBLIC}{INSTANCE}/bulkdata/")
         await web.close()
 
-    with served.site(tmp_path, [mammogram("RCC", 1)]) as site:
+    with served.site(tmp_path, [mammogram("RCC", 1)], door=door_in(tmp_path)) as site:
         asyncio.run(run(site))
+
+
+def test_nobody_else_says_where_answers_shall_send_the_client(tmp_path: Path) -> None:
+    for folder, door in ((tmp_path / "open", None), (tmp_path / "guarded", door_in(tmp_path))):
+        folder.mkdir()
+        with served.site(folder, [mammogram("RCC", 1)], door=door) as site:
+            lies = {"X_Forwarded_Root": "https://evil.example", **basic("vera")}
+            answer = ask(site, f"{INSTANCE}/metadata", Accept="application/dicom+json", **lies)
+            assert metadata_uri(answer.body).startswith(f"{site.url}{INSTANCE}/bulkdata/")
 
 
 def test_the_cloud_may_read_and_nothing_else(tmp_path: Path) -> None:

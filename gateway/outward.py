@@ -1,0 +1,136 @@
+"""One connection to something in the cloud, by the site's way out: straight, or through the proxy, as far as TLS.
+
+`look` tries every door that events and tokens take besides the hybrid connection, whose way `gateway.link_check` walks.
+
+Not for: what is said over a connection; here nothing is sent but what a proxy and TLS need.
+"""
+
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from gateway.hops import Note, Nothing, Observed
+from relay import link
+from relay.hybrid_way import Way
+from relay.settings import RelaySettings
+
+SECONDS = 10.0
+_PORTS = {"https": 443, "wss": 443, "amqps": link.AMQPS_PORT}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a way leads."""
+
+    url: str
+    way: Way
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.url)
+        return parts.port or _PORTS.get(parts.scheme, 80)
+
+    @property
+    def proxy(self) -> str | None:
+        """Plain AMQP is not HTTP, and no HTTP proxy is asked for it."""
+        return None if urlsplit(self.url).scheme == "amqps" else self.way.proxy_for(self.url)
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """Who is trusted; None when it is not encrypted, because it is on this machine."""
+        return self.way.tls_for("https://") if urlsplit(self.url).scheme in _PORTS else None
+
+
+def doors(settings: RelaySettings) -> Iterator[tuple[str, str]]:
+    """The doors besides the hybrid connection, each with its address."""
+    if {"https", "manage"} & set(settings.destinations):
+        yield "API", settings.api_url
+    if host := link.servicebus_host(settings):
+        yield "Service Bus", f"{'amqps' if settings.servicebus_transport == 'amqp' else 'https'}://{host}"
+    if settings.oidc_issuer:
+        yield "identity provider", settings.oidc_issuer
+
+
+def look(note: Note, settings: RelaySettings) -> None:
+    """Reach every door. Raises Observed for the first that is not reached, Nothing when there is none."""
+    way, seen = link.way(settings), []
+    for name, url in doors(settings):
+        try:
+            seen.append(f"{name}: {reached(Target(url, way))}")
+        except Observed as error:
+            raise Observed(f"{name}: {error} {link.not_by_proxy(settings)}".strip()) from error
+    if not seen:
+        raise Nothing("No HTTPS API, Service Bus or identity provider is configured.")
+    note.detail = f"{' '.join(seen)} {link.not_by_proxy(settings)}".strip()
+
+
+def reached(target: Target) -> str:
+    """Connect and agree on TLS, and say how it went. Raises Observed."""
+    by = f" through the proxy {place(target.proxy)}" if target.proxy else ""
+    with connected(target) as connection:
+        if target.tls is None:
+            return f"{target.host}:{target.port}{by}, not encrypted."
+        with secured(connection, target) as tls:
+            return f"{target.host}:{target.port}{by}, {tls.version()}, signed by {issuer(tls)}."
+
+
+def connected(target: Target) -> socket.socket:
+    """A connection, through the proxy when that is the way. Raises Observed."""
+    by = urlsplit(target.proxy) if target.proxy else None
+    host, port = (by.hostname or "", by.port or 0) if by else (target.host, target.port)
+    try:
+        connection = socket.create_connection((host, port), SECONDS)
+    except OSError as error:
+        who = f"The proxy {host}:{port}" if by else f"{host}:{port}"
+        raise Observed(f"{who} takes no connection: {error.strerror or 'no answer'}.") from error
+    if target.proxy and by:
+        if by.scheme == "https":
+            connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+        _ask_proxy(connection, target, target.proxy)
+    return connection
+
+
+def secured(connection: socket.socket, target: Target) -> ssl.SSLSocket:
+    """The same connection within TLS. Raises Observed."""
+    context = target.tls or ssl.create_default_context()
+    try:
+        return context.wrap_socket(connection, server_hostname=target.host)
+    except ssl.SSLCertVerificationError as error:
+        raise Observed(f"The certificate of {target.host} is not trusted: {error.verify_message}.") from error
+    except OSError as error:
+        raise Observed(f"{target.host} does not agree on TLS: {error.strerror or error}.") from error
+
+
+def place(proxy: str) -> str:
+    """A proxy without its password."""
+    parts = urlsplit(proxy)
+    return f"{parts.hostname}:{parts.port}"
+
+
+def issuer(tls: ssl.SSLSocket) -> str:
+    """Who signed the certificate that was shown."""
+    certificate = tls.getpeercert() or {}
+    names = dict(pair for part in certificate.get("issuer", ()) for pair in part)  # type: ignore[misc]
+    return str(names.get("organizationName") or names.get("commonName") or "somebody without a name")
+
+
+def _ask_proxy(connection: socket.socket, target: Target, proxy: str) -> None:
+    parts, wanted = urlsplit(proxy), f"{target.host}:{target.port}"
+    who = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
+    authorization = f"Proxy-Authorization: Basic {b64encode(who).decode()}\r\n" if parts.username else ""
+    connection.sendall(f"CONNECT {wanted} HTTP/1.1\r\nHost: {wanted}\r\n{authorization}\r\n".encode())
+    received = bytearray()
+    while not received.endswith(b"\r\n\r\n") and len(received) < 16_384 and (more := connection.recv(1)):
+        received += more  # one by one: what follows the empty line is TLS already
+    status = bytes(received).partition(b" ")[2][:3].decode("ascii", "replace")
+    if status == "407":
+        raise Observed(f"The proxy {place(proxy)} wants a name and a password, or others than these.")
+    if not status.startswith("2"):
+        raise Observed(f"The proxy {place(proxy)} answered {status or 'nothing'} and did not connect to {wanted}.")

@@ -1,0 +1,215 @@
+"""What happens on the DICOM ports, written into the audit trail beside the work and never in its way.
+
+Rules:
+
+* Who works notes what happened and goes on: a note is an entry of a list. A thread of its own makes the messages and
+  writes them, all that wait at a time, every PAUSE_SECONDS; a process that is killed loses what is younger.
+* Worklist and archive go on when the trail cannot be written, unlike the relay (`relay.audit`): a person who looks at
+  pictures can come back later, an exam cannot. So what cannot be written waits, MOST_WAITING notes of it. What comes
+  on top of these is counted, and the count is in the trail as soon as that can be written again.
+* A chain that is well is touched at least every PROOF_SECONDS. So the relay sees when a service does not write, and
+  says so in its health (`silence`).
+
+Each service has a chain of its own below the trail's folder, so that none waits for another's lock.
+
+Not for: what is told of which request (`worklist.audit`, `pacs.audit`), the form of messages (`audit_messages`).
+"""
+
+import socket
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from gateway import audit_messages as messages
+from gateway.application import Association, Request
+from gateway.audit import Head, Trail
+from gateway.audit_messages import Actor, Event, Outcome
+from gateway.errors import AuditNotWritten
+
+PAUSE_SECONDS = 0.5
+PROOF_SECONDS = 60.0
+SILENT_AFTER = timedelta(minutes=3)
+MOST_WAITING = 10_000
+"""Notes; a site with two machines makes as many in some days. At most 50 MB."""
+
+AT_ONCE = 500
+LAST_SECONDS = 5.0
+"""How long a process that ends may take for what is still waiting."""
+
+FOLD_SECONDS = 600.0
+"""The same again within this time is not noted again: machines ask for the same worklist every few seconds."""
+
+_FOLDED = 10_000
+
+CHAINS = ("worklist", "pacs")
+"""The services that have a chain of their own."""
+
+Make = Callable[[], Iterable[str]]
+
+log = structlog.get_logger()
+
+
+class Recording:
+    """The chain of one service, from entering to leaving the block."""
+
+    def __init__(
+        self,
+        folder: Path,
+        chain: str,
+        *,
+        site: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        most_waiting: int = MOST_WAITING,
+    ) -> None:
+        """`folder` is the trail's."""
+        self.trail = Trail.chain(folder, chain)
+        self.trouble = ""
+        """Why the trail could not be written the last time; empty when it could."""
+        self._chain = chain
+        self._site = site
+        self._clock = clock
+        self._most_waiting = most_waiting
+        self._waiting: deque[Make] = deque()
+        self._made: list[str] = []
+        self._head: Head | None = None
+        self._lost = 0
+        self._counting = threading.Lock()
+        self._folded: OrderedDict[object, float] = OrderedDict()
+        self._proven = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._activity(messages.STARTED)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._activity(messages.STOPPED)
+        self._stop.set()
+        self._thread.join(LAST_SECONDS)
+        if self._head is not None:
+            log.info("audit trail is at", chain=self._chain, number=self._head.number, hash=self._head.hash)
+        if left := len(self._made) + len(self._waiting) + self._lost:
+            log.error("audit messages lost", chain=self._chain, count=left, reason=self.trouble)
+
+    def still_working(self) -> None:
+        """Raise RuntimeError when the thread that writes has died."""
+        if not self._thread.is_alive():
+            raise RuntimeError("The thread that writes the audit trail has died.")
+
+    def event(self, outcome: Outcome = Outcome.SUCCESS) -> Event:
+        """What happens now, and ends so."""
+        return Event(self._clock(), self._site, outcome)
+
+    def note(self, make: Make) -> None:
+        """Have messages made and written soon. Never waits and never raises; `make` is called in another thread."""
+        if len(self._waiting) < self._most_waiting:
+            self._waiting.append(make)
+        else:
+            self._lose()
+
+    def note_once(self, key: object, make: Make) -> None:
+        """The same, unless it was noted in the last FOLD_SECONDS."""
+        now = monotonic()
+        if now - self._folded.get(key, -FOLD_SECONDS) < FOLD_SECONDS:
+            return
+        self._folded[key] = now
+        if len(self._folded) > _FOLDED:
+            self._folded.popitem(last=False)
+        self.note(make)
+
+    # ---- what every service tells ----------------------------------------------------------------------------------
+
+    def turned_away(self, address: str, ae_title: str, reason: str) -> None:
+        """An association or a TLS handshake was refused because of who asked (Security Alert, A.5.3.11)."""
+        event, who = self.event(Outcome.MINOR_FAILURE), Actor(ae_title or address, address)
+        self.note_once(("refused", address), lambda: [messages.node_refused(event, who, reason)])
+
+    def queried(self, request: Request) -> None:
+        """A C-FIND came (Query, A.5.3.10)."""
+        association, syntax = request.association, request.transfer_syntax
+        event, sop_class, asked = self.event(), request.abstract_syntax, request.data_set[: messages.LONGEST_QUERY]
+        key = (association.calling_ae_title, association.address, sop_class, hash(request.data_set))
+        self.note_once(key, lambda: [messages.found(event, actor(association), sop_class, asked, syntax)])
+
+    def _activity(self, kind: messages.Code) -> None:
+        event, who = self.event(), Actor(f"gateway-{self._chain}@{socket.gethostname()}")
+        self.note(lambda: [messages.activity(event, who, kind)])
+
+    # ---- the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stop.wait(PAUSE_SECONDS):
+            self._write()
+        while self._write():
+            pass
+
+    def _write(self) -> bool:
+        """Write what waits, or prove that it could be; whether there is more."""
+        self._make()
+        try:
+            if self._made:
+                self._head = self.trail.append(self._made)
+            elif monotonic() - self._proven >= PROOF_SECONDS:
+                self.trail.prove()
+            else:
+                return False
+        except AuditNotWritten as error:
+            if not self.trouble:
+                log.error("audit trail not written", chain=self._chain, reason=str(error))
+            self.trouble = str(error)
+            return False
+        self._made, self.trouble, self._proven = [], "", monotonic()
+        return bool(self._waiting)
+
+    def _make(self) -> None:
+        """Make the next messages, unless there are some that could not be written yet."""
+        while self._waiting and len(self._made) < AT_ONCE:
+            make = self._waiting.popleft()
+            try:
+                self._made.extend(make())
+            except Exception:  # a database that is held, a value that nobody thought of: the others must be written
+                log.exception("audit message not made")
+                self._lose()
+        if self._lost and len(self._made) < AT_ONCE:
+            with self._counting:
+                lost, self._lost = self._lost, 0
+            self._made.append(messages.lost(self.event(Outcome.SERIOUS_FAILURE), lost))
+
+    def _lose(self) -> None:
+        with self._counting:
+            self._lost += 1
+
+
+def actor(association: Association) -> Actor:
+    """The application on the other side of an association."""
+    return Actor(association.calling_ae_title, association.address, association.calling_ae_title)
+
+
+def silence(folder: Path, *, since: datetime, now: datetime) -> str:
+    """Which services have not written their chain for too long, in words; empty when all have.
+
+    `since` is when somebody began to look: a service that was not there before is given its time to start.
+    """
+    silent = [chain for chain in CHAINS if now - max(since, _written_at(folder / chain)) > SILENT_AFTER]
+    if not silent:
+        return ""
+    return (
+        f"The audit trail is not written by {' and '.join(silent)} for more than {SILENT_AFTER.seconds // 60} minutes: "
+        f"the process does not run, or cannot write below {folder}; its log says so ('audit trail not written')."
+    )
+
+
+def _written_at(folder: Path) -> datetime:
+    try:
+        return datetime.fromtimestamp((folder / "head").stat().st_mtime, UTC)
+    except OSError:  # it is not there, or nobody may look: that is a chain that is not written
+        return datetime.min.replace(tzinfo=UTC)

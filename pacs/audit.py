@@ -1,0 +1,162 @@
+"""What the archive tells the audit trail of its associations: objects that came, queries, retrievals, commitments.
+
+Rules. Objects that are stored are counted by association and study, and told when the association ends, or after
+TOLD_SECONDS of one that stays open: PS3.15 A.5.3.7 has one message for the objects of a patient that go over together.
+An object that is refused has not been transferred. What needs the database is looked up by the thread that writes.
+
+Not for: writing (`gateway.recording`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from time import monotonic
+
+from pydicom import Dataset
+
+from gateway import audit_messages as messages
+from gateway.application import Association, Incoming, Progress, Request
+from gateway.audit_messages import Event, Outcome, Patient
+from gateway.errors import NotFound
+from gateway.recording import Recording, actor
+from pacs.archive import Archive, Stored
+from pacs.receiving import Receiving, patient_id
+
+TOLD_SECONDS = 300.0
+MOST_STUDIES = 100
+"""Studies of one association that are counted before they are told."""
+
+LOOKED_UP = 1000
+"""References of a commitment whose studies are looked up."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has come of one study over one association."""
+
+    patient: Patient
+    event: Event
+    classes: Counter[str] = field(default_factory=Counter)
+    began: float = field(default_factory=monotonic)
+
+
+class Accounts:
+    """Tells a recording; the `Witness` of the archive's application."""
+
+    def __init__(self, recording: Recording, archive: Archive) -> None:
+        self._recording = recording
+        self._archive = archive
+        self._open: dict[str, dict[str, _Tally]] = {}
+        """By association and study; each association has a thread of its own, and nobody else touches its entry."""
+        self.turned_away = recording.turned_away
+        self.queried = recording.queried
+
+    def ended(self, association: Association) -> None:
+        """An association is over: tell what came over it."""
+        if tallies := self._open.pop(association.id, None):
+            self._tell(association, tallies.values())
+
+    def watched(self, receiving: Receiving, association: Association) -> Incoming:
+        """An object on its way in that is counted once it is kept."""
+        return _Watched(receiving, lambda: self._stored(association, receiving))
+
+    def began(self, request: Request, instances: Sequence[Stored]) -> None:
+        """Objects begin to leave (Begin Transferring DICOM Instances, A.5.3.3)."""
+        event, who, to = self._recording.event(), actor(request.association), request.command.move_destination or ""
+        studies = list(dict.fromkeys(each.study_instance_uid for each in instances))
+        self._recording.note(
+            lambda: [messages.transfer_begun(event, who, self._patient(each), to=to) for each in studies]
+        )
+
+    def transferred(self, request: Request, instances: Sequence[Stored], progress: Progress | None) -> None:
+        """They have left, all, some or none (DICOM Instances Transferred, A.5.3.7); None: the peer was lost."""
+        event, who, to = self._recording.event(), actor(request.association), request.command.move_destination or ""
+        sent = studies(instances, progress)
+        self._recording.note(
+            lambda: [
+                messages.transferred(replace(event, outcome=each.outcome), who, self._patient(study), to=to,
+                                     classes=each.classes)
+                for study, each in sent.items()
+            ]
+        )  # fmt: skip
+
+    def committed(self, request: Request, sop_instance_uids: Sequence[str]) -> None:
+        """Safekeeping was asked for: what is named is looked at (DICOM Instances Accessed, A.5.3.6)."""
+        event, who, asked = self._recording.event(), actor(request.association), sop_instance_uids[:LOOKED_UP]
+        self._recording.note(
+            lambda: [messages.accessed(event, who, self._patient(each)) for each in self._studies_of(asked)]
+        )
+
+    def _stored(self, association: Association, receiving: Receiving) -> None:
+        study, patient_id = receiving.about
+        tallies = self._open.setdefault(association.id, {})
+        tally = tallies.get(study)
+        if tally is None:
+            tally = tallies[study] = _Tally(Patient(patient_id, study), self._recording.event())
+        tally.classes[receiving.origin.sop_class_uid] += 1
+        if len(tallies) > MOST_STUDIES or monotonic() - tally.began > TOLD_SECONDS:
+            self._tell(association, self._open.pop(association.id).values())
+
+    def _tell(self, association: Association, tallies: Iterable[_Tally]) -> None:
+        who, told = actor(association), list(tallies)
+        self._recording.note(lambda: [messages.stored(each.event, who, each.patient, each.classes) for each in told])
+
+    # ---- in the thread that writes -----------------------------------------------------------------------------------
+
+    def _patient(self, study_instance_uid: str) -> Patient:
+        identifier = Dataset()
+        identifier.StudyInstanceUID = study_instance_uid
+        known = next((patient_id(each) for each in self._archive.find("STUDY", identifier, limit=1)), "")
+        return Patient(known, study_instance_uid)
+
+    def _studies_of(self, sop_instance_uids: Iterable[str]) -> Iterable[str]:
+        """The studies of instances; one that is not here was not looked at, and who asked is told."""
+        studies: dict[str, None] = {}
+        for uid in sop_instance_uids:
+            with suppress(NotFound):
+                studies[self._archive.instance(uid).study_instance_uid] = None
+        return studies
+
+
+@dataclass(slots=True)
+class Sent:
+    """What of a study was sent: by class, and how many of how many."""
+
+    classes: Counter[str] = field(default_factory=Counter)
+    wanted: int = 0
+
+    @property
+    def outcome(self) -> Outcome:
+        went = self.classes.total()
+        if went == self.wanted:
+            return Outcome.SUCCESS
+        return Outcome.MINOR_FAILURE if went else Outcome.SERIOUS_FAILURE
+
+
+def studies(instances: Sequence[Stored], progress: Progress | None) -> dict[str, Sent]:
+    """What became of a retrieval, by study. Objects go in order: what was not reached when it ended was not sent."""
+    tried = len(instances) - progress.remaining if progress else 0
+    failed = frozenset(progress.failed_uids) if progress else frozenset()
+    found: dict[str, Sent] = {}
+    for number, stored in enumerate(instances):
+        sent = found.setdefault(stored.study_instance_uid, Sent())
+        sent.wanted += 1
+        if number < tried and stored.sop_instance_uid not in failed:
+            sent.classes[stored.sop_class_uid] += 1
+    return found
+
+
+class _Watched:
+    """An object on its way in; its pieces go straight to where they are written."""
+
+    __slots__ = ("_receiving", "_told", "discard", "write")
+
+    def __init__(self, receiving: Receiving, told: Callable[[], None]) -> None:
+        self.write, self.discard = receiving.write, receiving.discard
+        self._receiving = receiving
+        self._told = told
+
+    def finish(self) -> None:
+        self._receiving.finish()
+        self._told()

@@ -1,0 +1,41 @@
+"""What the worklist tells the audit trail: queries, and what machines say of the steps they perform.
+
+A step is a Procedure Record (PS3.15 A.5.3.15): created by N-CREATE, updated by N-SET, read by N-GET. Its patient and
+study are looked up by the thread that writes.
+
+Not for: writing (`gateway.recording`).
+"""
+
+from pydicom import Dataset
+
+from gateway import audit_messages as messages
+from gateway.application import Association, Request
+from gateway.audit_messages import Patient
+from gateway.recording import Recording, actor
+from worklist.store import Worklist
+
+
+class Accounts:
+    """Tells a recording; the `Witness` of the worklist's application."""
+
+    def __init__(self, recording: Recording, worklist: Worklist) -> None:
+        self._recording = recording
+        self._worklist = worklist
+        self.turned_away = recording.turned_away
+        self.queried = recording.queried
+
+    def ended(self, association: Association) -> None:
+        """Nothing is kept until the end of an association."""
+
+    def step(self, request: Request, mpps_instance_uid: str, action: messages.Action) -> None:
+        """A step was begun, changed or read."""
+        event, who = self._recording.event(), actor(request.association)
+        self._recording.note(
+            lambda: [messages.procedure(event, who, action, self._patient(mpps_instance_uid), mpps_instance_uid)]
+        )
+
+    def _patient(self, mpps_instance_uid: str) -> Patient:
+        step = self._worklist.step(mpps_instance_uid)
+        scheduled: list[Dataset] = list(step.get("ScheduledStepAttributesSequence") or [])
+        study = next((str(each.StudyInstanceUID) for each in scheduled if each.get("StudyInstanceUID")), "")
+        return Patient(str(step.get("PatientID") or ""), study)
