@@ -146,6 +146,8 @@ def wanted(query: Mapping[str, str]) -> Wanted:
     unknown = sorted(set(query) - set(Wanted.__dataclass_fields__))
     if unknown:
         raise InvalidQuery(f"A search has {', '.join(Wanted.__dataclass_fields__)}, and nothing else.")
+    if any("\ud800" <= letter <= "\udfff" for value in query.values() for letter in value):
+        raise InvalidQuery("A search has a character that is none.")
     given = {name: value.strip() for name, value in query.items() if name != "page"}
     return Wanted(**given, page=_page(query.get("page", "1")))
 
@@ -190,7 +192,7 @@ def _day(what: str, text: str) -> str:
 
 
 def _page(text: str) -> int:
-    if text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_PAGES:
+    if re.fullmatch(r"[0-9]{1,4}", text) and 1 <= int(text) <= MOST_PAGES:
         return int(text)
     raise InvalidQuery(f"The page of a search is a number from 1 to {MOST_PAGES}.")
 
