@@ -62,6 +62,8 @@ class Context:
     health: Callable[[], HealthReport]
     clock: Callable[[], datetime]
     cloud_zone: tzinfo | None = None
+    told: Callable[[Action], None] = lambda _action: None
+    """Is told of what was carried out; never waits, never raises."""
 
 
 async def answer(text: str, context: Context) -> str:
@@ -101,7 +103,9 @@ async def apply(action: Action, context: Context) -> Json:
             return {"status": "echo", "payload": action.payload}
         case _:
             raise Unsupported(f"Unsupported action: {action.action_type}")
-    return await asyncio.to_thread(work)
+    done = await asyncio.to_thread(work)
+    context.told(action)
+    return done
 
 
 def _request(action: RequestImage | RunSelftest | CollectDiagnostics, context: Context) -> Json:

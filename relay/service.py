@@ -59,6 +59,7 @@ from relay.uploads import (
     weight_of_upload,
 )
 from relay.users import CLOUD
+from relay.worklist_audit import WorklistAudit
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -96,6 +97,7 @@ class Relay:
         self._archive = archive
         self._tls = entrance.require_safe(settings)
         self._door = entrance.door(settings, archive, clock=now)
+        self._worklist_audit = WorklistAudit(self._door.recorder, worklist)
         self._started_at = now()
         self._renderer = Renderer()
         self._echo = link.echo(settings) if settings.listens else None
@@ -149,8 +151,9 @@ class Relay:
         """Answer a message of the cloud."""
         zone = ZoneInfo(self._settings.cloud_timezone) if self._settings.cloud_timezone else None
         context = commands.Context(
-            self._worklist, self._requests, self._images, self._chores, health=self.health, clock=now, cloud_zone=zone
-        )
+            self._worklist, self._requests, self._images, self._chores, health=self.health, clock=now, cloud_zone=zone,
+            told=self._worklist_audit,
+        )  # fmt: skip
         return await commands.answer(text, context)
 
     async def answer_request(self, request: HttpRequest) -> HttpAnswer:
@@ -206,7 +209,7 @@ class Relay:
             await asyncio.wait(ending, timeout=GRACE_SECONDS)
         for task in running.values():
             task.cancel()
-        for door in (self._echo, *self._destinations.values(), self._api, self._remote):
+        for door in (self._echo, *self._destinations.values(), self._api, self._remote, self._worklist_audit):
             if door:
                 await door.close()
 
