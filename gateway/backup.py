@@ -29,7 +29,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
@@ -39,6 +39,7 @@ import gateway
 from gateway.audit import trails
 from gateway.errors import GatewayError
 from gateway.folders import make_folder, sync_folder
+from gateway.last_backup import LastBackup, remember
 from gateway.sqlite import Database, utc_text
 from pacs import Archive
 from pacs.upkeep import Upkeep
@@ -125,6 +126,9 @@ def backup(worklist: Worklist, archive: Archive, target: Path, *, beside: Beside
         facts = _trail(beside.audit, pool, taken) | _users(beside.users, taken.folder)
         _write_manifest(archive, pool, taken, facts=facts, now=now, step=step)
         sync_folder(target)
+    with suppress(OSError):  # the backup is good without the note
+        last = LastBackup(utc_text(now), str(taken.folder), taken.files, len(taken.missing), len(taken.damaged))
+        remember(archive.database.path.parent, last)
     return taken
 
 

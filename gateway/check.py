@@ -19,6 +19,7 @@ from http import HTTPStatus
 from gateway import outward
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
+from gateway.requestor import reachable
 from gateway.simulator.modality import Modality, Peer
 from gateway.tls import client_context
 from gateway.tls_check import in_use
@@ -75,11 +76,6 @@ class SiteSettings:
         """A machine that calls this site."""
         worklist, pacs = self.peers
         return Modality(self.calling_ae_title, worklist=worklist, pacs=pacs, tls=client_context(self.worklist))
-
-
-def reachable(host: str) -> str:
-    """The address to call for the address that is listened on."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound
 
 
 def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:

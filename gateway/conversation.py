@@ -8,6 +8,7 @@ Rules:
 * A broken peer loses its own association (A-ABORT with the reason of PS3.8 Table 9-26) and nobody else's.
 * A C-STORE data set is streamed into what `handle_store` returns. Success is sent only after its `finish` returned.
   If it refuses half-way, the rest of the data set is read and dropped so that the peer gets its answer.
+* Whatever is refused is logged and noted (`gateway.refusals`), in the same words.
 * Stopping lets a message that is under way end, within a grace period, and then aborts the associations.
 """
 
@@ -24,6 +25,7 @@ from pydicom.uid import UID
 
 from gateway import association, dimse, services, upper_layer
 from gateway.application import (
+    VERIFICATION,
     Application,
     Association,
     Incoming,
@@ -37,6 +39,8 @@ from gateway.application import (
 from gateway.association import AcceptedContext, Rejection
 from gateway.dimse import Command, CommandField, CommandReceived
 from gateway.errors import HandshakeFailed, InvalidDataSet, ProtocolError, Refusal, Unsupported
+from gateway.refusals import Note, Refused, unnoted
+from gateway.remedies import BROKEN, FAILED, NO_CONTEXT, TLS, rejected
 from gateway.reports import EventReport, WayBack
 from gateway.stream import PeerGone, Stream
 from gateway.suboperations import StoreSender
@@ -62,10 +66,13 @@ class Conversation:
     rejection: Callable[[association.AssociateRequest], Rejection | None]
     """Why this association is not taken, or None if it is."""
     stopping: threading.Event
+    note: Note = unnoted
     messages: dimse.Messages = field(default_factory=dimse.Messages)
     contexts: dict[int, AcceptedContext] = field(default_factory=dict)
     peer_max_length: int = 0
     association: Association | None = None
+    caller: str = ""
+    """The calling AE title, as soon as it is known."""
     identity: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     log: structlog.stdlib.BoundLogger = field(default_factory=structlog.get_logger)
     _is_serving: bool = False
@@ -86,9 +93,11 @@ class Conversation:
         except HandshakeFailed as error:
             self.log.warning("TLS handshake failed", reason=str(error))
             self.application.witness.turned_away(self.address, "", str(error))
+            self._note("TLS", TLS, str(error))
             self.stream.say_goodbye(b"")
         except ProtocolError as error:
             self.log.warning("association aborted", reason=str(error))
+            self._note("association", BROKEN, str(error))
             self.stream.say_goodbye(upper_layer.pack_abort(source=2, reason=error.reason))
         except PeerGone as error:
             self.log.warning("association lost", reason=str(error))
@@ -131,12 +140,14 @@ class Conversation:
 
     def _associate(self, body: bytes) -> bool:
         request = association.parse_request(body)
-        self.log = self.log.bind(calling_ae_title=request.calling_ae_title)
+        self.caller = request.calling_ae_title
+        self.log = self.log.bind(calling_ae_title=self.caller)
         rejection = self.rejection(request)
         if rejection is not None:
             self.log.warning("association rejected", reason=rejection.sentence)
             if rejection.result == association.PERMANENT:  # and not because there is no room now
                 self.application.witness.turned_away(self.address, request.calling_ae_title, rejection.sentence)
+            self._note("association", rejected(rejection), rejection.sentence)
             self.stream.say_goodbye(association.encode_reject(rejection))
             return False
         accepted, items = association.negotiate(request, self.application.supported())
@@ -147,6 +158,8 @@ class Conversation:
         self.stream.send(association.encode_accept(request, body, items, max_length=most, accepted=accepted))
         self.stream.established()
         self.log.info("association accepted", **_offer(request, accepted))
+        if useless := _useless(request, accepted):
+            self._note("association", NO_CONTEXT, useless)
         return True
 
     # ---- messages --------------------------------------------------------------------------------------------------
@@ -361,10 +374,17 @@ class Conversation:
             "status": f"{answer.status:04X}H",
         }
         if isinstance(error, Refusal):
-            self.log.warning("request refused", reason=str(error), **facts)
+            kind, reason = error.code, str(error)
+            self.log.warning("request refused", reason=reason, **facts)
         else:
+            kind, reason = FAILED, f"The gateway failed to serve it ({type(error).__name__}, {place(error)})."
             self.log.error("request failed", error=type(error).__name__, place=place(error), **facts)
+        about = facts["sop_instance_uid"] or ""
+        self._note(str(facts["command"]), kind, reason, status=str(facts["status"]), about=about)
         self._answer(request, answer)
+
+    def _note(self, service: str, kind: str, sentence: str, *, status: str = "", about: str = "") -> None:
+        self.note(Refused(service, kind, sentence, self.caller, self.address, status=status, about=about))
 
     def _answer(self, request: Request, answer: Command) -> None:
         self.stream.send(self._packed_answer(request, answer, None))
@@ -389,6 +409,17 @@ def _packed_command(answer: Command) -> bytes:
 def _loggable(uid: str | None) -> str | None:
     """A UID as the peer sent it; what is none may be anything of any length, a patient's name included."""
     return uid if uid is None or _UID.fullmatch(uid) else "not a UID"
+
+
+def _useless(request: association.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> str:
+    """Why the peer can do nothing it may have come for, beyond an echo; '' when it can do something."""
+    wanted = {context.abstract_syntax for context in request.contexts} - {VERIFICATION}
+    if not wanted or any(context.abstract_syntax in wanted for context in accepted):
+        return ""
+    names = sorted(UID(uid).name if _UID.fullmatch(uid) else "not a UID" for uid in wanted)
+    return f"Nothing the peer proposed is served here in a form it proposed: {', '.join(names[:4])}" + (
+        f" and {len(names) - 4} more." if len(names) > 4 else "."
+    )
 
 
 def _offer(request: association.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> dict[str, object]:

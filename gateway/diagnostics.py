@@ -39,7 +39,7 @@ from gateway.outbox import Outbox
 from gateway.settings import GatewaySettings, variables
 from gateway.sqlite import SQLITE_VERSION
 from gateway.volume import volume_of
-from pacs import Archive
+from pacs import Archive, Listing
 from pacs.fsck import Fsck
 from pacs.promises import Promises
 from worklist import Worklist
@@ -181,7 +181,7 @@ def _archive(settings: SiteSettings) -> Facts:
     with closing(Archive.attach(settings.pacs.db_path, settings.pacs.storage_path)) as archive:
         return {
             **archive.statistics(),
-            **archive.upkeep.received(),
+            **Listing(archive.database).received(),
             "damaged": archive.upkeep.damaged(),
             "quarantined": len(archive.upkeep.quarantined()),
             "promises": Promises(archive.database).facts(),

@@ -44,7 +44,7 @@ class _Unusual(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """`values` are the texts of the attributes that are not asked for universally, by path as in `matching.Key`."""
+    """`values` are the texts of the attributes that are not asked for universally, by path as in `conditions.Key`."""
 
     shape: Shape
     values: Mapping[str, str]

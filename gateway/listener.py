@@ -19,11 +19,15 @@ from gateway.admission import Caller, Seat
 from gateway.application import Application, Limits
 from gateway.association import AssociateRequest, Rejection
 from gateway.conversation import Conversation
+from gateway.refusals import Note, Refused, unnoted
+from gateway.remedies import CROWDED
 from gateway.renewal import ServerTls
 from gateway.wire import PlainWire, TlsWire
 
 _BREATH_SECONDS = 0.5
 """Rest after a connection could not be taken: what is missing (descriptors, threads, memory) is so for a while."""
+
+_TOO_MANY = "Too many connections wait to ask for an association."
 
 log = structlog.get_logger()
 
@@ -40,14 +44,16 @@ class Listener:
         limits: Limits | None = None,
         callers: Collection[Caller] = (),
         tls: ServerTls | None = None,
+        note: Note = unnoted,
     ) -> None:
-        """`callers` empty lets anyone call; without `tls` it is plain TCP."""
+        """`callers` empty lets anyone call; without `tls` it is plain TCP. `note` is told of whatever is refused."""
         self.application = application
         self.host = host
         self.port = port
         self.limits = limits or Limits()
         self.callers = callers
         self.tls = tls
+        self.note = note
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -124,7 +130,8 @@ class Listener:
         connection, peer = self._socket.accept()
         try:
             if self._is_crowded(peer[0]):
-                log.warning("connection not accepted", address=peer[0], reason="too many wait for an association")
+                log.warning("connection not accepted", address=peer[0], reason=_TOO_MANY)
+                self.note(Refused("connection", CROWDED, _TOO_MANY, address=peer[0]))
                 connection.close()
             else:
                 self._begin(self._conversation(connection, peer[0]))
@@ -152,6 +159,7 @@ class Listener:
             limits=self.limits,
             rejection=lambda request: self.rejection(request, address),
             stopping=self._stopping,
+            note=self.note,
         )
 
     def _converse(self, conversation: Conversation) -> None:

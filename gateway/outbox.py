@@ -85,6 +85,45 @@ class Entry:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How it stands with one destination. Times are UTC text; a day is one of UTC.
+
+    `waiting` is the number of open entries by priority. `next_attempt`, `attempts` and `reason` are of the entry that
+    failed and is tried again first; None, 0 and '' when none has failed.
+    """
+
+    destination: str
+    waiting: Mapping[int, int]
+    oldest: str | None
+    next_attempt: str | None
+    attempts: int
+    reason: str
+    parked: int
+    delivered_today: int
+    bytes_today: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """The entries that are parked at one destination for one reason; times are UTC text."""
+
+    destination: str
+    reason: str
+    count: int
+    first_id: int
+    first_parked_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How many entries of one subject are delivered, open and parked."""
+
+    delivered: int
+    open: int
+    parked: int
+
+
 class Outbox:
     """The outbox tables inside their owner's database."""
 
@@ -189,17 +228,33 @@ class Outbox:
 
     def release(self, entry_id: int, *, now: datetime) -> None:
         """Make a parked entry due again. Raises NotFound when no parked entry has this id."""
-        values = {"id": entry_id, "now": utc_text(now)}
         with self.database.write() as conn:
-            changed = conn.execute(
-                "UPDATE outbox SET parked_at = NULL WHERE id = :id AND parked_at IS NOT NULL", {"id": entry_id}
-            ).rowcount
-            if changed:  # it is owed to those served now, who need not be those who refused it
-                conn.execute("DELETE FROM outbox_duty WHERE entry_id = :id AND delivered_at IS NULL", {"id": entry_id})
-                self._owe(conn, "id = :id", **values)
-                conn.execute(f"{_SETTLE} AND id = :id", values)
+            changed = self._release(conn, entry_id, now)
         if not changed:
             raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
+
+    def release_alike(self, destination: str, reason: str, *, now: datetime) -> int:
+        """Make every entry due again that is parked at a destination for exactly this reason; say how many.
+
+        An entry is released everywhere, also where it is parked for another reason.
+        """
+        with self.database.write() as conn:
+            rows = conn.execute(
+                "SELECT entry_id FROM outbox_duty WHERE parked_at IS NOT NULL AND destination = :destination"
+                " AND reason = :reason",
+                {"destination": destination, "reason": reason},
+            ).fetchall()
+            return sum(self._release(conn, row["entry_id"], now) for row in rows)
+
+    def knock(self, destination: str, *, now: datetime) -> int:
+        """Try at once what failed at a destination and has a pause; say how many entries that is."""
+        values = {"destination": destination, "now": utc_text(now)}
+        with self.database.write() as conn:
+            return conn.execute(
+                f"UPDATE outbox_duty SET due_at = :now WHERE destination = :destination AND {_OPEN} AND attempts > 0"
+                " AND due_at > :now",
+                values,
+            ).rowcount
 
     def hasten(self, *, reason: str, now: datetime) -> int:
         """Make every open entry due now, and say how many there are; what was sent already is recognised by its id."""
@@ -248,6 +303,52 @@ class Outbox:
             ).fetchone()[0]
         return found
 
+    def lines(self, *, now: datetime) -> list[Line]:
+        """How it stands with everybody who is told of anything, or has an entry that is not delivered."""
+        with self.database.read() as conn:
+            waiting = conn.execute(
+                "SELECT destination, priority, count(*) AS count, min(entry_id) AS first_id FROM outbox_duty"
+                f" WHERE {_OPEN} GROUP BY destination, priority"
+            ).fetchall()
+            parked = conn.execute(
+                "SELECT destination, count(*) FROM outbox_duty WHERE parked_at IS NOT NULL GROUP BY destination"
+            ).fetchall()
+            names = {str(row["name"]) for row in conn.execute("SELECT name FROM outbox_destination")}
+            names |= {str(row["destination"]) for row in (*waiting, *parked)}
+            counts = {row[0]: int(row[1]) for row in parked}
+            return [_line(conn, name, waiting, counts.get(name, 0), now) for name in sorted(names)]
+
+    def parked_alike(self) -> list[Alike]:
+        """What is parked, by destination and reason, the largest number first."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT destination, reason, count(*) AS count, min(entry_id) AS first_id,"
+                " min(parked_at) AS first_parked_at FROM outbox_duty"
+                " WHERE parked_at IS NOT NULL GROUP BY destination, reason ORDER BY count DESC, destination, reason"
+            ).fetchall()
+        return [Alike(**dict(row)) for row in rows]
+
+    def parked(self, entry_id: int, destination: str | None = None) -> Entry | None:
+        """An entry that is parked, there or at one of the destinations where it is; None when it is not parked."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
+                " WHERE entry_id = :id AND duty.parked_at IS NOT NULL"
+                " AND (destination = :destination OR :destination IS NULL) LIMIT 1",
+                {"id": entry_id, "destination": destination},
+            ).fetchone()
+        return _entry(row) if row else None
+
+    def told(self, subject: str) -> Told:
+        """How it stands with the entries of one subject."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                "SELECT count(delivered_at) AS delivered, count(*) - count(delivered_at) - count(parked_at) AS open,"
+                " count(parked_at) AS parked FROM outbox WHERE subject = :subject",
+                {"subject": subject},
+            ).fetchone()
+        return Told(**dict(row))
+
     def sent(self, destination: str, *, since: datetime) -> dict[int, int]:
         """How many bytes a destination has confirmed since then, by class. Reads all duties: for a start only."""
         with self.database.read_at_length() as conn:
@@ -266,6 +367,19 @@ class Outbox:
         )
         return done.rowcount == 1
 
+    def _release(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> bool:
+        """Make an entry due again if it is parked: an event where events are told now, a request where it was."""
+        values = {"id": entry_id, "now": utc_text(now)}
+        released = conn.execute("UPDATE outbox SET parked_at = NULL WHERE id = :id AND parked_at IS NOT NULL", values)
+        if not released.rowcount:
+            return False
+        which = "entry_id = :id AND delivered_at IS NULL"
+        conn.execute(f"DELETE FROM outbox_duty WHERE {which} AND {_EVENT}", values)
+        conn.execute(f"UPDATE outbox_duty SET parked_at = NULL, due_at = :now WHERE {which}", values)
+        self._owe(conn, f"id = :id AND {_EVENT}", **values)
+        conn.execute(f"{_SETTLE} AND id = :id", values)
+        return True
+
     def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
         values = {"id": entry_id, "now": utc_text(now)}
         conn.execute(f"UPDATE outbox SET parked_at = :now WHERE id = :id AND {_OPEN}", values)
@@ -278,6 +392,35 @@ class Outbox:
             " ON CONFLICT (entry_id, destination) DO NOTHING",
             values,
         )
+
+
+def _line(
+    conn: sqlite3.Connection, destination: str, waiting: Collection[sqlite3.Row], parked: int, now: datetime
+) -> Line:
+    own = [row for row in waiting if row["destination"] == destination]
+    values = {"destination": destination, "day": utc_text(now)[:10], "id": min((r["first_id"] for r in own), default=0)}
+    oldest = conn.execute("SELECT created_at FROM outbox WHERE id = :id", values).fetchone()
+    postponed = conn.execute(
+        f"SELECT due_at, attempts, reason FROM outbox_duty WHERE destination = :destination AND {_OPEN}"
+        " AND attempts > 0 ORDER BY due_at LIMIT 1",
+        values,
+    ).fetchone()
+    today = conn.execute(
+        "SELECT count, byte_count FROM outbox_day WHERE destination = :destination AND day = :day", values
+    ).fetchone()
+    next_attempt, attempts, reason = tuple(postponed or (None, 0, ""))
+    delivered_today, bytes_today = tuple(today or (0, 0))
+    return Line(
+        destination=destination,
+        waiting={row["priority"]: row["count"] for row in own},
+        oldest=oldest["created_at"] if oldest else None,
+        next_attempt=next_attempt,
+        attempts=attempts,
+        reason=reason,
+        parked=parked,
+        delivered_today=delivered_today,
+        bytes_today=bytes_today,
+    )
 
 
 def _entry(row: sqlite3.Row) -> Entry:

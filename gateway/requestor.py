@@ -339,6 +339,11 @@ class Call:
         return PeerError(f"{self.peer} {how} the association.")
 
 
+def reachable(host: str) -> str:
+    """The address at which this machine calls what listens on an address of its own."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound
+
+
 def verification() -> list[ProposedContext]:
     """What is proposed for a C-ECHO."""
     return [ProposedContext(1, VERIFICATION, UNCOMPRESSED)]

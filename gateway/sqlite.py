@@ -159,10 +159,16 @@ class Database:
             yield conn
 
     def data_version(self) -> int:
-        """A number that changes when anybody has committed; polling it costs no I/O to speak of."""
-        if self._watcher is None:
-            self._watcher = self._connect(mode="rw")
-        return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+        """A number that changes when anybody has committed; polling it costs no I/O to speak of.
+
+        Raises OutOfResources when the file cannot be read now.
+        """
+        try:
+            if self._watcher is None:
+                self._watcher = self._connect(mode="rw")
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise _translated(error, self.path) from error
 
     def copy(self, target: Path) -> None:
         """Write one consistent state to a new, synced file, while everybody goes on reading and writing.

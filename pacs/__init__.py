@@ -3,35 +3,45 @@
 It owns pacs.db and the instance files. Its process takes C-STORE; the relay opens the same `Archive` to answer QIDO-RS
 and WADO-RS and to tell the cloud what came. `Listing` has plain lists for scripts, `Duties` what is owed to site
 archives. `preview`, `rendered` and `frames` make pictures of a stored file, `recode` and its kin give it another form,
-`compress` makes a smaller one, `read_part10` says what a file from outside is, `delete` lets go what may go.
+`compress` makes a smaller one, `read_part10` says what a file from outside is, `compare` what differs between two,
+`delete` lets go what may go and `candidates` says what that is.
 """
 
 from pacs.archive import Archive, Stored
+from pacs.comparing import Comparison, compare
 from pacs.compression import COMPRESSIONS, compress
-from pacs.duties import Duties
+from pacs.duties import Duties, Standing
 from pacs.grayscale import Window
-from pacs.listing import Listing
+from pacs.listing import Damaged, Listing
 from pacs.part10 import Part10, read_part10
 from pacs.pixels import Frame, Picture, Viewport, frames, preview, rendered, start_worker
 from pacs.recoding import RECODED_AS, check_recoding, recode, recoded_frame
-from pacs.retention import Policy, delete
+from pacs.retention import Outcome, Policy, candidates, delete
 from pacs.stored_frames import Extent
+from pacs.upkeep import SetAside
 
 __all__ = [
     "COMPRESSIONS",
     "RECODED_AS",
     "Archive",
+    "Comparison",
+    "Damaged",
     "Duties",
     "Extent",
     "Frame",
     "Listing",
+    "Outcome",
     "Part10",
     "Picture",
     "Policy",
+    "SetAside",
+    "Standing",
     "Stored",
     "Viewport",
     "Window",
+    "candidates",
     "check_recoding",
+    "compare",
     "compress",
     "delete",
     "frames",

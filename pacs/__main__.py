@@ -8,6 +8,7 @@ from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
 from gateway.recording import Recording
+from gateway.refusals import FILE_NAME, Noting
 from gateway.renewal import ServerTls
 from gateway.settings import load
 from gateway.tls import CallFiles, calling_context
@@ -29,6 +30,7 @@ def main() -> None:
     with (
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
         Recording(settings.audit_path, "pacs", site=settings.site) as recording,
+        Noting(settings.data_dir / FILE_NAME, process="pacs") as noting,
         Care(archive, rounds(settings)),
         Reporting(archive, settings.peers, tls=call_tls) as reporting,
         Forwarding(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
@@ -45,7 +47,7 @@ def main() -> None:
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
-            served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
+            served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls, note=noting.note
         ) as listener:
             until_stopped(lambda: still_working(listener, reporting, forwarding))
 

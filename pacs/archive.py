@@ -28,15 +28,17 @@ import structlog
 from pydicom import Dataset
 
 from gateway import outbox
+from gateway.conditions import AnyOf
 from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Unsettled
-from gateway.matching import conditions, ignored
+from gateway.matching import column_value, conditions, ignored
 from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
 from pacs.attributes import Json, text
 from pacs.files import Files, announced_uid, digest, quarantine_name
-from pacs.index import KEYS, Identity, Index, Level, Receipt, identity, is_uid, plain
+from pacs.identity import Identity, identity, is_uid
+from pacs.index import KEYS, Index, Level, Receipt, plain
 from pacs.receiving import Origin, Receiving, disk_refusals
 from pacs.telling import image_received
 from pacs.upkeep import Upkeep
@@ -176,6 +178,15 @@ class Archive:
         Raises InvalidQuery.
         """
         return [self._stored(**dict(row)) for row in self.index.select(conditions(identifier, KEYS["IMAGE"]))]
+
+    def studies_under(self, accession_numbers: Iterable[str]) -> dict[str, list[str]]:
+        """The Study Instance UIDs under some accession numbers, which are taken as they are, without wildcards."""
+        key = next(key for key in KEYS["STUDY"] if key.path == "AccessionNumber")
+        values = tuple(filter(None, (column_value(key.kind, number) for number in accession_numbers)))
+        studies: dict[str, list[str]] = {}
+        for study in self.index.find("STUDY", [AnyOf(key, values)], limit=None, offset=0) if values else []:
+            studies.setdefault(text(study, "00080050"), []).append(text(study, "0020000D"))
+        return studies
 
     def metadata(
         self, study_instance_uid: str, series_instance_uid: str | None = None, sop_instance_uid: str | None = None

@@ -6,8 +6,7 @@ the walker does not understand, and the judge of it in the tests.
 
 Rules:
 
-* Nothing is corrected. Text is decoded with the data set's own character set and trimmed of padding; numbers become
-  numbers where they are some, and stay text where they are not, so that an odd value never costs an image.
+* Values are read as they are (`pacs.values`).
 * Pixel data is named, not read: `{"vr": "OW", "BulkDataURI": "7FE00010"}`. The same for other binary values that are
   longer than `INLINE_BYTES`, and for any value longer than `LONGEST_VALUE`; the URI is the path of tags and item
   numbers within the data set.
@@ -18,19 +17,18 @@ Rules:
   sequence of fragments without its delimiter, is a data set that was cut off (InvalidDataSet).
 """
 
-import base64
-import math
+import re
 import struct
 import zlib
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Mapping
+from functools import lru_cache
 from mmap import mmap
 
-from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.errors import InvalidDataSet
+from pacs.values import BINARY, Encodings, encodings_of, read
 
 Json = dict[str, dict[str, object]]
 """A data set: tag of eight upper case hex digits to {"vr", "Value" | "InlineBinary" | "BulkDataURI"}."""
@@ -66,14 +64,8 @@ _SHORT_VRS = frozenset(
     | {b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 )
 _VR_TEXT = {vr: vr.decode() for vr in _LONG_VRS | _SHORT_VRS}
-_BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
-_NUMBERS = {"FL": "f", "FD": "d", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q"}
-_PLAIN_VRS = frozenset({"AE", "AS", "AT", "CS", "DA", "DS", "DT", "IS", "TM", "UI", *_NUMBERS})
-_OFTEN_SEEN = 64
-"""Bytes; longer values are rarely met twice."""
-_TEXT_DELIMITERS = {0x09, 0x0A, 0x0C, 0x0D, 0x5C}
-_PN_DELIMITERS = {0x3D, 0x5C, 0x5E}
-"""Where a character set that was switched on by an escape sequence ends (PS3.5 6.1.2.5.3)."""
+_COUNT = re.compile(r"[0-9]{1,10}")
+"""As many digits as an IS can have (PS3.5 6.2); more would not fit into a column either."""
 _TAG_LENGTH = struct.Struct("<HHI")
 _EXPLICIT = struct.Struct("<HH2sH")
 _U32 = struct.Struct("<I")
@@ -110,6 +102,19 @@ def items(data_set: Mapping[str, Mapping[str, object]], tag: str) -> list[Json]:
     return values if isinstance(values, list) else []
 
 
+def frame_count(data_set: Json) -> int:
+    """How many frames an instance has; 0 when it has no pixels."""
+    if "00280010" not in data_set:
+        return 0
+    return count(data_set, "00280008") or 1
+
+
+def count(data_set: Json, tag: str) -> int | None:
+    """The number of rows, columns or frames; None when it is absent or no number of anything."""
+    value = text(data_set, tag)
+    return int(value) if _COUNT.fullmatch(value) else None
+
+
 class _TagNames(dict[int, str]):
     """Tags as DICOM JSON writes them; made once each, because every image has much the same ones."""
 
@@ -137,7 +142,7 @@ class _Context:
     __slots__ = ("creators", "depth", "encodings", "path", "signed")
 
     def __init__(self, outer: "_Context | None" = None, path: str = "") -> None:
-        self.encodings: list[str] | None = outer.encodings if outer else None
+        self.encodings: Encodings = outer.encodings if outer else None
         self.signed: bool = outer.signed if outer else False
         self.creators: dict[int, str] = {}
         self.depth: int = outer.depth + 1 if outer else 0
@@ -167,7 +172,7 @@ class _Walker:
                 return self.at
             if (tag in _PIXELS and context.depth == 0) or (length == _UNDEFINED and vr in _FRAGMENTED):
                 out[_TAG_NAMES[tag]] = {
-                    "vr": vr if vr in _BINARY else "OW",
+                    "vr": vr if vr in BINARY else "OW",
                     "BulkDataURI": f"{context.path}{tag:08X}",
                 }
                 self._skip_pixels(length)
@@ -226,14 +231,14 @@ class _Walker:
             self.at = raw_at.start
             out[_TAG_NAMES[tag]] = self._sequence(tag, stated_vr, length, context)
             return
-        if length > (INLINE_BYTES if vr in _BINARY else LONGEST_VALUE):
+        if length > (INLINE_BYTES if vr in BINARY else LONGEST_VALUE):
             out[_TAG_NAMES[tag]] = {"vr": vr, "BulkDataURI": f"{context.path}{tag:08X}"}
             return
         self.left -= length
         raw = bytes(self.data[raw_at])
-        out[_TAG_NAMES[tag]] = _read(vr, raw, context)
+        out[_TAG_NAMES[tag]] = read(vr, raw, context.encodings)
         if tag == 0x00080005:
-            context.encodings = _encodings(raw)
+            context.encodings = encodings_of(raw)
         elif tag == 0x00280103:
             context.signed = raw[:1] == b"\1"
         elif tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF:
@@ -320,120 +325,6 @@ class _Walker:
                 raise InvalidDataSet("The pixel data holds something else than fragments.")
             self.at += size
         raise CutOff("The data set ends in the middle of its pixel data.")
-
-
-def _read(vr: str, raw: bytes, context: _Context) -> dict[str, object]:
-    """An element in DICOM JSON. It may be shared with other data sets: nobody changes it."""
-    if vr in _PLAIN_VRS and len(raw) <= _OFTEN_SEEN:
-        return _read_plain(vr, raw)
-    return {"vr": vr, **_READERS[vr](raw, context)} if raw else {"vr": vr}
-
-
-@lru_cache(maxsize=16_384)
-def _read_plain(vr: str, raw: bytes) -> dict[str, object]:
-    """Read what its bytes alone decide: the images of one machine and series have most values in common."""
-    return {"vr": vr, **_READERS[vr](raw, _Context())} if raw else {"vr": vr}
-
-
-def _list(values: list[object]) -> dict[str, object]:
-    """PS3.18 F.2.5: an empty value among others is null, and no value at all is no Value."""
-    return {"Value": values} if any(value is not None for value in values) else {}
-
-
-def _numbers(kind: str, raw: bytes, _context: _Context) -> dict[str, object]:
-    values = struct.unpack_from(f"<{len(raw) // struct.calcsize(f'<{kind}')}{kind}", raw)
-    # JSON has no NaN and no infinity.
-    return _list([value if math.isfinite(value) else None for value in values])
-
-
-def _inline(raw: bytes, _context: _Context) -> dict[str, object]:
-    return {"InlineBinary": base64.b64encode(raw).decode()}
-
-
-def _tags(raw: bytes, _context: _Context) -> dict[str, object]:
-    words = struct.unpack_from(f"<{len(raw) // 4 * 2}H", raw)
-    return _list([f"{words[i]:04X}{words[i + 1]:04X}" for i in range(0, len(words), 2)])
-
-
-def _long_text(raw: bytes, context: _Context) -> dict[str, object]:
-    stripped = _decoded(raw, context, _TEXT_DELIMITERS).rstrip(" \0")
-    return {"Value": [stripped]} if stripped else {}
-
-
-def _codes(raw: bytes, _context: _Context) -> dict[str, object]:
-    """Texts of the default repertoire; what is outside of it is read as Latin-1 rather than lost."""
-    return _split(raw.decode("latin-1"), _plain)
-
-
-def _texts(raw: bytes, context: _Context) -> dict[str, object]:
-    return _split(_decoded(raw, context, _TEXT_DELIMITERS), _plain)
-
-
-def _names(raw: bytes, context: _Context) -> dict[str, object]:
-    return _split(_decoded(raw, context, _PN_DELIMITERS), _person_name)
-
-
-def _split(decoded: str, convert: Callable[[str], object]) -> dict[str, object]:
-    if "\\" in decoded:
-        return _list([convert(part) for part in decoded.split("\\")])
-    value = convert(decoded)
-    return {} if value is None else {"Value": [value]}
-
-
-def _decoded(raw: bytes, context: _Context, delimiters: set[int]) -> str:
-    if raw.isascii() and b"\x1b" not in raw:
-        return raw.decode("ascii")
-    return raw.decode("latin-1") if context.encodings is None else decode_bytes(raw, context.encodings, delimiters)
-
-
-def _encodings(raw: bytes) -> list[str]:
-    names = [name.strip(" \0") for name in raw.decode("latin-1").split("\\")]
-    return convert_encodings(names)
-
-
-def _plain(part: str) -> object:
-    return part.strip(" \0") or None
-
-
-def _right_trimmed(part: str) -> object:
-    return part.rstrip(" \0") or None
-
-
-def _person_name(part: str) -> object:
-    groups = zip(("Alphabetic", "Ideographic", "Phonetic"), part.rstrip(" \0").split("="), strict=False)
-    return {name: group for name, group in groups if group} or None
-
-
-def _integer(part: str) -> object:
-    plain = part.strip(" \0")
-    try:
-        return int(plain) if plain else None
-    except ValueError:
-        return plain
-
-
-def _decimal(part: str) -> object:
-    plain = part.strip(" \0")
-    try:
-        number = float(plain) if plain else None
-    except ValueError:
-        return plain
-    return number if number is None or math.isfinite(number) else plain
-
-
-_READERS: dict[str, Callable[[bytes, _Context], dict[str, object]]] = {
-    **dict.fromkeys(_BINARY, _inline),
-    **{vr: partial(_numbers, kind) for vr, kind in _NUMBERS.items()},
-    **dict.fromkeys(("AE", "AS", "CS", "DA", "DT", "TM", "UI"), _codes),
-    **dict.fromkeys(("LO", "SH"), _texts),
-    **dict.fromkeys(("LT", "ST", "UR", "UT"), _long_text),
-    "AT": _tags,
-    "DS": lambda raw, _: _split(raw.decode("latin-1"), _decimal),
-    "IS": lambda raw, _: _split(raw.decode("latin-1"), _integer),
-    "PN": _names,
-    "UC": lambda raw, context: _split(_decoded(raw, context, _TEXT_DELIMITERS), _right_trimmed),
-}
-"""How the value of each VR is read (PS3.5 6.2, PS3.18 F.2.3)."""
 
 
 def _private_vr(tag: int, creators: dict[int, str]) -> str:

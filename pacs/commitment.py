@@ -26,7 +26,7 @@ from pydicom.datadict import tag_for_keyword
 from gateway.dimse import Command
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, MissingValue, NoSuchAction, NotFound
 from gateway.reports import EventReport
-from pacs.index import is_uid
+from pacs.identity import is_uid
 
 SOP_CLASS_UID = "1.2.840.10008.1.20.1"
 SOP_INSTANCE_UID = "1.2.840.10008.1.20.1.1"

@@ -18,7 +18,8 @@ import hashlib
 import os
 import secrets
 import struct
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,9 @@ class Files:
         self.incoming = root / "incoming"
         self.quarantine = root / "quarantine"
         self._lock = -1
-        self._synced: set[Path] = set()
+        self._making = threading.Lock()
+        self._unsynced: set[Path] = set()
+        """Folders that are being made: there, but perhaps not after a power cut."""
 
     def open(self) -> None:
         """Make the folders and lock them. Raises AlreadyServed when another process has them."""
@@ -79,6 +82,8 @@ class Files:
         except BlockingIOError:
             os.close(self._lock)
             raise AlreadyServed(f"Another pacs process writes to {self.root}; stop it first.") from None
+        for folder in filter(Path.is_dir, (self.root / shard for shard in SHARDS)):
+            sync_folder(folder)  # whoever was killed may have made what it had no time to sync
         sync_folder(self.root)
 
     def close(self) -> None:
@@ -88,18 +93,16 @@ class Files:
     def lay_out(self, *, stop: Callable[[], bool]) -> None:
         """Make every folder that an instance can come to lie in, which takes some seconds, once in an archive's life.
 
-        A receipt makes and syncs what is missing, but a small object takes half as long where nothing is. Each folder
-        is synced before the next is begun, so where its last name is, all of them are. `stop` ends it early.
+        A receipt makes and syncs what is missing, but a small object takes half as long where nothing is. `stop` ends
+        it early.
         """
-        for folder in (self.root / shard for shard in SHARDS):
-            if not (folder / SHARDS[-1]).exists():
-                folder.mkdir(exist_ok=True)
-                for shard in SHARDS:
-                    (folder / shard).mkdir(exist_ok=True)
-                sync_folder(folder)
+        top = [self.root / shard for shard in SHARDS]
+        self._make(top)
+        for folder in top:
             if stop():
                 return
-        sync_folder(self.root)
+            if sum(1 for _ in folder.iterdir()) < len(SHARDS):
+                self._make([folder / shard for shard in SHARDS])
 
     def path(self, sop_instance_uid: str) -> Path:
         """Where the file of an instance lies, or would lie."""
@@ -120,16 +123,16 @@ class Files:
 
     def keep(self, part: Path, sop_instance_uid: str) -> None:
         """Link a synced file to its place and sync the folder. Raises FileExistsError when something is there."""
-        target = self._prepared(self.path(sop_instance_uid))
-        os.link(part, target)
+        target = self.path(sop_instance_uid)
+        self._in_its_folder(target, lambda: os.link(part, target))
         sync_folder(target.parent)
 
     def replace(self, part: Path, sop_instance_uid: str) -> None:
         """As `keep`, in place of a file that no row knows and whose sender was never told Success."""
-        spare = part.with_suffix(".link")
+        spare, target = part.with_suffix(".link"), self.path(sop_instance_uid)
         os.link(part, spare)
-        spare.rename(self._prepared(self.path(sop_instance_uid)))
-        sync_folder(self.path(sop_instance_uid).parent)
+        self._in_its_folder(target, lambda: spare.rename(target))
+        sync_folder(target.parent)
 
     def leave(self, part: Path) -> None:
         """Leave a file at its place and in `incoming`, for the next start to see whether a row knows it."""
@@ -203,14 +206,29 @@ class Files:
     def _place(self, name: str) -> Path:
         return self.root / place_of(name)
 
-    def _prepared(self, target: Path) -> Path:
-        """Make the folders of a file; a new folder is only there once the folder that holds its name is synced."""
-        for folder in (target.parent.parent, target.parent):
-            if folder not in self._synced or not folder.exists():
+    def _in_its_folder(self, target: Path, give_name: Callable[[], object]) -> None:
+        """Give a file its name. Folders that are missing are made, and those another thread is making are synced."""
+        folders = (target.parent.parent, target.parent)
+        try:
+            give_name()
+        except FileNotFoundError:
+            self._make_each(folders)
+            give_name()
+        if not self._unsynced.isdisjoint(folders):
+            self._make_each(folders)
+
+    def _make_each(self, folders: Iterable[Path]) -> None:
+        for folder in folders:
+            self._make([folder])
+
+    def _make(self, folders: Sequence[Path]) -> None:
+        """Make folders side by side; their names are on disk when this returns. One that is there already is synced."""
+        with self._making:
+            self._unsynced.update(folders)  # before the first is there, so that nobody takes it for synced
+            for folder in folders:
                 folder.mkdir(exist_ok=True)
-                sync_folder(folder.parent)
-                self._synced.add(folder)
-        return target
+            sync_folder(folders[0].parent)
+            self._unsynced.difference_update(folders)
 
 
 def quarantine_name(part: Path, sha256: str) -> str:

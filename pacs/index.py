@@ -4,17 +4,18 @@ Not for: what a query means (`gateway.matching`), what happens to files (`archiv
 """
 
 import json
-import re
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.errors import InvalidDataSet, NotFound
-from gateway.matching import Condition, Key, Kind, column_value, where
+from gateway.conditions import Condition, Key, Kind, where
+from gateway.errors import NotFound
+from gateway.matching import column_value
 from gateway.sqlite import Database
-from pacs.attributes import Json, items, text
+from pacs.attributes import Json, frame_count, items, text
+from pacs.identity import Identity
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 
@@ -22,7 +23,6 @@ COMPRESS_FROM = 1024
 """Bytes of JSON from which compressing pays; a mammogram's 12 kB shrink to 3."""
 
 _DOCUMENTS = 16  # read at once; a mammogram's has 3 kB in its row, a tomosynthesis's may have a megabyte
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 _MODALITIES = "study.id IN (SELECT study_id FROM series WHERE {})"
 
@@ -85,9 +85,6 @@ _SERIES_TAGS = (
     *("00181030", "0020000E", "00200011", "00200060", "00400244", "00400245", "00400253", "00400254", "00400275"),
 )
 
-_COUNT = re.compile(r"[0-9]{1,10}")
-"""As many digits as an IS can have (PS3.5 6.2); more would not fit into a column either."""
-
 _FROM: Mapping[Level, str] = {
     "PATIENT": "study",
     "STUDY": "study",
@@ -139,16 +136,6 @@ _LOCATED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """The UIDs without which a data set has no place in an archive."""
-
-    study_instance_uid: str
-    series_instance_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str
-
-
-@dataclass(frozen=True, slots=True)
 class Receipt:
     """What is known about a file beside its data set. `received_at` is UTC text."""
 
@@ -159,21 +146,6 @@ class Receipt:
     calling_ae_title: str
     association_id: str
     received_at: str
-
-
-def identity(data_set: Json) -> Identity:
-    """Take the UIDs out of a data set. Raises InvalidDataSet when one is missing or is none."""
-    return Identity(
-        study_instance_uid=_uid(data_set, "0020000D", "Study Instance UID"),
-        series_instance_uid=_uid(data_set, "0020000E", "Series Instance UID"),
-        sop_instance_uid=_uid(data_set, "00080018", "SOP Instance UID"),
-        sop_class_uid=_uid(data_set, "00080016", "SOP Class UID"),
-    )
-
-
-def is_uid(value: str) -> bool:
-    """Is it made like a UID (PS3.5 9.1)? Leading zeros are let pass: they are wrong, frequent and harmless."""
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 class Index:
@@ -383,19 +355,6 @@ _UID_COLUMNS = {
 }
 
 
-def frame_count(data_set: Json) -> int:
-    """How many frames an instance has; 0 when it has no pixels."""
-    if "00280010" not in data_set:
-        return 0
-    return count(data_set, "00280008") or 1
-
-
-def count(data_set: Json, tag: str) -> int | None:
-    """The number of rows, columns or frames; None when it is absent or no number of anything."""
-    value = text(data_set, tag)
-    return int(value) if _COUNT.fullmatch(value) else None
-
-
 def unpacked(stored: bytes) -> Json:
     """Read a data set as it stands in a row."""
     found: Json = json.loads(plain(stored))
@@ -410,13 +369,6 @@ def plain(stored: bytes) -> bytes:
 def _packed(data_set: Mapping[str, object]) -> bytes:
     written = json.dumps(data_set, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return written if len(written) < COMPRESS_FROM else zlib.compress(written, 1)
-
-
-def _uid(data_set: Json, tag: str, name: str) -> str:
-    value = text(data_set, tag)
-    if not is_uid(value):
-        raise InvalidDataSet(f"The data set has no usable {name} ({tag[:4]},{tag[4:]}).")
-    return value
 
 
 def _name(data_set: Json, tag: str) -> str:

@@ -1,4 +1,4 @@
-"""What scripts ask the index for: plain lists by the page, and what changed since. Statements of pacs.db.
+"""What scripts and pages ask the index for: plain lists, what changed since, and how it grows. Statements of pacs.db.
 
 Pages go by numbers that the database gives, so that what comes or goes between two pages moves nothing: `studies` from
 the newest on, `changes` from the oldest. Not for: what modalities and viewers ask (`pacs.index`).
@@ -65,6 +65,16 @@ class Change:
     sop_instance_uid: str
 
 
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """An instance whose file was not as received when somebody last looked. `found_at` is UTC text."""
+
+    sop_instance_uid: str
+    study_instance_uid: str
+    code: str
+    found_at: str
+
+
 class Listing:
     """The tables of pacs.db as lists."""
 
@@ -116,6 +126,49 @@ class Listing:
             )
             for row in rows
         ]
+
+    def damaged(self, limit: int) -> list[Damaged]:
+        """The instances with a damaged file, the one that was found last first."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT sop_instance_uid, study_instance_uid, code, found_at FROM damage"
+                " JOIN instance ON instance.id = instance_id JOIN series ON series.id = series_id"
+                " JOIN study ON study.id = series.study_id ORDER BY found_at DESC, instance_id LIMIT :limit",
+                {"limit": limit},
+            ).fetchall()
+        return [Damaged(**dict(row)) for row in rows]
+
+    def received(self) -> dict[str, str | None]:
+        """When the oldest and the newest instance came, UTC text; None when there is none."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                "SELECT (SELECT min(received_at) FROM instance) AS oldest, (SELECT max(received_at) FROM instance)"
+                " AS newest"
+            ).fetchone()
+        return dict(row)
+
+    def growth(self, since: str) -> list[dict[str, object]]:
+        """What came on each day (UTC) since a time, the newest day first."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT substr(received_at, 1, 10) AS day, count(DISTINCT series.study_id) AS studies,"
+                " count(*) AS instances, sum(size_bytes) AS bytes"
+                " FROM instance JOIN series ON series.id = series_id WHERE received_at >= :since"
+                " GROUP BY day ORDER BY day DESC",
+                {"since": since},
+            ).fetchall()
+        return [dict(row) for row in rows]
+
+    def newest_studies(self, limit: int) -> list[dict[str, object]]:
+        """The studies that got an instance last, with what they hold, the newest first."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT study_instance_uid, accession_number, series_count AS series, instance_count AS instances,"
+                " byte_count AS bytes, first_received_at, last_received_at FROM study"
+                " ORDER BY last_received_at DESC, id DESC LIMIT :limit",
+                {"limit": limit},
+            ).fetchall()
+        return [dict(row) for row in rows]
 
     def last_change(self) -> int:
         """The number of the newest change; 0 before the first."""

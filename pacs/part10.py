@@ -10,7 +10,7 @@ from pathlib import Path
 from pydicom import dcmread
 
 from gateway.errors import InvalidDataSet, Refusal
-from pacs.index import is_uid
+from pacs.identity import is_uid
 
 _PREAMBLE = 132
 _GROUP_LENGTH = 12

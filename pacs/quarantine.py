@@ -5,6 +5,7 @@ Rules:
 * A command writes down the decision; the process that owns the folder carries it out (`carry_out`), so that nothing
   ever happens to a file behind the back of a receipt. Either it is done and the row is gone, or the row says why not.
 * `store`: the object is received once more, by the way every object comes in, and then taken out of the quarantine.
+* To keep what is stored is a decision too (`Upkeep.settle`): nothing is done, and both files stay where they are.
 * `replace`: the object that is stored under the UID goes into the quarantine first, with the name of who decided so.
 * Nothing leaves the quarantine before it is in its place. Killed anywhere in between, the next look carries on: each
   step finds what the one before has left.

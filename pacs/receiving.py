@@ -22,7 +22,8 @@ from gateway.errors import ClassMismatch, InvalidDataSet, OutOfResources
 from gateway.sqlite import utc_text
 from pacs.attributes import INLINE_BYTES, CutOff, Json, TooMuch, read_attributes
 from pacs.files import Files, part10_header
-from pacs.index import Identity, Receipt, identity
+from pacs.identity import Identity, identity
+from pacs.index import Receipt
 
 INLINE_HASH_BYTES = 4_000_000
 """Up to here the receiving thread hashes what it writes; above, a second thread follows it through the page cache."""

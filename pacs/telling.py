@@ -14,8 +14,9 @@ from gateway.messages import (
     Series,
     Study,
 )
-from pacs.attributes import Json, items, text
-from pacs.index import Identity, Receipt, count, frame_count
+from pacs.attributes import Json, count, frame_count, items, text
+from pacs.identity import Identity
+from pacs.index import Receipt
 
 
 def image_received(data_set: Json, found: Identity, receipt: Receipt) -> ImageReceived:

@@ -1,4 +1,4 @@
-"""The statements of care over years: what fsck, scrub, retention, quarantine and statistics ask of pacs.db.
+"""The statements of care over years: what fsck, scrub, retention and quarantine ask of pacs.db.
 
 What is asked every day, by modalities and viewers, is in `pacs.index`.
 
@@ -56,7 +56,8 @@ _SUMS = (
 )
 
 _QUARANTINE = (
-    "id, sop_instance_uid, sha256, file_name, reason, calling_ae_title, received_at, decision, decided_by, refusal"
+    "id, sop_instance_uid, sha256, file_name, reason, calling_ae_title, received_at, decision, decided_by, refusal,"
+    " settled_at, settled_by"
 )
 
 
@@ -93,7 +94,10 @@ class StudyFacts:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """An object in the quarantine. `decision` is what an operator wants, `refusal` why it could not be done."""
+    """An object in the quarantine. `decision` is what an operator wants, `refusal` why it could not be done.
+
+    `settled_at` (UTC text) is when somebody decided that it stays there and nothing is to be done.
+    """
 
     id: int
     sop_instance_uid: str
@@ -105,6 +109,8 @@ class SetAside:
     decision: str | None
     decided_by: str
     refusal: str
+    settled_at: str | None
+    settled_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,10 +327,35 @@ class Upkeep:
         values = {"id": quarantine_id, "decision": decision, "by": by}
         with self.database.write() as conn:
             changed = conn.execute(
-                "UPDATE quarantine SET decision = :decision, decided_by = :by, refusal = '' WHERE id = :id", values
+                "UPDATE quarantine SET decision = :decision, decided_by = :by, refusal = '', settled_at = NULL"
+                " WHERE id = :id",
+                values,
             ).rowcount
         if not changed:
             raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
+
+    def settle(self, quarantine_id: int, *, by: str, now: datetime) -> None:
+        """Write down that an object stays in the quarantine and what is stored stays too. Raises NotFound.
+
+        A decision that was not carried out is taken back.
+        """
+        values = {"id": quarantine_id, "by": by, "now": utc_text(now)}
+        with self.database.write() as conn:
+            changed = conn.execute(
+                "UPDATE quarantine SET decision = NULL, refusal = '', settled_at = coalesce(settled_at, :now),"
+                " settled_by = iif(settled_at IS NULL, :by, settled_by) WHERE id = :id",
+                values,
+            ).rowcount
+        if not changed:
+            raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
+
+    def undecided(self) -> int:
+        """How many objects of the quarantine wait for a person: nobody has decided, or it could not be carried out."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                "SELECT count(*) FROM quarantine WHERE settled_at IS NULL AND (decision IS NULL OR refusal <> '')"
+            ).fetchone()
+        return int(row[0])
 
     def refuse(self, quarantine_id: int, refusal: str) -> None:
         """Say why a decision cannot be carried out."""
@@ -357,40 +388,6 @@ class Upkeep:
         )
         conn.execute("UPDATE total SET instance_count = instance_count - 1, byte_count = byte_count - :size_bytes", row)
         _drop_if_empty(conn, row)
-
-    # ---- statistics --------------------------------------------------------------------------------------------------
-
-    def received(self) -> dict[str, str | None]:
-        """When the oldest and the newest instance came, UTC text; None when there is none."""
-        with self.database.read() as conn:
-            row = conn.execute(
-                "SELECT (SELECT min(received_at) FROM instance) AS oldest, (SELECT max(received_at) FROM instance)"
-                " AS newest"
-            ).fetchone()
-        return dict(row)
-
-    def growth(self, since: str) -> list[dict[str, object]]:
-        """What came on each day (UTC) since a time, the newest day first."""
-        with self.database.read() as conn:
-            rows = conn.execute(
-                "SELECT substr(received_at, 1, 10) AS day, count(DISTINCT series.study_id) AS studies,"
-                " count(*) AS instances, sum(size_bytes) AS bytes"
-                " FROM instance JOIN series ON series.id = series_id WHERE received_at >= :since"
-                " GROUP BY day ORDER BY day DESC",
-                {"since": since},
-            ).fetchall()
-        return [dict(row) for row in rows]
-
-    def studies(self, limit: int) -> list[dict[str, object]]:
-        """The studies that got an instance last, with what they hold, the newest first."""
-        with self.database.read() as conn:
-            rows = conn.execute(
-                "SELECT study_instance_uid, accession_number, series_count AS series, instance_count AS instances,"
-                " byte_count AS bytes, first_received_at, last_received_at FROM study"
-                " ORDER BY last_received_at DESC, id DESC LIMIT :limit",
-                {"limit": limit},
-            ).fetchall()
-        return [dict(row) for row in rows]
 
     # ---- rows --------------------------------------------------------------------------------------------------------
 

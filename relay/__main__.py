@@ -6,6 +6,7 @@ from contextlib import closing
 
 from gateway.log import configure
 from gateway.process import run
+from gateway.refusals import FILE_NAME, Noting
 from gateway.settings import load
 from pacs import Archive
 from relay.entrance import require_safe
@@ -22,8 +23,9 @@ def main() -> None:
     with (
         closing(attached(lambda: Worklist.attach(settings.worklist_db_path))) as worklist,
         closing(attached(lambda: Archive.attach(settings.pacs_db_path, settings.pacs_storage_path))) as archive,
+        Noting(settings.data_dir / FILE_NAME, process="relay") as noting,
     ):
-        asyncio.run(Relay(settings, worklist, archive).run())
+        asyncio.run(Relay(settings, worklist, archive, note=noting.note).run())
 
 
 if __name__ == "__main__":

@@ -1,208 +1,198 @@
-"""What the pages show, put together from the worklist, the archive and the health report.
+"""The worklist board: the appointments of one day, each put side by side with the images that have arrived of it.
 
-Rules. Every number has an age, every time a zone. A state is a word and a shape, never a colour alone. What cannot be
-asked raises; it never looks like "none".
+Rules. Rows stand in the order of the clinic. What a person has to look at is said in words (`problems`) on its row and
+counted for the day. An image belongs to an appointment by its study or by its accession number: one under the right
+number with a wrong study is a finding, not a missing view. What the machine reports (MPPS) to have made and what has
+not come is counted.
 
-Values for templates only. Not here: HTML (`relay/pages`), HTTP (`relay.web`), the rules of an exam (`relay.exams`).
+Values for templates only; what cannot be asked raises. Not here: HTML (`relay.html`), the rules of an exam
+(`relay.exams`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 
-from pydicom import Dataset
-
-from gateway.errors import NotFound
-from gateway.messages import HealthReport
-from gateway.outbox import Outbox
-from pacs import Archive
-from relay.dicom_json import DicomJson, text, values
+from gateway.errors import InvalidQuery
 from relay.exams import Exam, exam
-from relay.views import Image, hanging, image
-from worklist import Item, Worklist
+from relay.html import person
+from relay.instances import Instance, Instances
+from relay.views import Image, hanging
+from worklist import Item, Performed, Worklist
 
-LATEST_STUDIES = 10
-LATEST_INSTANCES = 200
-"""How far back the list of studies looks; ten screening exams have 40 to 200 instances."""
+MOST_DAYS = 3
+"""So many days before the one that is asked for are kept in memory."""
 
-MOST_IMAGES = 500
-"""Instances of one study that a page shows; a screening exam has 4 to 20."""
-
-
-@dataclass(frozen=True)
-class Hop:
-    """One hop of the way between modality and cloud; `proven` says how long ago it was seen to work."""
-
-    name: str
-    ok: bool
-    detail: str
-    proven: str
+WALL_ROWS = 14
+"""What fits on a screen in letters that are read from a few metres."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One appointment of today, with what has arrived of it."""
+    """One appointment. `awaited` counts the images that were reported as made and have not come.
+
+    `latest` is when the last image came, UTC text, empty for none.
+    """
 
     item: Item
     exam: Exam
     shown: Mapping[str, Image | None]
+    extras: tuple[str, ...]
+    awaited: int
+    latest: str
+    problems: tuple[str, ...]
+
+    @property
+    def study_instance_uid(self) -> str:
+        """The study that its images are in; empty while there are none."""
+        return self.exam.images[0].study_instance_uid if self.exam.images else ""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One study of the list; `received` says how long ago its last image came."""
+class Day:
+    """One day; `rows` are those that the filter lets through, the counts are of all."""
 
-    study_instance_uid: str
-    accession_number: str
-    patient_name: str
-    patient_id: str
-    date: str
-    modalities: str
-    instances: str
-    received: str = ""
-
-
-@dataclass(frozen=True)
-class Status:
-    """The first page."""
-
-    as_of: datetime
-    healthy: bool
-    version: str
-    hops: tuple[Hop, ...]
+    on: date
+    is_today: bool
     rows: tuple[Row, ...]
-    lines: tuple[Line, ...]
-    queue: Mapping[str, int]
-    oldest: str
-    statistics: Mapping[str, int]
+    total: int
+    states: Mapping[str, int]
+    images: int
+    problems: tuple[Row, ...]
+    sought: str
 
+    @property
+    def on_wall(self) -> tuple[Row, ...]:
+        """The rows for a screen that nobody scrolls: what needs a look, the last two that are over, what comes next."""
+        open_ = [place for place, row in enumerate(self.rows) if row.item.state in {"scheduled", "in_progress"}]
+        last_page = max(0, len(self.rows) - WALL_ROWS)
+        first = min(max(0, open_[0] - 2), last_page) if open_ else last_page
+        earlier = tuple(row for row in self.rows[:first] if row.problems)
+        return (*earlier, *self.rows[first:])[:WALL_ROWS]
 
-@dataclass(frozen=True)
-class Study:
-    """The quick look at one study; `exam` is None when no worklist item belongs to it."""
+    @property
+    def before(self) -> date:
+        return self.on - timedelta(days=1)
 
-    as_of: datetime
-    line: Line
-    shown: Mapping[str, Image | None]
-    others: tuple[Image, ...]
-    exam: Exam | None
+    @property
+    def after(self) -> date:
+        return self.on + timedelta(days=1)
 
 
 class Board:
-    """Asks both databases. Its methods block: call them in a thread."""
+    """Asks both databases. Its methods block: call them in a thread.
 
-    def __init__(
-        self,
-        archive: Archive,
-        worklist: Worklist,
-        *,
-        health: Callable[[], HealthReport],
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._archive = archive
+    A day is put together once for all who look, until one of the databases has changed; then only the rows are made
+    anew that what has changed belongs to.
+    """
+
+    def __init__(self, worklist: Worklist, instances: Instances, *, clock: Callable[[], datetime]) -> None:
         self._worklist = worklist
-        self._health = health
+        self._instances = instances
         self._clock = clock
+        self._turn = threading.Lock()
+        self._days: dict[date, tuple[tuple[int, int], list[Row]]] = {}
+        self._rows: dict[str, tuple[object, Row]] = {}
 
-    def status(self) -> Status:
-        """Put the first page together; today is the site's wall date."""
-        now, report = self._clock().astimezone(), self._health()
-        outboxes = (self._worklist.outbox, self._archive.outbox)
-        return Status(
-            as_of=now,
-            healthy=report.healthy,
-            version=report.version,
-            hops=tuple(_hops(report, now)),
-            rows=tuple(map(self._row, self._worklist.items(date=now.strftime("%Y%m%d")))),
-            lines=tuple(self._lines(now)),
-            queue={
-                state: sum(outbox.counts()[state] for outbox in outboxes) for state in ("open", "parked", "delivered")
-            },
-            oldest=_oldest(outboxes, now),
-            statistics=self._archive.statistics(),
+    def day(self, day: date | None = None, *, sought: str = "") -> Day:
+        """Put a day together, by default the site's today; `sought` is a part of a name or of an accession number."""
+        today = self._clock().astimezone().date()
+        wanted = day or today
+        rows = self._rows_of(wanted)
+        return Day(
+            on=wanted,
+            is_today=wanted == today,
+            rows=tuple(row for row in rows if _is_sought(row.item, sought)),
+            total=len(rows),
+            states=Counter(row.item.state for row in rows),
+            images=sum(len(row.exam.images) for row in rows),
+            problems=tuple(row for row in rows if row.problems),
+            sought=sought,
         )
 
-    def study(self, study_instance_uid: str) -> Study:
-        """Put the page of one study together. Raises NotFound."""
-        found = self._archive.find("STUDY", _identifier(StudyInstanceUID=study_instance_uid), limit=1)
-        if not found:
-            raise NotFound("This study is not in the archive of this gateway.")
-        instances = self._instances(StudyInstanceUID=study_instance_uid)
-        images = tuple(map(image, instances))
-        shown = hanging(images)
-        return Study(
-            as_of=self._clock().astimezone(),
-            line=_line(found[0]),
-            shown=shown,
-            others=tuple(each for each in images if each not in shown.values()),
-            exam=self._exam(text(found[0], "00080050"), instances),
-        )
+    def _rows_of(self, day: date) -> list[Row]:
+        with self._turn:
+            # Read before the rows are: what comes in between makes them anew the next time.
+            versions = self._worklist.database.data_version(), self._instances.version()
+            known, rows = self._days.get(day, (None, []))
+            if known != versions:
+                rows = list(self._made(self._worklist.items(date=day.strftime("%Y%m%d"))))
+                self._days = {**dict(list(self._days.items())[-MOST_DAYS:]), day: (versions, rows)}
+            return rows
 
-    def _row(self, item: Item) -> Row:
-        # By study and by number: an image under the right number with a wrong study is a finding, not a missing view.
-        by_study = self._instances(StudyInstanceUID=item.study_instance_uid) if item.study_instance_uid else []
-        found = by_study + self._instances(AccessionNumber=item.accession_number)
-        instances = list({text(instance, "00080018"): instance for instance in found}.values())
-        seen = exam(item, instances)
-        return Row(item=item, exam=seen, shown=hanging(seen.images))
-
-    def _exam(self, accession_number: str, instances: list[DicomJson]) -> Exam | None:
-        if not accession_number:
-            return None
-        try:
-            return exam(self._worklist.item(accession_number), instances)
-        except NotFound:  # an unscheduled exam: images are taken without an item
-            return None
-
-    def _instances(self, **keys: str) -> list[DicomJson]:
-        return list(self._archive.find("IMAGE", _identifier(**keys), limit=MOST_IMAGES))
-
-    def _lines(self, now: datetime) -> Iterator[Line]:
-        received: dict[str, str] = {}
-        for stored in self._archive.latest(LATEST_INSTANCES):
-            received.setdefault(stored.study_instance_uid, stored.received_at)
-        for uid in list(received)[:LATEST_STUDIES]:
-            for match in self._archive.find("STUDY", _identifier(StudyInstanceUID=uid), limit=1):
-                yield _line(match, received=age(received[uid], now))
+    def _made(self, items: Sequence[Item]) -> Iterator[Row]:
+        of_each = self._instances.of_exams((item.study_instance_uid, item.accession_number) for item in items)
+        known, self._rows = self._rows, {}
+        for item, found in zip(items, of_each, strict=True):
+            made_of = item, found, self._worklist.performed(item.accession_number)
+            same, row = known.get(item.accession_number, (None, None))
+            if row is None or same != made_of:
+                row = _row(*made_of)
+            self._rows[item.accession_number] = made_of, row
+            yield row
 
 
-def age(then: str | None, now: datetime) -> str:
-    """Say how long ago a moment (UTC ISO text) was, in words that need no arithmetic."""
-    if not then:
-        return ""
-    seconds = max(0, int((now - datetime.fromisoformat(then)).total_seconds()))
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if seconds >= length:
-            count = seconds // length
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
-    return "just now" if seconds < 2 else f"{seconds} seconds ago"
+def asked_date(text: str) -> date | None:
+    """Read the date of an address, 2026-11-22 or 20261122; None for none. Raises InvalidQuery."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise InvalidQuery("The date of a worklist has to be a day like 2026-11-22.") from None
 
 
-def _hops(report: HealthReport, now: datetime) -> Iterator[Hop]:
-    for name, check in report.checks.items():
-        yield Hop(name=name, ok=check.ok, detail=check.detail, proven=age(check.proven_at, now))
-
-
-def _oldest(outboxes: Iterable[Outbox], now: datetime) -> str:
-    waiting = [since for outbox in outboxes if (since := outbox.oldest_open())]
-    return age(min(waiting), now) if waiting else ""
-
-
-def _line(match: DicomJson, *, received: str = "") -> Line:
-    return Line(
-        study_instance_uid=text(match, "0020000D"),
-        accession_number=text(match, "00080050"),
-        patient_name=text(match, "00100010"),
-        patient_id=text(match, "00100020"),
-        date=text(match, "00080020"),
-        modalities=", ".join(str(value) for value in values(match, "00080061")),
-        instances=text(match, "00201208"),
-        received=received,
+def _row(item: Item, found: Sequence[Instance], performed: Performed) -> Row:
+    arrived = {instance.stored.sop_instance_uid: instance for instance in found}
+    seen = exam(item, [instance.data_set for instance in arrived.values()])
+    awaited = len(set(performed.images) - arrived.keys())
+    return Row(
+        item=item,
+        exam=seen,
+        shown=hanging(seen.images),
+        extras=tuple(extras(seen)),
+        awaited=awaited,
+        latest=max((instance.stored.received_at for instance in arrived.values()), default=""),
+        problems=(*(finding.text for finding in seen.findings), *_shortcomings(item, seen, awaited, performed.is_over)),
     )
 
 
-def _identifier(**keys: str) -> Dataset:
-    identifier = Dataset()
-    for keyword, value in keys.items():
-        setattr(identifier, keyword, value)
-    return identifier
+def _shortcomings(item: Item, seen: Exam, awaited: int, is_over: bool) -> Iterator[str]:
+    """What is not there although the exam is over."""
+    if awaited and is_over:
+        verb = "has" if awaited == 1 else "have"
+        yield f"{_count(awaited, 'image')} that the machine reports to have made {verb} not come."
+    if item.state == "completed" and not seen.images:
+        yield "Completed, and no image has come."
+    elif item.state == "completed" and seen.missing:
+        yield f"Completed without {' and '.join(seen.missing)}."
+
+
+def extras(seen: Exam) -> Iterator[str]:
+    """Count what came beside the four views, in words."""
+    if displaced := sum(seen.implant_displaced.values()):
+        yield f"{displaced} implant-displaced"
+    if slices := sum(each.kind == "tomosynthesis" for each in seen.images):
+        yield f"{slices} tomosynthesis"
+    words = Counter(_extra(each) for each in seen.extras)
+    yield from (f"{count} {word}" for word, count in words.items())
+    if others := sum(not each.name and each.kind != "tomosynthesis" for each in seen.images):
+        yield _count(others, "other object")
+
+
+def _extra(image: Image) -> str:
+    if image.modifiers:
+        return f"{', '.join(image.modifiers)} {image.name}"
+    return f"partial {image.name}" if image.is_partial else image.name
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _is_sought(item: Item, sought: str) -> bool:
+    """Is it in the accession number, or in the name as it is shown or sent? Without regard to case."""
+    part = sought.strip().casefold()
+    return any(
+        part in text.casefold() for text in (item.accession_number, item.patient_name, person(item.patient_name))
+    )

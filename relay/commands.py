@@ -35,6 +35,8 @@ from gateway.messages import (
     UpdateItem,
     UpdateStatus,
 )
+from gateway.refusals import Note, Refused, unnoted
+from gateway.remedies import CLOUD
 from relay import protocol
 from relay.chores import Chores
 from relay.full_images import FullImages
@@ -64,6 +66,8 @@ class Context:
     cloud_zone: tzinfo | None = None
     told: Callable[[Action], None] = lambda _action: None
     """Is told of what was carried out; never waits, never raises."""
+    note: Note = unnoted
+    """Is told of what is refused, for people on site."""
 
 
 async def answer(text: str, context: Context) -> str:
@@ -75,6 +79,7 @@ async def answer(text: str, context: Context) -> str:
         return protocol.encode(await apply(protocol.decode(message), context))
     except Refusal as refusal:
         log.warning("action refused", action_id=action_id, code=refusal.code, reason=str(refusal))
+        context.note(Refused("cloud command", CLOUD + refusal.code, str(refusal), about=action_id or ""))
         return protocol.encode(protocol.refused(refusal, action_id=action_id))
     except Exception:
         log.exception("action failed", action_id=action_id)

@@ -236,6 +236,11 @@ class Delivery:
         self._ended = asyncio.Event()
         self._stopping = False
 
+    @property
+    def circuit(self) -> Circuit:
+        """What it believes of its destination now."""
+        return self._circuit
+
     async def run(self) -> None:
         """Deliver until `stop`; then finish what is under way. Cancelling is safe: what was cut off is sent again."""
         async with asyncio.TaskGroup() as under_way:

@@ -1,7 +1,7 @@
 """Is everything well? One fact per hop, judged by when it was last proven, never by what looks connected.
 
-The facts are gathered elsewhere (`relay.service`); this file judges them, as pure functions. The same report answers
-the `health` action, `/healthz`, the status page and each heartbeat.
+The facts are gathered elsewhere (`relay.facts`, `relay.service`); this file judges them, as pure functions. The same
+report answers the `health` action, `/healthz`, the overview and each heartbeat.
 
 Not for: finding out, and what to do about it beyond a sentence.
 """

@@ -20,6 +20,7 @@ import aiohttp
 import structlog
 from yarl import URL
 
+from gateway.requestor import reachable
 from relay.dicomweb import ROOT
 from relay.hybrid import HttpAnswer, HttpRequest
 from relay.hybrid_protocol import Endpoint
@@ -114,8 +115,8 @@ class RemoteWeb:
 
 def own_url(host: str, port: int, *, scheme: str = "http") -> str:
     """Where this machine reaches a server that listens on an address and a port."""
-    called = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host)  # noqa: S104 - read, not bound
-    return f"{scheme}://{called or (f'[{host}]' if ':' in host else host)}:{port}"
+    called = reachable(host)
+    return f"{scheme}://{f'[{called}]' if ':' in called else called}:{port}"
 
 
 def public_url(at: Endpoint) -> str:

@@ -9,13 +9,10 @@ Not for: rules; each part has its own file.
 import asyncio
 import base64
 import os
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -28,36 +25,31 @@ from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Th
 from gateway.outbox import Outbox
 from gateway.process import until_stopped_async
 from gateway.recording import silence
-from gateway.requestor import Peer
+from gateway.refusals import Note, unnoted
+from gateway.requestor import Peer, reachable
 from gateway.sqlite import utc_text
 from gateway.tls import CallFiles
-from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
-from pacs import Archive, Duties, Policy, preview
+from pacs import Archive, Policy, preview
 from relay import commands, entrance, link, metrics, web
-from relay.allowance import IMAGES, Allowance, limits
+from relay.allowance import Allowance
 from relay.chores import Chores
 from relay.composer import Composer
-from relay.delivery import Delivery, Destination, Event, kind_of_message, weight_of_message
+from relay.delivery import Delivery, Event, kind_of_message, weight_of_message
 from relay.deposit import Deposit
+from relay.destinations import MOST_BYTES, allowance, destination, image_api, sent_by
 from relay.dicomweb import Changes
+from relay.facts import archive_queue, disk, images, queue
 from relay.full_images import Doors, FullImages
-from relay.health import Disk, Facts, Forwards, Hop, Images, Queue, report
-from relay.hybrid import HttpAnswer, HttpRequest, HybridDestination, HybridListener, SelfEcho, endpoint
+from relay.health import Facts, Hop, report
+from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, SelfEcho, endpoint
 from relay.pace import Pace
 from relay.remote_web import RemoteWeb, own_url, public_url
 from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.requests import Fulfilment, Requests, request_event
-from relay.settings import DestinationName, RelaySettings, revealed
+from relay.settings import DestinationName, RelaySettings
 from relay.spool import Spool
-from relay.uploads import (
-    SECONDS,
-    Api,
-    HttpsDestination,
-    ManageDestination,
-    fixed_token,
-    kind_of_upload,
-    weight_of_upload,
-)
+from relay.surroundings import of_site
+from relay.uploads import kind_of_upload, weight_of_upload
 from relay.users import CLOUD
 from relay.worklist_audit import WorklistAudit
 from worklist import Worklist
@@ -68,10 +60,6 @@ T = TypeVar("T")
 
 OWNERS_SECONDS = 60.0
 """How long the relay waits for the owners of the databases; both migrate within seconds, also after a power cut."""
-
-MOST_BYTES = {"servicebus": 192 * 1024}
-"""Largest message of a destination that has such a limit. Service Bus Standard takes 256 KiB with the properties, which
-it counts in its own way."""
 
 GRACE_SECONDS = 5.0
 """How long events under way may take after the relay was told to stop; what is cut off is sent again."""
@@ -91,8 +79,9 @@ def attached(attach: Callable[[], T]) -> T:
 class Relay:
     """Everything the relay does with what it was given. `run` until the process is asked to stop."""
 
-    def __init__(self, settings: RelaySettings, worklist: Worklist, archive: Archive) -> None:
+    def __init__(self, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: Note = unnoted) -> None:
         self._settings = settings
+        self._note = note
         self._worklist = worklist
         self._archive = archive
         self._tls = entrance.require_safe(settings)
@@ -134,6 +123,7 @@ class Relay:
             door=self._door,
             peers=settings.peers,
             viewer=settings.viewer_path,
+            surroundings=of_site(settings, [*self._deliveries, *self._fulfilling.values()]),
         )
         serving = web.serving(app, host=settings.http_host, port=settings.http_port, tls=self._tls)
         await asyncio.to_thread(self._prepare_outboxes)
@@ -151,9 +141,16 @@ class Relay:
         """Answer a message of the cloud."""
         zone = ZoneInfo(self._settings.cloud_timezone) if self._settings.cloud_timezone else None
         context = commands.Context(
-            self._worklist, self._requests, self._images, self._chores, health=self.health, clock=now, cloud_zone=zone,
+            self._worklist,
+            self._requests,
+            self._images,
+            self._chores,
+            health=self.health,
+            clock=now,
+            cloud_zone=zone,
+            note=self._note,
             told=self._worklist_audit,
-        )  # fmt: skip
+        )
         return await commands.answer(text, context)
 
     async def answer_request(self, request: HttpRequest) -> HttpAnswer:
@@ -341,58 +338,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def allowance(settings: RelaySettings) -> Allowance:
-    """What may leave to one destination, and when."""
-    return Allowance(
-        rates=limits(settings.rates), budgets=limits(settings.budgets), clock=lambda: datetime.now().astimezone()
-    )
-
-
-def destination(name: DestinationName, settings: RelaySettings, archive: Archive, own: Allowance) -> Destination:
-    """A door events leave by; images through it at the rate `own` allows."""
-    match name:
-        case "hybrid":
-            return HybridDestination(link.sender(settings, settings.events_hybrid_connection))
-        case "https":
-            token = fixed_token(revealed(settings.api_token))
-            return HttpsDestination(settings.api_url, token, way=link.way(settings))
-        case "manage":
-            token = fixed_token(revealed(settings.api_token))
-            return ManageDestination(
-                settings.api_url,
-                token,
-                locate=lambda uid: archive.instance(uid).path,
-                rate=lambda: own.rate(IMAGES),
-                way=link.way(settings),
-            )
-        case "servicebus":
-            from relay import servicebus  # noqa: PLC0415 - the client library is large
-
-            return servicebus.from_settings(settings)
-
-
-def sent_by(outboxes: Sequence[Outbox], name: str, since: datetime) -> Counter[int]:
-    """How many bytes a destination has confirmed since then, by class."""
-    total = Counter[int]()
-    for outbox in outboxes:
-        total.update(outbox.sent(name, since=since))
-    return total
-
-
-def image_api(settings: RelaySettings) -> Api | None:
-    """The cloud's API that takes full images; None when there is none."""
-    if not (settings.api_url and settings.api_token):
-        return None
-    return Api(settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS, way=link.way(settings))
-
-
 def changes(settings: RelaySettings) -> Changes:
     """What DICOMweb may change on this site."""
     deposit = None
     if settings.largest_upload:
         tls = CallFiles.of_own_listeners(settings)
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.pacs_host, settings.pacs_host)  # noqa: S104
-        archive = Peer(settings.pacs_aet, host, settings.pacs_port, tls=tls is not None)
+        archive = Peer(settings.pacs_aet, reachable(settings.pacs_host), settings.pacs_port, tls=tls is not None)
         deposit = Deposit(archive, settings.upload_aet, tls)
     policy = Policy(days=0, needs_commitment=settings.deletion_needs_commitment) if settings.delete else None
     return Changes(deposit, settings.largest_upload, policy)
@@ -410,44 +361,3 @@ def heartbeat(health: HealthReport, *, site: str, now: datetime) -> Event:
         parameters=beat.model_dump(mode="json"),
     )
     return Event(envelope, beat.subject, beat.priority)
-
-
-def queue(name: str, outbox: Outbox) -> Queue:
-    """What is owed from one database, or that it cannot be read."""
-    try:
-        counts, oldest, parked = outbox.counts(), outbox.oldest_open(), outbox.entries("parked", limit=1)
-    except Exception:  # whatever it is, the report has to be made
-        log.exception("database not readable", database=name)
-        return Queue(name, trouble="The database cannot be read; the log says why.")
-    because = parked[0].reason if parked else ""
-    return Queue(name, open=counts["open"], parked=counts["parked"], oldest=oldest, parked_because=because)
-
-
-def archive_queue(archive: Archive) -> Queue:
-    """What the archive owes the cloud, and the site's archives that images are forwarded to."""
-    owed = queue("archive", archive.outbox)
-    if owed.trouble:
-        return owed
-    duties, found = Duties(archive.database), []
-    for each in duties.standings():
-        because = next((one.reason for one in duties.owed("parked", target=each.target, limit=1)), "")
-        found.append(Forwards(each.target, each.open, each.parked, each.oldest_open, each.reason, because))
-    return replace(owed, forwards=tuple(found))
-
-
-def disk(folder: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Disk:
-    """How full the data volume is, or that it is not there."""
-    try:
-        return Disk(volume_of(folder), watermarks)
-    except OSError as error:
-        return Disk(trouble=f"The folder of the images cannot be looked at: {error.strerror}.")
-
-
-def images(archive: Archive) -> Images | None:
-    """What is known of damage; None when the database cannot be read, which its queue says."""
-    try:
-        scrubbed = archive.upkeep.scrubbed()
-        return Images(archive.upkeep.damaged(), scrubbed.began_at, scrubbed.ended_at)
-    except Exception:  # whatever it is, the report has to be made
-        log.exception("database not readable", database="archive")
-        return None

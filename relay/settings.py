@@ -400,6 +400,9 @@ class RelaySettings(GatewaySettings):
         description="Whether studies, series and instances may be deleted over HTTP when the rules of retention let "
         "them go, true or false. Off by default, because nothing has to be deleted by hand.",
     )
+    retention_days: int = Field(
+        0, ge=0, validation_alias="PACS_RETENTION_DAYS", description="Days until a study may go, as the archive has it."
+    )
     deletion_needs_commitment: bool = Field(
         False,
         validation_alias="PACS_RETENTION_NEEDS_COMMITMENT",

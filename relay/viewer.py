@@ -76,9 +76,9 @@ class Viewer:
         ]
 
     async def entry(self, _: web.Request) -> web.StreamResponse:
-        """Lead to our own pages, where studies are found and errors are told from emptiness."""
+        """Lead to our own list of studies, where studies are found and errors are told from emptiness."""
         await self._expect_installed()
-        return web.Response(status=302, headers={"Location": "/"})
+        return web.Response(status=302, headers={"Location": "/studies"})
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Give a file of the viewer, compressed if there is a compressed one, or the page for any other path."""
@@ -104,7 +104,7 @@ class Viewer:
         if not await asyncio.to_thread(is_installed, self._folder):
             raise NotFound(
                 "The viewer is not installed on this gateway. An engineer adds it with the command "
-                "'gateway viewer install'; the status page shows the pictures of each study without it."
+                "'gateway viewer install'; the list of studies leads to the pictures of each without it."
             )
 
 

@@ -1,59 +1,61 @@
 """The relay's HTTP server: the application, its routes, and the one place where errors become HTTP answers.
 
 Rules. A refusal is answered with its status and a sentence: JSON `{"code", "message"}` under the DICOMweb root, a page
-elsewhere. No page needs a script, none loads anything from another host, and the content security policy forbids both.
-Query strings hold names and are never logged. It listens where the settings say, on loopback unless told otherwise.
+elsewhere. No page needs a script; the one there is comes from here, as all that a page loads, and the content security
+policy forbids everything else. Query strings hold names and are never logged. It listens where the settings say, on
+loopback unless told otherwise.
 
-Not here: what DICOMweb means (`relay.dicomweb`), what pages show (`relay.board`), the REST for scripts (`relay.rest`),
-who may come in (`relay.door`), and with which slow clients patience ends (`relay.slow`).
+Not here: what DICOMweb means (`relay.dicomweb`), pages (`relay.site_pages`), the REST for scripts (`relay.rest`), who
+may come in (`relay.door`), and with which slow clients patience ends (`relay.slow`).
 """
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gateway.errors import DatabaseNotReady, Denied, OutOfResources, Refusal
 from gateway.messages import HealthReport
 from gateway.renewal import ServerTls
 from pacs import Archive
-from relay import dicomweb, qido, rest, slow
+from relay import dicomweb, rest, slow
 from relay.board import Board
+from relay.care_pages import CarePages
 from relay.dicomweb import Changes
 from relay.door import Door
+from relay.html import Frame, error_page
+from relay.instances import Instances
+from relay.live import Live
+from relay.overview import Overviews
 from relay.rendering import Renderer
+from relay.site_pages import SitePages
 from relay.spool import Spool
+from relay.studies import Studies
+from relay.surroundings import Surroundings
 from relay.viewer import Viewer
 from worklist import Worklist
 
 log = structlog.get_logger()
 
-PAGES = Path(str(files("relay") / "pages"))
-ASSETS = {"app.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
 SHUTDOWN_SECONDS = 5.0
 """How long answers under way may take after the relay was told to stop."""
 
 IDLE_SECONDS = 20.0
 """How long a connection may be without a whole request head: before the first, between two, while one dribbles in."""
 
-REFRESH_SECONDS = 15
-
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self'; style-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer browsers say "Origin: null" of our own forms
     "Cross-Origin-Resource-Policy": "same-origin",
     "Server": "screening-gateway",
 }
@@ -80,6 +82,7 @@ def application(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     door: Door | None = None,
     peers: Sequence[str] = (),
+    surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
     patience_seconds: float = slow.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
@@ -88,7 +91,14 @@ def application(
     spool open before it serves. Without a door whoever reaches it may do everything, and nothing is recorded: for tests
     and benchmarks.
     """
-    board = Board(archive, worklist, health=health, clock=clock)
+    instances = Instances(archive)
+    board = Board(worklist, instances, clock=clock)
+    overviews = Overviews(archive, worklist, board, instances, health=health, clock=clock)
+    studies = Studies(archive, worklist, instances, viewer=viewer)
+    live = Live(archive, worklist, health=health, clock=clock, refusals=surroundings.refusals)
+    counts = {"/queue": overviews.parked, "/quarantine": archive.upkeep.undecided}
+    frame = Frame(site, clock=clock, state=live.state, counts=counts)
+    care = CarePages(archive, worklist, frame=frame, renderer=renderer, surroundings=surroundings, clock=clock)
     middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
     app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
@@ -97,7 +107,10 @@ def application(
     app.add_routes(rest.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
     app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())
-    app.add_routes(_Pages(board, health=health, metrics=metrics, site=site).routes())
+    app.add_routes(SitePages(frame, overviews, board, studies, health=health, metrics=metrics).routes())
+    app.add_routes(care.routes())
+    app.add_routes(live.routes())
+    app.on_shutdown.append(live.close)
     return app
 
 
@@ -124,56 +137,6 @@ def _renewed(tls: ServerTls) -> ssl.SSLContext:
 
     listening.sni_callback = choose
     return listening
-
-
-class _Pages:
-    """The handlers of everything that people look at, and of the health check and the metrics."""
-
-    def __init__(
-        self, board: Board, *, health: Callable[[], HealthReport], metrics: Callable[[], bytes], site: str
-    ) -> None:
-        self._board = board
-        self._metrics = metrics
-        self._health = health
-        self._site = site
-
-    def routes(self) -> list[web.RouteDef]:
-        return [
-            web.get("/", self.status),
-            web.get("/studies/{study}", self.study),
-            web.get("/healthz", self.health),
-            web.get("/metrics", self.metrics),
-            web.get("/assets/{name}", self.asset),
-        ]
-
-    async def status(self, request: web.Request) -> web.Response:
-        refresh = REFRESH_SECONDS if "refresh" in request.query else None
-        status = await asyncio.to_thread(self._board.status)
-        return _page("status.html", site=self._site, status=status, refresh=refresh)
-
-    async def study(self, request: web.Request) -> web.Response:
-        study = await asyncio.to_thread(self._board.study, qido.uid(request.match_info["study"]))
-        return _page("study.html", site=self._site, study=study)
-
-    async def health(self, _: web.Request) -> web.Response:
-        """200 while every hop is proven, else 503; the facts are in the body either way."""
-        report = await asyncio.to_thread(self._health)
-        return web.Response(
-            status=200 if report.healthy else 503, text=report.model_dump_json(), content_type="application/json"
-        )
-
-    async def metrics(self, _: web.Request) -> web.Response:
-        """What Prometheus collects; its text format, 0.0.4."""
-        body = await asyncio.to_thread(self._metrics)
-        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-    async def asset(self, request: web.Request) -> web.StreamResponse:
-        media_type = ASSETS.get(request.match_info["name"])
-        if media_type is None:
-            raise web.HTTPNotFound
-        return web.FileResponse(
-            PAGES / request.match_info["name"], headers={"Content-Type": media_type, "Cache-Control": "no-cache"}
-        )
 
 
 @web.middleware
@@ -226,7 +189,7 @@ def _note(request: web.Request, error: Exception, *, status: int, code: str) -> 
 def _error(request: web.Request, *, status: int, code: str, message: str) -> web.Response:
     if request.path.startswith((dicomweb.ROOT, rest.ROOT)) or "text/html" not in request.headers.get("Accept", ""):
         return web.json_response({"code": code, "message": message}, status=status)
-    return _page("error.html", http_status=status, message=message)
+    return error_page(status=status, message=message)
 
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:
@@ -235,28 +198,3 @@ async def _harden(_: web.Request, response: web.StreamResponse) -> None:
     )  # the viewer has its own
     response.headers.update({**HEADERS, "Content-Security-Policy": policy})
     response.headers.setdefault("Cache-Control", "no-store")
-
-
-def _page(template: str, *, http_status: int = 200, **values: object) -> web.Response:
-    text = _TEMPLATES.get_template(template).render(values, http_status=http_status)
-    return web.Response(text=text, status=http_status, content_type="text/html")
-
-
-def _person(name: str) -> str:
-    """Write a DICOM person name for people: the first component group, family name in front (PS3.5 Section 6.2)."""
-    family, *others = name.split("=", maxsplit=1)[0].split("^")
-    return ", ".join(part for part in (family.strip(), " ".join(filter(None, others)).strip()) if part)
-
-
-def _date(text: str) -> str:
-    """Write a DICOM date for people; what is not a date stays as it is."""
-    try:
-        return datetime.strptime(text, "%Y%m%d").strftime("%-d %b %Y")
-    except ValueError:
-        return text
-
-
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_TEMPLATES.filters.update(person=_person, date=_date)

@@ -21,7 +21,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 FLAGS = (
     "--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
     "--ignore-gpu-blocklist", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1", "--remote-debugging-port=0",
+    "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1",
+    "--hide-scrollbars", "--remote-debugging-port=0",
 )  # fmt: skip
 PATIENCE = 60.0
 """Seconds until what a test waits for has to be seen."""

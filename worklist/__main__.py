@@ -8,6 +8,7 @@ from gateway.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
 from gateway.recording import Recording
+from gateway.refusals import FILE_NAME, Noting
 from gateway.renewal import ServerTls
 from gateway.settings import load
 from worklist.audit import Accounts
@@ -25,6 +26,7 @@ def main() -> None:
     with (
         closing(Worklist.open(settings.db_path)) as worklist,
         Recording(settings.audit_path, "worklist", site=settings.site) as recording,
+        Noting(settings.data_dir / FILE_NAME, process="worklist") as noting,
         DayEnd(worklist, keep_days=settings.keep_days, hour=settings.night_hour),
     ):
         accounts = Accounts(recording, worklist)
@@ -33,7 +35,13 @@ def main() -> None:
         limits = Limits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
-            application, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls
+            application,
+            host=settings.host,
+            port=settings.port,
+            limits=limits,
+            callers=callers,
+            tls=tls,
+            note=noting.note,
         ) as listener:
             until_stopped(listener.still_working)
 

@@ -15,8 +15,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import MAX_VALUE_LEN, validate_value
 
 from gateway.application import encode
+from gateway.conditions import Kind
 from gateway.errors import InvalidDataSet, InvalidValue
-from gateway.matching import Kind, column_value
+from gateway.matching import column_value
 
 DicomJson = dict[str, object]
 

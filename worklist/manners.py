@@ -21,8 +21,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal, Self, get_args
 
-from gateway import matching
-from gateway.matching import AnyOf, Between, Condition, Key, Kind, Period
+from gateway.conditions import AnyOf, Between, Condition, Key, Kind, Period, matches
 from worklist.items import State
 
 Station = Literal["open", "calling", "strict"]
@@ -182,7 +181,7 @@ class Granted:
             self._reason(condition, row, stations)
             for condition in self.conditions(asked)
             if not any(
-                matching.matches(condition, {**row, "station.value": title, "named.value": title})
+                matches(condition, {**row, "station.value": title, "named.value": title})
                 for title in (stations if _is_named(condition) else stations or (station,))
             )
         )

@@ -24,8 +24,9 @@ from gateway.character_sets import CharacterSet
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, Unsupported
 from worklist import answers
 from worklist.audit import Accounts
+from worklist.item_rows import KEYS
 from worklist.manners import Book
-from worklist.store import KEYS, Worklist
+from worklist.store import Worklist
 
 PENDING, PENDING_WITH_WARNING = 0xFF00, 0xFF01
 """More answers follow; with the warning that an optional key was not matched (PS3.4 Table K.4-1)."""

@@ -1,8 +1,8 @@
-"""`Worklist`: everything this room knows, and all SQL about it. What is acknowledged is on disk.
+"""`Worklist`: everything this room knows. What is acknowledged is on disk.
 
 A performed step, the move of its items and the event to the cloud are one transaction; so are a change of an item and
-the action that asked for it. Not here: what may happen to an item (`items`) or a step (`mpps`), steps as rows
-(`step_rows`), what a query means (`gateway.matching`), what a peer is shown (`manners`), what leaves (`day_end`).
+the action that asked for it. Not here: what may happen to an item (`items`) or a step (`mpps`), the SQL (`item_rows`,
+`step_rows`), what a query means (`gateway.matching`), what a peer is shown (`manners`), what leaves (`day_end`).
 """
 
 import json
@@ -17,60 +17,17 @@ from typing import NamedTuple, Self
 from pydicom.dataset import Dataset
 
 from gateway import matching, outbox
+from gateway.conditions import AnyOf, where
 from gateway.errors import Conflict, NotFound, OutOfResources
-from gateway.matching import Key, Kind
 from gateway.messages import StepChanged
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
-from worklist import attributes, mpps, step_rows
+from worklist import attributes, item_rows, mpps, step_rows
+from worklist.item_rows import KEYS, PAGE, STATION
 from worklist.items import LOCAL, Item, Origin, State, new_study, performed_state
 from worklist.manners import Granted, first_day, unsatisfied
 from worklist.mpps import Step
 from worklist.step_rows import Performed
-
-_SPS = "ScheduledProcedureStepSequence"
-_STATION = f"{_SPS}.ScheduledStationAETitle"
-
-# An item for any station is for the one that asks.
-_FOR_STATION = (
-    "EXISTS (SELECT 1 FROM json_each(iif(station_ae_titles = '[]', json_array(:station), station_ae_titles)) AS station"
-    " WHERE {})"
-)
-
-KEYS = (
-    Key("PatientName", Kind.NAME, "patient_name"),
-    Key("PatientID", Kind.TEXT, "participant_id"),
-    Key("PatientBirthDate", Kind.DATE, "birth_date"),
-    Key("PatientSex", Kind.TEXT, "sex"),
-    Key("AccessionNumber", Kind.TEXT, "accession_number"),
-    Key("RequestedProcedureID", Kind.TEXT, "requested_procedure_id"),
-    Key("StudyInstanceUID", Kind.UID, "study_instance_uid"),
-    Key(_STATION, Kind.TEXT, "station.value", within=_FOR_STATION),
-    Key(f"{_SPS}.ScheduledProcedureStepStartDate", Kind.DATE, "date"),
-    Key(
-        f"{_SPS}.ScheduledProcedureStepStartTime",
-        Kind.TIME,
-        "time",
-        of_date=f"{_SPS}.ScheduledProcedureStepStartDate",
-    ),
-    Key(f"{_SPS}.Modality", Kind.TEXT, "modality"),
-    Key(f"{_SPS}.ScheduledPerformingPhysicianName", Kind.NAME, "physician_name"),
-    Key(f"{_SPS}.ScheduledProcedureStepID", Kind.TEXT, "sps_id"),
-)
-"""What can be matched: the required keys of PS3.4 Table K.6-1, and those a modality's operator types in."""
-
-PAGE = 200
-"""Answers that are fetched at once: a day's list, and half a megabyte."""
-
-FIND = (
-    "SELECT data_set, date, time, accession_number FROM items WHERE {}"
-    " AND (date, time, accession_number) > (:date, :time, :accession_number)"
-    " ORDER BY date, time, accession_number LIMIT :most"
-)
-"""A page of what a query finds; the braces are for its conditions. It begins behind a place, at first that of the day
-they begin with: SQLite takes that bound for the index, and from no place at all it would read all the years before."""
-
-_ITEM = "data_set, state, action_id, appointment_id, revision, asked_at, created_at, updated_at"
 
 
 class Found(NamedTuple):
@@ -140,22 +97,18 @@ class Worklist:
     def item(self, accession_number: str) -> Item:
         """One item. Raises NotFound."""
         with self.database.read() as conn:
-            return _item(conn, accession_number)
+            return item_rows.expect_item(conn, accession_number)
 
     def items(self, *, date: str | None = None, state: State | None = None) -> list[Item]:
         """All items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
-        wanted = {"date": date, "state": state}
-        expression = " AND ".join(f"{name} = :{name}" for name, value in wanted.items() if value is not None) or "1"
         with self.database.read() as conn:
-            rows = conn.execute(
-                f"SELECT {_ITEM} FROM items WHERE {expression} ORDER BY date, time, accession_number", wanted
-            ).fetchall()
-        return [_read_item(row) for row in rows]
+            rows = item_rows.rows(conn, date=date, state=state)
+        return [item_rows.read_item(row) for row in rows]
 
     def expect_unused(self, origin: Origin) -> None:
         """Raise Conflict when an action id was carried out with another content."""
         with self.database.read() as conn:
-            _done(conn, origin)
+            item_rows.done(conn, origin)
 
     def find(
         self, values: Mapping[str, str], *, calling_ae_title: str, granted: Granted | None = None
@@ -169,7 +122,7 @@ class Worklist:
         granted = granted or Granted(calling_ae_title)
         station = granted.station(_station(values, calling_ae_title))
         wanted = granted.conditions(matching.conditions_on(values, KEYS))
-        expression, parameters = matching.where(wanted)
+        expression, parameters = where(wanted)
         parameters |= {"station": station, "date": first_day(wanted)}
         return _within(self._found(expression, parameters), granted.manners.limit)
 
@@ -177,7 +130,7 @@ class Worklist:
         behind = {"date": parameters["date"], "time": "", "accession_number": ""}
         while True:
             with self.database.read() as conn:
-                rows = conn.execute(FIND.format(expression), {**parameters, **behind, "most": PAGE}).fetchall()
+                rows = item_rows.page(conn, expression, {**parameters, **behind})
             for row in rows:
                 yield Found(row["data_set"], parameters["station"])
             if len(rows) < PAGE:
@@ -192,12 +145,12 @@ class Worklist:
         asked = matching.conditions_on(values, KEYS)
         station = granted.station(_station(values, granted.calling_ae_title))
         with self.database.read_at_length() as conn:
-            rows = conn.execute("SELECT * FROM items ORDER BY date, time, accession_number").fetchall()
+            rows = item_rows.whole_rows(conn)
         verdicts = (
             granted.why_not(asked, dict(row), stations=json.loads(row["station_ae_titles"]), station=station)
             for row in rows
         )
-        yield from zip(map(_read_item, rows), unsatisfied(verdicts, granted.manners.limit), strict=True)
+        yield from zip(map(item_rows.read_item, rows), unsatisfied(verdicts, granted.manners.limit), strict=True)
 
     # --- performed steps
 
@@ -254,24 +207,15 @@ class Worklist:
     def _once(self, origin: Origin, change: Callable[[sqlite3.Connection], Item], *, now: datetime) -> Item:
         """Carry out what an action asks for, unless it was: then give the item it is about."""
         with self.database.write() as conn:
-            done = _done(conn, origin)
+            done = item_rows.done(conn, origin)
             item = change(conn) if done is None else done
             if done is None and origin.action_id:
-                conn.execute(
-                    "INSERT INTO actions (action_id, content_hash, accession_number, done_at)"
-                    " VALUES (:action_id, :content_hash, :accession_number, :now)",
-                    {
-                        "action_id": origin.action_id,
-                        "content_hash": origin.content_hash,
-                        "accession_number": item.accession_number,
-                        "now": utc_text(now),
-                    },
-                )
+                item_rows.note_action(conn, origin, item, now=now)
         return item
 
     def _change(self, accession_number: str, change: Callable[[Item], Item], origin: Origin, *, now: datetime) -> Item:
         def apply(conn: sqlite3.Connection) -> Item:
-            stored = _item(conn, accession_number)
+            stored = item_rows.expect_item(conn, accession_number)
             changed = change(stored.asked(origin))
             _refuse_shared_study(conn, changed)
             return _update(conn, stored, changed, now=now)
@@ -287,7 +231,7 @@ class Worklist:
         if stored is None:
             step_rows.link(conn, step)
         if stored is None or step.status != stored.status:
-            for item in _items_of(conn, step.mpps_instance_uid):
+            for item in item_rows.items_of(conn, step.mpps_instance_uid):
                 _update(conn, item, replace(item, state=_performed_state(conn, item)), now=now)
             self._tell(conn, mpps.event(step), now=now)
 
@@ -307,43 +251,11 @@ def _database(path: Path) -> Database:
     return Database(path, outbox.SCHEMA, files("worklist") / "schema")
 
 
-# --- items in SQL
-
-
-def _find_item(conn: sqlite3.Connection, accession_number: str) -> Item | None:
-    row = conn.execute(
-        f"SELECT {_ITEM} FROM items WHERE accession_number = :accession_number", {"accession_number": accession_number}
-    ).fetchone()
-    return _read_item(row) if row else None
-
-
-def _item(conn: sqlite3.Connection, accession_number: str) -> Item:
-    item = _find_item(conn, accession_number)
-    if item is None:
-        raise NotFound(f"No worklist item has the accession number {accession_number}.")
-    return item
-
-
-def _read_item(row: sqlite3.Row) -> Item:
-    known = {name: row[name] for name in _ITEM.split(", ")}
-    return Item(**{**known, "data_set": json.loads(row["data_set"])})
-
-
-def _done(conn: sqlite3.Connection, origin: Origin) -> Item | None:
-    """The item an action was about, if it was carried out. Raises Conflict when that was another one."""
-    row = conn.execute(
-        "SELECT content_hash, accession_number FROM actions WHERE action_id = :action_id",
-        {"action_id": origin.action_id},
-    ).fetchone()
-    if row is None:
-        return None
-    if row["content_hash"] != origin.content_hash:
-        raise Conflict(f"Action {origin.action_id} was carried out before, with another content.")
-    return _item(conn, row["accession_number"])
+# --- what may happen to an item, inside a transaction
 
 
 def _schedule(conn: sqlite3.Connection, item: Item, origin: Origin, *, now: datetime) -> Item:
-    stored = _find_item(conn, item.accession_number)
+    stored = item_rows.find_item(conn, item.accession_number)
     if stored is not None:
         return _schedule_again(conn, stored, replace(item, action_id=origin.action_id), origin, now=now)
     item = item.with_study(new_study(origin.action_id, item.accession_number))
@@ -368,18 +280,10 @@ def _schedule_again(conn: sqlite3.Connection, stored: Item, item: Item, origin: 
 
 def _refuse_shared_study(conn: sqlite3.Connection, item: Item) -> None:
     """Several items may be steps of one study, but not of different people."""
-    taken = conn.execute(
-        "SELECT accession_number FROM items WHERE study_instance_uid = :study_instance_uid"
-        " AND participant_id <> :participant_id AND accession_number <> :accession_number",
-        {
-            "study_instance_uid": item.study_instance_uid,
-            "participant_id": matching.column_value(Kind.TEXT, item.participant_id),
-            "accession_number": item.accession_number,
-        },
-    ).fetchone()
-    if taken:
+    taken = item_rows.anothers_with_study(conn, item)
+    if taken is not None:
         raise Conflict(
-            f"The study of item {item.accession_number} is that of another participant's item {taken[0]};"
+            f"The study of item {item.accession_number} is that of another participant's item {taken};"
             " leave StudyInstanceUID out, or use another one."
         )
 
@@ -394,46 +298,15 @@ def _update(conn: sqlite3.Connection, stored: Item, item: Item, *, now: datetime
 
 def _save(conn: sqlite3.Connection, item: Item, *, now: datetime) -> Item:
     item = replace(item, updated_at=utc_text(now))
-    columns = _columns(item)
-    names, values = ", ".join(columns), ", ".join(f":{name}" for name in columns)
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "accession_number")
-    conn.execute(
-        f"INSERT INTO items ({names}) VALUES ({values}) ON CONFLICT (accession_number) DO UPDATE SET {changes}", columns
-    )
+    item_rows.save_item(conn, item)
     return item
-
-
-def _columns(item: Item) -> dict[str, str | int]:
-    return {
-        "accession_number": item.accession_number,
-        "participant_id": matching.column_value(Kind.TEXT, item.participant_id),
-        "patient_name": matching.column_value(Kind.NAME, item.patient_name),
-        "birth_date": matching.column_value(Kind.DATE, item.birth_date),
-        "sex": matching.column_value(Kind.TEXT, item.sex),
-        "date": matching.column_value(Kind.DATE, item.date),
-        "time": matching.column_value(Kind.TIME, item.time),
-        "modality": matching.column_value(Kind.TEXT, item.modality),
-        "station_ae_titles": json.dumps([matching.column_value(Kind.TEXT, title) for title in item.station_ae_titles]),
-        "physician_name": matching.column_value(Kind.NAME, item.performing_physician_name),
-        "sps_id": matching.column_value(Kind.TEXT, item.sps_id),
-        "requested_procedure_id": matching.column_value(Kind.TEXT, item.requested_procedure_id),
-        "study_instance_uid": matching.column_value(Kind.UID, item.study_instance_uid),
-        "state": item.state,
-        "data_set": json.dumps(item.data_set, ensure_ascii=False, separators=(",", ":")),
-        "action_id": item.action_id,
-        "appointment_id": item.appointment_id,
-        "revision": item.revision,
-        "asked_at": item.asked_at,
-        "created_at": item.created_at,
-        "updated_at": item.updated_at,
-    }
 
 
 def _station(values: Mapping[str, str], calling_ae_title: str) -> str:
     """For whom an item for any station is: the one title that is asked for, or else who asks."""
-    keys = [key for key in KEYS if key.path == _STATION]
+    keys = [key for key in KEYS if key.path == STATION]
     match matching.conditions_on(values, keys):
-        case [matching.AnyOf(values=(station,))]:
+        case [AnyOf(values=(station,))]:
             return station
     return calling_ae_title
 
@@ -443,19 +316,6 @@ def _within(found: Iterator[Found], limit: int) -> Iterator[Found]:
         if limit and number == limit:
             raise OutOfResources(f"More than {limit} items match; ask for a day, a name or an id.")
         yield each
-
-
-# --- items and their steps
-
-
-def _items_of(conn: sqlite3.Connection, mpps_instance_uid: str) -> list[Item]:
-    columns = ", ".join(f"items.{name}" for name in _ITEM.split(", "))
-    rows = conn.execute(
-        f"SELECT {columns} FROM performed_items JOIN items USING (accession_number)"
-        " WHERE mpps_instance_uid = :mpps_instance_uid ORDER BY accession_number",
-        {"mpps_instance_uid": mpps_instance_uid},
-    )
-    return [_read_item(row) for row in rows]
 
 
 def _performed_state(conn: sqlite3.Connection, item: Item) -> State:

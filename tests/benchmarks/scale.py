@@ -27,7 +27,8 @@ from random import Random
 import structlog
 from pydicom import Dataset
 
-from gateway.matching import Kind, column_value
+from gateway.conditions import Kind
+from gateway.matching import column_value
 from gateway.simulator import phantom
 from gateway.sqlite import utc_text
 from pacs import Archive

@@ -79,6 +79,8 @@ class Case:
     associations: int = 1
     is_nagle: bool = False
     most_repetitions: int = 100
+    without: str = ""
+    """A server that is left out: storescp as shipped waits 40 ms or more for each small object, which takes minutes."""
 
 
 CASES = (
@@ -86,9 +88,9 @@ CASES = (
     Case("12 mammograms of 17 MB over two associations", "mammograms", "MB/s", associations=2),
     Case("12 mammograms of 17 MB over four associations", "mammograms", "MB/s", associations=4),
     Case("60 objects of 0.5 MB over one association", "medium", "1/s"),
-    Case("400 objects of 9 kB over one association", "small", "1/s"),
-    Case("400 objects of 9 kB over two associations", "small", "1/s", associations=2),
-    Case("400 objects of 9 kB over four associations", "small", "1/s", associations=4),
+    Case("400 objects of 9 kB over one association", "small", "1/s", without="storescp as shipped"),
+    Case("400 objects of 9 kB over two associations", "small", "1/s", associations=2, without="storescp as shipped"),
+    Case("400 objects of 9 kB over four associations", "small", "1/s", associations=4, without="storescp as shipped"),
     Case("40 objects of 9 kB over one association, a client with Nagle", "few", "1/s", is_nagle=True),
     Case("One tomosynthesis object of 1 GB", "large", "MB/s", most_repetitions=3),
 )
@@ -252,7 +254,8 @@ def main() -> None:
         for case in CASES:
             if arguments.only in case.title and (Path(name) / case.files).exists():
                 repetitions = min(case.most_repetitions, arguments.repetitions)
-                ours = compare(case, Path(name) / case.files, servers, repetitions)
+                others = [server for server in servers if server.name != case.without]
+                ours = compare(case, Path(name) / case.files, others, repetitions)
                 seconds[case.title] = statistics.median(run.seconds for run in ours)
     one, *several = (case.title for case in CASES if case.files == "mammograms")
     for title in several:

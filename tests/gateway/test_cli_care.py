@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from gateway.audit import Trail
 from gateway.cli import app
 from gateway.errors import Conflict
+from gateway.last_backup import last
 from pacs import Archive
 from pacs.care import Care
 from tests.gateway.test_cli import command
@@ -149,6 +150,16 @@ def test_a_release_needs_a_free_uid_or_a_name(site: Path) -> None:
     assert facts("fsck", "--hashes") == []
 
 
+def test_keeping_the_stored_one_needs_a_name_and_deletes_nothing(site: Path) -> None:
+    assert call("quarantine", "keep", "1").exit_code == 2
+    assert call("quarantine", "keep", "1", "--by", " ").exit_code == 2
+    assert call("quarantine", "keep", "1", "--by", "J. Smith").exit_code == 0
+    [kept] = facts("quarantine", "list")
+    assert (kept["decision"], bool(kept["settled_at"])) == (None, True)
+    assert facts("fsck", "--hashes") == []
+    assert command(site, "quarantine", "keep", "99", "--by", "J. Smith").returncode == 1
+
+
 def test_a_running_archive_carries_the_release_out(running: Archive) -> None:
     with Care(running, NOTHING):
         assert call("quarantine", "release", "1", "--replace", "--by", "J. Smith").exit_code == 0
@@ -160,6 +171,9 @@ def test_a_backup_and_its_restore(site: Path) -> None:
     assert result.exit_code == 0
     taken = json.loads(result.stdout)
     assert (taken["files"], taken["new_files"], taken["linked"]) == (3, 3, True)
+    noted = last(site / "data")
+    assert noted is not None
+    assert (noted.folder, noted.files, noted.missing, noted.damaged) == (taken["folder"], 3, 0, 0)
     assert "protects from mistakes" not in call("backup", str(site / "backup2"), "--json").stdout
     result = call("restore", str(site / "backup"), "--to", str(site / "restored"), "--verify", "--json")
     assert (result.exit_code, json.loads(result.stdout)["findings"]) == (0, [])

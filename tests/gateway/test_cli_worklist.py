@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from gateway.cli_worklist import query
+from gateway.cli.worklist import query
 from gateway.errors import InvalidValue, NoLongerUpdatable, NotFound
 from tests.worklist.samples import NOW, begun, ended, item, scheduled
 from worklist import Worklist

@@ -2,6 +2,8 @@
 
 import io
 import os
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -83,9 +85,31 @@ def test_an_archive_is_laid_out_with_every_folder_and_what_is_there_stays(files:
 def test_laying_out_that_was_stopped_goes_on_where_it_was(files: Files, tmp_path: Path) -> None:
     asked = iter((False, True))
     files.lay_out(stop=lambda: next(asked))
-    assert sorted(path.name for path in tmp_path.glob("??")) == ["00", "01"]
-    (tmp_path / "01" / "ff").rmdir()
-    (tmp_path / "01" / "40").rmdir()
+    assert len(list(tmp_path.glob("??"))) == 256
+    assert len(list(tmp_path.glob("??/??"))) == 256
+    (tmp_path / "00" / "40").rmdir()
     asked = iter((False, False, True))
     files.lay_out(stop=lambda: next(asked))
-    assert len(list(tmp_path.glob("??/??"))) == 3 * 256
+    assert len(list(tmp_path.glob("??/??"))) == 2 * 256
+
+
+def test_a_folder_that_was_taken_away_is_made_again(files: Files) -> None:
+    files.keep(written(files), UID)
+    shutil.rmtree(files.path(UID).parent.parent)
+    files.keep(written(files), UID)
+    assert files.path(UID).read_bytes() == b"x"
+
+
+def test_who_finds_a_folder_that_another_thread_is_making_waits_until_its_name_is_on_disk(files: Files) -> None:
+    folder = files.path(UID).parent
+    folder.mkdir(parents=True)
+    files._unsynced.add(folder)
+    part = written(files)
+    keeping = threading.Thread(target=files.keep, args=(part, UID))
+    with files._making:
+        keeping.start()
+        keeping.join(0.2)
+        assert keeping.is_alive()
+    keeping.join(5)
+    assert files.path(UID).read_bytes() == b"x"
+    assert files._unsynced == set()

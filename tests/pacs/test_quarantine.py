@@ -116,6 +116,26 @@ def test_what_is_stored_already_leaves_the_quarantine(archive: Archive) -> None:
     assert sound(archive)
 
 
+def test_keeping_the_stored_one_changes_no_file_and_another_decision_can_follow(archive: Archive) -> None:
+    assert archive.upkeep.undecided() == 1
+    before = folder(archive)
+    archive.upkeep.settle(only(archive).id, by="J. Smith", now=NOW)
+    archive.upkeep.settle(only(archive).id, by="Somebody else", now=NOW)
+    carry_out(archive, now=NOW)
+    assert (only(archive).settled_by, only(archive).settled_at) == ("J. Smith", "2026-11-22T08:00:00.000Z")
+    assert (folder(archive), patient(archive.instance("2.25.1").path), archive.upkeep.undecided()) == (
+        before,
+        "FIRST",
+        0,
+    )
+    decided(archive, "store")
+    assert (only(archive).settled_at, archive.upkeep.undecided()) == (None, 1)
+    archive.upkeep.settle(only(archive).id, by="J. Smith", now=NOW)
+    assert (only(archive).refusal, only(archive).decision) == ("", None)
+    with pytest.raises(NotFound, match="Nothing in the quarantine has the id 99"):
+        archive.upkeep.settle(99, by="J. Smith", now=NOW)
+
+
 def test_a_damaged_object_never_takes_the_place_of_a_stored_one(archive: Archive) -> None:
     path = archive.files.quarantine / only(archive).file_name
     content = path.read_bytes()

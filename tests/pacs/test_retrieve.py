@@ -34,7 +34,8 @@ from gateway.errors import InvalidQuery, NotAcceptable
 from gateway.listener import Listener
 from gateway.requestor import MOST_CONTEXTS, Peer, proposals
 from pacs import Archive
-from pacs.index import Identity, Receipt
+from pacs.identity import Identity
+from pacs.index import Receipt
 from pacs.query import answer, query_level, wanted
 from pacs.reporting import Reporting
 from pacs.retrieve import Outcome, after, ended, form, outcome

@@ -36,7 +36,10 @@ WELL_SECONDS = {"http": (0.1, 1.5), "servicebus": (1.0, 3.0)}
 """How long a line, and a service, is well between two faults; a client that opens slowly needs longer."""
 
 LIFE_SECONDS = (0.3, 3.0)
-"""How long a process lives; the official client of Service Bus takes half a second to open."""
+"""How long a process lives at most; the official client of Service Bus takes half a second to open."""
+
+LIFE_MESSAGES = (60, 400)
+"""After how many messages told it is killed at the latest: a quick machine has kills as well."""
 
 CLOCKS = (timedelta(), timedelta(), timedelta(days=2), timedelta(days=-2))
 """How far off the clock of a process is."""
@@ -88,6 +91,10 @@ class World:
         """The message ids each cloud can see, in order."""
         told = {name: list(cloud.events.received) for name, cloud in self.clouds.items()}
         return {**told, "servicebus": [str(message.message_id) for message in self.queue.ready]}
+
+    def told(self) -> int:
+        """How many messages the clouds have taken, repeats included."""
+        return sum(cloud.events.told.total() for cloud in self.clouds.values()) + self.bus.taken
 
     def is_done(self) -> bool:
         return all(box.counts()["open"] == 0 for box in self.boxes)
@@ -184,8 +191,9 @@ async def _deliver_and_kill(world: World, *, until: Callable[[], bool], progress
         process = _processes.Process(target=deliverer.main, args=(plan,), daemon=True)
         process.start()
         deadline = time.monotonic() + world.chance.uniform(*LIFE_SECONDS)
-        while not (done := until()) and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        enough = world.told() + world.chance.randint(*LIFE_MESSAGES)
+        while not (done := until()) and time.monotonic() < deadline and world.told() < enough:
+            await asyncio.sleep(0.02)
             if process.exitcode is not None:
                 raise AssertionError(f"The delivering process ended by itself with {process.exitcode}.")
         process.kill()
@@ -246,7 +254,7 @@ def _deeds(world: World) -> dict[str, Sequence[Callable[[], object]]]:
 
 def _count(world: World) -> None:
     tally = world.tally
-    tally.told = sum(cloud.events.told.total() for cloud in world.clouds.values()) + world.bus.taken
+    tally.told = world.told()
     for seen in world.seen().values():
         tally.twice += len(seen) - len(set(seen))
         place = {message_id: index for index, message_id in enumerate(seen)}

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from relay.door import Door
 from relay.rendering import Renderer
 from relay.slow import PATIENCE_SECONDS
 from relay.spool import Spool
+from relay.surroundings import Surroundings
 from relay.web import IDLE_SECONDS, application, serving
 from tests import corpus
 from worklist import Item, Worklist
@@ -65,6 +66,7 @@ class Site:
     viewer: Path
     door: Door | None = None
     tls: ServerTls | None = None
+    surroundings: Surroundings = field(default_factory=Surroundings)
     routes: tuple[tuple[str, str], ...] = ()
     """Method and path of all there are."""
 
@@ -208,6 +210,7 @@ def site(
     changes: Changes | None = None,
     door: Callable[[Archive], Door] | None = None,
     tls: ServerTls | None = None,
+    surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
     idle_seconds: float = IDLE_SECONDS,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Iterator[Site]:
@@ -219,7 +222,9 @@ def site(
     for each in items:
         worklist.schedule(each, action_id=f"action-{each.accession_number}", content_hash="1", now=NOW)
     opened = door(archive) if door else None
-    served = Site(0, archive, worklist, healthy(), folder, changes or Changes(), folder / "viewer", opened, tls)
+    served = Site(
+        0, archive, worklist, healthy(), folder, changes or Changes(), folder / "viewer", opened, tls, surroundings
+    )
     try:
         with _serving(served, idle_seconds, patience_seconds):
             yield served
@@ -241,6 +246,7 @@ def _serving(served: Site, idle_seconds: float, patience_seconds: float) -> Iter
                 served.archive, served.worklist, renderer, spool=spool, changes=served.changes, viewer=served.viewer,
                 health=lambda: served.report, site="Van 7",
                 clock=lambda: NOW, door=served.door, peers=PEERS, patience_seconds=patience_seconds,
+                surroundings=served.surroundings,
             )  # fmt: skip
             served.routes = tuple((each.method, each.resource.canonical) for each in app.router.routes())
             options = {"tls": served.tls, "idle_seconds": idle_seconds}

@@ -17,6 +17,13 @@ VIEW, OPERATE, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
         ("GET", "/healthz", None, Recorded.NOTHING),
         ("GET", "/assets/app.css", None, Recorded.NOTHING),
         ("GET", "/", VIEW, Recorded.QUERY),
+        ("GET", "/events", VIEW, Recorded.NOTHING),
+        ("GET", "/board", VIEW, Recorded.QUERY),
+        ("GET", "/studies", VIEW, Recorded.QUERY),
+        ("GET", "/queue", VIEW, Recorded.QUERY),
+        ("GET", "/storage", VIEW, Recorded.QUERY),
+        ("GET", "/quarantine", VIEW, Recorded.QUERY),
+        ("GET", "/refusals", VIEW, Recorded.QUERY),
         ("GET", "/studies/2.25.1", VIEW, Recorded.ACCESSED),
         ("GET", "/anything/that/somebody/adds", VIEW, Recorded.QUERY),
         ("GET", "/viewer/app.js", VIEW, Recorded.NOTHING),
@@ -45,7 +52,7 @@ def test_only_health_and_assets_are_for_everybody_of_all_routes_there_are(tmp_pa
         open_ = {path for method, path in site.routes if rule(method, path).role is None}
         unrecorded = {path for method, path in site.routes if method in READING and not rule(method, path).recorded}
     assert open_ == {"/healthz", "/assets/{name}"}
-    unseen = {"/healthz", "/metrics", "/assets/{name}", "/viewer", "/viewer/", "/viewer/{name}"}
+    unseen = {"/healthz", "/metrics", "/events", "/assets/{name}", "/viewer", "/viewer/", "/viewer/{name}"}
     assert unrecorded == unseen | {"/api/v1/openapi.json", "/api/v1/peers"}
 
 

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from gateway.messages import Check, HealthReport
+from gateway.refusals import Refused
 from pacs import Archive
 from relay import commands
 from relay.chores import Chores
@@ -170,6 +171,13 @@ async def test_a_request_that_was_overtaken_is_a_conflict(context: Context, work
     assert (await answer(cancel, context))["status"] == "updated"
     assert (await answer(late, context))["code"] == "conflict"
     assert worklist.item(ACCESSION).state == "cancelled"
+
+
+async def test_what_is_refused_is_noted_for_people_on_site(context: Context) -> None:
+    noted: list[Refused] = []
+    await answer(create(), replace(context, note=noted.append))
+    await answer({"action_type": "image.paint", "action_id": "i1"}, replace(context, note=noted.append))
+    assert noted == [Refused("cloud command", "cloud_unsupported", "Unsupported action: image.paint", about="i1")]
 
 
 async def test_an_echo_gives_the_whole_message_back(context: Context) -> None:

@@ -20,11 +20,13 @@ from gateway.simulator.cloud import Cloud
 from gateway.simulator.site import free_port
 from pacs import Archive, Policy
 from relay.deposit import Deposit
+from relay.destinations import allowance, destination
 from relay.dicomweb import Changes
+from relay.facts import disk
 from relay.health import Hop
 from relay.hybrid import HybridDestination, LinkState
 from relay.link import link_hop
-from relay.service import Relay, allowance, attached, changes, cloud_action_id, destination, disk, heartbeat, vital
+from relay.service import Relay, attached, changes, cloud_action_id, heartbeat, vital
 from relay.servicebus import ServiceBusDestination
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination

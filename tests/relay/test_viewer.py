@@ -104,7 +104,7 @@ def test_only_the_viewers_own_files_are_files(site: Site, name: str) -> None:
 def test_without_a_study_it_leads_to_our_pages(site: Site) -> None:
     for path in ("/viewer", "/viewer/"):
         answer = site.get(path)
-        assert (answer.status, answer.headers["Location"]) == (302, "/")
+        assert (answer.status, answer.headers["Location"]) == (302, "/studies")
 
 
 def test_without_a_viewer_it_says_how_to_add_one(bare: Site) -> None:

@@ -28,11 +28,12 @@ def test_health_is_503_with_the_same_facts_when_a_hop_is_not(site: Site) -> None
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/assets/app.css", "/nothing", "/dicom-web/studies", "/dicom-web/x"])
-def test_every_answer_forbids_scripts_frames_and_guessing(site: Site, path: str) -> None:
+def test_every_answer_forbids_foreign_scripts_frames_and_guessing(site: Site, path: str) -> None:
     headers = site.get(path).headers
     policy = headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none';")
-    assert "script-src" not in policy
+    assert "script-src 'self'; connect-src 'self';" in policy
+    assert "unsafe" not in policy
     assert (headers["X-Content-Type-Options"], headers["X-Frame-Options"]) == ("nosniff", "DENY")
     assert headers["Server"] == "screening-gateway"
 

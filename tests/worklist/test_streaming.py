@@ -18,16 +18,16 @@ from pynetdicom import AE
 from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
-from gateway import matching
+from gateway import conditions, matching
 from gateway.dimse import parse_command
 from gateway.listener import Listener
 from tests.foreign import free_port, is_open, with_dcmtk
 from tests.raw_find import RawFinder, element, item
 from tests.worklist.crowd import A_DAY, FIRST_DAY, day, fill
 from worklist import Worklist
+from worklist.item_rows import FIND, KEYS, PAGE
 from worklist.manners import Granted, Manners, first_day
 from worklist.scp import Scp
-from worklist.store import FIND, KEYS, PAGE
 
 MANY = 10_000
 WHOLE_STEP = element(0x00400100, "SQ", b"")
@@ -176,7 +176,7 @@ def test_findscu_cancels(port: int, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_modalities_ask_is_found_by_an_index(crowd: Path, values: dict[str, str], index: str) -> None:
     granted = Granted("MAMMO1", Manners(states=("scheduled",)))
-    expression, parameters = matching.where(granted.conditions(matching.conditions_on(values, KEYS)))
+    expression, parameters = conditions.where(granted.conditions(matching.conditions_on(values, KEYS)))
     parameters |= {"station": "MAMMO1", "date": "", "time": "", "accession_number": ""}
     with closing(sqlite3.connect(crowd / "worklist.db")) as conn:
         rows = conn.execute(f"EXPLAIN QUERY PLAN {FIND.format(expression)}", {**parameters, "most": PAGE})
@@ -203,7 +203,7 @@ def test_a_day_is_found_without_reading_the_days_before(
     crowd: Path, values: dict[str, str], period: tuple[tuple[str, str] | None, tuple[str, str] | None]
 ) -> None:
     wanted = Granted("MAMMO1", period=period).conditions(matching.conditions_on(values, KEYS))
-    expression, parameters = matching.where(wanted)
+    expression, parameters = conditions.where(wanted)
     parameters |= {"station": "MAMMO1", "date": first_day(wanted), "time": "", "accession_number": ""}
     hundreds: list[int] = []
     with closing(sqlite3.connect(crowd / "worklist.db")) as conn:

@@ -21,7 +21,7 @@ from gateway.restore import Restored, restore, verify, verify_trail
 from gateway.settings import GatewaySettings, load
 from gateway.sqlite import utc_text
 from gateway.terminal import AsJson, Progress, caller, console, print_each, print_json
-from pacs import Archive
+from pacs import Archive, Listing
 from pacs.files import AlreadyServed
 from pacs.fsck import Finding, Fsck
 from pacs.quarantine import carry_out
@@ -34,7 +34,9 @@ from worklist.settings import WorklistSettings
 DECISION_SECONDS = 60.0
 """How long a release waits for the pacs process, which looks every second."""
 
-quarantine_app = typer.Typer(help="What is kept aside: list, release.", no_args_is_help=True, rich_markup_mode=None)
+quarantine_app = typer.Typer(
+    help="What is kept aside: list, keep, release.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -175,10 +177,10 @@ def statistics(
     with _archive() as archive:
         facts = {
             **archive.statistics(),
-            **archive.upkeep.received(),
+            **Listing(archive.database).received(),
             "damaged": archive.upkeep.damaged(),
-            "days": archive.upkeep.growth(since),
-            "newest_studies": archive.upkeep.studies(studies),
+            "days": Listing(archive.database).growth(since),
+            "newest_studies": Listing(archive.database).newest_studies(studies),
         }
     if as_json:
         print_json(facts)
@@ -204,6 +206,7 @@ def quarantine_list(as_json: AsJson = False) -> None:
                 "reason": found.reason,
                 "decision": found.decision,
                 "refusal": found.refusal,
+                "settled_at": found.settled_at,
                 "file": f"quarantine/{found.file_name}",
             }
             for found in archive.upkeep.quarantined()
@@ -237,6 +240,21 @@ def quarantine_release(
     if refusal:
         console.print(refusal, soft_wrap=True)
     raise SystemExit(process.EXIT_FAILED if refusal else process.EXIT_OK)
+
+
+@quarantine_app.command("keep")
+def quarantine_keep(
+    quarantine_id: Annotated[int, typer.Argument(metavar="ID", help="Its id in `gateway quarantine list`.")],
+    by: Annotated[str, typer.Option("--by", help="Who decides so.")],
+) -> None:
+    """Keep what is stored, and this one aside: nothing is deleted, and it waits for nobody any more.
+
+    Example: gateway quarantine keep 3 --by "J. Smith"
+    """
+    if not by.strip():
+        raise typer.BadParameter("Somebody has to stand for it.", param_hint="--by")
+    with _archive() as archive:
+        archive.upkeep.settle(quarantine_id, by=by.strip(), now=datetime.now(UTC))
 
 
 def _awaited(archive: Archive, quarantine_id: int) -> str:

@@ -23,9 +23,9 @@ from gateway.sqlite import utc_text
 from gateway.terminal import AsJson, console, print_each, print_json
 from worklist import Item, Origin, Worklist
 from worklist.day_end import Outcome, candidates, first_day_kept, prune
+from worklist.item_rows import KEYS
 from worklist.mpps import Step
 from worklist.settings import WorklistSettings
-from worklist.store import KEYS
 
 worklist_app = typer.Typer(
     help="Who is screened when: add, list, cancel, explain, prune.", no_args_is_help=True, rich_markup_mode=None

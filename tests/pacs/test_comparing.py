@@ -1,0 +1,47 @@
+"""Two objects under one UID, compared: what differs, and what cannot be read."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import InvalidDataSet
+from pacs.comparing import Compared, compare
+from tests import corpus
+from tests.relay.served import mammogram
+
+
+def written(folder: Path, name: str, *, number: int = 1, view: str = "RCC", **attributes: str) -> Path:
+    return corpus.write(folder / name, mammogram(view, number, **attributes))
+
+
+def test_objects_that_differ_in_who_they_are_of_have_the_same_pixels(tmp_path: Path) -> None:
+    found = compare(written(tmp_path, "a"), written(tmp_path, "b", PatientID="OTHER", ProtocolName="X"))
+    assert [each for each in found.shown if each.differs] == [Compared("Patient ID", "9990000018", "OTHER")]
+    assert (found.others, found.same_pixels) == (("Protocol Name",), True)
+
+
+def test_objects_with_other_pixels_are_said_to_have_them(tmp_path: Path) -> None:
+    data_set = mammogram("RCC", 1)
+    data_set.PixelData = bytes(len(data_set.PixelData))
+    found = compare(written(tmp_path, "a"), corpus.write(tmp_path / "b", data_set))
+    assert (found.same_pixels, found.others, [each for each in found.shown if each.differs]) == (False, (), [])
+
+
+def test_an_absent_and_an_empty_attribute_are_both_shown_as_nothing(tmp_path: Path) -> None:
+    data_set = mammogram("RCC", 1, PatientID="")
+    del data_set.AccessionNumber
+    found = {each.name: each for each in compare(written(tmp_path, "a"), corpus.write(tmp_path / "b", data_set)).shown}
+    assert (found["Patient ID"].set_aside, found["Accession Number"].set_aside) == ("", "")
+
+
+def test_a_long_value_is_cut(tmp_path: Path) -> None:
+    found = compare(written(tmp_path, "a"), written(tmp_path, "b", StationName="S" * 500))
+    [station] = [each for each in found.shown if each.name == "Station Name"]
+    assert station.set_aside == "S" * 80
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of DICOM"])
+def test_what_cannot_be_read_is_refused_without_its_content(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "b").write_bytes(content)
+    with pytest.raises(InvalidDataSet, match="cannot be read"):
+        compare(written(tmp_path, "a"), tmp_path / "b")

@@ -1,0 +1,189 @@
+"""Items as rows: the SQL of the tables items and actions, and which column holds what can be matched of an item.
+
+Every function works inside its caller's transaction. Not here: what may happen to an item (`worklist.items`), which
+transaction (`worklist.store`), what leaves for good (`worklist.upkeep`).
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from datetime import datetime
+
+from gateway.conditions import Key, Kind
+from gateway.errors import Conflict, NotFound
+from gateway.matching import column_value
+from gateway.sqlite import utc_text
+from worklist.items import Item, Origin, State
+
+_SPS = "ScheduledProcedureStepSequence"
+STATION = f"{_SPS}.ScheduledStationAETitle"
+
+# An item for any station is for the one that asks.
+_FOR_STATION = (
+    "EXISTS (SELECT 1 FROM json_each(iif(station_ae_titles = '[]', json_array(:station), station_ae_titles)) AS station"
+    " WHERE {})"
+)
+
+KEYS = (
+    Key("PatientName", Kind.NAME, "patient_name"),
+    Key("PatientID", Kind.TEXT, "participant_id"),
+    Key("PatientBirthDate", Kind.DATE, "birth_date"),
+    Key("PatientSex", Kind.TEXT, "sex"),
+    Key("AccessionNumber", Kind.TEXT, "accession_number"),
+    Key("RequestedProcedureID", Kind.TEXT, "requested_procedure_id"),
+    Key("StudyInstanceUID", Kind.UID, "study_instance_uid"),
+    Key(STATION, Kind.TEXT, "station.value", within=_FOR_STATION),
+    Key(f"{_SPS}.ScheduledProcedureStepStartDate", Kind.DATE, "date"),
+    Key(
+        f"{_SPS}.ScheduledProcedureStepStartTime",
+        Kind.TIME,
+        "time",
+        of_date=f"{_SPS}.ScheduledProcedureStepStartDate",
+    ),
+    Key(f"{_SPS}.Modality", Kind.TEXT, "modality"),
+    Key(f"{_SPS}.ScheduledPerformingPhysicianName", Kind.NAME, "physician_name"),
+    Key(f"{_SPS}.ScheduledProcedureStepID", Kind.TEXT, "sps_id"),
+)
+"""What can be matched: the required keys of PS3.4 Table K.6-1, and those a modality's operator types in."""
+
+PAGE = 200
+"""Answers that are fetched at once: a day's list, and half a megabyte."""
+
+FIND = (
+    "SELECT data_set, date, time, accession_number FROM items WHERE {}"
+    " AND (date, time, accession_number) > (:date, :time, :accession_number)"
+    " ORDER BY date, time, accession_number LIMIT :most"
+)
+"""A page of what a query finds; the braces are for its conditions. It begins behind a place, at first that of the day
+they begin with: SQLite takes that bound for the index, and from no place at all it would read all the years before."""
+
+_ITEM = "data_set, state, action_id, appointment_id, revision, asked_at, created_at, updated_at"
+
+
+def page(conn: sqlite3.Connection, expression: str, parameters: Mapping[str, str]) -> list[sqlite3.Row]:
+    """The next PAGE of what a query finds; `parameters` are those of `expression` and of FIND."""
+    return conn.execute(FIND.format(expression), {**parameters, "most": PAGE}).fetchall()
+
+
+def whole_rows(conn: sqlite3.Connection) -> list[sqlite3.Row]:
+    """Every item with all its columns, in clinic order."""
+    return conn.execute("SELECT * FROM items ORDER BY date, time, accession_number").fetchall()
+
+
+def rows(conn: sqlite3.Connection, *, date: str | None, state: State | None) -> list[sqlite3.Row]:
+    """The rows of all items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
+    wanted = {"date": date, "state": state}
+    expression = " AND ".join(f"{name} = :{name}" for name, value in wanted.items() if value is not None) or "1"
+    return conn.execute(
+        f"SELECT {_ITEM} FROM items WHERE {expression} ORDER BY date, time, accession_number", wanted
+    ).fetchall()
+
+
+def find_item(conn: sqlite3.Connection, accession_number: str) -> Item | None:
+    """The item with this accession number."""
+    row = conn.execute(
+        f"SELECT {_ITEM} FROM items WHERE accession_number = :accession_number", {"accession_number": accession_number}
+    ).fetchone()
+    return read_item(row) if row else None
+
+
+def expect_item(conn: sqlite3.Connection, accession_number: str) -> Item:
+    """The same. Raises NotFound."""
+    item = find_item(conn, accession_number)
+    if item is None:
+        raise NotFound(f"No worklist item has the accession number {accession_number}.")
+    return item
+
+
+def items_of(conn: sqlite3.Connection, mpps_instance_uid: str) -> list[Item]:
+    """The items that a step performs."""
+    columns = ", ".join(f"items.{name}" for name in _ITEM.split(", "))
+    found = conn.execute(
+        f"SELECT {columns} FROM performed_items JOIN items USING (accession_number)"
+        " WHERE mpps_instance_uid = :mpps_instance_uid ORDER BY accession_number",
+        {"mpps_instance_uid": mpps_instance_uid},
+    )
+    return [read_item(row) for row in found]
+
+
+def read_item(row: sqlite3.Row) -> Item:
+    """The item of a row that has the columns of an item, and perhaps others."""
+    known = {name: row[name] for name in _ITEM.split(", ")}
+    return Item(**{**known, "data_set": json.loads(row["data_set"])})
+
+
+def done(conn: sqlite3.Connection, origin: Origin) -> Item | None:
+    """The item an action was about, if it was carried out. Raises Conflict when that was another one."""
+    row = conn.execute(
+        "SELECT content_hash, accession_number FROM actions WHERE action_id = :action_id",
+        {"action_id": origin.action_id},
+    ).fetchone()
+    if row is None:
+        return None
+    if row["content_hash"] != origin.content_hash:
+        raise Conflict(f"Action {origin.action_id} was carried out before, with another content.")
+    return expect_item(conn, row["accession_number"])
+
+
+def note_action(conn: sqlite3.Connection, origin: Origin, item: Item, *, now: datetime) -> None:
+    """Remember that an action was carried out, and about which item."""
+    conn.execute(
+        "INSERT INTO actions (action_id, content_hash, accession_number, done_at)"
+        " VALUES (:action_id, :content_hash, :accession_number, :now)",
+        {
+            "action_id": origin.action_id,
+            "content_hash": origin.content_hash,
+            "accession_number": item.accession_number,
+            "now": utc_text(now),
+        },
+    )
+
+
+def anothers_with_study(conn: sqlite3.Connection, item: Item) -> str | None:
+    """The accession number of another participant's item in the same study; None when there is none."""
+    taken = conn.execute(
+        "SELECT accession_number FROM items WHERE study_instance_uid = :study_instance_uid"
+        " AND participant_id <> :participant_id AND accession_number <> :accession_number",
+        {
+            "study_instance_uid": item.study_instance_uid,
+            "participant_id": column_value(Kind.TEXT, item.participant_id),
+            "accession_number": item.accession_number,
+        },
+    ).fetchone()
+    return taken[0] if taken else None
+
+
+def save_item(conn: sqlite3.Connection, item: Item) -> None:
+    """Keep an item as it is now."""
+    columns = _columns(item)
+    names, values = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "accession_number")
+    conn.execute(
+        f"INSERT INTO items ({names}) VALUES ({values}) ON CONFLICT (accession_number) DO UPDATE SET {changes}", columns
+    )
+
+
+def _columns(item: Item) -> dict[str, str | int]:
+    return {
+        "accession_number": item.accession_number,
+        "participant_id": column_value(Kind.TEXT, item.participant_id),
+        "patient_name": column_value(Kind.NAME, item.patient_name),
+        "birth_date": column_value(Kind.DATE, item.birth_date),
+        "sex": column_value(Kind.TEXT, item.sex),
+        "date": column_value(Kind.DATE, item.date),
+        "time": column_value(Kind.TIME, item.time),
+        "modality": column_value(Kind.TEXT, item.modality),
+        "station_ae_titles": json.dumps([column_value(Kind.TEXT, title) for title in item.station_ae_titles]),
+        "physician_name": column_value(Kind.NAME, item.performing_physician_name),
+        "sps_id": column_value(Kind.TEXT, item.sps_id),
+        "requested_procedure_id": column_value(Kind.TEXT, item.requested_procedure_id),
+        "study_instance_uid": column_value(Kind.UID, item.study_instance_uid),
+        "state": item.state,
+        "data_set": json.dumps(item.data_set, ensure_ascii=False, separators=(",", ":")),
+        "action_id": item.action_id,
+        "appointment_id": item.appointment_id,
+        "revision": item.revision,
+        "asked_at": item.asked_at,
+        "created_at": item.created_at,
+        "updated_at": item.updated_at,
+    }
