@@ -167,8 +167,8 @@ def found(event: Event, who: Actor, sop_class_uid: str, identifier: bytes, trans
     return _ended(root, event, thing)
 
 
-def procedure(event: Event, who: Actor, action: Action, patient: Patient, mpps_instance_uid: str) -> str:
-    """Procedure Record (A.5.3.15): a performed procedure step was created, updated or read."""
+def procedure(event: Event, who: Actor, action: Action, patient: Patient, mpps_instance_uid: str = "") -> str:
+    """Procedure Record (A.5.3.15): a scheduled or performed procedure step was created, updated or read."""
     root = _begun(event, Code("110111", "Procedure Record"), action)
     _participant(root, who)
     return _ended(root, event, *_study(patient, mpps_instance_uid=mpps_instance_uid))

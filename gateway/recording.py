@@ -28,7 +28,7 @@ from typing import Self
 import structlog
 
 from gateway import audit_messages as messages
-from gateway.application import Association, Request
+from gateway.application import Association, Request, place
 from gateway.audit import Head, Trail
 from gateway.audit_messages import Actor, Event, Outcome
 from gateway.errors import AuditNotWritten
@@ -100,11 +100,6 @@ class Recording:
         if left := len(self._made) + len(self._waiting) + self._lost:
             log.error("audit messages lost", chain=self._chain, count=left, reason=self.trouble)
 
-    def still_working(self) -> None:
-        """Raise RuntimeError when the thread that writes has died."""
-        if not self._thread.is_alive():
-            raise RuntimeError("The thread that writes the audit trail has died.")
-
     def event(self, outcome: Outcome = Outcome.SUCCESS) -> Event:
         """What happens now, and ends so."""
         return Event(self._clock(), self._site, outcome)
@@ -162,10 +157,11 @@ class Recording:
                 self.trail.prove()
             else:
                 return False
-        except AuditNotWritten as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, it may end neither this thread nor the service
+            reason = str(error) if isinstance(error, AuditNotWritten) else f"{type(error).__name__} at {place(error)}"
             if not self.trouble:
-                log.error("audit trail not written", chain=self._chain, reason=str(error))
-            self.trouble = str(error)
+                log.error("audit trail not written", chain=self._chain, reason=reason)
+            self.trouble = reason
             return False
         self._made, self.trouble, self._proven = [], "", monotonic()
         return bool(self._waiting)
@@ -176,9 +172,9 @@ class Recording:
             make = self._waiting.popleft()
             try:
                 self._made.extend(make())
-            except Exception:  # a database that is held, a value that nobody thought of: the others must be written
-                log.exception("audit message not made")
-                self._lose()
+            except Exception as error:  # noqa: BLE001  a database that is held, a value that nobody thought of
+                log.error("audit message not made", chain=self._chain, error=type(error).__name__, place=place(error))
+                self._lose()  # and the others are written
         if self._lost and len(self._made) < AT_ONCE:
             with self._counting:
                 lost, self._lost = self._lost, 0

@@ -49,10 +49,10 @@ def main() -> None:
         with Listener(
             served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls, note=noting.note
         ) as listener:
-            until_stopped(lambda: still_working(listener, reporting, forwarding, recording))
+            until_stopped(lambda: still_working(listener, reporting, forwarding))
 
 
-def still_working(*parts: Listener | Reporting | Forwarding | Recording) -> None:
+def still_working(*parts: Listener | Reporting | Forwarding) -> None:
     """Raise when one of them has died."""
     for part in parts:
         part.still_working()

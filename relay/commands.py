@@ -64,6 +64,8 @@ class Context:
     health: Callable[[], HealthReport]
     clock: Callable[[], datetime]
     cloud_zone: tzinfo | None = None
+    told: Callable[[Action], None] = lambda _action: None
+    """Is told of what was carried out; never waits, never raises."""
     note: Note = unnoted
     """Is told of what is refused, for people on site."""
 
@@ -106,7 +108,9 @@ async def apply(action: Action, context: Context) -> Json:
             return {"status": "echo", "payload": action.payload}
         case _:
             raise Unsupported(f"Unsupported action: {action.action_type}")
-    return await asyncio.to_thread(work)
+    done = await asyncio.to_thread(work)
+    context.told(action)
+    return done
 
 
 def _request(action: RequestImage | RunSelftest | CollectDiagnostics, context: Context) -> Json:

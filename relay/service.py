@@ -54,6 +54,7 @@ from relay.spool import Spool
 from relay.surroundings import of_site
 from relay.uploads import kind_of_upload, weight_of_upload
 from relay.users import CLOUD
+from relay.worklist_audit import WorklistAudit
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -88,6 +89,7 @@ class Relay:
         self._archive = archive
         self._tls = entrance.require_safe(settings)
         self._door = entrance.door(settings, archive, clock=now)
+        self._worklist_audit = WorklistAudit(self._door.recorder, worklist)
         self._started_at = now()
         self._renderer = Renderer()
         self._holding = Holding(archive, worklist, holds=holds(settings))
@@ -160,6 +162,7 @@ class Relay:
             clock=now,
             cloud_zone=zone,
             note=self._note,
+            told=self._worklist_audit,
         )
         return await commands.answer(text, context)
 
@@ -220,7 +223,7 @@ class Relay:
             await asyncio.wait(ending, timeout=GRACE_SECONDS)
         for task in running.values():
             task.cancel()
-        for door in (self._echo, *self._destinations.values(), self._api, self._remote):
+        for door in (self._echo, *self._destinations.values(), self._api, self._remote, self._worklist_audit):
             if door:
                 await door.close()
 

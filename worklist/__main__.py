@@ -43,13 +43,7 @@ def main() -> None:
             tls=tls,
             note=noting.note,
         ) as listener:
-            until_stopped(lambda: still_working(listener, recording))
-
-
-def still_working(*parts: Listener | Recording) -> None:
-    """Raise when one of them has died."""
-    for part in parts:
-        part.still_working()
+            until_stopped(listener.still_working)
 
 
 if __name__ == "__main__":

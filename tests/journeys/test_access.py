@@ -88,7 +88,8 @@ def test_with_a_certificate_and_a_user_it_serves_and_the_check_and_the_trail_pro
         states = {hop["name"]: hop["state"] for hop in json.loads(checked.stdout)}
         assert (states["relay answers"], states["DICOMweb is searched"]) == ("ok", "ok")
         said = site.log("relay")
-    told = [(each["event"], each["user"]) for each in json.loads(gateway(certified, "audit", "list", "--json").stdout)]
+    listed = json.loads(gateway(certified, "audit", "list", "--json").stdout)
+    told = [(each["event"], each["user"]) for each in listed if each["chain"] == "relay"]
     assert [event for event, _ in told][1] == "Application Activity / Application Start"
     assert told[2:5] == [
         ("User Authentication / Login", "anna"),
@@ -98,6 +99,14 @@ def test_with_a_certificate_and_a_user_it_serves_and_the_check_and_the_trail_pro
     assert ("User Authentication / Login", "anna") in told[5:]
     assert ("Query", "gateway-check") in told
     assert "Application Activity / Application Stop" in {event for event, _ in told}
+    others = {(each["chain"], each["event"]) for each in listed if each["chain"] != "relay"}
+    assert others == {
+        ("pacs", "Application Activity / Application Start"),
+        ("pacs", "Application Activity / Application Stop"),
+        ("worklist", "Application Activity / Application Start"),
+        ("worklist", "Query"),
+        ("worklist", "Application Activity / Application Stop"),
+    }
     assert gateway(certified, "audit", "verify").returncode == 0
     assert "audit trail is at" in said
     assert PASSWORD not in said
