@@ -174,3 +174,12 @@ def test_a_date_is_read_in_both_forms(text: str, day: date | None) -> None:
 def test_what_is_no_date_is_refused() -> None:
     with pytest.raises(InvalidQuery):
         asked_date("2026-02-30")
+
+
+def test_an_image_that_is_held_back_is_said_on_its_row(tmp_path: Path) -> None:
+    with board(tmp_path, [served.mammogram("RCC", 1, PatientID="9990000026")]) as (seen, _):
+        [row] = seen.day().rows
+    assert row.problems == (
+        "Patient ID of 1 image differs from the worklist.",
+        "1 image has to be looked at by a person on site before the cloud is told.",
+    )

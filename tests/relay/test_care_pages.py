@@ -137,6 +137,25 @@ def test_a_second_press_of_release_finds_that_it_is_done(site: Site) -> None:
     assert state(site) == before
 
 
+def test_what_is_held_back_is_released_in_the_name_of_who_presses(site: Site) -> None:
+    box = site.archive.outbox
+    entry = box.due(NOW, limit=10)[0]
+    box.hold(entry, reason="Held back: Patient ID of the image and of its worklist item disagree.", now=NOW)
+    assert went_to(press(site, f"/queue/pacs/{entry.id}/release")) == (303, "/queue?said=released")
+    assert [each.released_by for each in box.entries("open") if each.id == entry.id] == ["otto"]
+
+
+def test_where_nobody_logs_in_what_is_held_back_wants_a_name(tmp_path: Path) -> None:
+    with served.site(tmp_path, [served.mammogram("RCC", 1)]) as site:
+        box = site.archive.outbox
+        [entry] = box.due(NOW, limit=10)
+        box.hold(entry, reason="Held back.", now=NOW)
+        path = f"/queue/pacs/{entry.id}/release"
+        assert press(site, path).status == 400
+        assert went_to(press(site, path, fields={"by": "J. Smith"})) == (303, "/queue?said=released")
+        assert [each.released_by for each in box.entries("open")] == ["J. Smith"]
+
+
 def test_all_entries_of_one_reason_are_released_together_and_no_others(site: Site) -> None:
     parked(site, "Too large.", 2)
     [other] = parked(site, "Not wanted.")
