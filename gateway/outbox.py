@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from gateway.errors import InvalidValue, NotFound
+from gateway.outbox_standing import Standing
 from gateway.sqlite import Database, utc_text
 
 SCHEMA = files("gateway") / "schema" / "outbox"
@@ -96,50 +97,12 @@ class Entry:
         return self.held_at is not None and not self.released_by
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """How it stands with one destination. Times are UTC text; a day is one of UTC.
-
-    `waiting` is the number of open entries by priority. `next_attempt`, `attempts` and `reason` are of the entry that
-    failed and is tried again first; None, 0 and '' when none has failed.
-    """
-
-    destination: str
-    waiting: Mapping[int, int]
-    oldest: str | None
-    next_attempt: str | None
-    attempts: int
-    reason: str
-    parked: int
-    delivered_today: int
-    bytes_today: int
-
-
-@dataclass(frozen=True, slots=True)
-class Alike:
-    """The entries that are parked at one destination for one reason; times are UTC text."""
-
-    destination: str
-    reason: str
-    count: int
-    first_id: int
-    first_parked_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """How many entries of one subject are delivered, open and parked."""
-
-    delivered: int
-    open: int
-    parked: int
-
-
 class Outbox:
     """The outbox tables inside their owner's database."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.standing = Standing(database)
 
     def put(
         self,
@@ -355,31 +318,6 @@ class Outbox:
             ).fetchone()[0]
         return found
 
-    def lines(self, *, now: datetime) -> list[Line]:
-        """How it stands with everybody who is told of anything, or has an entry that is not delivered."""
-        with self.database.read() as conn:
-            waiting = conn.execute(
-                "SELECT destination, priority, count(*) AS count, min(entry_id) AS first_id FROM outbox_duty"
-                f" WHERE {_OPEN} GROUP BY destination, priority"
-            ).fetchall()
-            parked = conn.execute(
-                "SELECT destination, count(*) FROM outbox_duty WHERE parked_at IS NOT NULL GROUP BY destination"
-            ).fetchall()
-            names = {str(row["name"]) for row in conn.execute("SELECT name FROM outbox_destination")}
-            names |= {str(row["destination"]) for row in (*waiting, *parked)}
-            counts = {row[0]: int(row[1]) for row in parked}
-            return [_line(conn, name, waiting, counts.get(name, 0), now) for name in sorted(names)]
-
-    def parked_alike(self) -> list[Alike]:
-        """What is parked, by destination and reason, the largest number first."""
-        with self.database.read() as conn:
-            rows = conn.execute(
-                "SELECT destination, reason, count(*) AS count, min(entry_id) AS first_id,"
-                " min(parked_at) AS first_parked_at FROM outbox_duty"
-                " WHERE parked_at IS NOT NULL GROUP BY destination, reason ORDER BY count DESC, destination, reason"
-            ).fetchall()
-        return [Alike(**dict(row)) for row in rows]
-
     def parked(self, entry_id: int, destination: str | None = None) -> Entry | None:
         """An entry that is parked, there or at one of the destinations where it is; None when it is not parked."""
         with self.database.read() as conn:
@@ -390,16 +328,6 @@ class Outbox:
                 {"id": entry_id, "destination": destination},
             ).fetchone()
         return _entry(row) if row else None
-
-    def told(self, subject: str) -> Told:
-        """How it stands with the entries of one subject."""
-        with self.database.read() as conn:
-            row = conn.execute(
-                "SELECT count(delivered_at) AS delivered, count(*) - count(delivered_at) - count(parked_at) AS open,"
-                " count(parked_at) AS parked FROM outbox WHERE subject = :subject",
-                {"subject": subject},
-            ).fetchone()
-        return Told(**dict(row))
 
     def sent(self, destination: str, *, since: datetime) -> dict[int, int]:
         """How many bytes a destination has confirmed since then, by class. Reads all duties: for a start only."""
@@ -457,35 +385,6 @@ class Outbox:
             " ON CONFLICT (entry_id, destination) DO NOTHING",
             values,
         )
-
-
-def _line(
-    conn: sqlite3.Connection, destination: str, waiting: Collection[sqlite3.Row], parked: int, now: datetime
-) -> Line:
-    own = [row for row in waiting if row["destination"] == destination]
-    values = {"destination": destination, "day": utc_text(now)[:10], "id": min((r["first_id"] for r in own), default=0)}
-    oldest = conn.execute("SELECT created_at FROM outbox WHERE id = :id", values).fetchone()
-    postponed = conn.execute(
-        f"SELECT due_at, attempts, reason FROM outbox_duty WHERE destination = :destination AND {_OPEN}"
-        " AND attempts > 0 ORDER BY due_at LIMIT 1",
-        values,
-    ).fetchone()
-    today = conn.execute(
-        "SELECT count, byte_count FROM outbox_day WHERE destination = :destination AND day = :day", values
-    ).fetchone()
-    next_attempt, attempts, reason = tuple(postponed or (None, 0, ""))
-    delivered_today, bytes_today = tuple(today or (0, 0))
-    return Line(
-        destination=destination,
-        waiting={row["priority"]: row["count"] for row in own},
-        oldest=oldest["created_at"] if oldest else None,
-        next_attempt=next_attempt,
-        attempts=attempts,
-        reason=reason,
-        parked=parked,
-        delivered_today=delivered_today,
-        bytes_today=bytes_today,
-    )
 
 
 def _entry(row: sqlite3.Row) -> Entry:

@@ -13,8 +13,9 @@ from pacs import Archive
 from relay import link
 from relay.allowance import IMAGES, Allowance, limits
 from relay.delivery import Destination
+from relay.fields import DestinationName
 from relay.hybrid import HybridDestination
-from relay.settings import DestinationName, RelaySettings, revealed
+from relay.settings import RelaySettings, revealed
 from relay.uploads import SECONDS, Api, HttpsDestination, ManageDestination, fixed_token
 
 MOST_BYTES = {"servicebus": 192 * 1024}

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.errors import NotFound
-from gateway.outbox import Alike, Entry, Line, Outbox, Told
+from gateway.outbox import Entry, Outbox
+from gateway.outbox_standing import Alike, Line, Told
 from gateway.sqlite import utc_text
 from pacs import Archive, Listing
 from relay.surroundings import Breaker, Surroundings
@@ -118,7 +119,9 @@ class QueueBoard:
         """Put the page together."""
         return Queue(
             ways=tuple(self._ways()),
-            groups=tuple(Group(of, alike) for of, box in self._outboxes.items() for alike in box.parked_alike()),
+            groups=tuple(
+                Group(of, alike) for of, box in self._outboxes.items() for alike in box.standing.parked_alike()
+            ),
             parked=tuple(
                 Parked(of, entry)
                 for of, box in self._outboxes.items()
@@ -137,7 +140,7 @@ class QueueBoard:
     def alike(self, of: str, entry_id: int, destination: str | None = None) -> Group:
         """Everything that is parked at a destination for the reason of one entry. Raises NotFound as `parked`."""
         entry = self.parked(of, entry_id, destination).entry
-        for each in self.outbox(of).parked_alike():
+        for each in self.outbox(of).standing.parked_alike():
             if (each.destination, each.reason) == (entry.destination, entry.reason):
                 return Group(of, each)
         raise NotFound(f"No parked entry of {of} has the id {entry_id}; it was released or told meanwhile.")
@@ -155,7 +158,7 @@ class QueueBoard:
 
     def _ways(self) -> Iterator[Way]:
         now, believed = self._clock(), self._surroundings.breakers()
-        lines = [line for box in self._outboxes.values() for line in box.lines(now=now)]
+        lines = [line for box in self._outboxes.values() for line in box.standing.lines(now=now)]
         names = {line.destination for line in lines} | set(believed)
         for name in sorted(names, key=lambda name: (name in REQUESTS, name)):
             yield _way(name, [line for line in lines if line.destination == name], believed.get(name))
@@ -163,9 +166,9 @@ class QueueBoard:
     def _exams(self) -> Iterator[ExamLine]:
         for row in self._listing.newest_studies(EXAMS):
             uid, accession_number = str(row["study_instance_uid"]), str(row["accession_number"])
-            told = [self._outboxes["pacs"].told(uid)]
+            told = [self._outboxes["pacs"].standing.told(uid)]
             if accession_number:
-                told.append(self._outboxes["worklist"].told(f"mpps/{accession_number}"))
+                told.append(self._outboxes["worklist"].standing.told(f"mpps/{accession_number}"))
             yield ExamLine(uid, accession_number, str(row["last_received_at"]), _sum(told))
 
 

@@ -40,6 +40,7 @@ from relay.destinations import MOST_BYTES, allowance, destination, image_api, se
 from relay.dicomweb import Changes
 from relay.evidence import Evidence
 from relay.facts import archive_queue, disk, images, queue
+from relay.fields import DestinationName
 from relay.full_images import Doors, FullImages
 from relay.health import Facts, Hop, report
 from relay.holding import HOLDS, Holding
@@ -49,7 +50,7 @@ from relay.quality import Quality
 from relay.remote_web import RemoteWeb, own_url, public_url
 from relay.rendering import WORKERS, Renderer, RenderingFailed
 from relay.requests import Fulfilment, Requests, request_event
-from relay.settings import DestinationName, RelaySettings
+from relay.settings import RelaySettings
 from relay.spool import Spool
 from relay.surroundings import of_site
 from relay.uploads import kind_of_upload, weight_of_upload

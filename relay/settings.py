@@ -3,41 +3,29 @@
 Not for: judging whether the cloud can be reached.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from gateway.fields import TimeZone
-from gateway.settings import AeTitle, CommaList, GatewaySettings, Port, split_commas, variables
+from gateway.settings import AeTitle, CommaList, GatewaySettings, Port, variables
 from gateway.volume import USUAL_WATERMARKS, Watermarks
-from relay.access import Role, require_https
-from relay.allowance import limits
-from relay.hybrid_protocol import endpoint
-from relay.hybrid_way import proxy_url
-from relay.uploads import api_url as check_api_url  # the field below has the name
-
-
-def _unless_empty(check: Callable[[str], object]) -> Callable[[str], str]:
-    def checked(text: str) -> str:
-        if text:
-            check(text)
-        return text
-
-    return checked
-
-
-def _namespace(text: str) -> None:
-    endpoint(text, "any")
-
-
-def _proxy(secret: SecretStr | None) -> SecretStr | None:
-    return SecretStr(proxy_url(secret.get_secret_value())) if secret else None
-
+from relay.fields import (
+    ApiUrl,
+    CalledTitles,
+    Destinations,
+    Grants,
+    Limits,
+    Namespace,
+    Networks,
+    Origins,
+    ProviderUrl,
+    Proxy,
+)
 
 _KEY = ("namespace", "key_name", "shared_access_key")
 _CREDENTIALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -51,36 +39,6 @@ _CREDENTIALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Which settings each kind of credential cannot do without."""
 
 
-def _titles(value: object) -> object:
-    """The AE titles of PACS_PEERS; what is wrong there, the archive says."""
-    if isinstance(value, str):
-        return tuple(part.strip().partition("=")[0] for part in value.split(",") if part.strip())
-    return value
-
-
-def _origin(text: str) -> str:
-    found = urlsplit(text)
-    if found.scheme not in {"http", "https"} or not found.netloc or text != f"{found.scheme}://{found.netloc}":
-        raise ValueError("an origin is scheme://host or scheme://host:port and nothing behind it")
-    return text.lower()
-
-
-def _grants(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    pairs = [part.strip().rpartition("=") for part in value.split(",") if part.strip()]
-    for name, _, role in pairs:
-        if not name:
-            raise ValueError("each has to be VALUE=ROLE")
-        Role.named(role)
-    return tuple((name, role) for name, _, role in pairs)
-
-
-Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, split_commas]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, split_commas]
-Grants = Annotated[tuple[tuple[str, str], ...], NoDecode, BeforeValidator(_grants)]
-CalledTitles = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_titles)]
-
 _API = ("api_url", "api_token")
 
 NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -92,28 +50,6 @@ NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Which settings each destination cannot do without."""
-
-
-def _without_none(value: object) -> object:
-    return tuple(each for each in value if each != "none") if isinstance(value, tuple) else value
-
-
-def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("a destination is named twice")
-    return names
-
-
-def _limits(texts: tuple[str, ...]) -> tuple[str, ...]:
-    limits(texts)
-    return texts
-
-
-DestinationName = Literal["hybrid", "https", "manage", "servicebus"]
-Destinations = Annotated[
-    tuple[DestinationName, ...], NoDecode, BeforeValidator(_without_none), split_commas, AfterValidator(_each_once)
-]
-Limits = Annotated[CommaList, AfterValidator(_limits)]
 
 
 class RelaySettings(GatewaySettings):
@@ -174,7 +110,7 @@ class RelaySettings(GatewaySettings):
         description="File of the credential that 'gateway check' logs in with, new with each start. Under the data "
         "folder by default.",
     )
-    oidc_issuer: Annotated[str, AfterValidator(_unless_empty(require_https))] = Field(
+    oidc_issuer: ProviderUrl = Field(
         "",
         description="Address of the identity provider (OpenID Connect issuer) whose bearer tokens are taken, exactly "
         "as in its tokens. Empty: none are.",
@@ -229,7 +165,7 @@ class RelaySettings(GatewaySettings):
         description="IANA name of the time zone in which this cloud sends appointments, such as UTC. Empty by default: "
         "it sends the site's wall time.",
     )
-    api_url: Annotated[str, AfterValidator(_unless_empty(check_api_url))] = Field(
+    api_url: ApiUrl = Field(
         "",
         description="Address of the cloud's HTTPS API such as https://programme.example/api/v1. For the destinations "
         "https and manage.",
@@ -247,7 +183,7 @@ class RelaySettings(GatewaySettings):
         description="Bytes per second at which full images leave, wherever to; 0: no limit. 1 MB/s leaves a van's line "
         "room for everything else, and takes a quarter of an hour for a gigabyte.",
     )
-    namespace: Annotated[str, AfterValidator(_unless_empty(_namespace))] = Field(
+    namespace: Namespace = Field(
         "",
         validation_alias="AZURE_RELAY_NAMESPACE",
         description="Host of the Azure Relay namespace such as site.servicebus.windows.net. Empty: no cloud calls.",
@@ -306,7 +242,7 @@ class RelaySettings(GatewaySettings):
         description="Seconds between two pings on each of them, up to 200; 0: none. Load balancers forget what is idle "
         "for four minutes, and an unanswered ping is how a line that is half open is noticed within a minute.",
     )
-    proxy: Annotated[SecretStr | None, AfterValidator(_proxy)] = Field(
+    proxy: Proxy = Field(
         None,
         description="Proxy to the cloud, http://host:port or http://name:password@host:port. Empty: none. With a "
         "password it belongs into the credentials folder.",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway import outbox
-from gateway.outbox import Alike, Line, Outbox, Told
+from gateway.outbox import Outbox
+from gateway.outbox_standing import Alike, Line, Told
 from gateway.sqlite import Database, utc_text
 from tests.gateway.test_outbox import put
 
@@ -33,7 +34,7 @@ def parked(box: Outbox, *message_ids: str, reason: str, destination: str = "mana
 
 
 def test_a_destination_that_is_owed_nothing_is_a_line_all_the_same(box: Outbox) -> None:
-    assert box.lines(now=NOW) == [QUIET]
+    assert box.standing.lines(now=NOW) == [QUIET]
 
 
 def test_a_line_says_what_waits_by_class_the_oldest_and_what_was_confirmed_today(box: Outbox) -> None:
@@ -42,7 +43,7 @@ def test_a_line_says_what_waits_by_class_the_oldest_and_what_was_confirmed_today
     first, second = box.due(NOW, limit=10, destination="manage")[:2]
     box.delivered(first, now=NOW, sent={1: 300, 2: 50})
     box.delivered(second, now=NOW - timedelta(days=1), sent={2: 1000})
-    assert box.lines(now=NOW) == [
+    assert box.standing.lines(now=NOW) == [
         Line(
             destination="manage",
             waiting={2: 2},
@@ -63,14 +64,14 @@ def test_a_line_says_which_failed_entry_is_tried_next_and_why_it_failed(box: Out
     later, sooner = box.due(NOW, limit=10, destination="manage")
     box.retry(later, reason="down", due_at=NOW + timedelta(minutes=9))
     box.retry(sooner, reason="busy", due_at=NOW + timedelta(minutes=2))
-    [line] = box.lines(now=NOW)
+    [line] = box.standing.lines(now=NOW)
     assert (line.next_attempt, line.attempts, line.reason) == ("2026-11-22T08:02:00.000Z", 1, "busy")
 
 
 def test_requests_are_lines_of_their_own(box: Outbox) -> None:
     put(box, "request/1", "request//1", 4)
     put(box, "request/2", "request//2", 5)
-    assert [(line.destination, line.waiting) for line in box.lines(now=NOW)] == [
+    assert [(line.destination, line.waiting) for line in box.standing.lines(now=NOW)] == [
         ("chores", {5: 1}),
         ("full images", {4: 1}),
         ("manage", {}),
@@ -82,8 +83,11 @@ def test_what_is_parked_is_counted_by_reason(box: Outbox) -> None:
         put(box, f"m{number}", f"s{number}")
     parked(box, "m0", "m2", reason="too large")
     parked(box, "m1", reason="not wanted")
-    assert box.parked_alike() == [Alike("manage", "too large", 2, 1, TEXT), Alike("manage", "not wanted", 1, 2, TEXT)]
-    [line] = box.lines(now=NOW)
+    assert box.standing.parked_alike() == [
+        Alike("manage", "too large", 2, 1, TEXT),
+        Alike("manage", "not wanted", 1, 2, TEXT),
+    ]
+    [line] = box.standing.lines(now=NOW)
     assert line.parked == 3
     found = box.parked(2)
     assert found is not None
@@ -113,7 +117,10 @@ def test_a_request_that_was_parked_by_hand_is_released_where_it_was_and_told_to_
     box.release(1, now=NOW)
     assert [entry.message_id for entry in box.due(NOW, limit=10, destination=where)] == ["request/1"]
     assert box.due(NOW, limit=10, destination="manage") == []
-    assert [(line.destination, line.waiting) for line in box.lines(now=NOW)] == [(where, {priority: 1}), ("manage", {})]
+    assert [(line.destination, line.waiting) for line in box.standing.lines(now=NOW)] == [
+        (where, {priority: 1}),
+        ("manage", {}),
+    ]
 
 
 def test_knocking_hastens_what_failed_and_keeps_the_reason(box: Outbox) -> None:
@@ -124,7 +131,7 @@ def test_knocking_hastens_what_failed_and_keeps_the_reason(box: Outbox) -> None:
     assert box.knock("servicebus", now=NOW) == 0
     assert box.knock("manage", now=NOW) == 1
     assert box.knock("manage", now=NOW) == 0
-    [line] = box.lines(now=NOW)
+    [line] = box.standing.lines(now=NOW)
     assert (line.next_attempt, line.reason) == (TEXT, "down")
     assert len(box.due(NOW, limit=10, destination="manage")) == 2
 
@@ -136,7 +143,10 @@ def test_how_far_a_subject_was_told(box: Outbox) -> None:
     [head] = [entry for entry in box.due(NOW, limit=10, destination="manage") if entry.subject == "study"]
     box.delivered(head, now=NOW)
     parked(box, "m1", reason="too large")
-    assert (box.told("study"), box.told("nothing")) == (Told(delivered=1, open=2, parked=1), Told(0, 0, 0))
+    assert (box.standing.told("study"), box.standing.told("nothing")) == (
+        Told(delivered=1, open=2, parked=1),
+        Told(0, 0, 0),
+    )
 
 
 def test_what_was_confirmed_before_it_was_counted_is_counted_when_the_outbox_is_brought_up_to_date(
@@ -190,9 +200,9 @@ def test_looking_takes_no_longer_when_much_was_delivered(box: Outbox) -> None:
         put(box, f"m{number}", f"s{number}")
     parked(box, "m3", "m4", reason="too large")
     looks: list[Callable[[], object]] = [
-        lambda: box.lines(now=NOW),
+        lambda: box.standing.lines(now=NOW),
         box.parked_alike,
-        lambda: box.told("s1"),
+        lambda: box.standing.told("s1"),
         lambda: box.parked(4),
         lambda: box.knock("manage", now=NOW),
     ]
