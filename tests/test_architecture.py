@@ -85,7 +85,7 @@ HOMES = {
     "sqlite3": (*STATEMENTS,
                 "worklist.store", "pacs.archive"),  # pass their transaction on and name the type; no statements
     "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
-                 "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
+                 "relay.fields", "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
                  "gateway.simulator.script"),
     "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.link_check", "gateway.simulator"),
     "aiohttp": ("relay", "gateway.check", "gateway.simulator"),
