@@ -158,10 +158,15 @@ def start_refusal(host: str, *, has_tls: bool, has_users: bool) -> str:
 
 
 def foreign_origin(origin: str | None, fetch_site: str | None, *, own: str, allowed: frozenset[str]) -> bool:
-    """Was a changing request sent by a page of another site (Fetch Metadata, RFC 6454)? Programs do not say."""
+    """Was a changing request sent by a page of another site (Fetch Metadata, RFC 6454)? Programs do not say.
+
+    What the browser says of both origins settles it: behind a proxy that speaks TLS, `own` is not what it was called.
+    """
     if origin is not None and origin in allowed:
         return False
-    if fetch_site is not None and fetch_site not in {"same-origin", "none"}:
+    if fetch_site == "same-origin":  # no page can say so by itself, it is a forbidden header
+        return False
+    if fetch_site is not None and fetch_site != "none":
         return True
     return origin is not None and origin.lower() != own.lower()
 

@@ -88,6 +88,7 @@ def test_another_address_needs_https_and_users(has_tls: bool, has_users: bool, b
     [
         (None, None, False),  # a program
         ("https://here:8042", "same-origin", False),
+        ("https://gateway.example", "same-origin", False),  # a proxy in front is called by another name
         ("https://here:8042", None, False),
         (None, "none", False),  # typed into the address line
         ("https://here:8043", None, True),

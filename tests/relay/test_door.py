@@ -212,6 +212,13 @@ def test_what_our_own_page_sends_is_taken(guarded: tuple[Site, Path]) -> None:
     assert answer.status == 202
 
 
+def test_what_our_own_page_sends_through_a_proxy_that_speaks_tls_is_taken(guarded: tuple[Site, Path]) -> None:
+    form = {"Content_Type": "application/x-www-form-urlencoded", "Sec_Fetch_Site": "same-origin"}
+    through = {"Host": "gateway.example", "Origin": "https://gateway.example"}
+    answer = ask(guarded[0], "/queue/cloud/now", method="POST", body=b"", **basic("otto"), **form, **through)
+    assert answer.status == 303
+
+
 def test_a_page_of_an_allowed_origin_may_read_and_of_another_may_not(guarded: tuple[Site, Path]) -> None:
     site = guarded[0]
     asking = {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "authorization"}
