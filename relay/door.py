@@ -162,7 +162,8 @@ class Door:
             return
         headers, own = request.headers, f"{request.scheme}://{request.host}"
         fetch_site = headers.get("Sec-Fetch-Site")
-        if foreign_origin(headers.get("Origin"), fetch_site, own=own, allowed=self.policy.origins):
+        allowed = self.policy.origins if request.path.startswith(_CORS_PATHS) else frozenset()
+        if foreign_origin(headers.get("Origin"), fetch_site, own=own, allowed=allowed):
             await self._alert(request, Actor(ANYBODY.name, request[ADDRESS]), "sent by a page of another site")
             raise Denied(
                 "A page of another site sent this; such requests are taken from pages of this gateway only.",

@@ -219,6 +219,16 @@ def test_what_our_own_page_sends_through_a_proxy_that_speaks_tls_is_taken(guarde
     assert answer.status == 303
 
 
+def test_what_a_page_of_an_allowed_origin_sends_is_taken_by_the_api_and_refused_by_our_pages(
+    guarded: tuple[Site, Path],
+) -> None:
+    theirs = {"Origin": ORIGIN, "Sec_Fetch_Site": "cross-site", **basic("otto")}
+    send = f"/api/v1/studies/{STUDY}/send"
+    assert ask(guarded[0], send, method="POST", body=b'{"to": "SITE_PACS"}', **theirs).status == 202
+    for path in ("/queue/cloud/now", "/queue/pacs/1/release", "/quarantine/1/replace"):
+        assert told(ask(guarded[0], path, method="POST", body=b"", **theirs)) == (403, "cross_site")
+
+
 def test_a_page_of_an_allowed_origin_may_read_and_of_another_may_not(guarded: tuple[Site, Path]) -> None:
     site = guarded[0]
     asking = {"Access_Control_Request_Method": "GET", "Access_Control_Request_Headers": "authorization"}
