@@ -30,6 +30,7 @@ from typing import Self
 
 import structlog
 
+from gateway.application import place
 from gateway.errors import GatewayError
 from gateway.sqlite import Database, utc_text
 
@@ -230,8 +231,8 @@ class Noting:
             ae_title=refused.ae_title,
             address=refused.address,
             status=refused.status,
-            sentence=refused.sentence[:LONGEST_SENTENCE],
-            about=refused.about,
+            sentence=_storable(refused.sentence[:LONGEST_SENTENCE]),
+            about=_storable(refused.about),
             first_at=now,
             last_at=now,
             count=1,
@@ -273,14 +274,20 @@ class Noting:
                 self._refusals = Refusals.open(self._path)
             if taken or lost:
                 self._refusals.add(taken.values(), lost=lost, now=self._clock())
-        except (GatewayError, sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, it may not end this thread: nothing more were noted
             with self._lock:
                 self._lost += lost
                 newer, self._waiting = self._waiting, taken
                 for seen in newer.values():
                     self._remember(seen)
-            return str(error)
+            foreseen = isinstance(error, GatewayError | sqlite3.Error | OSError)
+            return str(error) if foreseen else f"{type(error).__name__} at {place(error)}"
         return ""
+
+
+def _storable(text: str) -> str:
+    """A text that UTF-8 has: who is refused may have sent half of a surrogate pair (JSON can)."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _changed(path: Path) -> int:

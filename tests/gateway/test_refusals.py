@@ -4,6 +4,7 @@ import json
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -177,6 +178,36 @@ def test_more_different_refusals_than_memory_has_room_for_are_counted_as_lost(tm
     with noting:
         pass
     assert recent(path)[1] == Lost(7, "2026-11-22T08:00:00.000Z")
+
+
+def test_half_a_surrogate_pair_is_noted_as_a_question_mark(tmp_path: Path) -> None:
+    path = tmp_path / "refusals.db"
+    with Noting(path, process="relay") as noting:
+        noting.note(Refused("cloud command", "cloud.invalid_value", "'\ud83d' is no action.", about="\ud800"))
+        noting.note(CALLED)
+        wait_until(lambda: listed(path) == [1, 1], seconds=5)
+    assert {(each.sentence, each.about) for each in recent(path)[0]} == {
+        ("'?' is no action.", "?"),
+        (CALLED.sentence, ""),
+    }
+
+
+def test_an_error_that_nobody_thought_of_delays_the_writing_and_does_not_end_it(tmp_path: Path) -> None:
+    path, fails, failed = tmp_path / "refusals.db", threading.Event(), threading.Event()
+
+    def clock() -> datetime:
+        if fails.is_set() and threading.current_thread().name == "refusals":
+            failed.set()
+            raise ArithmeticError
+        return NOW
+
+    fails.set()
+    with Noting(path, process="pacs", clock=clock, failure_seconds=0.05) as noting:
+        noting.note(CALLED)
+        assert failed.wait(5)
+        fails.clear()
+        noting.note(CALLED)
+        wait_until(lambda: listed(path) == [2], seconds=5)
 
 
 def test_a_process_that_waits_for_a_locked_file_still_ends(tmp_path: Path) -> None:
