@@ -115,7 +115,7 @@ class Overviews:
         """Put the first page together."""
         report, day, queue = self._health(), self._board.day(), self._queue()
         hops = tuple(_hops(report))
-        attention = tuple(_attention(hops, day, queue, len(self._archive.index.quarantined())))
+        attention = tuple(_attention(hops, day, queue, self._archive.upkeep.undecided()))
         return Overview(
             healthy=report.healthy,
             sentence=_sentence(hops, len(attention)),
@@ -176,7 +176,7 @@ def _sentence(hops: tuple[Hop, ...], attention: int) -> str:
     return "Everything is working"
 
 
-def _attention(hops: tuple[Hop, ...], day: Day, queue: Queue, quarantined: int) -> Iterator[Attention]:
+def _attention(hops: tuple[Hop, ...], day: Day, queue: Queue, undecided: int) -> Iterator[Attention]:
     for hop in hops:
         if not hop.ok:
             yield Attention(f"{hop.words}: {hop.detail}", f"#{hop.name}", "See the details")
@@ -186,6 +186,6 @@ def _attention(hops: tuple[Hop, ...], day: Day, queue: Queue, quarantined: int) 
     if queue.parked:
         what = "1 message" if queue.parked == 1 else f"{queue.parked} messages"
         yield Attention(f"{what} to the cloud cannot be delivered without a person.", "/queue", "Open delivery")
-    if quarantined:
-        what = "1 object is" if quarantined == 1 else f"{quarantined} objects are"
-        yield Attention(f"{what} kept aside in the quarantine.", "/quarantine", "Open the quarantine")
+    if undecided:
+        what = "1 object waits" if undecided == 1 else f"{undecided} objects wait"
+        yield Attention(f"{what} in the quarantine for a decision.", "/quarantine", "Open the quarantine")

@@ -409,6 +409,13 @@ def test_looking_never_changes_anything(site: Site) -> None:
     assert state(site) == before
 
 
+def test_what_was_decided_about_the_quarantine_needs_no_look_any_more(site: Site) -> None:
+    assert "1 object waits in the quarantine for a decision." in look(site, "/").text
+    press(site, f"/quarantine/{only(site.archive)}/settle")
+    assert len(site.archive.upkeep.quarantined()) == 1
+    assert "in the quarantine" not in look(site, "/").text
+
+
 def test_only_an_operator_on_a_page_of_the_gateway_acts(site: Site) -> None:
     paths = actions(site)
     before = state(site)
