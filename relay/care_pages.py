@@ -101,7 +101,7 @@ class CarePages:
             "queue.html",
             lambda: {"queue": self._queue.queue(), **_around(request)},
             current="/queue",
-            follows=("worklist", "images", "health"),
+            follows=("worklist", "images", "health", "minute"),
         )
 
     async def confirm_release(self, request: web.Request) -> web.Response:
@@ -158,7 +158,7 @@ class CarePages:
     async def storage(self, _: web.Request) -> web.Response:
         """What is kept, how it grows, when it is full, what may go."""
         return await self._frame.page(
-            "storage.html", lambda: {"storage": self._storage.storage()}, current="/storage", follows=("health",)
+            "storage.html", lambda: {"storage": self._storage.storage()}, current="/storage", follows=("minute",)
         )
 
     async def refusals(self, _: web.Request) -> web.Response:

@@ -62,7 +62,7 @@ class SitePages:
             "overview.html",
             lambda: {"overview": self._overviews.overview(), "refresh": refresh},
             current="/",
-            follows=("worklist", "images", "health"),
+            follows=("worklist", "images", "health", "minute"),
         )
 
     async def board(self, request: web.Request) -> web.Response:

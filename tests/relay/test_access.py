@@ -16,14 +16,14 @@ VIEW, OPERATE, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
     [
         ("GET", "/healthz", None, Recorded.NOTHING),
         ("GET", "/assets/app.css", None, Recorded.NOTHING),
-        ("GET", "/", VIEW, Recorded.QUERY),
+        ("GET", "/", VIEW, Recorded.NOTHING),
         ("GET", "/events", VIEW, Recorded.NOTHING),
         ("GET", "/board", VIEW, Recorded.QUERY),
         ("GET", "/studies", VIEW, Recorded.QUERY),
         ("GET", "/queue", VIEW, Recorded.QUERY),
-        ("GET", "/storage", VIEW, Recorded.QUERY),
+        ("GET", "/storage", VIEW, Recorded.NOTHING),
         ("GET", "/quarantine", VIEW, Recorded.QUERY),
-        ("GET", "/refusals", VIEW, Recorded.QUERY),
+        ("GET", "/refusals", VIEW, Recorded.NOTHING),
         ("GET", "/studies/2.25.1", VIEW, Recorded.ACCESSED),
         ("GET", "/anything/that/somebody/adds", VIEW, Recorded.QUERY),
         ("GET", "/viewer/app.js", VIEW, Recorded.NOTHING),
@@ -53,7 +53,7 @@ def test_only_health_and_assets_are_for_everybody_of_all_routes_there_are(tmp_pa
         unrecorded = {path for method, path in site.routes if method in READING and not rule(method, path).recorded}
     assert open_ == {"/healthz", "/assets/{name}"}
     unseen = {"/healthz", "/metrics", "/events", "/assets/{name}", "/viewer", "/viewer/", "/viewer/{name}"}
-    assert unrecorded == unseen | {"/api/v1/openapi.json", "/api/v1/peers"}
+    assert unrecorded == unseen | {"/api/v1/openapi.json", "/api/v1/peers", "/", "/storage", "/refusals"}
 
 
 def test_every_operation_that_changes_something_is_for_operators() -> None:

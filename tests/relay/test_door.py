@@ -310,7 +310,7 @@ def test_without_room_for_the_trail_nothing_is_shown_and_health_goes_on(tmp_path
         (tmp_path / "audit").write_text("in the way")
         refused = [
             ask(site, path, **basic("vera"))
-            for path in ("/", IMAGE, IMAGE + "/rendered", f"/api/v1/studies/{STUDY}/archive")
+            for path in ("/board", IMAGE, IMAGE + "/rendered", f"/api/v1/studies/{STUDY}/archive")
         ]
         assert [told(each) for each in refused] == [(503, "audit_not_written")] * 4
         assert ask(site, "/healthz", **basic("otto", "wrong password")).status == 503  # nor is a login let pass untold

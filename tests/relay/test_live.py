@@ -5,17 +5,21 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from gateway.messages import Check
+from gateway.sqlite import utc_text
 from relay import live
+from relay.live import Live
 from tests.relay import served
 from tests.relay.reader import Reader
 from tests.relay.served import Site
 
 State = dict[str, str]
+LATER = served.NOW + timedelta(seconds=30)
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def changed(before: State, after: State) -> set[str]:
 def test_the_state_is_told_at_once_and_by_name(site: Site) -> None:
     with stream(site) as states:
         state = next(states)
-    assert sorted(state) == ["day", "health", "images", "refusals", "run", "worklist"]
+    assert sorted(state) == ["day", "health", "images", "minute", "refusals", "run", "worklist"]
     assert state["day"] == served.NOW.astimezone().strftime("%Y%m%d")
 
 
@@ -63,6 +67,36 @@ def test_another_health_is_told(site: Site) -> None:
         first = next(states)
         site.report = site.report.model_copy(update={"checks": {"disk": Check(ok=False, detail="Full.")}})
         assert changed(first, next(states)) == {"health"}
+
+
+def test_a_newer_proof_of_the_same_health_is_nothing_new(site: Site) -> None:
+    told = Live(site.archive, site.worklist, health=lambda: site.report, clock=lambda: served.NOW)
+    before = told.state()
+    newer = {name: each.model_copy(update={"proven_at": utc_text(LATER)}) for name, each in site.report.checks.items()}
+    site.report = site.report.model_copy(update={"checks": newer})
+    again = Live(site.archive, site.worklist, health=lambda: site.report, clock=lambda: served.NOW)
+    assert changed(before, again.state()) == {"run"}
+
+
+def test_the_minute_is_told_for_what_grows_old_by_itself(site: Site) -> None:
+    times = iter([served.NOW, served.NOW + timedelta(seconds=59), served.NOW + timedelta(seconds=60)])
+    told = Live(site.archive, site.worklist, health=lambda: site.report, clock=lambda: next(times))
+    first, second, third = (told.state() for _ in range(3))
+    assert (changed(first, second), changed(second, third)) == (set(), {"minute"})
+
+
+@pytest.mark.parametrize(
+    ("path", "follows"),
+    [
+        ("/", "run day worklist images health minute"),
+        ("/queue", "run day worklist images health minute"),
+        ("/storage", "run day minute"),  # sixty days of growth and two hundred studies are looked at for it
+        ("/board", "run day worklist images"),
+    ],
+)
+def test_a_page_follows_what_it_shows_and_a_dear_one_only_the_minute(site: Site, path: str, follows: str) -> None:
+    page = Reader(site.get(path, accept="text/html").body)
+    assert page.all("body")[0]["data-follows"] == follows
 
 
 def test_nothing_new_is_told_again_before_a_page_takes_it_for_lost(site: Site) -> None:

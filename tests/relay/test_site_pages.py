@@ -9,12 +9,14 @@ from pydicom import Dataset
 
 from gateway.messages import Check
 from gateway.viewer_install import install
+from relay.access import rule
 from tests.relay import served, viewer_archive
 from tests.relay.reader import Reader
 from tests.relay.served import OTHER_STUDY, STUDY, Site
 from worklist import Item
 
 HOSTILE = '<script>alert(1)</script>^"O\'EVE" &amp;\u202ekcab\u2066'
+PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber")
 HOSTILE_NUMBER = "\"><b onload=1>'"
 HOSTILE_STUDY = "2.25.666"
 PAGES = ["/", "/board", "/board?wall", "/board?wall=names", "/studies", f"/studies/{STUDY}", f"/studies/{OTHER_STUDY}"]
@@ -70,6 +72,15 @@ def test_the_first_page_says_in_one_sentence_whether_it_works(site: Site) -> Non
     assert "✓ Everything is working" in page.text
     assert "Image archive ✓ Working Seen to work 12 seconds ago" in page.text
     assert "Van 7" in page.text
+
+
+@pytest.mark.parametrize("path", ["/", "/storage", "/refusals"])
+def test_a_page_that_is_not_in_the_audit_trail_shows_no_patient(site: Site, path: str) -> None:
+    assert not rule("GET", path).recorded
+    body = site.get(path, accept="text/html").body.decode()
+    shown = {str(ds[keyword].value) for ds in served.first_study() for keyword in PATIENT if keyword in ds}
+    assert len(shown) >= 3
+    assert [value for value in shown if value in body] == []
 
 
 def test_the_first_page_says_what_came_last_and_from_where(site: Site) -> None:
