@@ -23,6 +23,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
 
+from gateway.deciding import require_decider
 from gateway.errors import InvalidValue, NotFound
 from gateway.outbox_standing import Standing
 from gateway.sqlite import Database, utc_text
@@ -218,10 +219,10 @@ class Outbox:
     def release(self, entry_id: int, *, now: datetime, by: str = "") -> None:
         """Make a parked entry due again. Raises NotFound when no parked entry has this id.
 
-        `by` is who decides so; raises InvalidValue when it is empty for an entry that is held back.
+        `by` is who decides so; raises InvalidValue when it is no name (`gateway.deciding`) for one that is held back.
         """
         with self.database.write() as conn:
-            changed = self._release(conn, entry_id, by=by.strip(), now=now)
+            changed = self._release(conn, entry_id, by=by, now=now)
         if not changed:
             raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
 
@@ -236,7 +237,7 @@ class Outbox:
                 " AND reason = :reason",
                 {"destination": destination, "reason": reason},
             ).fetchall()
-            return sum(self._release(conn, row["entry_id"], by=by.strip(), now=now) for row in rows)
+            return sum(self._release(conn, row["entry_id"], by=by, now=now) for row in rows)
 
     def knock(self, destination: str, *, now: datetime) -> int:
         """Try at once what failed at a destination and has a pause; say how many entries that is."""
@@ -349,8 +350,7 @@ class Outbox:
 
     def _release(self, conn: sqlite3.Connection, entry_id: int, *, by: str, now: datetime) -> bool:
         """Make an entry due again if it is parked: an event where events are told now, a request where it was."""
-        self._require_name(conn, entry_id, by)
-        values = {"id": entry_id, "now": utc_text(now), "by": by}
+        values = {"id": entry_id, "now": utc_text(now), "by": self._decider(conn, entry_id, by)}
         released = conn.execute(
             "UPDATE outbox SET parked_at = NULL,"
             " released_by = iif(held_at IS NULL OR released_by <> '', released_by, :by)"
@@ -366,12 +366,17 @@ class Outbox:
         conn.execute(f"{_SETTLE} AND id = :id", values)
         return True
 
-    def _require_name(self, conn: sqlite3.Connection, entry_id: int, by: str) -> None:
+    def _decider(self, conn: sqlite3.Connection, entry_id: int, by: str) -> str:
+        """Who lets an entry go; '' for one that needs nobody to. Raises InvalidValue."""
         row = conn.execute(
             "SELECT 1 FROM outbox WHERE id = :id AND held_at IS NOT NULL AND released_by = ''", {"id": entry_id}
         ).fetchone()
-        if row is not None and not by.strip():
-            raise InvalidValue(f"Entry {entry_id} is held back; say who lets it go, with --by NAME.")
+        if row is None:
+            return ""
+        try:
+            return require_decider(by)
+        except InvalidValue as error:
+            raise InvalidValue(f"Entry {entry_id} is held back. {error} (--by NAME)") from None
 
     def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
         values = {"id": entry_id, "now": utc_text(now)}

@@ -16,7 +16,8 @@ from urllib.parse import urlencode
 import structlog
 from aiohttp import web
 
-from gateway.errors import Conflict, GatewayError, InvalidValue, NotFound, Refusal
+from gateway.deciding import require_decider
+from gateway.errors import Conflict, GatewayError, NotFound, Refusal
 from gateway.refusals import Lost, recent
 from gateway.remedies import remedy
 from pacs import Archive, Comparison, SetAside, Stored, Viewport, compare, rendered
@@ -48,7 +49,6 @@ SAID: Mapping[str, str] = {
 """What a page says after something was done, by the word in its address."""
 
 LARGEST_PICTURE = Viewport(640, 640)
-LONGEST_NAME = 64
 
 MOST_ROWS = 200
 """Of the quarantine and of the refusals that a page shows; the command line has all of them."""
@@ -316,10 +316,7 @@ def _name(request: web.Request, form: Mapping[str, object]) -> str:
 
 def _decider(request: web.Request, form: Mapping[str, object]) -> str:
     """Who stands for a decision. Raises InvalidValue when nobody does."""
-    name = _name(request, form)
-    if not (1 <= len(name) <= LONGEST_NAME and name.isprintable()):
-        raise InvalidValue(f"Say who decides this: a name of 1 to {LONGEST_NAME} characters.")
-    return name
+    return require_decider(_name(request, form))
 
 
 def _see(path: str, said: str) -> web.Response:

@@ -156,8 +156,11 @@ def test_what_is_held_back_holds_nothing_up_and_is_released_by_name_once(box: Ou
     [entry] = box.due(NOW, limit=10)
     assert box.hold(entry, reason="Held back.", now=NOW)
     assert (due(box), box.held_back(["m1", "m2"])) == (["m2"], {"m1": "Held back."})
-    with pytest.raises(InvalidValue, match="Entry 1 is held back"):
-        box.release(1, by="  ", now=NOW)
+    for nobody in ("", "  ", "a\nb", "\ud800", "x" * 129):
+        with pytest.raises(InvalidValue, match="Entry 1 is held back"):
+            box.release(1, by=nobody, now=NOW)
+        with pytest.raises(InvalidValue, match="Entry 1 is held back"):
+            box.release_alike("cloud", "Held back.", by=nobody, now=NOW)
     box.release(1, by=" J. Smith ", now=NOW)
     assert (due(box), box.held_back(["m1"]), box.let_out(["m1", "m2"])) == (["m1"], {}, {"m1"})
     [entry] = box.due(NOW, limit=10)
