@@ -84,7 +84,7 @@ def paths(site: Site) -> dict[str, str]:
 
 
 NAMES = ("delivery", "release", "storage", "quarantine", "set-aside", "decide", "refusals")
-KEPT = {"delivery", "refusals"}
+KEPT = {"delivery", "storage", "set-aside", "refusals"}
 """Of which the documentation has pictures."""
 
 
