@@ -25,7 +25,7 @@ from typing import Literal
 
 from gateway.deciding import require_decider
 from gateway.errors import InvalidValue, NotFound
-from gateway.outbox_standing import Standing
+from gateway.outbox_standing import OPEN, Standing
 from gateway.sqlite import Database, utc_text
 
 SCHEMA = files("gateway") / "schema" / "outbox"
@@ -45,7 +45,6 @@ _COLUMNS = (
     " destination, attempts, due_at, reason, released_by, held_at"
 )
 
-_OPEN = "delivered_at IS NULL AND parked_at IS NULL"
 _EVENT = "priority < 4"
 """What is no event is a request, which nobody elsewhere is told of (0004_requests.sql)."""
 
@@ -63,7 +62,7 @@ _DUE = (
 )
 
 _SETTLE = (
-    f"UPDATE outbox SET delivered_at = :now WHERE {_OPEN}"
+    f"UPDATE outbox SET delivered_at = :now WHERE {OPEN}"
     " AND EXISTS (SELECT 1 FROM outbox_duty WHERE entry_id = id)"
     " AND NOT EXISTS (SELECT 1 FROM outbox_duty AS duty WHERE entry_id = id AND duty.delivered_at IS NULL)"
 )
@@ -146,10 +145,10 @@ class Outbox:
         with self.database.write() as conn:
             for gone in known - set(destinations):
                 conn.execute("DELETE FROM outbox_destination WHERE name = :name", {"name": gone})
-                conn.execute(f"DELETE FROM outbox_duty WHERE destination = :name AND {_OPEN}", {"name": gone})
+                conn.execute(f"DELETE FROM outbox_duty WHERE destination = :name AND {OPEN}", {"name": gone})
             for new in set(destinations) - known:
                 conn.execute("INSERT INTO outbox_destination VALUES (:name)", {"name": new})
-                self._owe(conn, f"destination.name = :name AND {_EVENT} AND {_OPEN}", name=new, now=utc_text(now))
+                self._owe(conn, f"destination.name = :name AND {_EVENT} AND {OPEN}", name=new, now=utc_text(now))
             conn.execute(_SETTLE, {"now": utc_text(now)})
 
     def due(self, now: datetime, *, limit: int, destination: str = ANYWHERE) -> list[Entry]:
@@ -195,7 +194,7 @@ class Outbox:
         with self.database.write() as conn:
             held = conn.execute(
                 "UPDATE outbox_duty SET parked_at = :now, reason = :reason"
-                f" WHERE entry_id = :id AND destination = :destination AND {_OPEN}"
+                f" WHERE entry_id = :id AND destination = :destination AND {OPEN}"
                 " AND (SELECT released_by FROM outbox WHERE id = :id) = ''",
                 values,
             ).rowcount
@@ -209,7 +208,7 @@ class Outbox:
         values = {"id": entry_id, "now": utc_text(now), "reason": reason}
         with self.database.write() as conn:
             changed = conn.execute(
-                f"UPDATE outbox_duty SET parked_at = :now, reason = :reason WHERE entry_id = :id AND {_OPEN}", values
+                f"UPDATE outbox_duty SET parked_at = :now, reason = :reason WHERE entry_id = :id AND {OPEN}", values
             ).rowcount
             if changed:
                 self._mark_parked(conn, entry_id, now)
@@ -244,7 +243,7 @@ class Outbox:
         values = {"destination": destination, "now": utc_text(now)}
         with self.database.write() as conn:
             return conn.execute(
-                f"UPDATE outbox_duty SET due_at = :now WHERE destination = :destination AND {_OPEN} AND attempts > 0"
+                f"UPDATE outbox_duty SET due_at = :now WHERE destination = :destination AND {OPEN} AND attempts > 0"
                 " AND due_at > :now",
                 values,
             ).rowcount
@@ -276,8 +275,8 @@ class Outbox:
         """Make every open entry due now, and say how many there are; what was sent already is recognised by its id."""
         values = {"now": utc_text(now), "reason": reason}
         with self.database.write() as conn:
-            conn.execute(f"UPDATE outbox_duty SET due_at = :now, reason = :reason WHERE {_OPEN}", values)
-            return int(conn.execute(f"SELECT count(*) FROM outbox WHERE {_OPEN}").fetchone()[0])
+            conn.execute(f"UPDATE outbox_duty SET due_at = :now, reason = :reason WHERE {OPEN}", values)
+            return int(conn.execute(f"SELECT count(*) FROM outbox WHERE {OPEN}").fetchone()[0])
 
     def entries(self, state: State, *, limit: int = 100) -> list[Entry]:
         """The newest entries of one state, newest first; one for each destination where it has this state."""
@@ -305,7 +304,7 @@ class Outbox:
         """How many entries are open, delivered and parked."""
         with self.database.read() as conn:
             row = conn.execute(
-                f"SELECT (SELECT count(*) FROM outbox WHERE {_OPEN} AND {_EVENT}) AS open,"
+                f"SELECT (SELECT count(*) FROM outbox WHERE {OPEN} AND {_EVENT}) AS open,"
                 " delivered_count AS delivered,"
                 f" (SELECT count(*) FROM outbox WHERE parked_at IS NOT NULL AND {_EVENT}) AS parked FROM outbox_total"
             ).fetchone()
@@ -315,7 +314,7 @@ class Outbox:
         """When the oldest open entry was written, UTC text; None when nothing is open."""
         with self.database.read() as conn:
             found: str | None = conn.execute(
-                f"SELECT min(created_at) FROM outbox WHERE {_OPEN} AND {_EVENT}"
+                f"SELECT min(created_at) FROM outbox WHERE {OPEN} AND {_EVENT}"
             ).fetchone()[0]
         return found
 
@@ -343,7 +342,7 @@ class Outbox:
     def _change(self, conn: sqlite3.Connection, entry: Entry, change: str, **values: str) -> bool:
         """Change an open duty; one that was settled meanwhile stays as it is, and that is False."""
         done = conn.execute(
-            f"UPDATE outbox_duty SET {change} WHERE entry_id = :id AND destination = :destination AND {_OPEN}",
+            f"UPDATE outbox_duty SET {change} WHERE entry_id = :id AND destination = :destination AND {OPEN}",
             {"id": entry.id, "destination": entry.destination, **values},
         )
         return done.rowcount == 1
@@ -380,7 +379,7 @@ class Outbox:
 
     def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
         values = {"id": entry_id, "now": utc_text(now)}
-        conn.execute(f"UPDATE outbox SET parked_at = :now WHERE id = :id AND {_OPEN}", values)
+        conn.execute(f"UPDATE outbox SET parked_at = :now WHERE id = :id AND {OPEN}", values)
 
     def _owe(self, conn: sqlite3.Connection, which: str, **values: object) -> None:
         """Owe some entries to some of the destinations served, unless they are already."""

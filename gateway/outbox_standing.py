@@ -12,7 +12,8 @@ from datetime import datetime
 
 from gateway.sqlite import Database, utc_text
 
-_OPEN = "delivered_at IS NULL AND parked_at IS NULL"
+OPEN = "delivered_at IS NULL AND parked_at IS NULL"
+"""What is neither delivered nor parked, of the outbox or of its duties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Standing:
         with self.database.read() as conn:
             waiting = conn.execute(
                 "SELECT destination, priority, count(*) AS count, min(entry_id) AS first_id FROM outbox_duty"
-                f" WHERE {_OPEN} GROUP BY destination, priority"
+                f" WHERE {OPEN} GROUP BY destination, priority"
             ).fetchall()
             parked = conn.execute(
                 "SELECT destination, count(*) FROM outbox_duty WHERE parked_at IS NOT NULL GROUP BY destination"
@@ -103,7 +104,7 @@ def _line(
     values = {"destination": destination, "day": utc_text(now)[:10], "id": min((r["first_id"] for r in own), default=0)}
     oldest = conn.execute("SELECT created_at FROM outbox WHERE id = :id", values).fetchone()
     postponed = conn.execute(
-        f"SELECT due_at, attempts, reason FROM outbox_duty WHERE destination = :destination AND {_OPEN}"
+        f"SELECT due_at, attempts, reason FROM outbox_duty WHERE destination = :destination AND {OPEN}"
         " AND attempts > 0 ORDER BY due_at LIMIT 1",
         values,
     ).fetchone()

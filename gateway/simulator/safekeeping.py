@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from gateway.simulator.exam import reference
@@ -37,15 +39,27 @@ def question(instances: Iterable[tuple[str, str]]) -> Dataset:
 
 
 class Reports:
-    """Takes and confirms reports, from whatever thread they come, and lets one wait for the answer it wants."""
+    """Takes and confirms reports, from whatever thread they come, and lets one wait for the answer it wants.
+
+    A report has arrived when its confirmation has left: pynetdicom cannot send one on an association that is being
+    released, and who waits releases it next.
+    """
 
     def __init__(self) -> None:
         self._arrived: queue.SimpleQueue[Dataset] = queue.SimpleQueue()
-        self.handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, self._take)]
+        self._unconfirmed: dict[Association, Dataset] = {}
+        self.handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_N_EVENT_REPORT, self._take),
+            (evt.EVT_PDU_SENT, self._confirmed),
+        ]
 
     def _take(self, event: evt.Event) -> tuple[int, None]:
-        self._arrived.put(event.event_information)
+        self._unconfirmed[event.assoc] = event.event_information
         return 0x0000, None
+
+    def _confirmed(self, event: evt.Event) -> None:
+        if isinstance(event.pdu, P_DATA_TF) and (information := self._unconfirmed.pop(event.assoc, None)):
+            self._arrived.put(information)
 
     def wait(self, transaction_uid: str, *, seconds: float) -> Answer | None:
         """The answer to a transaction; None when none came in time."""

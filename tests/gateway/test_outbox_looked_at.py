@@ -167,7 +167,7 @@ def test_what_was_confirmed_before_it_was_counted_is_counted_when_the_outbox_is_
     old.close()
     database = Database(tmp_path / "x.db", outbox.SCHEMA)
     database.migrate()
-    [line] = Outbox(database).lines(now=NOW)
+    [line] = Outbox(database).standing.lines(now=NOW)
     assert (line.destination, line.delivered_today, line.bytes_today) == ("cloud", 2, 140)
 
 
@@ -201,7 +201,7 @@ def test_looking_takes_no_longer_when_much_was_delivered(box: Outbox) -> None:
     parked(box, "m3", "m4", reason="too large")
     looks: list[Callable[[], object]] = [
         lambda: box.standing.lines(now=NOW),
-        box.parked_alike,
+        box.standing.parked_alike,
         lambda: box.standing.told("s1"),
         lambda: box.parked(4),
         lambda: box.knock("manage", now=NOW),

@@ -71,7 +71,7 @@ def number(site: Site) -> int:
 def paths(site: Site) -> dict[str, str]:
     aside = f"/quarantine/{number(site)}"
     with closing(archive(site)) as kept:
-        [group] = kept.outbox.parked_alike()
+        [group] = kept.outbox.standing.parked_alike()
     return {
         "delivery": "/queue",
         "release": f"/queue/pacs/{group.first_id}/release-alike",
@@ -84,7 +84,7 @@ def paths(site: Site) -> dict[str, str]:
 
 
 NAMES = ("delivery", "release", "storage", "quarantine", "set-aside", "decide", "refusals")
-KEPT = {"delivery", "refusals"}
+KEPT = {"delivery", "storage", "set-aside", "refusals"}
 """Of which the documentation has pictures."""
 
 

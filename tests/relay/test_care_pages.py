@@ -159,7 +159,7 @@ def test_where_nobody_logs_in_what_is_held_back_wants_a_name(tmp_path: Path) -> 
 def test_all_entries_of_one_reason_are_released_together_and_no_others(site: Site) -> None:
     parked(site, "Too large.", 2)
     [other] = parked(site, "Not wanted.")
-    [group, _] = site.archive.outbox.parked_alike()
+    [group, _] = site.archive.outbox.standing.parked_alike()
     path = f"/queue/pacs/{group.first_id}/release-alike?destination=cloud"
     form = look(site, path, "otto")
     assert "Release 2 parked entries?" in form.text

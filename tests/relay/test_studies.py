@@ -8,6 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidQuery
+from relay.evidence import Evidence
+from relay.holding import Holding
 from relay.instances import Instances
 from relay.studies import Studies, identifier, name_pattern, wanted
 from tests.relay import served
@@ -35,7 +37,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @example({"page": "0" * 5000})
 @example({"page": "000000001" + "9" * 40})
 def test_whatever_is_typed_is_searched_or_refused(site: Site, typed: dict[str, str]) -> None:
-    studies = Studies(site.archive, site.worklist, Instances(site.archive), viewer=Path())
+    evidence = Evidence(site.archive, site.worklist, holding=Holding(site.archive, site.worklist))
+    studies = Studies(site.archive, site.worklist, Instances(site.archive), evidence, viewer=Path())
     try:
         found = studies.search(wanted(typed))
     except InvalidQuery as refusal:
