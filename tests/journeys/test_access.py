@@ -82,7 +82,7 @@ def test_with_a_certificate_and_a_user_it_serves_and_the_check_and_the_trail_pro
     with certified as site:
         site.start("worklist", "pacs", "relay")
         assert [status(site, path) for path in ("/", "/dicom-web/studies", "/api/v1/studies")] == [401, 401, 401]
-        assert [status(site, path, PASSWORD) for path in ("/", "/api/v1/studies")] == [200, 200]
+        assert [status(site, path, PASSWORD) for path in ("/board", "/api/v1/studies")] == [200, 200]
         assert status(site, "/", "wrong password") == 401
         checked = gateway(site, "check", "--local", "--json")
         states = {hop["name"]: hop["state"] for hop in json.loads(checked.stdout)}
