@@ -11,8 +11,9 @@ Rules:
 
 * The databases first, each one consistent state; then the files that this copy of the index names. Meanwhile nobody
   removes or exchanges a file (`Files.held_still`); images come in as always, and the next backup has them.
-* The audit trail after that, up to the message that is last then: what the databases hold is in it. It is copied, never
-  linked, so that who can change the trail does not change both.
+* The audit trail after that, up to the message that is last then: what the databases hold is in it, but for what came
+  in the seconds before and was not written yet (`recording`). It is copied, never linked, so that who can change the
+  trail does not change both.
 * A file is copied once and then shared: a later backup costs what came since. On one volume files are linked instead:
   that protects from mistakes, not from a broken disk.
 * A name stands only for what is whole and synced, and the manifest comes last: a folder without one is no backup. A

@@ -3,7 +3,8 @@
 Rules:
 
 * Who works notes what happened and goes on: a note is an entry of a list. A thread of its own makes the messages and
-  writes them, all that wait at a time, every PAUSE_SECONDS; a process that is killed loses what is younger.
+  writes them, all that wait at a time, every PAUSE_SECONDS; a process that is killed loses what is younger. Who counts
+  first and notes later (`pacs.audit`) is asked each time (`ask_each_time`), and loses what it has only counted.
 * Worklist and archive go on when the trail cannot be written, unlike the relay (`relay.audit`): a person who looks at
   pictures can come back later, an exam cannot. So what cannot be written waits, MOST_WAITING notes of it. What comes
   on top of these is counted, and the count is in the trail as soon as that can be written again.
@@ -76,6 +77,7 @@ class Recording:
         self._site = site
         self._clock = clock
         self._most_waiting = most_waiting
+        self._asked: list[Callable[[], None]] = []
         self._waiting: deque[Make] = deque()
         self._made: list[str] = []
         self._head: Head | None = None
@@ -121,6 +123,10 @@ class Recording:
             self._folded.popitem(last=False)
         self.note(make)
 
+    def ask_each_time(self, ask: Callable[[], None]) -> None:
+        """Have `ask` called in the thread each time before it writes, to note what is due; it must not wait."""
+        self._asked.append(ask)
+
     # ---- what every service tells ----------------------------------------------------------------------------------
 
     def turned_away(self, address: str, ae_title: str, reason: str) -> None:
@@ -149,8 +155,10 @@ class Recording:
 
     def _write(self) -> bool:
         """Write what waits, or prove that it could be; whether there is more."""
-        self._make()
         try:
+            for ask in self._asked:
+                ask()
+            self._make()
             if self._made:
                 self._head = self.trail.append(self._made)
             elif monotonic() - self._proven >= PROOF_SECONDS:

@@ -24,6 +24,7 @@ from pacs import Archive
 from pacs.audit import Accounts
 from pacs.reporting import Reporting
 from pacs.scp import application
+from tests.gateway.test_recording import until
 from tests.gateway.test_tls import site
 from tests.pacs.test_archive import image, send
 from tests.pacs.test_commitment import SOP_INSTANCE, question
@@ -49,9 +50,11 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 
 @contextmanager
-def served(archive: Archive, audit: Path, *peers: Peer, tls: ServerTls | None = None) -> Iterator[int]:
+def served(
+    archive: Archive, audit: Path, *peers: Peer, tls: ServerTls | None = None, told_seconds: float = 15.0
+) -> Iterator[int]:
     with Recording(audit, "pacs", site="van-1") as recording, Reporting(archive, ()) as reporting:
-        accounts = Accounts(recording, archive)
+        accounts = Accounts(recording, archive, told_seconds=told_seconds)
         application_ = application(archive, reporting, ae_title="SCREENING_PACS", peers=peers, accounts=accounts)
         with Listener(application_, host=HERE, port=0, tls=tls) as listener:
             yield listener.port
@@ -96,6 +99,20 @@ def test_what_was_stored_before_the_peer_was_lost_is_told_too(archive: Archive, 
         association.send_c_store(image(1))
         association.abort()
     assert [counts(each) for each in messages(tmp_path / "audit" / "pacs")] == [{MG: 1}]
+
+
+def test_what_was_stored_is_told_while_the_association_is_still_open(archive: Archive, tmp_path: Path) -> None:
+    """As of a machine that keeps its association between two exams: a process that is killed has told of the first."""
+    with served(archive, tmp_path / "audit", told_seconds=0.1) as port:
+        association = modality(MG).associate(HERE, port, ae_title="SCREENING_PACS")
+        association.send_c_store(image(1))
+        until(lambda: len(found(tmp_path / "audit")) == 1)
+        association.send_c_store(image(2))
+        association.send_c_store(image(3, **OTHER))
+        until(lambda: len(found(tmp_path / "audit")) == 3)
+        assert association.is_established
+        association.release()
+    assert [counts(each) for each in messages(tmp_path / "audit" / "pacs")] == [{MG: 1}, {MG: 1}, {MG: 1}]
 
 
 def wanted(**keys: str) -> Dataset:
