@@ -15,7 +15,6 @@ Rules:
 
 from datetime import datetime
 from pathlib import Path
-from sqlite3 import Connection
 
 import structlog
 from pydicom import dcmread
@@ -127,14 +126,16 @@ def _made_way(archive: Archive, known: Kept, found: SetAside, *, now: datetime) 
         raise Conflict(f"Another object is stored under {uid}. To put this one in its place, say --replace.")
     stored = archive.files.path(uid)
     name = quarantine_name(stored, known.sha256)
-    reason = f"Replaced on {utc_text(now)} by decision of {found.decided_by}."
+    receipt, reason = _receipt(known.sha256, now), f"Replaced on {utc_text(now)} by decision of {found.decided_by}."
     with archive.turn(uid):
         is_there = stored.exists()
         is_new = is_there and archive.files.copy_aside(stored, name)
         with archive.database.write() as conn:
             stands = archive.upkeep.stands(conn, found)
             if stands and is_there:
-                _add(archive, conn, uid, name, sha256=known.sha256, reason=reason, now=now)
+                archive.index.add_to_quarantine(
+                    conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason
+                )
             if stands:
                 archive.upkeep.take_out(conn, uid)
         if is_new and not stands:
@@ -143,13 +144,13 @@ def _made_way(archive: Archive, known: Kept, found: SetAside, *, now: datetime) 
 
 
 def _record(archive: Archive, uid: str, name: str, *, sha256: str, reason: str, now: datetime) -> None:
+    receipt = _receipt(sha256, now)
     with archive.database.write() as conn:
-        _add(archive, conn, uid, name, sha256=sha256, reason=reason, now=now)
+        archive.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
 
 
-def _add(archive: Archive, conn: Connection, uid: str, name: str, *, sha256: str, reason: str, now: datetime) -> None:
-    receipt = Receipt("", 0, 0, sha256, "", "", utc_text(now))
-    archive.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+def _receipt(sha256: str, now: datetime) -> Receipt:
+    return Receipt("", 0, 0, sha256, "", "", utc_text(now))
 
 
 def _origin(path: Path, calling_ae_title: str, why: str) -> tuple[Origin, int]:
