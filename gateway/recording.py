@@ -1,4 +1,4 @@
-"""What happens on the DICOM ports, written into the audit trail beside the work and never in its way.
+"""What happens on the DICOM ports, and what the cloud orders, written into the audit trail beside the work.
 
 Rules:
 
@@ -11,9 +11,11 @@ Rules:
 * A chain that is well is touched at least every PROOF_SECONDS. So the relay sees when a service does not write, and
   says so in its health (`silence`).
 
-Each service has a chain of its own below the trail's folder, so that none waits for another's lock.
+Worklist and archive each have a chain of their own below the trail's folder, so that none waits for another's lock.
+What the cloud changes through the relay goes into the relay's own chain, beside what that records of HTTP.
 
-Not for: what is told of which request (`worklist.audit`, `pacs.audit`), the form of messages (`audit_messages`).
+Not for: what is told of which request (`worklist.audit`, `pacs.audit`, `relay.worklist_audit`), the form of messages
+(`audit_messages`).
 """
 
 import socket
@@ -49,8 +51,11 @@ FOLD_SECONDS = 600.0
 
 _FOLDED = 10_000
 
+RELAY = "relay"
+"""Its chain is in the trail's folder itself."""
+
 CHAINS = ("worklist", "pacs")
-"""The services that have a chain of their own."""
+"""The services that have a chain in a folder of their own."""
 
 Make = Callable[[], Iterable[str]]
 
@@ -70,7 +75,7 @@ class Recording:
         most_waiting: int = MOST_WAITING,
     ) -> None:
         """`folder` is the trail's."""
-        self.trail = Trail.chain(folder, chain)
+        self.trail = Trail(folder) if chain == RELAY else Trail.chain(folder, chain)
         self.trouble = ""
         """Why the trail could not be written the last time; empty when it could."""
         self._chain = chain
@@ -97,8 +102,7 @@ class Recording:
         self._activity(messages.STOPPED)
         self._stop.set()
         self._thread.join(LAST_SECONDS)
-        if self._head is not None:
-            log.info("audit trail is at", chain=self._chain, number=self._head.number, hash=self._head.hash)
+        self._log_head()
         if left := len(self._made) + len(self._waiting) + self._lost:
             log.error("audit messages lost", chain=self._chain, count=left, reason=self.trouble)
 
@@ -145,9 +149,15 @@ class Recording:
         event, who = self.event(), Actor(f"gateway-{self._chain}@{socket.gethostname()}")
         self.note(lambda: [messages.activity(event, who, kind)])
 
+    def _log_head(self) -> None:
+        if self._head is not None:
+            log.info("audit trail is at", chain=self._chain, number=self._head.number, hash=self._head.hash)
+
     # ---- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._write()
+        self._log_head()
         while not self._stop.wait(PAUSE_SECONDS):
             self._write()
         while self._write():
