@@ -32,6 +32,10 @@ MOST_STUDIES = 100
 LOOKED_UP = 1000
 """References of a commitment whose studies are looked up."""
 
+_UID_BYTES = 125
+_TALLY_BYTES = 1_000
+"""What one takes in memory while it waits to be written; measured."""
+
 
 @dataclass(slots=True)
 class _Tally:
@@ -71,7 +75,8 @@ class Accounts:
         event, who, to = self._recording.event(), actor(request.association), request.command.move_destination or ""
         studies = list(dict.fromkeys(each.study_instance_uid for each in instances))
         self._recording.note(
-            lambda: [messages.transfer_begun(event, who, self._patient(each), to=to) for each in studies]
+            lambda: [messages.transfer_begun(event, who, self._patient(each), to=to) for each in studies],
+            holds=_UID_BYTES * len(studies),
         )
 
     def transferred(self, request: Request, instances: Sequence[Stored], progress: Progress | None) -> None:
@@ -83,14 +88,16 @@ class Accounts:
                 messages.transferred(replace(event, outcome=each.outcome), who, self._patient(study), to=to,
                                      classes=each.classes)
                 for study, each in sent.items()
-            ]
+            ],
+            holds=_TALLY_BYTES * len(sent),
         )  # fmt: skip
 
     def committed(self, request: Request, sop_instance_uids: Sequence[str]) -> None:
         """Safekeeping was asked for: what is named is looked at (DICOM Instances Accessed, A.5.3.6)."""
         event, who, asked = self._recording.event(), actor(request.association), sop_instance_uids[:LOOKED_UP]
         self._recording.note(
-            lambda: [messages.accessed(event, who, self._patient(each)) for each in self._studies_of(asked)]
+            lambda: [messages.accessed(event, who, self._patient(each)) for each in self._studies_of(asked)],
+            holds=_UID_BYTES * len(asked),
         )
 
     def _stored(self, association: Association, receiving: Receiving) -> None:
@@ -116,7 +123,10 @@ class Accounts:
             for key in due:
                 del self._open[key]
         if told := list(due.values()):
-            self._recording.note(lambda: [messages.stored(t.event, t.who, t.patient, t.classes) for t in told])
+            self._recording.note(
+                lambda: [messages.stored(t.event, t.who, t.patient, t.classes) for t in told],
+                holds=_TALLY_BYTES * len(told),
+            )
 
     # ---- in the thread that writes -----------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ async def test_an_item_is_taken_when_the_trail_cannot_be_written_and_told_when_i
 
 async def test_what_cannot_be_kept_until_it_is_written_is_counted(worklist: Worklist, tmp_path: Path) -> None:
     (tmp_path / "audit").write_text("in the way")
-    with recording(tmp_path, most_waiting=0) as told_to:
+    with recording(tmp_path, most_bytes=0) as told_to:
         assert await tell(worklist, tmp_path, told_to, create()) == ["created"]
         until(lambda: told_to.trouble != "")
         (tmp_path / "audit").unlink()
