@@ -165,6 +165,25 @@ def test_the_trail_in_a_backup_is_no_link_to_the_one_that_is_written(data: Data,
     assert {path.stat().st_nlink for path in data.trail.files()} == {1}
 
 
+def test_a_later_backup_copies_of_the_trail_only_the_file_that_grew(data: Data, tmp_path: Path) -> None:
+    data.backup(tmp_path / "backup")
+    before = pool(tmp_path / "backup")
+    data.backup(tmp_path / "backup", minutes=1)
+    assert pool(tmp_path / "backup") == before
+    data.other.append(["<stored/>"])
+    taken = data.backup(tmp_path / "backup", minutes=2)
+    after = pool(tmp_path / "backup")
+    assert (len(after) - len(before), before.items() <= after.items()) == (1, True)
+    assert len(before) == len(data.trail.files()) + len(data.other.files()) > 2
+    put_back(taken.folder, tmp_path / "restored")
+    assert texts(Trail(tmp_path / "restored" / "audit" / "pacs"))[:2] == ["<stored/>", "<stored/>"]
+
+
+def pool(target: Path) -> dict[str, int]:
+    """The files that backups share, each with its inode: one that is copied again has another."""
+    return {path.name: path.stat().st_ino for path in (target / "files").rglob("*") if path.is_file()}
+
+
 def test_a_site_without_trail_and_users_is_backed_up_as_that(tmp_path: Path) -> None:
     with closing(Data(tmp_path / "data")) as data:
         data.folder.joinpath("users.json").unlink()
