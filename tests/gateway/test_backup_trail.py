@@ -13,7 +13,7 @@ import pytest
 from gateway.audit import Head, Trail, lines, trails, verified
 from gateway.audit_messages import Actor, told_restored
 from gateway.backup import BackupError, Beside, Taken, backup
-from gateway.restore import Restored, restore, verify_trail
+from gateway.restore import MOVED, WORK, Restored, restore, verify_trail
 from pacs import Archive
 from worklist import Worklist
 
@@ -177,6 +177,34 @@ def test_a_later_backup_copies_of_the_trail_only_the_file_that_grew(data: Data, 
     assert len(before) == len(data.trail.files()) + len(data.other.files()) > 2
     put_back(taken.folder, tmp_path / "restored")
     assert texts(Trail(tmp_path / "restored" / "audit" / "pacs"))[:2] == ["<stored/>", "<stored/>"]
+
+
+@pytest.mark.parametrize("moved", range(len(MOVED)))
+def test_a_restore_that_was_killed_while_it_moved_up_can_be_begun_again(data: Data, tmp_path: Path, moved: int) -> None:
+    data.backup(tmp_path / "backup")
+    folder = killed_after(moved, tmp_path)
+    put_back(tmp_path / "backup", folder)
+    assert {path.name for path in folder.iterdir()} >= set(MOVED)
+    assert not (folder / WORK).exists()
+    assert texts(Trail(folder / "audit"))[:-1] == texts(data.trail)
+
+
+def test_a_folder_that_has_an_index_is_a_site_whatever_lies_beside_it(data: Data, tmp_path: Path) -> None:
+    data.backup(tmp_path / "backup")
+    folder = killed_after(len(MOVED), tmp_path)
+    with pytest.raises(BackupError, match="is not empty"):
+        put_back(tmp_path / "backup", folder)
+    assert {path.name for path in folder.iterdir()} == {*MOVED, WORK}
+
+
+def killed_after(moved: int, folder: Path) -> Path:
+    """A folder as a restore leaves it that is killed when so many of its names have been moved up."""
+    put_back(folder / "backup", folder / "whole")
+    (folder / "restored" / WORK).mkdir(parents=True)
+    for count, name in enumerate(MOVED):
+        to = folder / "restored" if count < moved else folder / "restored" / WORK
+        (folder / "whole" / name).rename(to / name)
+    return folder / "restored"
 
 
 def pool(target: Path) -> dict[str, int]:
