@@ -167,11 +167,19 @@ def found(event: Event, who: Actor, sop_class_uid: str, identifier: bytes, trans
     return _ended(root, event, thing)
 
 
-def procedure(event: Event, who: Actor, action: Action, patient: Patient, mpps_instance_uid: str = "") -> str:
+def procedure(
+    event: Event,
+    who: Actor,
+    action: Action,
+    patient: Patient,
+    mpps_instance_uid: str = "",
+    *,
+    accession_number: str = "",
+) -> str:
     """Procedure Record (A.5.3.15): a scheduled or performed procedure step was created, updated or read."""
     root = _begun(event, Code("110111", "Procedure Record"), action)
     _participant(root, who)
-    return _ended(root, event, *_study(patient, mpps_instance_uid=mpps_instance_uid))
+    return _ended(root, event, *_study(patient, mpps_instance_uid=mpps_instance_uid, accession_number=accession_number))
 
 
 def node_refused(event: Event, who: Actor, reason: str) -> str:
@@ -256,13 +264,19 @@ def _participant(root: Element, who: Actor, role: Code | None = None, *, is_requ
 
 
 def _study(
-    patient: Patient, classes: Mapping[str, int] = MappingProxyType({}), *, mpps_instance_uid: str = ""
+    patient: Patient,
+    classes: Mapping[str, int] = MappingProxyType({}),
+    *,
+    mpps_instance_uid: str = "",
+    accession_number: str = "",
 ) -> Iterator[Element]:
     study = _thing(patient.study_instance_uid, "2", "3", _STUDY)
-    if classes or mpps_instance_uid:
+    if classes or mpps_instance_uid or accession_number:
         described = SubElement(study, "ParticipantObjectDescription")
         if mpps_instance_uid:
             SubElement(described, "MPPS", UID=_text(mpps_instance_uid))
+        if accession_number:
+            SubElement(described, "Accession", Number=_text(accession_number))
         for sop_class_uid, count in classes.items():
             SubElement(described, "SOPClass", UID=_text(sop_class_uid), NumberOfInstances=str(count))
     yield study

@@ -11,8 +11,10 @@ Rules:
 
 * The databases first, each one consistent state; then the files that this copy of the index names. Meanwhile nobody
   removes or exchanges a file (`Files.held_still`); images come in as always, and the next backup has them.
-* The audit trail after that, up to the message that is last then: what the databases hold is in it. It is copied, never
-  linked, so that who can change the trail does not change both.
+* The audit trail after that, up to the message that is last then: what the databases hold is in it, but for what came
+  in the seconds before and was not written yet (`recording`). It is copied, never linked, so that who can change the
+  trail does not change both. Its full files never change and are copied once; the one that is being written is copied
+  anew each time, so each backup that is kept costs up to `audit.FILE_BYTES` for each chain.
 * A file is copied once and then shared: a later backup costs what came since. On one volume files are linked instead:
   that protects from mistakes, not from a broken disk.
 * A name stands only for what is whole and synced, and the manifest comes last: a folder without one is no backup. A
@@ -162,8 +164,11 @@ class Pool:
         return actual, "copied", size
 
     def put_beginning(self, source: Path, size: int) -> Listed:
-        """Have a copy of the first bytes of a file that grows. Raises FileNotFoundError."""
-        sha256, size = self._copy(source, self._target / "beginning", size)
+        """Have a copy of the first bytes of a file that grows, unless it is there before. Raises FileNotFoundError."""
+        sha256 = _digest_of_beginning(source, size)
+        place = self._target / pool_place(sha256)
+        if not (place.exists() and place.stat().st_size == size):
+            sha256, size = self._copy(source, place, size)
         return Listed(source.name, sha256, size)
 
     def sync(self) -> None:
@@ -313,6 +318,15 @@ def _alone(target: Path) -> Iterator[None]:
         raise BackupError(f"Another backup is being taken into {target}; wait until it is done.") from None
     finally:
         os.close(descriptor)
+
+
+def _digest_of_beginning(path: Path, size: int) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while size and (data := file.read(min(size, _CHUNK_BYTES))):
+            found.update(data)
+            size -= len(data)
+    return found.hexdigest()
 
 
 def _digest(path: Path) -> str:

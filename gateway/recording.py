@@ -1,18 +1,21 @@
-"""What happens on the DICOM ports, written into the audit trail beside the work and never in its way.
+"""What happens on the DICOM ports, and what the cloud orders, written into the audit trail beside the work.
 
 Rules:
 
 * Who works notes what happened and goes on: a note is an entry of a list. A thread of its own makes the messages and
-  writes them, all that wait at a time, every PAUSE_SECONDS; a process that is killed loses what is younger.
+  writes them, all that wait at a time, every PAUSE_SECONDS; a process that is killed loses what is younger. Who counts
+  first and notes later (`pacs.audit`) is asked each time (`ask_each_time`), and loses what it has only counted.
 * Worklist and archive go on when the trail cannot be written, unlike the relay (`relay.audit`): a person who looks at
-  pictures can come back later, an exam cannot. So what cannot be written waits, MOST_WAITING notes of it. What comes
-  on top of these is counted, and the count is in the trail as soon as that can be written again.
+  pictures can come back later, an exam cannot. So what cannot be written waits, up to MOST_BYTES of it. What comes on
+  top of these is counted, and the count is in the trail as soon as that can be written again.
 * A chain that is well is touched at least every PROOF_SECONDS. So the relay sees when a service does not write, and
   says so in its health (`silence`).
 
-Each service has a chain of its own below the trail's folder, so that none waits for another's lock.
+Worklist and archive each have a chain of their own below the trail's folder, so that none waits for another's lock.
+What the cloud changes through the relay goes into the relay's own chain, beside what that records of HTTP.
 
-Not for: what is told of which request (`worklist.audit`, `pacs.audit`), the form of messages (`audit_messages`).
+Not for: what is told of which request (`worklist.audit`, `pacs.audit`, `relay.worklist_audit`), the form of messages
+(`audit_messages`).
 """
 
 import socket
@@ -36,8 +39,11 @@ from gateway.errors import AuditNotWritten
 PAUSE_SECONDS = 0.5
 PROOF_SECONDS = 60.0
 SILENT_AFTER = timedelta(minutes=3)
-MOST_WAITING = 10_000
-"""Notes; a site with two machines makes as many in some days. At most 50 MB."""
+NOTE_BYTES = 5_000
+"""What a note takes at most besides what it says it `holds`; a query is up to 4,096 bytes of it."""
+
+MOST_BYTES = 10_000 * NOTE_BYTES
+"""What waits takes no more; a site with two machines makes 10,000 notes in some days."""
 
 AT_ONCE = 500
 LAST_SECONDS = 5.0
@@ -48,8 +54,11 @@ FOLD_SECONDS = 600.0
 
 _FOLDED = 10_000
 
+RELAY = "relay"
+"""Its chain is in the trail's folder itself."""
+
 CHAINS = ("worklist", "pacs")
-"""The services that have a chain of their own."""
+"""The services that have a chain in a folder of their own."""
 
 Make = Callable[[], Iterable[str]]
 
@@ -66,17 +75,19 @@ class Recording:
         *,
         site: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        most_waiting: int = MOST_WAITING,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         """`folder` is the trail's."""
-        self.trail = Trail.chain(folder, chain)
+        self.trail = Trail(folder) if chain == RELAY else Trail.chain(folder, chain)
         self.trouble = ""
         """Why the trail could not be written the last time; empty when it could."""
         self._chain = chain
         self._site = site
         self._clock = clock
-        self._most_waiting = most_waiting
-        self._waiting: deque[Make] = deque()
+        self._most_bytes = most_bytes
+        self._asked: list[Callable[[], None]] = []
+        self._waiting: deque[tuple[Make, int]] = deque()
+        self._waiting_bytes = 0
         self._made: list[str] = []
         self._head: Head | None = None
         self._lost = 0
@@ -95,8 +106,7 @@ class Recording:
         self._activity(messages.STOPPED)
         self._stop.set()
         self._thread.join(LAST_SECONDS)
-        if self._head is not None:
-            log.info("audit trail is at", chain=self._chain, number=self._head.number, hash=self._head.hash)
+        self._log_head()
         if left := len(self._made) + len(self._waiting) + self._lost:
             log.error("audit messages lost", chain=self._chain, count=left, reason=self.trouble)
 
@@ -104,12 +114,18 @@ class Recording:
         """What happens now, and ends so."""
         return Event(self._clock(), self._site, outcome)
 
-    def note(self, make: Make) -> None:
-        """Have messages made and written soon. Never waits and never raises; `make` is called in another thread."""
-        if len(self._waiting) < self._most_waiting:
-            self._waiting.append(make)
-        else:
-            self._lose()
+    def note(self, make: Make, *, holds: int = 0) -> None:
+        """Have messages made and written soon. Never waits and never raises; `make` is called in another thread.
+
+        `holds` is how many bytes `make` keeps when it keeps more than an event, who it was and one object.
+        """
+        size = NOTE_BYTES + holds
+        with self._counting:
+            if self._waiting_bytes + size > self._most_bytes:
+                self._lost += 1
+            else:
+                self._waiting.append((make, size))
+                self._waiting_bytes += size
 
     def note_once(self, key: object, make: Make) -> None:
         """The same, unless it was noted in the last FOLD_SECONDS."""
@@ -120,6 +136,10 @@ class Recording:
         if len(self._folded) > _FOLDED:
             self._folded.popitem(last=False)
         self.note(make)
+
+    def ask_each_time(self, ask: Callable[[], None]) -> None:
+        """Have `ask` called in the thread each time before it writes, to note what is due; it must not wait."""
+        self._asked.append(ask)
 
     # ---- what every service tells ----------------------------------------------------------------------------------
 
@@ -139,9 +159,15 @@ class Recording:
         event, who = self.event(), Actor(f"gateway-{self._chain}@{socket.gethostname()}")
         self.note(lambda: [messages.activity(event, who, kind)])
 
+    def _log_head(self) -> None:
+        if self._head is not None:
+            log.info("audit trail is at", chain=self._chain, number=self._head.number, hash=self._head.hash)
+
     # ---- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._write()
+        self._log_head()
         while not self._stop.wait(PAUSE_SECONDS):
             self._write()
         while self._write():
@@ -149,8 +175,10 @@ class Recording:
 
     def _write(self) -> bool:
         """Write what waits, or prove that it could be; whether there is more."""
-        self._make()
         try:
+            for ask in self._asked:
+                ask()
+            self._make()
             if self._made:
                 self._head = self.trail.append(self._made)
             elif monotonic() - self._proven >= PROOF_SECONDS:
@@ -169,20 +197,19 @@ class Recording:
     def _make(self) -> None:
         """Make the next messages, unless there are some that could not be written yet."""
         while self._waiting and len(self._made) < AT_ONCE:
-            make = self._waiting.popleft()
+            with self._counting:
+                make, size = self._waiting.popleft()
+                self._waiting_bytes -= size
             try:
                 self._made.extend(make())
             except Exception as error:  # noqa: BLE001  a database that is held, a value that nobody thought of
                 log.error("audit message not made", chain=self._chain, error=type(error).__name__, place=place(error))
-                self._lose()  # and the others are written
+                with self._counting:
+                    self._lost += 1  # and the others are written
         if self._lost and len(self._made) < AT_ONCE:
             with self._counting:
                 lost, self._lost = self._lost, 0
             self._made.append(messages.lost(self.event(Outcome.SERIOUS_FAILURE), lost))
-
-    def _lose(self) -> None:
-        with self._counting:
-            self._lost += 1
 
 
 def actor(association: Association) -> Actor:

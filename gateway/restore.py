@@ -4,8 +4,8 @@ Rules:
 
 * Every byte is hashed on its way and compared with the manifest; what differs ends the restore, and the folder stays
   without databases.
-* All is written below `.restoring` and moved up at the end, the index last: a restore that was cut off looks like no
-  site at all, and can be begun again.
+* All is written below `.restoring` and moved up at the end, the index last: a restore that was cut off before that
+  looks like no site at all, and can be begun again.
 * What the backup says is owed to the cloud is owed again, at once. The cloud may have confirmed some of it since; it
   recognises that by its message id. What it had confirmed before stays confirmed.
 * An audit trail that is put back goes on with a message that says so: it is older than the one that was being written,
@@ -35,6 +35,9 @@ from pacs.fsck import Finding, Fsck
 from worklist import Worklist
 
 WORK = ".restoring"
+MOVED = ("instances", "audit", "users.json", "worklist.db", "pacs.db")
+"""What is moved up from there, in this order; with the last it is a site."""
+
 IGNORED = frozenset({WORK, "lost+found"})
 """What an empty folder may hold: the rest of a restore that was cut off, and what a new volume comes with."""
 
@@ -134,8 +137,8 @@ def restore(source: Path, folder: Path, *, who: Actor, site: str, now: datetime,
     """
     manifest = Manifest(chosen(source))
     _require_empty(folder)
+    _clear(folder)
     work = folder / WORK
-    shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o750, parents=True)
     for name, sha256 in manifest.databases.items():
         _fetch(manifest.folder / name, work / name, sha256)
@@ -162,8 +165,19 @@ def verify_trail(folder: Path) -> Iterator[Broken]:
 
 
 def _require_empty(folder: Path) -> None:
-    if folder.exists() and {path.name for path in folder.iterdir()} - IGNORED:
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    ours = set(MOVED[:-1]) if WORK in there else set()
+    if there - IGNORED - ours:
         raise BackupError(f"{folder} is not empty. A backup is put back into a new folder, never over another site.")
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a restore that was cut off has left; last what shows that it was one."""
+    for path in (folder / name for name in (*MOVED[:-1], WORK)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _fetch(source: Path, target: Path, sha256: str) -> int:
@@ -213,7 +227,7 @@ def _fetch_trail(manifest: Manifest, folder: Path, *, event: Event, who: Actor) 
 
 
 def _move_up(work: Path, folder: Path) -> None:
-    for name in ("instances", "audit", "users.json", "worklist.db", "pacs.db"):
+    for name in MOVED:
         if (work / name).exists():  # not every site has a trail, or users
             (work / name).rename(folder / name)
     work.rmdir()

@@ -1,12 +1,14 @@
 """What the archive tells the audit trail of its associations: objects that came, queries, retrievals, commitments.
 
-Rules. Objects that are stored are counted by association and study, and told when the association ends, or after
-TOLD_SECONDS of one that stays open: PS3.15 A.5.3.7 has one message for the objects of a patient that go over together.
-An object that is refused has not been transferred. What needs the database is looked up by the thread that writes.
+Rules. Objects that are stored are counted by association and study, and told when the association ends, at the latest
+TOLD_SECONDS after the first of them: PS3.15 A.5.3.7 has one message for the objects of a patient that go over together,
+and a process that is killed loses what is only counted. An object that is refused has not been transferred. What needs
+the database is looked up by the thread that writes.
 
 Not for: writing (`gateway.recording`).
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -17,24 +19,29 @@ from pydicom import Dataset
 
 from gateway import audit_messages as messages
 from gateway.application import Association, Incoming, Progress, Request
-from gateway.audit_messages import Event, Outcome, Patient
+from gateway.audit_messages import Actor, Event, Outcome, Patient
 from gateway.errors import NotFound
 from gateway.recording import Recording, actor
 from pacs.archive import Archive, Stored
 from pacs.receiving import Receiving, patient_id
 
-TOLD_SECONDS = 300.0
+TOLD_SECONDS = 15.0
 MOST_STUDIES = 100
-"""Studies of one association that are counted before they are told."""
+"""Studies that are counted at one time, of all associations; at one more all are told."""
 
 LOOKED_UP = 1000
 """References of a commitment whose studies are looked up."""
+
+_UID_BYTES = 125
+_TALLY_BYTES = 1_000
+"""What one takes in memory while it waits to be written; measured."""
 
 
 @dataclass(slots=True)
 class _Tally:
     """What has come of one study over one association."""
 
+    who: Actor
     patient: Patient
     event: Event
     classes: Counter[str] = field(default_factory=Counter)
@@ -44,18 +51,20 @@ class _Tally:
 class Accounts:
     """Tells a recording; the `Witness` of the archive's application."""
 
-    def __init__(self, recording: Recording, archive: Archive) -> None:
+    def __init__(self, recording: Recording, archive: Archive, *, told_seconds: float = TOLD_SECONDS) -> None:
         self._recording = recording
         self._archive = archive
-        self._open: dict[str, dict[str, _Tally]] = {}
-        """By association and study; each association has a thread of its own, and nobody else touches its entry."""
+        self._told_seconds = told_seconds
+        self._counting = threading.Lock()
+        self._open: dict[tuple[str, str], _Tally] = {}
+        """By association and study."""
+        recording.ask_each_time(self._tell_old)
         self.turned_away = recording.turned_away
         self.queried = recording.queried
 
     def ended(self, association: Association) -> None:
         """An association is over: tell what came over it."""
-        if tallies := self._open.pop(association.id, None):
-            self._tell(association, tallies.values())
+        self._tell(lambda of, _tally: of == association.id)
 
     def watched(self, receiving: Receiving, association: Association) -> Incoming:
         """An object on its way in that is counted once it is kept."""
@@ -66,7 +75,8 @@ class Accounts:
         event, who, to = self._recording.event(), actor(request.association), request.command.move_destination or ""
         studies = list(dict.fromkeys(each.study_instance_uid for each in instances))
         self._recording.note(
-            lambda: [messages.transfer_begun(event, who, self._patient(each), to=to) for each in studies]
+            lambda: [messages.transfer_begun(event, who, self._patient(each), to=to) for each in studies],
+            holds=_UID_BYTES * len(studies),
         )
 
     def transferred(self, request: Request, instances: Sequence[Stored], progress: Progress | None) -> None:
@@ -78,29 +88,45 @@ class Accounts:
                 messages.transferred(replace(event, outcome=each.outcome), who, self._patient(study), to=to,
                                      classes=each.classes)
                 for study, each in sent.items()
-            ]
+            ],
+            holds=_TALLY_BYTES * len(sent),
         )  # fmt: skip
 
     def committed(self, request: Request, sop_instance_uids: Sequence[str]) -> None:
         """Safekeeping was asked for: what is named is looked at (DICOM Instances Accessed, A.5.3.6)."""
         event, who, asked = self._recording.event(), actor(request.association), sop_instance_uids[:LOOKED_UP]
         self._recording.note(
-            lambda: [messages.accessed(event, who, self._patient(each)) for each in self._studies_of(asked)]
+            lambda: [messages.accessed(event, who, self._patient(each)) for each in self._studies_of(asked)],
+            holds=_UID_BYTES * len(asked),
         )
 
     def _stored(self, association: Association, receiving: Receiving) -> None:
         study, patient_id = receiving.about
-        tallies = self._open.setdefault(association.id, {})
-        tally = tallies.get(study)
-        if tally is None:
-            tally = tallies[study] = _Tally(Patient(patient_id, study), self._recording.event())
-        tally.classes[receiving.origin.sop_class_uid] += 1
-        if len(tallies) > MOST_STUDIES or monotonic() - tally.began > TOLD_SECONDS:
-            self._tell(association, self._open.pop(association.id).values())
+        with self._counting:
+            tally = self._open.get((association.id, study))
+            if tally is None:
+                tally = _Tally(actor(association), Patient(patient_id, study), self._recording.event())
+                self._open[association.id, study] = tally
+            tally.classes[receiving.origin.sop_class_uid] += 1
+            is_full = len(self._open) > MOST_STUDIES
+        if is_full:
+            self._tell(lambda _of, _tally: True)
 
-    def _tell(self, association: Association, tallies: Iterable[_Tally]) -> None:
-        who, told = actor(association), list(tallies)
-        self._recording.note(lambda: [messages.stored(each.event, who, each.patient, each.classes) for each in told])
+    def _tell_old(self) -> None:
+        before = monotonic() - self._told_seconds
+        self._tell(lambda _of, tally: tally.began <= before)
+
+    def _tell(self, is_due: Callable[[str, _Tally], bool]) -> None:
+        """Note what is due, and begin to count anew."""
+        with self._counting:
+            due = {key: tally for key, tally in self._open.items() if is_due(key[0], tally)}
+            for key in due:
+                del self._open[key]
+        if told := list(due.values()):
+            self._recording.note(
+                lambda: [messages.stored(t.event, t.who, t.patient, t.classes) for t in told],
+                holds=_TALLY_BYTES * len(told),
+            )
 
     # ---- in the thread that writes -----------------------------------------------------------------------------------
 

@@ -7,13 +7,18 @@ Not for: deciding (`pacs.quarantine`), pictures (`pacs.pixels`).
 """
 
 import hashlib
+import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_description
+from pydicom.filereader import read_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from gateway.errors import InvalidDataSet
+from pacs.part10 import read_part10
 
 _WHO = (
     "PatientName",
@@ -32,6 +37,9 @@ _WHO = (
     "StationName",
 )
 """What is shown of both, in this order, whether it differs or not."""
+
+_PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
+"""Float, Double Float and integer Pixel Data: where `dcmread` stops."""
 
 LONGEST_VALUE = 80
 MOST_NAMES = 40
@@ -86,10 +94,15 @@ def _read(path: Path) -> Dataset:
 
 
 def _pixels(path: Path) -> str:
-    """The digest of everything from the pixel data on."""
+    """The digest of everything from the pixel data on, unfolded where it is deflated."""
     with path.open("rb") as file:
-        dcmread(file, stop_before_pixels=True)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        syntax = dcmread(file, stop_before_pixels=True).file_meta.get("TransferSyntaxUID")
+        if syntax != DeflatedExplicitVRLittleEndian:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(read_part10(path).data_set_offset)  # all was read, to unfold it (PS3.5 A.5)
+        plain = BytesIO(zlib.decompress(file.read(), -zlib.MAX_WBITS))
+    read_dataset(plain, False, True, stop_when=lambda tag, _vr, _length: tag in _PIXEL_TAGS)
+    return hashlib.sha256(plain.read()).hexdigest()
 
 
 def _value(data_set: Dataset, keyword: str) -> str:

@@ -5,7 +5,9 @@ Rules:
 * A command writes down the decision; the process that owns the folder carries it out (`carry_out`), so that nothing
   ever happens to a file behind the back of a receipt. Either it is done and the row is gone, or the row says why not.
 * `store`: the object is received once more, by the way every object comes in, and then taken out of the quarantine.
-* To keep what is stored is a decision too (`Upkeep.settle`): nothing is done, and both files stay where they are.
+* To keep what is stored is a decision too (`Upkeep.settle`): nothing is done, and both files stay where they are. It
+  takes back one that is not carried out yet, so each is looked at again before its first step, and once more in the
+  transaction that takes the stored object out.
 * `replace`: the object that is stored under the UID goes into the quarantine first, with the name of who decided so.
 * Nothing leaves the quarantine before it is in its place. Killed anywhere in between, the next look carries on: each
   step finds what the one before has left.
@@ -85,12 +87,15 @@ def carry_out(archive: Archive, *, now: datetime) -> None:
 
 
 def _carry_out(archive: Archive, found: SetAside, *, now: datetime) -> None:
+    with archive.database.read() as conn:
+        if not archive.upkeep.stands(conn, found):
+            return
     path = archive.files.quarantine / found.file_name
     known = archive.upkeep.kept(found.sop_instance_uid)
     if known is None or known.sha256 != found.sha256:
         _require_sound(path, found)
-        if known is not None:
-            _make_way(archive, known, found, now=now)
+        if known is not None and not _made_way(archive, known, found, now=now):
+            return
         receive_again(archive, path, calling_ae_title=found.calling_ae_title, why="quarantine", now=now)
     path.unlink(missing_ok=True)
     archive.upkeep.forget_quarantined(found.id)
@@ -110,29 +115,42 @@ def _require_sound(path: Path, found: SetAside) -> None:
         raise Conflict("The file in the quarantine is of another instance than its row says; it cannot be stored.")
 
 
-def _make_way(archive: Archive, known: Kept, found: SetAside, *, now: datetime) -> None:
+def _made_way(archive: Archive, known: Kept, found: SetAside, *, now: datetime) -> bool:
     """Put a second name of the stored file into the quarantine, then take its row out of the index.
 
-    Its name in the tree is then that of an orphan, which the receipt that follows replaces.
+    Its name in the tree is then that of an orphan, which the receipt that follows replaces. False when the decision was
+    taken back meanwhile; then all is as before.
     """
     uid = known.sop_instance_uid
     if found.decision != "replace":
         raise Conflict(f"Another object is stored under {uid}. To put this one in its place, say --replace.")
     stored = archive.files.path(uid)
+    name = quarantine_name(stored, known.sha256)
+    receipt, reason = _receipt(known.sha256, now), f"Replaced on {utc_text(now)} by decision of {found.decided_by}."
     with archive.turn(uid):
-        if stored.exists():
-            name = quarantine_name(stored, known.sha256)
-            archive.files.copy_aside(stored, name)
-            reason = f"Replaced on {utc_text(now)} by decision of {found.decided_by}."
-            _record(archive, uid, name, sha256=known.sha256, reason=reason, now=now)
+        is_there = stored.exists()
+        is_new = is_there and archive.files.copy_aside(stored, name)
         with archive.database.write() as conn:
-            archive.upkeep.take_out(conn, uid)
+            stands = archive.upkeep.stands(conn, found)
+            if stands and is_there:
+                archive.index.add_to_quarantine(
+                    conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason
+                )
+            if stands:
+                archive.upkeep.take_out(conn, uid)
+        if is_new and not stands:
+            (archive.files.quarantine / name).unlink()
+    return stands
 
 
 def _record(archive: Archive, uid: str, name: str, *, sha256: str, reason: str, now: datetime) -> None:
-    receipt = Receipt("", 0, 0, sha256, "", "", utc_text(now))
+    receipt = _receipt(sha256, now)
     with archive.database.write() as conn:
         archive.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+
+
+def _receipt(sha256: str, now: datetime) -> Receipt:
+    return Receipt("", 0, 0, sha256, "", "", utc_text(now))
 
 
 def _origin(path: Path, calling_ae_title: str, why: str) -> tuple[Origin, int]:

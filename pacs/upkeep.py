@@ -316,6 +316,14 @@ class Upkeep:
         """What an operator has decided on and nobody has carried out or refused yet."""
         return self._set_aside("decision IS NOT NULL AND refusal = ''")
 
+    def stands(self, conn: sqlite3.Connection, found: SetAside) -> bool:
+        """Is what was decided about an object still what is wanted, inside a transaction?"""
+        row = conn.execute(
+            "SELECT 1 FROM quarantine WHERE id = :id AND decision = :decision AND decided_by = :by AND refusal = ''",
+            {"id": found.id, "decision": found.decision, "by": found.decided_by},
+        ).fetchone()
+        return row is not None
+
     def set_aside(self, quarantine_id: int) -> SetAside:
         """One object of the quarantine. Raises NotFound."""
         for found in self._set_aside("id = :id", id=quarantine_id):

@@ -3,14 +3,11 @@
 Not here: the door itself (`relay.door`), its rules (`relay.access`).
 """
 
-import socket
 import ssl
 from collections.abc import Callable
 from datetime import datetime
 
-from gateway import audit_messages as messages
 from gateway.audit import Trail
-from gateway.audit_messages import Actor
 from gateway.errors import SettingsError
 from gateway.renewal import ServerTls
 from gateway.tls import TlsFiles, own_context
@@ -78,13 +75,3 @@ def issuer(settings: RelaySettings) -> Issuer:
     """Whose tokens are believed."""
     roles = {value: access.Role.named(role) for value, role in settings.oidc_roles} or dict(access.ROLES)
     return Issuer(settings.oidc_issuer, settings.oidc_audience, settings.oidc_claim, roles)
-
-
-def begun(recorder: Recorder) -> str:
-    """The message that the application was started (PS3.15 A.5.3.1)."""
-    return messages.activity(recorder.event(), Actor(f"gateway-relay@{socket.gethostname()}"), messages.STARTED)
-
-
-def ended(recorder: Recorder) -> str:
-    """The message that it was stopped."""
-    return messages.activity(recorder.event(), Actor(f"gateway-relay@{socket.gethostname()}"), messages.STOPPED)

@@ -9,8 +9,7 @@ Not for: rules; each part has its own file.
 import asyncio
 import base64
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
@@ -20,11 +19,11 @@ import structlog
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 import gateway
-from gateway.errors import AuditNotWritten, DatabaseNotReady, NotFound
+from gateway.errors import DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
 from gateway.outbox import Entry, Outbox
 from gateway.process import until_stopped_async
-from gateway.recording import silence
+from gateway.recording import RELAY, Recording, silence
 from gateway.refusals import Note, unnoted
 from gateway.requestor import Peer, reachable
 from gateway.sqlite import utc_text
@@ -90,7 +89,8 @@ class Relay:
         self._archive = archive
         self._tls = entrance.require_safe(settings)
         self._door = entrance.door(settings, archive, clock=now)
-        self._worklist_audit = WorklistAudit(self._door.recorder, worklist)
+        self._recording = Recording(settings.audit_path, RELAY, site=settings.site)
+        self._worklist_audit = WorklistAudit(self._recording, worklist)
         self._started_at = now()
         self._renderer = Renderer()
         self._holding = Holding(archive, worklist, holds=holds(settings))
@@ -142,14 +142,15 @@ class Relay:
         serving = web.serving(app, host=settings.http_host, port=settings.http_port, tls=self._tls)
         await asyncio.to_thread(self._prepare_outboxes)
         self._door.own.write()
-        async with self._renderer, self._audited(), serving as port:
-            await asyncio.to_thread(self._images.sweep)
-            self._remote = self._serve_the_cloud(port) if settings.listens else None
-            log.info("relay serves", port=port, destinations=settings.destinations, listens=settings.listens)
-            async with asyncio.TaskGroup() as tasks:
-                running = {name: tasks.create_task(vital(name, work)) for name, work in self._works().items()}
-                await until_stopped_async()
-                await self._end(running)
+        with self._recording:
+            async with self._renderer, serving as port:
+                await asyncio.to_thread(self._images.sweep)
+                self._remote = self._serve_the_cloud(port) if settings.listens else None
+                log.info("relay serves", port=port, destinations=settings.destinations, listens=settings.listens)
+                async with asyncio.TaskGroup() as tasks:
+                    running = {name: tasks.create_task(vital(name, work)) for name, work in self._works().items()}
+                    await until_stopped_async()
+                    await self._end(running)
 
     async def answer(self, text: str) -> str:
         """Answer a message of the cloud."""
@@ -186,20 +187,6 @@ class Relay:
             facts, report(facts, now=now()), link=link_facts, holds=self._archive.statistics(), site=self._settings.site
         )
 
-    @asynccontextmanager
-    async def _audited(self) -> AsyncIterator[None]:
-        """Write the start and the stop into the audit trail. A trail that cannot be written keeps only readers out."""
-        await self._tell_trail(entrance.begun(self._door.recorder))
-        try:
-            yield
-        finally:
-            await self._tell_trail(entrance.ended(self._door.recorder))
-
-    async def _tell_trail(self, message: str) -> None:
-        with suppress(AuditNotWritten):  # the recorder has logged it, and health says it
-            head = await self._door.recorder.write(message)
-            log.info("audit trail is at", number=head.number, hash=head.hash)
-
     # --- what runs ----------------------------------------------------------------------------------------------------
 
     def _works(self) -> dict[str, Coroutine[None, None, None]]:
@@ -224,7 +211,7 @@ class Relay:
             await asyncio.wait(ending, timeout=GRACE_SECONDS)
         for task in running.values():
             task.cancel()
-        for door in (self._echo, *self._destinations.values(), self._api, self._remote, self._worklist_audit):
+        for door in (self._echo, *self._destinations.values(), self._api, self._remote):
             if door:
                 await door.close()
 
@@ -334,7 +321,9 @@ class Relay:
             queues=(queue("worklist", self._worklist.outbox), archive_queue(self._archive)),
             disk=disk(self._settings.pacs_storage_path, self._settings.watermarks),
             images=images(self._archive),
-            audit=self._door.recorder.trouble or silence(self._settings.audit_path, since=self._started_at, now=now()),
+            audit=self._door.recorder.trouble
+            or self._recording.trouble
+            or silence(self._settings.audit_path, since=self._started_at, now=now()),
         )
 
 

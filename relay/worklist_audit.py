@@ -1,20 +1,18 @@
 """What the cloud changes on the worklist, told to the audit trail: each action is a Procedure Record (PS3.15 A.5.3.15).
 
-It is told beside the answer and never holds it up or fails it: an appointment that is not taken because a disk is full
-would be missed by a person. When the trail cannot be written, health says so, and the worklist itself and the log still
-have the action's id.
+It is noted beside the answer and never holds it up or fails it: an appointment that is not taken because a disk is full
+would be missed by a person. What cannot be written waits and is tried again, and what is too much is counted, as for
+the machines (`gateway.recording`). Patient and study are looked up by the thread that writes; of an item that has left
+the worklist meanwhile, the accession number is told.
 
 Not here: HTTP (`relay.audit`), MPPS (`worklist.audit`).
 """
 
-import asyncio
-from contextlib import suppress
-
 from gateway import audit_messages as messages
 from gateway.audit_messages import Actor, Patient
-from gateway.errors import AuditNotWritten, NotFound
+from gateway.errors import NotFound
 from gateway.messages import Action, CancelItem, CreateItem, CreateTestItem, RescheduleItem, UpdateItem, UpdateStatus
-from relay.audit import Recorder
+from gateway.recording import Recording
 from relay.users import CLOUD
 from worklist import Worklist
 
@@ -22,30 +20,26 @@ WorklistAction = CreateItem | CreateTestItem | UpdateItem | UpdateStatus | Cance
 
 
 class WorklistAudit:
-    """Tells the recorder of one relay; call it after an action was carried out, in the loop."""
+    """Tells a recording; call it after an action was carried out."""
 
-    def __init__(self, recorder: Recorder, worklist: Worklist) -> None:
-        self._recorder = recorder
+    def __init__(self, recording: Recording, worklist: Worklist) -> None:
+        self._recording = recording
         self._worklist = worklist
-        self._telling: set[asyncio.Task[None]] = set()
 
     def __call__(self, action: Action) -> None:
         if isinstance(action, WorklistAction):
-            task = asyncio.create_task(self._tell(action))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
-
-    async def close(self) -> None:
-        """Wait for what is being told."""
-        await asyncio.gather(*self._telling, return_exceptions=True)
-
-    async def _tell(self, action: WorklistAction) -> None:
-        event, kind = self._recorder.event(), _kind(action)
-        with suppress(NotFound, AuditNotWritten):  # it left the worklist meanwhile; the recorder has said the other
+            event, kind = self._recording.event(), _kind(action)
             number = action.parameters.worklist_item.accession_number
-            item = await asyncio.to_thread(self._worklist.item, number)
-            patient = Patient(item.participant_id, item.study_instance_uid)
-            await self._recorder.write(messages.procedure(event, Actor(CLOUD), kind, patient))
+            self._recording.note(
+                lambda: [messages.procedure(event, Actor(CLOUD), kind, self._patient(number), accession_number=number)]
+            )
+
+    def _patient(self, accession_number: str) -> Patient:
+        try:
+            item = self._worklist.item(accession_number)
+        except NotFound:
+            return Patient("", "")
+        return Patient(item.participant_id, item.study_instance_uid)
 
 
 def _kind(action: WorklistAction) -> messages.Action:

@@ -13,7 +13,7 @@ import pytest
 from gateway.audit import Head, Trail, lines, trails, verified
 from gateway.audit_messages import Actor, told_restored
 from gateway.backup import BackupError, Beside, Taken, backup
-from gateway.restore import Restored, restore, verify_trail
+from gateway.restore import MOVED, WORK, Restored, restore, verify_trail
 from pacs import Archive
 from worklist import Worklist
 
@@ -163,6 +163,53 @@ def test_no_name_in_a_manifest_leads_out_of_the_trail(data: Data, tmp_path: Path
 def test_the_trail_in_a_backup_is_no_link_to_the_one_that_is_written(data: Data, tmp_path: Path) -> None:
     data.backup(tmp_path / "backup")
     assert {path.stat().st_nlink for path in data.trail.files()} == {1}
+
+
+def test_a_later_backup_copies_of_the_trail_only_the_file_that_grew(data: Data, tmp_path: Path) -> None:
+    data.backup(tmp_path / "backup")
+    before = pool(tmp_path / "backup")
+    data.backup(tmp_path / "backup", minutes=1)
+    assert pool(tmp_path / "backup") == before
+    data.other.append(["<stored/>"])
+    taken = data.backup(tmp_path / "backup", minutes=2)
+    after = pool(tmp_path / "backup")
+    assert (len(after) - len(before), before.items() <= after.items()) == (1, True)
+    assert len(before) == len(data.trail.files()) + len(data.other.files()) > 2
+    put_back(taken.folder, tmp_path / "restored")
+    assert texts(Trail(tmp_path / "restored" / "audit" / "pacs"))[:2] == ["<stored/>", "<stored/>"]
+
+
+@pytest.mark.parametrize("moved", range(len(MOVED)))
+def test_a_restore_that_was_killed_while_it_moved_up_can_be_begun_again(data: Data, tmp_path: Path, moved: int) -> None:
+    data.backup(tmp_path / "backup")
+    folder = killed_after(moved, tmp_path)
+    put_back(tmp_path / "backup", folder)
+    assert {path.name for path in folder.iterdir()} >= set(MOVED)
+    assert not (folder / WORK).exists()
+    assert texts(Trail(folder / "audit"))[:-1] == texts(data.trail)
+
+
+def test_a_folder_that_has_an_index_is_a_site_whatever_lies_beside_it(data: Data, tmp_path: Path) -> None:
+    data.backup(tmp_path / "backup")
+    folder = killed_after(len(MOVED), tmp_path)
+    with pytest.raises(BackupError, match="is not empty"):
+        put_back(tmp_path / "backup", folder)
+    assert {path.name for path in folder.iterdir()} == {*MOVED, WORK}
+
+
+def killed_after(moved: int, folder: Path) -> Path:
+    """A folder as a restore leaves it that is killed when so many of its names have been moved up."""
+    put_back(folder / "backup", folder / "whole")
+    (folder / "restored" / WORK).mkdir(parents=True)
+    for count, name in enumerate(MOVED):
+        to = folder / "restored" if count < moved else folder / "restored" / WORK
+        (folder / "whole" / name).rename(to / name)
+    return folder / "restored"
+
+
+def pool(target: Path) -> dict[str, int]:
+    """The files that backups share, each with its inode: one that is copied again has another."""
+    return {path.name: path.stat().st_ino for path in (target / "files").rglob("*") if path.is_file()}
 
 
 def test_a_site_without_trail_and_users_is_backed_up_as_that(tmp_path: Path) -> None:

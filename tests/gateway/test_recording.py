@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.audit import Trail, lines, verified
-from gateway.recording import Recording, silence
+from gateway.recording import NOTE_BYTES, Recording, silence
 from tests.trail_reader import detail, messages
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -51,7 +51,7 @@ def test_only_the_owner_reads_a_chain_and_the_folder_above_it(tmp_path: Path) ->
 
 def test_what_cannot_be_written_waits_and_what_is_too_much_is_counted(tmp_path: Path) -> None:
     (tmp_path / "audit").write_text("in the way")
-    with recording(tmp_path / "audit", most_waiting=5) as told:
+    with recording(tmp_path / "audit", most_bytes=5 * NOTE_BYTES) as told:
         until(lambda: told.trouble != "")
         began = time.monotonic()
         for number in range(50):

@@ -17,13 +17,14 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from gateway.application import decode
 from gateway.listener import Listener
-from gateway.recording import Recording
+from gateway.recording import MOST_BYTES, Recording
 from gateway.renewal import ServerTls
 from gateway.requestor import Peer
 from pacs import Archive
 from pacs.audit import Accounts
 from pacs.reporting import Reporting
 from pacs.scp import application
+from tests.gateway.test_recording import until
 from tests.gateway.test_tls import site
 from tests.pacs.test_archive import image, send
 from tests.pacs.test_commitment import SOP_INSTANCE, question
@@ -49,9 +50,19 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 
 @contextmanager
-def served(archive: Archive, audit: Path, *peers: Peer, tls: ServerTls | None = None) -> Iterator[int]:
-    with Recording(audit, "pacs", site="van-1") as recording, Reporting(archive, ()) as reporting:
-        accounts = Accounts(recording, archive)
+def served(
+    archive: Archive,
+    audit: Path,
+    *peers: Peer,
+    tls: ServerTls | None = None,
+    told_seconds: float = 15.0,
+    most_bytes: int = MOST_BYTES,
+) -> Iterator[int]:
+    with (
+        Recording(audit, "pacs", site="van-1", most_bytes=most_bytes) as recording,
+        Reporting(archive, ()) as reporting,
+    ):
+        accounts = Accounts(recording, archive, told_seconds=told_seconds)
         application_ = application(archive, reporting, ae_title="SCREENING_PACS", peers=peers, accounts=accounts)
         with Listener(application_, host=HERE, port=0, tls=tls) as listener:
             yield listener.port
@@ -96,6 +107,20 @@ def test_what_was_stored_before_the_peer_was_lost_is_told_too(archive: Archive, 
         association.send_c_store(image(1))
         association.abort()
     assert [counts(each) for each in messages(tmp_path / "audit" / "pacs")] == [{MG: 1}]
+
+
+def test_what_was_stored_is_told_while_the_association_is_still_open(archive: Archive, tmp_path: Path) -> None:
+    """As of a machine that keeps its association between two exams: a process that is killed has told of the first."""
+    with served(archive, tmp_path / "audit", told_seconds=0.1) as port:
+        association = modality(MG).associate(HERE, port, ae_title="SCREENING_PACS")
+        association.send_c_store(image(1))
+        until(lambda: len(found(tmp_path / "audit")) == 1)
+        association.send_c_store(image(2))
+        association.send_c_store(image(3, **OTHER))
+        until(lambda: len(found(tmp_path / "audit")) == 3)
+        assert association.is_established
+        association.release()
+    assert [counts(each) for each in messages(tmp_path / "audit" / "pacs")] == [{MG: 1}, {MG: 1}, {MG: 1}]
 
 
 def wanted(**keys: str) -> Dataset:
@@ -165,6 +190,20 @@ def test_what_is_asked_to_be_kept_is_looked_at(archive: Archive, tmp_path: Path)
         association.release()
     assert status.Status == 0x0000
     assert found(tmp_path / "audit") == [("DICOM Instances Accessed", "R", "0", [MODALITY, GATEWAY], [STUDY, PATIENT])]
+
+
+def test_what_waits_is_bounded_by_what_it_takes_and_not_by_its_number(archive: Archive, tmp_path: Path) -> None:
+    """A commitment of 1,000 objects is 1,000 UIDs that wait, 130 kB: more than there is room for."""
+    (tmp_path / "audit").write_text("in the way")
+    with served(archive, tmp_path / "audit", most_bytes=100_000) as port:
+        association = modality(StorageCommitmentPushModel).associate(HERE, port, ae_title="SCREENING_PACS")
+        for _ in range(5):
+            asked = question(*range(1, 1001))
+            association.send_n_action(asked, 1, StorageCommitmentPushModel, SOP_INSTANCE)
+        association.release()
+        (tmp_path / "audit").unlink()
+    gaps = [detail(each, "Alert Description").split() for each in messages(tmp_path / "audit" / "pacs")]
+    assert sum(int(count) for count, *_ in gaps) == 5
 
 
 def test_a_handshake_that_fails_is_a_security_alert(archive: Archive, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from gateway.errors import InvalidDataSet
 from pacs.comparing import Compared, compare
@@ -25,6 +26,18 @@ def test_objects_with_other_pixels_are_said_to_have_them(tmp_path: Path) -> None
     data_set.PixelData = bytes(len(data_set.PixelData))
     found = compare(written(tmp_path, "a"), corpus.write(tmp_path / "b", data_set))
     assert (found.same_pixels, found.others, [each for each in found.shown if each.differs]) == (False, (), [])
+
+
+@pytest.mark.parametrize("other_syntax", [DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_the_pixels_of_a_deflated_object_are_compared_as_they_are_unfolded(tmp_path: Path, other_syntax: str) -> None:
+    def written_in(syntax: str, name: str, **attributes: str) -> Path:
+        return corpus.write(tmp_path / name, mammogram("RCC", 1, syntax=syntax, **attributes))
+
+    black = mammogram("RCC", 1, syntax=other_syntax)
+    black.PixelData = bytes(len(black.PixelData))
+    one = written_in(DeflatedExplicitVRLittleEndian, "a")
+    assert compare(one, written_in(other_syntax, "b", PatientID="OTHER")).same_pixels is True
+    assert compare(one, corpus.write(tmp_path / "black", black)).same_pixels is False
 
 
 def test_an_absent_and_an_empty_attribute_are_both_shown_as_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What an operator decides about objects that are kept aside."""
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -150,6 +152,39 @@ def test_an_object_that_is_missing_is_refused(archive: Archive) -> None:
     decided(archive, "replace")
     assert "No such file" in only(archive).refusal
     assert patient(archive.instance("2.25.1").path) == "FIRST"
+
+
+def test_a_decision_that_is_taken_back_while_others_are_carried_out_is_not_carried_out(archive: Archive) -> None:
+    """The file of the first is a pipe, so that carrying out stops in the middle of it until this test goes on."""
+    send(archive, image(2, PatientID="THIRD"))
+    with pytest.raises(Conflict):
+        send(archive, image(2, PatientID="FOURTH"))
+    with archive.database.write() as conn:
+        archive.upkeep.take_out(conn, "2.25.2")
+    first, second = archive.upkeep.quarantined()
+    archive.upkeep.decide(first.id, "replace", by="J. Smith")
+    archive.upkeep.decide(second.id, "store", by="J. Smith")
+    path = archive.files.quarantine / first.file_name
+    content = path.read_bytes()
+    moved = path.rename(path.with_suffix(".moved"))
+    os.mkfifo(path)
+    carrying_out = threading.Thread(target=carry_out, args=(archive,), kwargs={"now": NOW})
+    carrying_out.start()
+    with path.open("wb") as pipe:  # opens when it is being read
+        for each in (first, second):
+            archive.upkeep.settle(each.id, by="A. Jones", now=NOW)
+        moved.replace(path)
+        pipe.write(content)
+    carrying_out.join()
+    assert [(each.id, each.decision, each.settled_by) for each in archive.upkeep.quarantined()] == [
+        (first.id, None, "A. Jones"),
+        (second.id, None, "A. Jones"),
+    ]
+    assert patient(archive.instance("2.25.1").path) == "FIRST"
+    assert archive.upkeep.kept("2.25.2") is None
+    assert sorted(each.name for each in archive.files.quarantine.iterdir()) == sorted(
+        (first.file_name, second.file_name)
+    )
 
 
 def test_killed_after_the_old_row_went_the_next_look_finishes(archive: Archive) -> None:
