@@ -34,7 +34,9 @@ class Evidence:
 
     def held_back(self, sop_instance_uids: Collection[str]) -> frozenset[str]:
         """Which of these images are parked until a person lets them go."""
-        return frozenset(self._archive.outbox.held_back(sop_instance_uids))
+        told = self._archive.telling(sop_instance_uids)
+        held = self._archive.outbox.held_back(told.values())
+        return frozenset(uid for uid, message_id in told.items() if message_id in held)
 
     def items_of(self, *, study_instance_uid: str, accession_number: str) -> list[Item]:
         """The items whose exams have to do with a study or an accession number, '' being none.

@@ -7,6 +7,8 @@ The rules:
   exam goes on; the archive has the image, and viewers and DICOMweb show it.
 * An image that no item belongs to, an unscheduled one, cannot disagree. One that agrees with one of several items, by
   number or by study, is that one's.
+* What counts is the event that tells of an image as it is kept now (`Archive.telling`). That other content of the same
+  UID was let go, or the same image before it left the archive and came again, says nothing.
 * It is decided when the event is about to leave, so an item that came after its image is asked as well. What some
   destination has had already is not held, and what a person has let go is not held again. What is held stays so when
   the item is corrected: the person who lets it go has seen that it fits now.
@@ -83,19 +85,23 @@ class Holding:
 
     def reason_for(self, sop_instance_uid: str) -> str:
         """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""
-        if held := self._archive.outbox.held_back([sop_instance_uid]):
-            return held[sop_instance_uid]
+        told = self._archive.telling([sop_instance_uid]).values()
+        for reason in self._archive.outbox.held_back(told).values():
+            return reason
         codes = self._objections_to(sop_instance_uid)
-        if not codes or self._archive.outbox.let_out([sop_instance_uid]):
+        if not codes or self._archive.outbox.let_out(told):
             return ""
         return _sentence(codes, "gateway outbox release")
 
     def held(self, data_sets: Iterable[DicomJson]) -> int:
         """How many of these images the cloud is not told of until a person lets them go."""
         objected = {text(data_set, "00080018"): bool(self._objections(data_set)) for data_set in data_sets}
-        about_to_be = {uid for uid, is_objected in objected.items() if is_objected}
-        outbox = self._archive.outbox
-        return len((about_to_be - outbox.let_out(about_to_be)) | outbox.held_back(objected).keys())
+        told = self._archive.telling(objected)
+        held, let_out = self._archive.outbox.held_back(told.values()), self._archive.outbox.let_out(told.values())
+        return sum(
+            told.get(uid) in held or (is_objected and told.get(uid) not in let_out)
+            for uid, is_objected in objected.items()
+        )
 
     def _objections_to(self, sop_instance_uid: str) -> tuple[str, ...]:
         try:

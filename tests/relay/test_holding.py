@@ -9,12 +9,14 @@ import pytest
 from gateway.errors import HeldBack, InvalidValue, NotFound
 from gateway.messages import Thumbnail
 from gateway.outbox import Entry
+from pacs import Policy, delete
 from relay.composer import Composer
 from relay.delivery import Delivery
 from relay.exams import COMPARED
 from relay.holding import HOLDS, RULES, Holding, objections
 from tests.fakes import FakeCloud
 from tests.relay.judging import FOUR, Exams, opened
+from tests.relay.served import STUDY
 from tests.relay.test_exams import Scheduled, picture, value
 
 
@@ -201,3 +203,37 @@ async def test_nothing_is_derived_from_an_image_that_is_held(exams: Exams) -> No
     compose = Composer("Van 1", preview=never, action_id_of=no_action, reason_to_hold=reason)
     with pytest.raises(HeldBack):
         await compose(entry)
+
+
+# --- other content under the same UID ---------------------------------------------------------------------------------
+
+
+def said_to_be_held(exams: Exams, uid: str) -> tuple[bool, bool, list[list[str]]]:
+    """Whether its pixels are held, whether the board is told so, and the findings of its exam."""
+    seen = exams.evidence.exams_of(study_instance_uid="", accession_number="ACC-1")
+    codes = [[finding.code for finding in exam.findings] for exam in seen]
+    return exams.holding.reason_for(uid) != "", uid in exams.evidence.held_back([uid]), codes
+
+
+async def test_what_let_other_content_of_the_uid_go_does_not_let_go_what_took_its_place(exams: Exams) -> None:
+    exams.schedule()
+    uid = exams.store("RCC")
+    assert await delivered(exams, exams.holding) == ["study.image_received"]
+    exams.store_in_its_place("RCC", uid, PatientID="9990000026")
+    assert "study.image_received" not in await delivered(exams, exams.holding)
+    assert said_to_be_held(exams, uid) == (True, True, [["patient_mismatch", "held_back"]])
+    [held] = exams.archive.outbox.entries("parked")
+    exams.archive.outbox.release(held.id, by="J. Smith", now=exams.now)
+    assert said_to_be_held(exams, uid) == (False, False, [["patient_mismatch"]])
+
+
+async def test_an_image_that_left_the_archive_and_came_again_is_held_as_if_it_had_never_been_here(
+    exams: Exams,
+) -> None:
+    uid = exams.store("RCC", PatientID="9990000026")
+    assert await delivered(exams, exams.holding) == ["study.image_received"]
+    delete(exams.archive, Policy(days=0), STUDY, sop_instance_uid=uid, now=exams.now)
+    exams.schedule()
+    exams.store("RCC", SOPInstanceUID=uid, PatientID="9990000026")
+    assert await delivered(exams, exams.holding) == []
+    assert said_to_be_held(exams, uid) == (True, True, [["patient_mismatch", "held_back"]])
