@@ -54,13 +54,14 @@ class Evidence:
         return list({item.accession_number: item for item in found}.values())
 
     def exams_of(self, *, study_instance_uid: str, accession_number: str) -> list[Exam]:
-        """The exams that have to do with a study or an accession number, but those whose images have left again.
-
-        What is here no longer says then what was made.
-        """
+        """The exams that have to do with a study or an accession number, as they are now."""
         items = self.items_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
-        found = [(item, self._instances_of(item)) for item in items]
-        return [self._exam(item, instances) for item, instances in found if instances or not self._has_left(item)]
+        return [self._exam(item, self._instances_of(item)) for item in items]
+
+    def exams_to_tell(self, *, study_instance_uid: str, accession_number: str) -> list[Exam]:
+        """The same, but those that lack images because these were removed: what is here does not say what was made."""
+        exams = self.exams_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
+        return [each for each in exams if not (_seems_to_lack(each) and self._has_shrunk(each))]
 
     def instances(self, **keys: str) -> list[DicomJson]:
         """The data sets that have these values, in the order of their numbers."""
@@ -86,8 +87,13 @@ class Evidence:
         own = (instance for instance in found if belongs(item, others, instance))
         return list({text(instance, "00080018"): instance for instance in own}.values())
 
-    def _has_left(self, item: Item) -> bool:
-        return self._archive.judgements.has_left(item.study_instance_uid)
+    def _has_shrunk(self, seen: Exam) -> bool:
+        studies = {seen.study_instance_uid, *(image.study_instance_uid for image in seen.images)}
+        return self._archive.judgements.has_shrunk(studies)
+
+
+def _seems_to_lack(seen: Exam) -> bool:
+    return not seen.images or any(finding.code == "view_missing" for finding in seen.findings)
 
 
 def identifier(**keys: str) -> Dataset:

@@ -98,7 +98,7 @@ class Quality:
 
     def _conclude(self, note: Note) -> None:
         try:
-            exams = self._evidence.exams_of(
+            exams = self._evidence.exams_to_tell(
                 study_instance_uid=note.study_instance_uid, accession_number=note.accession_number
             )
             told = self._archive.judgements.conclude(note, map(judgement, exams), now=self._clock())
