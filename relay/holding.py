@@ -81,7 +81,7 @@ class Holding:
         codes = self._objections_to(_sop_instance_uid(entry))
         if not codes or self._archive.outbox.let_out([entry.message_id]):
             return ""
-        return _sentence(codes, f"gateway outbox release pacs {entry.id} --by NAME")
+        return _sentence(codes)
 
     def reason_for(self, sop_instance_uid: str) -> str:
         """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""
@@ -91,7 +91,7 @@ class Holding:
         codes = self._objections_to(sop_instance_uid)
         if not codes or self._archive.outbox.let_out(told):
             return ""
-        return _sentence(codes, "gateway outbox release")
+        return _sentence(codes)
 
     def held(self, data_sets: Iterable[DicomJson]) -> int:
         """How many of these images the cloud is not told of until a person lets them go."""
@@ -116,11 +116,12 @@ class Holding:
         return objections(candidates, data_set, self._holds)
 
 
-def _sentence(codes: Iterable[str], command: str) -> str:
+def _sentence(codes: Iterable[str]) -> str:
+    """Say the same of all that are held for the same reason: by their reasons entries are shown together."""
     names = " and ".join(COMPARED[code] for code in codes)
     return (
         f"Held back: {names} of the image and of its worklist item disagree."
-        f" A person who has compared the two may let it go: {command}."
+        " A person who has compared the two may let it go: gateway outbox release pacs ID --by NAME."
     )
 
 

@@ -94,6 +94,16 @@ def test_what_is_parked_is_counted_by_reason(box: Outbox) -> None:
     assert (found.message_id, found.reason, box.parked(99)) == ("m1", "not wanted", None)
 
 
+def test_of_many_reasons_the_most_frequent_are_shown_and_each_is_found(box: Outbox) -> None:
+    for number in range(5):
+        put(box, f"m{number}", f"s{number}")
+        parked(box, f"m{number}", reason=f"Reason {number // 2}.")
+    [first] = box.standing.parked_alike(limit=1)
+    assert (first.reason, first.count) == ("Reason 0.", 2)
+    assert box.standing.alike("manage", "Reason 2.") == box.standing.parked_alike()[-1]
+    assert box.standing.alike("manage", "Reason 3.") is None
+
+
 def test_what_is_parked_alike_is_released_together_and_only_once(box: Outbox) -> None:
     for number in range(3):
         put(box, f"m{number}", f"s{number}")
@@ -167,7 +177,7 @@ def test_what_was_confirmed_before_it_was_counted_is_counted_when_the_outbox_is_
     old.close()
     database = Database(tmp_path / "x.db", outbox.SCHEMA)
     database.migrate()
-    [line] = Outbox(database).lines(now=NOW)
+    [line] = Outbox(database).standing.lines(now=NOW)
     assert (line.destination, line.delivered_today, line.bytes_today) == ("cloud", 2, 140)
 
 
@@ -201,7 +211,7 @@ def test_looking_takes_no_longer_when_much_was_delivered(box: Outbox) -> None:
     parked(box, "m3", "m4", reason="too large")
     looks: list[Callable[[], object]] = [
         lambda: box.standing.lines(now=NOW),
-        box.parked_alike,
+        box.standing.parked_alike,
         lambda: box.standing.told("s1"),
         lambda: box.parked(4),
         lambda: box.knock("manage", now=NOW),

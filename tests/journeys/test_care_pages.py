@@ -71,7 +71,7 @@ def number(site: Site) -> int:
 def paths(site: Site) -> dict[str, str]:
     aside = f"/quarantine/{number(site)}"
     with closing(archive(site)) as kept:
-        [group] = kept.outbox.parked_alike()
+        [group] = kept.outbox.standing.parked_alike()
     return {
         "delivery": "/queue",
         "release": f"/queue/pacs/{group.first_id}/release-alike",

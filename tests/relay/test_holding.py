@@ -111,7 +111,7 @@ async def test_an_image_that_disagrees_is_held_the_others_go_on_and_it_leaves_on
     assert held.message_id == wrong
     assert held.reason == (
         "Held back: Patient ID of the image and of its worklist item disagree. A person who has compared the two may"
-        f" let it go: gateway outbox release pacs {held.id} --by NAME."
+        " let it go: gateway outbox release pacs ID --by NAME."
     )
     with pytest.raises(InvalidValue, match="--by NAME"):
         exams.archive.outbox.release(held.id, now=exams.now)
@@ -121,6 +121,14 @@ async def test_an_image_that_disagrees_is_held_the_others_go_on_and_it_leaves_on
     assert exams.archive.outbox.entries("parked") == []
     with pytest.raises(NotFound):
         exams.archive.outbox.release(held.id, by="J. Smith", now=exams.now)
+
+
+async def test_what_is_held_for_the_same_reason_is_shown_together(exams: Exams) -> None:
+    exams.schedule()
+    for view in FOUR:
+        exams.store(view, PatientID="9990000026")
+    await delivered(exams, exams.holding)
+    assert [alike.count for alike in exams.archive.outbox.standing.parked_alike()] == [4]
 
 
 async def test_the_exam_says_what_is_held_and_that_it_is_not_any_more(exams: Exams) -> None:
