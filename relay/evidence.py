@@ -17,7 +17,7 @@ from relay.holding import Holding
 from worklist import Item, Worklist
 
 MOST_IMAGES = 500
-"""Instances of one exam that are looked at; a screening exam has 4 to 20."""
+"""Instances of one study that are looked at; a screening exam has 4 to 20."""
 
 
 class Evidence:
@@ -45,7 +45,7 @@ class Evidence:
         """
         numbers = {accession_number}
         if study_instance_uid:
-            numbers |= {text(each, "00080050") for each in self.instances(StudyInstanceUID=study_instance_uid)}
+            numbers |= {text(each, "00080050") for each in self._instances_in(study_instance_uid)}
         found = [
             item
             for number in sorted(numbers)
@@ -63,10 +63,6 @@ class Evidence:
         exams = self.exams_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
         return [each for each in exams if not (_seems_to_lack(each) and self._has_shrunk(each))]
 
-    def instances(self, **keys: str) -> list[DicomJson]:
-        """The data sets that have these values, in the order of their numbers."""
-        return list(self._archive.find("IMAGE", identifier(**keys), limit=MOST_IMAGES))
-
     def _exam(self, item: Item, instances: Iterable[DicomJson]) -> Exam:
         instances, performed = list(instances), self._worklist.performed(item.accession_number)
         return exam(
@@ -78,9 +74,15 @@ class Evidence:
         )
 
     def _instances_of(self, item: Item) -> list[DicomJson]:
-        found = self.instances(StudyInstanceUID=item.study_instance_uid)
-        found += self.instances(AccessionNumber=item.accession_number)
-        return self._own(item, found)
+        under = self._archive.studies_under([item.accession_number]).get(item.accession_number, [])
+        studies = dict.fromkeys((item.study_instance_uid, *under))
+        return self._own(item, [instance for uid in studies for instance in self._instances_in(uid)])
+
+    def _instances_in(self, study_instance_uid: str) -> list[DicomJson]:
+        """Their data sets, in the order of their numbers."""
+        identifier = Dataset()
+        identifier.StudyInstanceUID = study_instance_uid
+        return list(self._archive.find("IMAGE", identifier, limit=MOST_IMAGES))
 
     def _own(self, item: Item, found: Iterable[DicomJson]) -> list[DicomJson]:
         others = self._worklist.items_of(study_instance_uid=item.study_instance_uid)
@@ -94,11 +96,3 @@ class Evidence:
 
 def _seems_to_lack(seen: Exam) -> bool:
     return not seen.images or any(finding.code == "view_missing" for finding in seen.findings)
-
-
-def identifier(**keys: str) -> Dataset:
-    """What a C-FIND carries that asks for these values."""
-    asked = Dataset()
-    for keyword, value in keys.items():
-        setattr(asked, keyword, value)
-    return asked

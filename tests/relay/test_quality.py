@@ -143,6 +143,17 @@ def test_two_items_of_one_study_have_an_exam_each(exams: Exams) -> None:
     assert [codes(entry.parameters) for entry in exams.told()] == [[], []]
 
 
+@pytest.mark.parametrize("number", ["ACC-*", "ACC-?", "*"])
+def test_a_number_that_looks_like_a_pattern_is_that_number_alone(exams: Exams, number: str) -> None:
+    exams.schedule(number, StudyInstanceUID="2.25.8")
+    exams.schedule("ACC-1")
+    exams.store("RCC")
+    exams.store("LCC", StudyInstanceUID="2.25.9", SeriesInstanceUID="2.25.9.1", AccessionNumber=number)
+    exams.judge()
+    found = {str(entry.parameters["accession_number"]): entry.parameters["views"] for entry in exams.told()}
+    assert found[number] == {"RCC": 0, "LCC": 1, "RMLO": 0, "LMLO": 0}
+
+
 def test_what_a_test_leaves_behind_is_not_told(exams: Exams) -> None:
     exams.schedule()
     exams.store("RCC")
