@@ -7,6 +7,7 @@ Methods block: call them in a thread. Not for: rules (`relay.exams`, `relay.hold
 """
 
 from collections.abc import Collection, Iterable
+from datetime import datetime
 
 from pydicom import Dataset
 
@@ -37,6 +38,14 @@ class Evidence:
         told = self._archive.telling(sop_instance_uids)
         held = self._archive.outbox.held_back(told.values())
         return frozenset(uid for uid, message_id in told.items() if message_id in held)
+
+    def hold(self, *, study_instance_uid: str, accession_number: str, now: datetime) -> list[str]:
+        """Hold back those images of the exams of a study or an accession number that disagree with their items.
+
+        Gives the message ids of what was not held before.
+        """
+        items = self.items_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
+        return self._holding.hold([each for item in items for each in self._instances_of(item)], now=now)
 
     def items_of(self, *, study_instance_uid: str, accession_number: str) -> list[Item]:
         """The items whose exams have to do with a study or an accession number, '' being none.

@@ -9,7 +9,9 @@ The rules:
   number or by study, is that one's.
 * What counts is the event that tells of an image as it is kept now (`Archive.telling`). That other content of the same
   UID was let go, or the same image before it left the archive and came again, says nothing.
-* It is decided when the event is about to leave, so an item that came after its image is asked as well. What some
+* It is decided when its exam is judged, seconds after it came (`relay.quality`), so that a person can see and release
+  what is held also while nothing leaves; and once more when the event is about to leave. An item that came after its
+  image is asked as well. What some
   destination has had already is not held, and what a person has let go is not held again. What is held stays so when
   the item is corrected: the person who lets it go has seen that it fits now.
 
@@ -17,6 +19,7 @@ Not for: comparing (`relay.exams`), parking and releasing (`gateway.outbox`).
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Literal
 
@@ -93,15 +96,24 @@ class Holding:
             return ""
         return _sentence(codes)
 
+    def hold(self, data_sets: Iterable[DicomJson], *, now: datetime) -> list[str]:
+        """Park the events of those images that may not leave; gives the message ids of what this was news to."""
+        outbox, held = self._archive.outbox, []
+        codes = {text(data_set, "00080018"): self._objections(data_set) for data_set in data_sets}
+        told = self._archive.telling(uid for uid, found in codes.items() if found)
+        let_out = outbox.let_out(told.values())
+        for uid, message_id in told.items():
+            entry = None if message_id in let_out else outbox.find(message_id)
+            if entry is not None and outbox.hold(entry, reason=_sentence(codes[uid]), now=now):
+                held.append(message_id)
+        return held
+
     def held(self, data_sets: Iterable[DicomJson]) -> int:
         """How many of these images the cloud is not told of until a person lets them go."""
         objected = {text(data_set, "00080018"): bool(self._objections(data_set)) for data_set in data_sets}
         told = self._archive.telling(objected)
         held, let_out = self._archive.outbox.held_back(told.values()), self._archive.outbox.let_out(told.values())
-        return sum(
-            told.get(uid) in held or (is_objected and told.get(uid) not in let_out)
-            for uid, is_objected in objected.items()
-        )
+        return sum(each in held or (objected[uid] and each not in let_out) for uid, each in told.items())
 
     def _objections_to(self, sop_instance_uid: str) -> tuple[str, ...]:
         try:

@@ -143,6 +143,36 @@ async def test_the_exam_says_what_is_held_and_that_it_is_not_any_more(exams: Exa
     assert found == [["patient_mismatch", "held_back"], ["patient_mismatch"]]
 
 
+@pytest.mark.parametrize("destinations", [(), ("first", "second")], ids=["no destination", "two that are away"])
+def test_what_is_said_to_be_held_can_be_released_while_nothing_leaves(
+    exams: Exams, destinations: tuple[str, ...]
+) -> None:
+    if destinations:
+        exams.archive.outbox.serve(destinations, now=exams.now)
+    exams.schedule()
+    for view in FOUR[:3]:
+        exams.store(view, PatientID="9990000026")
+    exams.judge()
+    parked = exams.archive.outbox.entries("parked")
+    assert {entry.message_id for entry in parked if entry.wants_name} == set(exams.made)
+    assert len(parked) == 3 * max(1, len(destinations))
+    for entry_id in {entry.id for entry in parked}:
+        exams.archive.outbox.release(entry_id, by="J. Smith", now=exams.now)
+    exams.judge()
+    found = [[finding["code"] for finding in told.parameters["findings"]] for told in exams.told()]  # type: ignore[attr-defined]
+    assert found[:1] + found[-1:] == [["patient_mismatch", "held_back"], ["patient_mismatch"]]
+    assert exams.archive.outbox.entries("parked") == []
+
+
+def test_an_item_that_comes_after_its_image_holds_it_while_nothing_leaves(exams: Exams) -> None:
+    uid = exams.store("RCC", PatientID="9990000026")
+    exams.judge()
+    assert exams.archive.outbox.entries("parked") == []
+    exams.schedule()
+    exams.judge()
+    assert [entry.message_id for entry in exams.archive.outbox.entries("parked")] == [uid]
+
+
 async def test_a_site_that_holds_nothing_tells_everything(exams: Exams) -> None:
     exams.schedule()
     exams.store("RCC", PatientID="9990000026")
