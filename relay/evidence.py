@@ -6,7 +6,7 @@ a finding, not a missing view.
 Methods block: call them in a thread. Not for: rules (`relay.exams`, `relay.holding`).
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 
 from pydicom import Dataset
@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pacs import Archive
 from relay.dicom_json import DicomJson, text
 from relay.exams import Exam, belongs, exam
-from relay.holding import Holding
+from relay.holding import Holding, Standing
 from worklist import Item, Worklist
 
 MOST_IMAGES = 500
@@ -33,11 +33,24 @@ class Evidence:
         """The exam of an item as it is now, of the instances under its study or its number."""
         return self._exam(item, self._own(item, data_sets))
 
-    def held_back(self, sop_instance_uids: Collection[str]) -> frozenset[str]:
-        """Which of these images are parked until a person lets them go."""
-        told = self._archive.telling(sop_instance_uids)
-        held = self._archive.outbox.held_back(told.values())
-        return frozenset(uid for uid, message_id in told.items() if message_id in held)
+    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, Standing]:
+        """How it stands with the event of each of these images."""
+        return self._holding.standings(sop_instance_uids)
+
+    def absent(self, sop_instance_uids: Iterable[str]) -> frozenset[str]:
+        """Which of these images never came."""
+        return frozenset(self._archive.judgements.absent(list(sop_instance_uids)))
+
+    def beside(self, item: Item, data_sets: Iterable[DicomJson]) -> tuple[Item, ...]:
+        """The items that an item's images are compared with, itself among them."""
+        asked = {(item.study_instance_uid, "")}
+        asked |= {(text(each, "0020000D"), text(each, "00080050")) for each in data_sets}
+        found = (
+            each
+            for uid, number in sorted(asked)
+            for each in self._worklist.items_of(study_instance_uid=uid, accession_number=number)
+        )
+        return tuple({each.accession_number: each for each in found}.values())
 
     def hold(self, *, study_instance_uid: str, accession_number: str, now: datetime) -> list[str]:
         """Hold back those images of the exams of a study or an accession number that disagree with their items.

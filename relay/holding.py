@@ -32,6 +32,9 @@ from worklist import Worklist
 
 Weight = Literal["holds", "warns"]
 
+Standing = Literal["held", "let out", "waits"]
+"""Of the event of an image: parked until a person releases it; had by somebody or released; neither."""
+
 RULES: Mapping[str, tuple[Weight, str]] = MappingProxyType(
     {
         "patient_mismatch": ("holds", "It may be another participant's, and would be read as this one's."),
@@ -101,19 +104,27 @@ class Holding:
         outbox, held = self._archive.outbox, []
         codes = {text(data_set, "00080018"): self._objections(data_set) for data_set in data_sets}
         told = self._archive.telling(uid for uid, found in codes.items() if found)
-        let_out = outbox.let_out(told.values())
-        for uid, message_id in told.items():
-            entry = None if message_id in let_out else outbox.find(message_id)
+        waiting = [uid for uid, standing in self.standings(told).items() if standing == "waits"]
+        for uid in waiting:
+            entry = outbox.find(told[uid])
             if entry is not None and outbox.hold(entry, reason=_sentence(codes[uid]), now=now):
-                held.append(message_id)
+                held.append(told[uid])
         return held
 
     def held(self, data_sets: Iterable[DicomJson]) -> int:
         """How many of these images the cloud is not told of until a person lets them go."""
         objected = {text(data_set, "00080018"): bool(self._objections(data_set)) for data_set in data_sets}
-        told = self._archive.telling(objected)
+        standings = self.standings(objected)
+        return sum(each == "held" or (each == "waits" and objected[uid]) for uid, each in standings.items())
+
+    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, Standing]:
+        """How it stands with the event of each of these images, by its UID; one that nothing tells of has none."""
+        told = self._archive.telling(sop_instance_uids)
         held, let_out = self._archive.outbox.held_back(told.values()), self._archive.outbox.let_out(told.values())
-        return sum(each in held or (objected[uid] and each not in let_out) for uid, each in told.items())
+        return {
+            uid: "held" if message_id in held else "let out" if message_id in let_out else "waits"
+            for uid, message_id in told.items()
+        }
 
     def _objections_to(self, sop_instance_uid: str) -> tuple[str, ...]:
         try:

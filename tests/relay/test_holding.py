@@ -250,7 +250,7 @@ def said_to_be_held(exams: Exams, uid: str) -> tuple[bool, bool, list[list[str]]
     """Whether its pixels are held, whether the board is told so, and the findings of its exam."""
     seen = exams.evidence.exams_of(study_instance_uid="", accession_number="ACC-1")
     codes = [[finding.code for finding in exam.findings] for exam in seen]
-    return exams.holding.reason_for(uid) != "", uid in exams.evidence.held_back([uid]), codes
+    return exams.holding.reason_for(uid) != "", exams.evidence.standings([uid]) == {uid: "held"}, codes
 
 
 async def test_what_let_other_content_of_the_uid_go_does_not_let_go_what_took_its_place(exams: Exams) -> None:
