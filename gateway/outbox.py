@@ -189,13 +189,12 @@ class Outbox:
                 self._mark_parked(conn, entry.id, now)
 
     def hold(self, entry: Entry, *, reason: str, now: datetime) -> bool:
-        """Park an entry at this destination until a person releases it by name; False when somebody just has."""
-        values = {"id": entry.id, "destination": entry.destination, "now": utc_text(now), "reason": reason}
+        """Park an entry wherever it is open until a person releases it by name; False when nothing was to be done."""
+        values = {"id": entry.id, "now": utc_text(now), "reason": reason}
         with self.database.write() as conn:
             held = conn.execute(
                 "UPDATE outbox_duty SET parked_at = :now, reason = :reason"
-                f" WHERE entry_id = :id AND destination = :destination AND {OPEN}"
-                " AND (SELECT released_by FROM outbox WHERE id = :id) = ''",
+                f" WHERE entry_id = :id AND {OPEN} AND (SELECT released_by FROM outbox WHERE id = :id) = ''",
                 values,
             ).rowcount
             if held:

@@ -15,6 +15,11 @@ from gateway.sqlite import Database, utc_text
 OPEN = "delivered_at IS NULL AND parked_at IS NULL"
 """What is neither delivered nor parked, of the outbox or of its duties."""
 
+_ALIKE = (
+    "SELECT destination, reason, count(*) AS count, min(entry_id) AS first_id, min(parked_at) AS first_parked_at"
+    " FROM outbox_duty WHERE parked_at IS NOT NULL"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -76,15 +81,23 @@ class Standing:
             counts = {row[0]: int(row[1]) for row in parked}
             return [_line(conn, name, waiting, counts.get(name, 0), now) for name in sorted(names)]
 
-    def parked_alike(self) -> list[Alike]:
-        """What is parked, by destination and reason, the largest number first."""
+    def parked_alike(self, *, limit: int = 100) -> list[Alike]:
+        """What is parked, by destination and reason, the largest numbers first."""
         with self.database.read() as conn:
             rows = conn.execute(
-                "SELECT destination, reason, count(*) AS count, min(entry_id) AS first_id,"
-                " min(parked_at) AS first_parked_at FROM outbox_duty"
-                " WHERE parked_at IS NOT NULL GROUP BY destination, reason ORDER BY count DESC, destination, reason"
+                f"{_ALIKE} GROUP BY destination, reason ORDER BY count DESC, destination, reason LIMIT :limit",
+                {"limit": limit},
             ).fetchall()
         return [Alike(**dict(row)) for row in rows]
+
+    def alike(self, destination: str, reason: str) -> Alike | None:
+        """What is parked at one destination for exactly one reason; None when nothing is."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                f"{_ALIKE} AND destination = :destination AND reason = :reason GROUP BY destination, reason",
+                {"destination": destination, "reason": reason},
+            ).fetchone()
+        return Alike(**dict(row)) if row else None
 
     def told(self, subject: str) -> Told:
         """How it stands with the entries of one subject."""

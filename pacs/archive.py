@@ -135,6 +135,13 @@ class Archive:
             with self.database.write() as conn:
                 self._tell(conn, image_received(data_set, identity(data_set), receipt), now=now)
 
+    def telling(self, sop_instance_uids: Iterable[str]) -> dict[str, str]:
+        """The message id of the event that tells of each of these instances as it is kept now, where there is one.
+
+        It is not always the UID: other content under it, or a second stay, is told under an id of its own.
+        """
+        return self.index.telling(sop_instance_uids)
+
     def turn(self, sop_instance_uid: str) -> AbstractContextManager[None]:
         """Be the only thread of this process that deals with the file of an instance."""
         return self._busy.turn(sop_instance_uid)

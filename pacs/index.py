@@ -6,7 +6,7 @@ Not for: what a query means (`gateway.matching`), what happens to files (`archiv
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,12 @@ COMPRESS_FROM = 1024
 """Bytes of JSON from which compressing pays; a mammogram's 12 kB shrink to 3."""
 
 _DOCUMENTS = 16  # read at once; a mammogram's has 3 kB in its row, a tomosynthesis's may have a megabyte
+
+TOLD = (
+    "message_id IN (instance.sop_instance_uid, instance.sop_instance_uid || '/' || substr(instance.sha256, 1, 16))"
+    " AND json_extract(parameters, '$.image.sha256') = instance.sha256"
+)
+"""An entry that tells of an instance as it is kept now; one about other content does not count."""
 
 _MODALITIES = "study.id IN (SELECT study_id FROM series WHERE {})"
 
@@ -280,6 +286,17 @@ class Index:
                 ).fetchall()
             found = {row["sop_instance_uid"]: row["data_set"] for row in rows}
             yield from ((uid, found[uid]) for uid in page if uid in found)
+
+    def telling(self, sop_instance_uids: Iterable[str]) -> dict[str, str]:
+        """The message id of the newest entry that tells of each of these instances as it is kept, if there is one."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT sop_instance_uid, message_id FROM instance"
+                f" JOIN outbox ON outbox.id = (SELECT max(id) FROM outbox WHERE {TOLD})"
+                " WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids))",
+                {"uids": json.dumps(list(sop_instance_uids))},
+            )
+            return {str(row["sop_instance_uid"]): str(row["message_id"]) for row in rows}
 
     def totals(self) -> dict[str, int]:
         """How many studies, series, instances and bytes there are."""

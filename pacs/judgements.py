@@ -9,7 +9,7 @@ Not here: what an exam looks like and who decides so (`relay.exams`, `relay.qual
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from gateway.messages import ExamQuality
@@ -46,14 +46,18 @@ class Judgements:
             )
             return [str(row["value"]) for row in rows]
 
-    def has_left(self, study_instance_uid: str) -> bool:
-        """Was something of this study removed?"""
+    def has_shrunk(self, study_instance_uids: Collection[str]) -> bool:
+        """Was something of these studies removed, and has nothing come to them since?"""
         with self.database.read() as conn:
             row = conn.execute(
-                "SELECT 1 FROM change WHERE study_instance_uid = :uid AND removed_at IS NOT NULL LIMIT 1",
-                {"uid": study_instance_uid},
+                "SELECT (SELECT coalesce(max(number), 0) FROM change"
+                " WHERE study_instance_uid IN (SELECT value FROM json_each(:uids)) AND removed_at IS NOT NULL) >"
+                " (SELECT coalesce(max(number), 0) FROM study JOIN series ON series.study_id = study.id"
+                " JOIN instance ON instance.series_id = series.id JOIN change ON change.instance_id = instance.id"
+                " WHERE study.study_instance_uid IN (SELECT value FROM json_each(:uids)))",
+                {"uids": json.dumps(list(study_instance_uids))},
             ).fetchone()
-        return row is not None
+        return bool(row[0])
 
     def _tell(self, conn: sqlite3.Connection, judged: ExamQuality, *, now: datetime) -> ExamQuality | None:
         key = {"accession_number": judged.accession_number}

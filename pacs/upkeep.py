@@ -13,15 +13,10 @@ from datetime import datetime
 from gateway.errors import NotFound
 from gateway.sqlite import Database, utc_text
 from pacs.files import file_name, place_of
+from pacs.index import TOLD
 
 _PAGE = 200
 """Rows read at a time where much is done for each: no snapshot is held meanwhile, which would let the WAL grow."""
-
-_TOLD = (
-    "message_id IN (instance.sop_instance_uid, instance.sop_instance_uid || '/' || substr(instance.sha256, 1, 16))"
-    " AND json_extract(parameters, '$.image.sha256') = instance.sha256"
-)
-"""An entry that tells of an instance as it is kept now (`message_ids`); one about other content does not count."""
 
 _OF_STUDY = "FROM series JOIN instance ON instance.series_id = series.id WHERE series.study_id = study.id"
 
@@ -29,7 +24,7 @@ _STUDY_FACTS = (
     "SELECT study.id, study.study_instance_uid, study.accession_number, study.last_received_at,"
     f" (SELECT count(*) {_OF_STUDY}) AS instances,"
     f" (SELECT coalesce(sum(size_bytes), 0) {_OF_STUDY}) AS size_bytes,"
-    f" (SELECT count(*) {_OF_STUDY} AND EXISTS (SELECT 1 FROM outbox WHERE {_TOLD} AND delivered_at IS NOT NULL))"
+    f" (SELECT count(*) {_OF_STUDY} AND EXISTS (SELECT 1 FROM outbox WHERE {TOLD} AND delivered_at IS NOT NULL))"
     " AS confirmed,"
     f" (SELECT count(*) {_OF_STUDY} AND committed_at IS NOT NULL) AS committed,"
     f" (SELECT count(*) {_OF_STUDY} AND instance.id IN (SELECT instance_id FROM damage)) AS damaged,"
@@ -177,7 +172,7 @@ class Upkeep:
         """The SOP Instance UIDs of instances that no event, sent or unsent, tells of."""
         with self.database.read() as conn:
             for row in conn.execute(
-                f"SELECT sop_instance_uid FROM instance WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE {_TOLD})"
+                f"SELECT sop_instance_uid FROM instance WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE {TOLD})"
             ):
                 yield str(row["sop_instance_uid"])
 

@@ -132,15 +132,24 @@ class Board:
 
     def _made(self, items: Sequence[Item]) -> Iterator[Row]:
         of_each = self._instances.of_exams((item.study_instance_uid, item.accession_number) for item in items)
-        held = self._evidence.held_back({each.stored.sop_instance_uid for found in of_each for each in found})
+        of_performed = [self._worklist.performed(item.accession_number) for item in items]
+        standings = self._evidence.standings({each.stored.sop_instance_uid for found in of_each for each in found})
+        absent = self._evidence.absent({uid for performed in of_performed for uid in performed.images})
         known, self._rows = self._rows, {}
-        for item, found in zip(items, of_each, strict=True):
+        for item, found, performed in zip(items, of_each, of_performed, strict=True):
             arrived = {each.stored.sop_instance_uid: each for each in found}
-            performed = self._worklist.performed(item.accession_number)
-            made_of = item, found, performed, held & arrived.keys()
+            data_sets = [each.data_set for each in arrived.values()]
+            # Whatever the exam depends on: what is left out here stays on the board as it was.
+            made_of = (
+                found,
+                performed,
+                [standings.get(uid) for uid in arrived],
+                absent.intersection(performed.images),
+                self._evidence.beside(item, data_sets),
+            )
             same, row = known.get(item.accession_number, (None, None))
             if row is None or same != made_of:
-                seen = self._evidence.exam(item, [each.data_set for each in arrived.values()])
+                seen = self._evidence.exam(item, data_sets)
                 row = _row(item, seen, arrived, performed)
             self._rows[item.accession_number] = made_of, row
             yield row

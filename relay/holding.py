@@ -7,7 +7,11 @@ The rules:
   exam goes on; the archive has the image, and viewers and DICOMweb show it.
 * An image that no item belongs to, an unscheduled one, cannot disagree. One that agrees with one of several items, by
   number or by study, is that one's.
-* It is decided when the event is about to leave, so an item that came after its image is asked as well. What some
+* What counts is the event that tells of an image as it is kept now (`Archive.telling`). That other content of the same
+  UID was let go, or the same image before it left the archive and came again, says nothing.
+* It is decided when its exam is judged, seconds after it came (`relay.quality`), so that a person can see and release
+  what is held also while nothing leaves; and once more when the event is about to leave. An item that came after its
+  image is asked as well. What some
   destination has had already is not held, and what a person has let go is not held again. What is held stays so when
   the item is corrected: the person who lets it go has seen that it fits now.
 
@@ -15,6 +19,7 @@ Not for: comparing (`relay.exams`), parking and releasing (`gateway.outbox`).
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Literal
 
@@ -26,6 +31,9 @@ from relay.exams import COMPARED, ScheduledItem, disagreements
 from worklist import Worklist
 
 Weight = Literal["holds", "warns"]
+
+Standing = Literal["held", "let out", "waits"]
+"""Of the event of an image: parked until a person releases it; had by somebody or released; neither."""
 
 RULES: Mapping[str, tuple[Weight, str]] = MappingProxyType(
     {
@@ -79,23 +87,44 @@ class Holding:
         codes = self._objections_to(_sop_instance_uid(entry))
         if not codes or self._archive.outbox.let_out([entry.message_id]):
             return ""
-        return _sentence(codes, f"gateway outbox release pacs {entry.id} --by NAME")
+        return _sentence(codes)
 
     def reason_for(self, sop_instance_uid: str) -> str:
         """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""
-        if held := self._archive.outbox.held_back([sop_instance_uid]):
-            return held[sop_instance_uid]
+        told = self._archive.telling([sop_instance_uid]).values()
+        for reason in self._archive.outbox.held_back(told).values():
+            return reason
         codes = self._objections_to(sop_instance_uid)
-        if not codes or self._archive.outbox.let_out([sop_instance_uid]):
+        if not codes or self._archive.outbox.let_out(told):
             return ""
-        return _sentence(codes, "gateway outbox release")
+        return _sentence(codes)
+
+    def hold(self, data_sets: Iterable[DicomJson], *, now: datetime) -> list[str]:
+        """Park the events of those images that may not leave; gives the message ids of what this was news to."""
+        outbox, held = self._archive.outbox, []
+        codes = {text(data_set, "00080018"): self._objections(data_set) for data_set in data_sets}
+        told = self._archive.telling(uid for uid, found in codes.items() if found)
+        waiting = [uid for uid, standing in self.standings(told).items() if standing == "waits"]
+        for uid in waiting:
+            entry = outbox.find(told[uid])
+            if entry is not None and outbox.hold(entry, reason=_sentence(codes[uid]), now=now):
+                held.append(told[uid])
+        return held
 
     def held(self, data_sets: Iterable[DicomJson]) -> int:
         """How many of these images the cloud is not told of until a person lets them go."""
         objected = {text(data_set, "00080018"): bool(self._objections(data_set)) for data_set in data_sets}
-        about_to_be = {uid for uid, is_objected in objected.items() if is_objected}
-        outbox = self._archive.outbox
-        return len((about_to_be - outbox.let_out(about_to_be)) | outbox.held_back(objected).keys())
+        standings = self.standings(objected)
+        return sum(each == "held" or (each == "waits" and objected[uid]) for uid, each in standings.items())
+
+    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, Standing]:
+        """How it stands with the event of each of these images, by its UID; one that nothing tells of has none."""
+        told = self._archive.telling(sop_instance_uids)
+        held, let_out = self._archive.outbox.held_back(told.values()), self._archive.outbox.let_out(told.values())
+        return {
+            uid: "held" if message_id in held else "let out" if message_id in let_out else "waits"
+            for uid, message_id in told.items()
+        }
 
     def _objections_to(self, sop_instance_uid: str) -> tuple[str, ...]:
         try:
@@ -110,11 +139,12 @@ class Holding:
         return objections(candidates, data_set, self._holds)
 
 
-def _sentence(codes: Iterable[str], command: str) -> str:
+def _sentence(codes: Iterable[str]) -> str:
+    """Say the same of all that are held for the same reason: by their reasons entries are shown together."""
     names = " and ".join(COMPARED[code] for code in codes)
     return (
         f"Held back: {names} of the image and of its worklist item disagree."
-        f" A person who has compared the two may let it go: {command}."
+        " A person who has compared the two may let it go: gateway outbox release pacs ID --by NAME."
     )
 
 

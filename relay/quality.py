@@ -6,6 +6,7 @@ The rules:
   database and change in one transaction (`pacs.judgements`). A process killed anywhere else has left the note.
 * An exam is judged when nothing has touched it for `SETTLE`, since images come in bursts; at the latest when the first
   touch is `LONGEST` ago, since a burst must not hide an exam.
+* What disagrees is held back first (`relay.holding`): a judgement says so of what a person finds parked.
 * Only what differs from the judgement told last is told. It is of the subject of the exam's images and comes after
   those that were there.
 * An exam without a worklist item is not judged: there is nothing to compare it with. One that is only scheduled, or
@@ -97,10 +98,10 @@ class Quality:
         return len(notes) - len(ripe)
 
     def _conclude(self, note: Note) -> None:
+        uid, number = note.study_instance_uid, note.accession_number
         try:
-            exams = self._evidence.exams_of(
-                study_instance_uid=note.study_instance_uid, accession_number=note.accession_number
-            )
+            held = self._evidence.hold(study_instance_uid=uid, accession_number=number, now=self._clock())
+            exams = self._evidence.exams_to_tell(study_instance_uid=uid, accession_number=number)
             told = self._archive.judgements.conclude(note, map(judgement, exams), now=self._clock())
         except OutOfResources:
             raise
@@ -108,6 +109,8 @@ class Quality:
             log.exception("exam not judged", study_instance_uid=note.study_instance_uid)
             self._faulty.add(note)
             return
+        for message_id in held:
+            log.warning("event held back", message_id=message_id)
         for each in told:
             log.info(
                 "exam judged",

@@ -24,6 +24,9 @@ REQUESTS = ("full images", "chores")
 """Destinations that are the relay's own: what the cloud asked for and what is carried out here."""
 
 MOST_PARKED = 100
+MOST_GROUPS = 50
+"""Of each database. Reasons name what is wrong and not with what, so a site has a handful."""
+
 EXAMS = 20
 
 
@@ -101,6 +104,11 @@ class Queue:
 
     @property
     def parked_count(self) -> int:
+        return sum(way.parked for way in self.ways)
+
+    @property
+    def parked_in_groups(self) -> int:
+        """How many of them the groups have that are shown."""
         return sum(group.alike.count for group in self.groups)
 
 
@@ -120,7 +128,9 @@ class QueueBoard:
         return Queue(
             ways=tuple(self._ways()),
             groups=tuple(
-                Group(of, alike) for of, box in self._outboxes.items() for alike in box.standing.parked_alike()
+                Group(of, alike)
+                for of, box in self._outboxes.items()
+                for alike in box.standing.parked_alike(limit=MOST_GROUPS)
             ),
             parked=tuple(
                 Parked(of, entry)
@@ -140,10 +150,10 @@ class QueueBoard:
     def alike(self, of: str, entry_id: int, destination: str | None = None) -> Group:
         """Everything that is parked at a destination for the reason of one entry. Raises NotFound as `parked`."""
         entry = self.parked(of, entry_id, destination).entry
-        for each in self.outbox(of).standing.parked_alike():
-            if (each.destination, each.reason) == (entry.destination, entry.reason):
-                return Group(of, each)
-        raise NotFound(f"No parked entry of {of} has the id {entry_id}; it was released or told meanwhile.")
+        alike = self.outbox(of).standing.alike(entry.destination, entry.reason)
+        if alike is None:
+            raise NotFound(f"No parked entry of {of} has the id {entry_id}; it was released or told meanwhile.")
+        return Group(of, alike)
 
     def outbox(self, of: str) -> Outbox:
         """The outbox of a database, worklist or pacs. Raises NotFound for another name."""

@@ -24,7 +24,6 @@ from relay.evidence import Evidence
 from relay.exams import Exam
 from relay.instances import Instance, Instances
 from relay.views import Image, hanging, image
-from worklist import Worklist
 
 PAGE_SIZE = 25
 MOST_PAGES = 4000
@@ -83,23 +82,24 @@ class Object:
 
 @dataclass(frozen=True)
 class Study:
-    """The quick look; `exam` is None when no worklist item belongs to it, `viewer` is empty where none is installed."""
+    """The quick look.
+
+    `exams` are of the items that belong to it by study or number, none for an unscheduled one; `viewer` is empty where
+    none is installed.
+    """
 
     line: Line
     objects: tuple[Object, ...]
     others: tuple[Image, ...]
-    exam: Exam | None
+    exams: tuple[Exam, ...]
     viewer: str
 
 
 class Studies:
     """Asks both databases. Its methods block: call them in a thread."""
 
-    def __init__(
-        self, archive: Archive, worklist: Worklist, instances: Instances, evidence: Evidence, *, viewer: Path
-    ) -> None:
+    def __init__(self, archive: Archive, instances: Instances, evidence: Evidence, *, viewer: Path) -> None:
         self._archive = archive
-        self._worklist = worklist
         self._instances = instances
         self._evidence = evidence
         self._viewer = viewer
@@ -128,17 +128,11 @@ class Studies:
             line=line,
             objects=objects,
             others=tuple(each.image for each in objects if each.image not in line.shown.values()),
-            exam=self._exam(line.accession_number, [each.data_set for each in instances]),
+            exams=tuple(
+                self._evidence.exams_of(study_instance_uid=study_instance_uid, accession_number=line.accession_number)
+            ),
             viewer=viewer.link(study_instance_uid) if viewer.is_installed(self._viewer) else "",
         )
-
-    def _exam(self, accession_number: str, instances: list[DicomJson]) -> Exam | None:
-        if not accession_number:
-            return None
-        try:
-            return self._evidence.exam(self._worklist.item(accession_number), instances)
-        except NotFound:  # an unscheduled exam: images are taken without an item
-            return None
 
 
 def wanted(query: Mapping[str, str]) -> Wanted:

@@ -98,7 +98,7 @@ def application(
     evidence = Evidence(archive, worklist, holding=Holding(archive, worklist, holds=holds))
     board = Board(worklist, instances, evidence, clock=clock)
     overviews = Overviews(archive, worklist, board, instances, health=health, clock=clock)
-    studies = Studies(archive, worklist, instances, evidence, viewer=viewer)
+    studies = Studies(archive, instances, evidence, viewer=viewer)
     live = Live(archive, worklist, health=health, clock=clock, refusals=surroundings.refusals)
     counts = {"/queue": overviews.parked, "/quarantine": archive.upkeep.undecided}
     frame = Frame(site, clock=clock, state=live.state, counts=counts)

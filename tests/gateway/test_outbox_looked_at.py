@@ -94,6 +94,16 @@ def test_what_is_parked_is_counted_by_reason(box: Outbox) -> None:
     assert (found.message_id, found.reason, box.parked(99)) == ("m1", "not wanted", None)
 
 
+def test_of_many_reasons_the_most_frequent_are_shown_and_each_is_found(box: Outbox) -> None:
+    for number in range(5):
+        put(box, f"m{number}", f"s{number}")
+        parked(box, f"m{number}", reason=f"Reason {number // 2}.")
+    [first] = box.standing.parked_alike(limit=1)
+    assert (first.reason, first.count) == ("Reason 0.", 2)
+    assert box.standing.alike("manage", "Reason 2.") == box.standing.parked_alike()[-1]
+    assert box.standing.alike("manage", "Reason 3.") is None
+
+
 def test_what_is_parked_alike_is_released_together_and_only_once(box: Outbox) -> None:
     for number in range(3):
         put(box, f"m{number}", f"s{number}")

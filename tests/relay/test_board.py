@@ -183,3 +183,40 @@ def test_an_image_that_is_held_back_is_said_on_its_row(tmp_path: Path) -> None:
         "Patient ID of 1 image differs from the worklist.",
         "1 image has to be looked at by a person on site before the cloud is told.",
     )
+
+
+def problems(seen: Board) -> tuple[str, ...]:
+    [found] = [row.problems for row in seen.day().rows if row.item.accession_number == "ACC-1"]
+    return found
+
+
+@contextmanager
+def attached(folder: Path) -> Iterator[Archive]:
+    """The archive of the board, as another process has it."""
+    archive = Archive.attach(folder / "pacs.db", folder / "instances")
+    yield archive
+    archive.close()
+
+
+def test_a_row_follows_what_leaves_and_the_other_items_of_its_study(tmp_path: Path) -> None:
+    with (
+        board(tmp_path, [served.mammogram("RCC", 1, AccessionNumber="ACC-9")]) as (seen, worklist),
+        attached(tmp_path) as archive,
+    ):
+        wrong, *held = problems(seen)
+        assert (wrong, len(held)) == ("Accession Number of 1 image differs from the worklist.", 1)
+        [entry] = archive.outbox.due(NOW, limit=10)
+        archive.outbox.delivered(entry, now=NOW)
+        assert problems(seen) == (wrong,)
+        worklist.schedule(served.item("ACC-9"), action_id="9", content_hash="1", now=NOW)
+        assert problems(seen) == ()
+
+
+def test_a_row_follows_an_image_of_its_step_that_came_under_another_study(tmp_path: Path) -> None:
+    with board(tmp_path, four()[:3]) as (seen, worklist), attached(tmp_path) as archive:
+        performed(worklist, made(4))
+        assert problems(seen) == ("Completed without LMLO.", LOST_ONE)
+        elsewhere = served.mammogram("LMLO", 4, StudyInstanceUID="2.25.88", SeriesInstanceUID="2.25.88.1",
+                                     AccessionNumber="")  # fmt: skip
+        served.receive(archive, elsewhere, tmp_path)
+        assert problems(seen) == ("Completed without LMLO.",)

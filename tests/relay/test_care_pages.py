@@ -145,6 +145,14 @@ def test_what_is_held_back_is_released_in_the_name_of_who_presses(site: Site) ->
     assert [each.released_by for each in box.entries("open") if each.id == entry.id] == ["otto"]
 
 
+def test_releasing_all_that_is_held_for_one_reason_says_that_each_has_to_be_compared(site: Site) -> None:
+    box = site.archive.outbox
+    for entry in box.due(NOW, limit=10):
+        box.hold(entry, reason="Held back: Patient ID of the image and of its worklist item disagree.", now=NOW)
+    [link] = [link for link in look(site, "/queue", "otto").links("/queue/") if "release-alike" in link]
+    assert "Compare each of them first." in look(site, link, "otto").text
+
+
 def test_where_nobody_logs_in_what_is_held_back_wants_a_name(tmp_path: Path) -> None:
     with served.site(tmp_path, [served.mammogram("RCC", 1)]) as site:
         box = site.archive.outbox

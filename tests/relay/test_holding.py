@@ -9,12 +9,14 @@ import pytest
 from gateway.errors import HeldBack, InvalidValue, NotFound
 from gateway.messages import Thumbnail
 from gateway.outbox import Entry
+from pacs import Policy, delete
 from relay.composer import Composer
 from relay.delivery import Delivery
 from relay.exams import COMPARED
 from relay.holding import HOLDS, RULES, Holding, objections
 from tests.fakes import FakeCloud
 from tests.relay.judging import FOUR, Exams, opened
+from tests.relay.served import STUDY
 from tests.relay.test_exams import Scheduled, picture, value
 
 
@@ -109,7 +111,7 @@ async def test_an_image_that_disagrees_is_held_the_others_go_on_and_it_leaves_on
     assert held.message_id == wrong
     assert held.reason == (
         "Held back: Patient ID of the image and of its worklist item disagree. A person who has compared the two may"
-        f" let it go: gateway outbox release pacs {held.id} --by NAME."
+        " let it go: gateway outbox release pacs ID --by NAME."
     )
     with pytest.raises(InvalidValue, match="--by NAME"):
         exams.archive.outbox.release(held.id, now=exams.now)
@@ -119,6 +121,14 @@ async def test_an_image_that_disagrees_is_held_the_others_go_on_and_it_leaves_on
     assert exams.archive.outbox.entries("parked") == []
     with pytest.raises(NotFound):
         exams.archive.outbox.release(held.id, by="J. Smith", now=exams.now)
+
+
+async def test_what_is_held_for_the_same_reason_is_shown_together(exams: Exams) -> None:
+    exams.schedule()
+    for view in FOUR:
+        exams.store(view, PatientID="9990000026")
+    await delivered(exams, exams.holding)
+    assert [alike.count for alike in exams.archive.outbox.standing.parked_alike()] == [4]
 
 
 async def test_the_exam_says_what_is_held_and_that_it_is_not_any_more(exams: Exams) -> None:
@@ -131,6 +141,36 @@ async def test_the_exam_says_what_is_held_and_that_it_is_not_any_more(exams: Exa
     exams.judge()
     found = [[finding["code"] for finding in told.parameters["findings"]] for told in exams.told()]  # type: ignore[attr-defined]
     assert found == [["patient_mismatch", "held_back"], ["patient_mismatch"]]
+
+
+@pytest.mark.parametrize("destinations", [(), ("first", "second")], ids=["no destination", "two that are away"])
+def test_what_is_said_to_be_held_can_be_released_while_nothing_leaves(
+    exams: Exams, destinations: tuple[str, ...]
+) -> None:
+    if destinations:
+        exams.archive.outbox.serve(destinations, now=exams.now)
+    exams.schedule()
+    for view in FOUR[:3]:
+        exams.store(view, PatientID="9990000026")
+    exams.judge()
+    parked = exams.archive.outbox.entries("parked")
+    assert {entry.message_id for entry in parked if entry.wants_name} == set(exams.made)
+    assert len(parked) == 3 * max(1, len(destinations))
+    for entry_id in {entry.id for entry in parked}:
+        exams.archive.outbox.release(entry_id, by="J. Smith", now=exams.now)
+    exams.judge()
+    found = [[finding["code"] for finding in told.parameters["findings"]] for told in exams.told()]  # type: ignore[attr-defined]
+    assert found[:1] + found[-1:] == [["patient_mismatch", "held_back"], ["patient_mismatch"]]
+    assert exams.archive.outbox.entries("parked") == []
+
+
+def test_an_item_that_comes_after_its_image_holds_it_while_nothing_leaves(exams: Exams) -> None:
+    uid = exams.store("RCC", PatientID="9990000026")
+    exams.judge()
+    assert exams.archive.outbox.entries("parked") == []
+    exams.schedule()
+    exams.judge()
+    assert [entry.message_id for entry in exams.archive.outbox.entries("parked")] == [uid]
 
 
 async def test_a_site_that_holds_nothing_tells_everything(exams: Exams) -> None:
@@ -201,3 +241,37 @@ async def test_nothing_is_derived_from_an_image_that_is_held(exams: Exams) -> No
     compose = Composer("Van 1", preview=never, action_id_of=no_action, reason_to_hold=reason)
     with pytest.raises(HeldBack):
         await compose(entry)
+
+
+# --- other content under the same UID ---------------------------------------------------------------------------------
+
+
+def said_to_be_held(exams: Exams, uid: str) -> tuple[bool, bool, list[list[str]]]:
+    """Whether its pixels are held, whether the board is told so, and the findings of its exam."""
+    seen = exams.evidence.exams_of(study_instance_uid="", accession_number="ACC-1")
+    codes = [[finding.code for finding in exam.findings] for exam in seen]
+    return exams.holding.reason_for(uid) != "", exams.evidence.standings([uid]) == {uid: "held"}, codes
+
+
+async def test_what_let_other_content_of_the_uid_go_does_not_let_go_what_took_its_place(exams: Exams) -> None:
+    exams.schedule()
+    uid = exams.store("RCC")
+    assert await delivered(exams, exams.holding) == ["study.image_received"]
+    exams.store_in_its_place("RCC", uid, PatientID="9990000026")
+    assert "study.image_received" not in await delivered(exams, exams.holding)
+    assert said_to_be_held(exams, uid) == (True, True, [["patient_mismatch", "held_back"]])
+    [held] = exams.archive.outbox.entries("parked")
+    exams.archive.outbox.release(held.id, by="J. Smith", now=exams.now)
+    assert said_to_be_held(exams, uid) == (False, False, [["patient_mismatch"]])
+
+
+async def test_an_image_that_left_the_archive_and_came_again_is_held_as_if_it_had_never_been_here(
+    exams: Exams,
+) -> None:
+    uid = exams.store("RCC", PatientID="9990000026")
+    assert await delivered(exams, exams.holding) == ["study.image_received"]
+    delete(exams.archive, Policy(days=0), STUDY, sop_instance_uid=uid, now=exams.now)
+    exams.schedule()
+    exams.store("RCC", SOPInstanceUID=uid, PatientID="9990000026")
+    assert await delivered(exams, exams.holding) == []
+    assert said_to_be_held(exams, uid) == (True, True, [["patient_mismatch", "held_back"]])

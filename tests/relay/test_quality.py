@@ -143,6 +143,17 @@ def test_two_items_of_one_study_have_an_exam_each(exams: Exams) -> None:
     assert [codes(entry.parameters) for entry in exams.told()] == [[], []]
 
 
+@pytest.mark.parametrize("number", ["ACC-*", "ACC-?", "*"])
+def test_a_number_that_looks_like_a_pattern_is_that_number_alone(exams: Exams, number: str) -> None:
+    exams.schedule(number, StudyInstanceUID="2.25.8")
+    exams.schedule("ACC-1")
+    exams.store("RCC")
+    exams.store("LCC", StudyInstanceUID="2.25.9", SeriesInstanceUID="2.25.9.1", AccessionNumber=number)
+    exams.judge()
+    found = {str(entry.parameters["accession_number"]): entry.parameters["views"] for entry in exams.told()}
+    assert found[number] == {"RCC": 0, "LCC": 1, "RMLO": 0, "LMLO": 0}
+
+
 def test_what_a_test_leaves_behind_is_not_told(exams: Exams) -> None:
     exams.schedule()
     exams.store("RCC")
@@ -166,6 +177,35 @@ def test_an_exam_whose_images_have_left_the_archive_stays_as_it_was_told(exams: 
     exams.begin(uid="2.25.8")
     exams.judge()
     assert (told(exams), exams.notes()) == ([("complete", [1, 1, 1, 1], [])], 0)
+
+
+def test_a_view_that_was_removed_is_not_told_as_missing(exams: Exams) -> None:
+    exams.schedule()
+    exams.begin()
+    for view in FOUR:
+        exams.store(view)
+    exams.end("COMPLETED", exams.made)
+    exams.judge()
+    exams.deliver()
+    delete(exams.archive, Policy(days=0), STUDY, sop_instance_uid=exams.made[2], now=exams.now)
+    exams.judge()
+    assert told(exams) == [("complete", [1, 1, 1, 1], [])]
+    exams.store("RCC")
+    exams.judge()
+    assert told(exams)[1:] == [("incomplete", [2, 1, 0, 1], ["view_missing", "repeated_view"])]
+
+
+def test_a_repetition_that_is_removed_before_the_end_does_not_hide_the_end(exams: Exams) -> None:
+    exams.schedule()
+    exams.begin()
+    for view in (*FOUR, "RCC"):
+        exams.store(view)
+    exams.judge()
+    exams.deliver()
+    delete(exams.archive, Policy(days=0), STUDY, sop_instance_uid=exams.made[4], now=exams.now)
+    exams.end("COMPLETED", exams.made)
+    exams.judge()
+    assert told(exams)[-1] == ("complete", [1, 1, 1, 1], [])
 
 
 def test_a_restored_site_does_not_use_an_id_for_another_judgement(tmp_path: Path) -> None:
@@ -303,7 +343,7 @@ class Site(RuleBasedStateMachine):
             assert [entry.parameters["revision"] for entry in own] == list(range(1, len(own) + 1))
             said = [{**entry.parameters, "revision": 0} for entry in own]
             assert all(one != other for one, other in pairwise(said))
-            now = self.exams.evidence.exams_of(study_instance_uid="", accession_number=number)
+            now = self.exams.evidence.exams_to_tell(study_instance_uid="", accession_number=number)
             for expected in map(judgement, now):
                 if number in last or expected.has_begun:
                     assert {**last[number], "revision": 0} == expected.model_dump(mode="json")
