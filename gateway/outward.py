@@ -189,7 +189,7 @@ def _agreeing(who: str) -> Iterator[None]:
     except ssl.SSLCertVerificationError as error:
         raise Observed(f"The certificate of {who} is not trusted: {error.verify_message}.") from error
     except OSError as error:
-        raise Observed(f"{who[0].upper()}{who[1:]} does not agree on TLS: {error.strerror or error}.") from error
+        raise Observed(f"There is no TLS with {who}: {error.strerror or error}.") from error
 
 
 def place(proxy: str) -> str:
