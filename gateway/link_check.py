@@ -136,7 +136,7 @@ def _clock(note: Note, target: Target) -> None:
     with connected(target) as connection:
         stream = secured(connection, target) if target.tls else connection
         stream.sendall(f"GET / HTTP/1.1\r\nHost: {target.host}\r\nConnection: close\r\n\r\n".encode())
-        answer = http.client.HTTPResponse(stream)
+        answer = http.client.HTTPResponse(stream)  # type: ignore[arg-type]  # it asks for `makefile` and no more
         answer.begin()
         date = answer.headers.get("Date")
         stream.close()

@@ -5,11 +5,14 @@
 Not for: what is said over a connection; here nothing is sent but what a proxy and TLS need.
 """
 
+import io
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gateway.hops import Note, Nothing, Observed
@@ -17,7 +20,10 @@ from relay import link
 from relay.hybrid_way import Way
 from relay.settings import RelaySettings
 
+T = TypeVar("T")
+
 SECONDS = 10.0
+_RECEIVED_BYTES = 65_536
 _PORTS = {"https": 443, "wss": 443, "amqps": link.AMQPS_PORT}
 
 
@@ -45,7 +51,12 @@ class Target:
     @property
     def tls(self) -> ssl.SSLContext | None:
         """Who is trusted; None when it is not encrypted, because it is on this machine."""
-        return self.way.tls_for("https://") if urlsplit(self.url).scheme in _PORTS else None
+        return self.trusted if urlsplit(self.url).scheme in _PORTS else None
+
+    @property
+    def trusted(self) -> ssl.SSLContext:
+        """Who is trusted where it is encrypted, the proxy too."""
+        return self.way.tls_for("https://") or ssl.create_default_context()
 
 
 def doors(settings: RelaySettings) -> Iterator[tuple[str, str]]:
@@ -81,6 +92,73 @@ def reached(target: Target) -> str:
             return f"{target.host}:{target.port}{by}, {tls.version()}, signed by {issuer(tls)}."
 
 
+class Tls:
+    """TLS over a connection that may be within TLS itself, to an `https://` proxy: an `SSLSocket` cannot be that twice.
+
+    Raises OSError, of which ssl.SSLError is one.
+    """
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> None:
+        self._connection = connection
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._inner = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self.version, self.getpeercert = self._inner.version, self._inner.getpeercert
+        self._carried(self._inner.do_handshake)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection below."""
+        self._connection.close()
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it."""
+        self._carried(lambda: self._inner.write(data))
+
+    def recv(self, size: int) -> bytes:
+        """Up to so many bytes; none at the end."""
+        try:
+            return self._carried(lambda: self._inner.read(size))
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """What is received as a file, which is how `http.client` reads."""
+        return io.BufferedReader(_Received(self))
+
+    def _carried(self, work: Callable[[], T]) -> T:
+        """Do a piece of work and carry what it sends and waits for over the connection."""
+        while True:
+            try:
+                return work()
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                if pending := self._outgoing.read():
+                    self._connection.sendall(pending)
+            if received := self._connection.recv(_RECEIVED_BYTES):
+                self._incoming.write(received)
+            else:
+                self._incoming.write_eof()
+
+
+class _Received(io.RawIOBase):
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what a BufferedReader gives
+        data = self._tls.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def connected(target: Target) -> socket.socket:
     """A connection, through the proxy when that is the way. Raises Observed."""
     by = urlsplit(target.proxy) if target.proxy else None
@@ -92,20 +170,26 @@ def connected(target: Target) -> socket.socket:
         raise Observed(f"{who} takes no connection: {error.strerror or 'no answer'}.") from error
     if target.proxy and by:
         if by.scheme == "https":
-            connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+            with _agreeing(f"the proxy {host}"):
+                connection = target.trusted.wrap_socket(connection, server_hostname=host)
         _ask_proxy(connection, target, target.proxy)
     return connection
 
 
-def secured(connection: socket.socket, target: Target) -> ssl.SSLSocket:
+def secured(connection: socket.socket, target: Target) -> Tls:
     """The same connection within TLS. Raises Observed."""
-    context = target.tls or ssl.create_default_context()
+    with _agreeing(target.host):
+        return Tls(connection, target.trusted, target.host)
+
+
+@contextmanager
+def _agreeing(who: str) -> Iterator[None]:
     try:
-        return context.wrap_socket(connection, server_hostname=target.host)
+        yield
     except ssl.SSLCertVerificationError as error:
-        raise Observed(f"The certificate of {target.host} is not trusted: {error.verify_message}.") from error
+        raise Observed(f"The certificate of {who} is not trusted: {error.verify_message}.") from error
     except OSError as error:
-        raise Observed(f"{target.host} does not agree on TLS: {error.strerror or error}.") from error
+        raise Observed(f"There is no TLS with {who}: {error.strerror or error}.") from error
 
 
 def place(proxy: str) -> str:
@@ -114,7 +198,7 @@ def place(proxy: str) -> str:
     return f"{parts.hostname}:{parts.port}"
 
 
-def issuer(tls: ssl.SSLSocket) -> str:
+def issuer(tls: Tls) -> str:
     """Who signed the certificate that was shown."""
     certificate = tls.getpeercert() or {}
     names = dict(pair for part in certificate.get("issuer", ()) for pair in part)  # type: ignore[misc]

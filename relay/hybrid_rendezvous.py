@@ -9,6 +9,7 @@ Not here: which exchanges there are and what is said in them (`relay.hybrid_exch
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -94,10 +95,13 @@ async def _paced(body: AsyncIterator[bytes], patience: asyncio.Timeout, pace: fl
 @asynccontextmanager
 async def rendezvous(address: str, way: Way, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
     """Open an announced address within `handshake` seconds; leaving the block closes it, as an error if with one."""
+    proxy = way.proxy_for(address)
+    to_proxy: dict[str, Any] = {"proxy_ssl": way.tls_for(proxy)} if proxy else {}
     async with asyncio.timeout(handshake):
         ws = await connect(
             address,
-            proxy=way.proxy_for(address),
+            proxy=proxy,
+            **to_proxy,
             ssl=way.tls_for(address),
             compression=None,
             open_timeout=None,

@@ -6,6 +6,7 @@ Not for: anything but this machine.
 """
 
 import asyncio
+import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,8 +31,8 @@ class Proxy:
         self.turned_away = 0
         self.port = 0
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+    async def start(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

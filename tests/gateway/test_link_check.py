@@ -20,8 +20,11 @@ from tests.certificates import issued
 
 
 @contextmanager
-def service(folder: Path | None = None) -> Iterator[tuple[str, Proxy]]:
-    """A service and a proxy on a thread of their own, as the check is plain code; with a folder it has TLS."""
+def service(folder: Path | None = None, *, scheme: str = "http") -> Iterator[tuple[str, Proxy]]:
+    """A service and a proxy on a thread of their own, as the check is plain code; with a folder it has TLS.
+
+    `scheme` is that of the proxy.
+    """
     there, proxy = HybridService(), Proxy(credentials="us:er", hosts={"service.test": "127.0.0.1"})
     there.namespace.hosts |= {"service.test"}
     keys = {"site": Key("k"), "ear": Key("k", frozenset({"Listen"}))}
@@ -39,7 +42,7 @@ def service(folder: Path | None = None) -> Iterator[tuple[str, Proxy]]:
 
     there_do(there.start(tls=tls))
     there.namespace.base = there.namespace.base.replace("localhost", "service.test" if tls else "localhost")
-    there_do(proxy.start())
+    there_do(proxy.start(tls=tls if scheme == "https" else None))
     try:
         yield there.namespace.base, proxy
     finally:
@@ -114,6 +117,16 @@ def test_proxy_and_certificate_are_told_apart(
     assert list(found) == ([failed] if failed else [])
     assert words in "".join(found.values())
     assert "wrong" not in str(seen)
+
+
+def test_through_a_proxy_within_tls_everything_is_within_tls_twice(tmp_path: Path) -> None:
+    with service(tmp_path, scheme="https") as (base, proxy):
+        trusted = {"ca_file": str(tmp_path / "service.pem")}
+        seen = walked(namespace=base, proxy=f"https://us:er@localhost:{proxy.port}", **trusted)
+        untrusted = walked(namespace=base, proxy=f"https://us:er@localhost:{proxy.port}")
+    assert {name: detail for name, (state, detail) in seen.items() if state == "failed"} == {}
+    assert "TLSv1.3, signed by" in seen["certificate is trusted"][1]
+    assert "The certificate of the proxy localhost is not trusted" in untrusted["proxy connects"][1]
 
 
 def test_a_site_without_a_cloud_has_nothing_to_look_at() -> None:
