@@ -335,6 +335,7 @@ class Relay:
             disk=disk(self._settings.pacs_storage_path, self._settings.watermarks),
             images=images(self._archive),
             audit=self._door.recorder.trouble or silence(self._settings.audit_path, since=self._started_at, now=now()),
+            exams=self._quality.trouble,
         )
 
 
