@@ -91,6 +91,8 @@ class Facts:
     images: Images | None = None
     audit: str = ""
     """Why the audit trail cannot be written; empty when nothing is wrong."""
+    exams: str = ""
+    """Which exams could not be judged; empty when nothing is wrong."""
 
 
 def report(facts: Facts, *, now: datetime) -> HealthReport:
@@ -100,6 +102,7 @@ def report(facts: Facts, *, now: datetime) -> HealthReport:
         **{queue.name: _queue(queue, now=now) for queue in facts.queues},
         "disk": _disk(facts.disk, now=now),
         **({"audit": Check(ok=False, detail=facts.audit)} if facts.audit else {}),
+        **({"exams": Check(ok=False, detail=facts.exams)} if facts.exams else {}),
         **({} if facts.images is None else {"images": _images(facts.images, now=now)}),
     }
     return HealthReport(

@@ -3,8 +3,9 @@
 The rules:
 
 * `RULES` says which findings hold an image back, which are only told (`exam.quality`), and why.
-* What is held is the image's own event, with its thumbnail, and its pixels, wherever they go. Everything else of its
-  exam goes on; the archive has the image, and viewers and DICOMweb show it.
+* What is held is the image's own event, with its thumbnail, and its pixels when the cloud requests them. Everything
+  else of its exam goes on; the archive has the image, and viewers and DICOMweb show it, also to the cloud when it asks
+  there (`relay.remote_web`).
 * An image that no item belongs to, an unscheduled one, cannot disagree. One that agrees with one of several items, by
   number or by study, is that one's.
 * What counts is the event that tells of an image as it is kept now (`Archive.telling`). That other content of the same

@@ -28,6 +28,7 @@ WORDS: Mapping[str, str] = {
     "archive": "Image archive",
     "images": "Stored files",
     "audit": "Audit trail",
+    "exams": "Exams",
 }
 """What people call the checks of the health report; the others are named by their own words."""
 

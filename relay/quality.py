@@ -47,6 +47,10 @@ FULL_SECONDS = 5.0
 """How long to wait when the disk takes nothing."""
 
 
+PUT_OFF = timedelta(minutes=10)
+"""How long an exam waits that could not be judged, unless it is touched: each try leaves a trace in the log."""
+
+
 def is_ripe(note: Note, *, now: datetime) -> bool:
     """Whether an exam is to be judged; a note from the future was written by a clock that has been set back since."""
     return (
@@ -66,7 +70,19 @@ class Quality:
         self._archive = archive
         self._evidence = evidence
         self._clock = clock
-        self._faulty: set[Note] = set()
+        self._faulty: dict[tuple[str, str], tuple[Note, datetime]] = {}
+
+    @property
+    def trouble(self) -> str:
+        """That exams cannot be judged, in a sentence for the health report; '' when all can."""
+        count = len(self._faulty)
+        if not count:
+            return ""
+        changes = "1 change of an exam" if count == 1 else f"{count} changes of exams"
+        return (
+            f"{changes} could not be judged, so the cloud is not told how complete it is; 'exam not judged' in the"
+            " relay's log says which and why. It is tried again."
+        )
 
     async def run(self) -> None:
         """Look at the notes again and again."""
@@ -91,11 +107,17 @@ class Quality:
         if carried := self._worklist.touched.notes(limit=AT_ONCE):
             self._archive.touched.carry(carried, self._worklist.touched)
         found = self._archive.touched.notes(limit=AT_ONCE + len(self._faulty))
-        notes = [note for note in found if note not in self._faulty]
-        ripe = [note for note in notes if is_ripe(note, now=self._clock())]
+        now = self._clock()
+        notes = [note for note in found if not self._is_put_off(note, now=now)]
+        ripe = [note for note in notes if is_ripe(note, now=now)]
         for note in ripe:
             self._conclude(note)
         return len(notes) - len(ripe)
+
+    def _is_put_off(self, note: Note, *, now: datetime) -> bool:
+        """Whether this note failed a while ago and its exam has not been touched since."""
+        failed, at = self._faulty.get(_exam_of(note), (None, now))
+        return failed == note and at <= now < at + PUT_OFF
 
     def _conclude(self, note: Note) -> None:
         uid, number = note.study_instance_uid, note.accession_number
@@ -105,10 +127,11 @@ class Quality:
             told = self._archive.judgements.conclude(note, map(judgement, exams), now=self._clock())
         except OutOfResources:
             raise
-        except Exception:  # a fault of ours with this one exam: it waits for its next touch, and the others go on
+        except Exception:  # a fault of ours with this one exam: it is put off, and the others go on
             log.exception("exam not judged", study_instance_uid=note.study_instance_uid)
-            self._faulty.add(note)
+            self._faulty[_exam_of(note)] = note, self._clock()
             return
+        self._faulty.pop(_exam_of(note), None)
         for message_id in held:
             log.warning("event held back", message_id=message_id)
         for each in told:
@@ -119,3 +142,7 @@ class Quality:
                 revision=each.revision,
                 findings=len(each.findings),
             )
+
+
+def _exam_of(note: Note) -> tuple[str, str]:
+    return note.study_instance_uid, note.accession_number

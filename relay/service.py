@@ -324,6 +324,7 @@ class Relay:
             audit=self._door.recorder.trouble
             or self._recording.trouble
             or silence(self._settings.audit_path, since=self._started_at, now=now()),
+            exams=self._quality.trouble,
         )
 
 

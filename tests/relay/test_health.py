@@ -1,5 +1,6 @@
 """Health is judged by proof: when a round trip last came through, not by what looks connected."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -134,3 +135,9 @@ def test_a_volume_that_is_gone_is_said_so() -> None:
 def test_damage_to_stored_files_is_not_well(images: Images, ok: bool, detail: str, proven_at: str) -> None:
     found = report(facts(LINK, images=images), now=NOW)
     assert (found.healthy, found.checks["images"]) == (ok, Check(ok=ok, detail=detail, proven_at=proven_at))
+
+
+def test_exams_that_cannot_be_judged_are_a_check_of_their_own() -> None:
+    checks = report(replace(facts(), exams="1 exam could not be judged."), now=NOW).checks
+    assert checks["exams"] == Check(ok=False, detail="1 exam could not be judged.")
+    assert "exams" not in report(facts(), now=NOW).checks

@@ -18,7 +18,7 @@ from gateway.errors import Refusal
 from gateway.touched import Note
 from pacs import Policy, delete
 from relay.exams import judgement
-from relay.quality import LONGEST, SETTLE, is_ripe
+from relay.quality import LONGEST, PUT_OFF, SETTLE, is_ripe
 from tests.relay.judging import FOUR, NOW, ROOT, Exams, attached, before_line, opened, ours
 from tests.relay.served import STUDY
 from worklist.upkeep import Upkeep
@@ -236,6 +236,28 @@ def test_a_fault_with_one_exam_holds_up_no_other(exams: Exams) -> None:
     assert [entry.parameters["accession_number"] for entry in exams.told()] == ["ACC-1"]
     assert exams.judge() == 0
     assert {note.study_instance_uid for note in exams.archive.touched.notes(limit=10)} == {"2.25.9"}
+
+
+def test_an_exam_that_cannot_be_judged_is_said_once_and_judged_later(exams: Exams) -> None:
+    exams.schedule()
+    exams.store("RCC")
+    with exams.archive.database.write() as conn:
+        conn.execute("CREATE TEMP TABLE kept AS SELECT id, data_set FROM instance")
+        conn.execute("UPDATE instance SET data_set = x'00'")
+    assert exams.quality.trouble == ""
+    exams.judge()
+    exams.store("LCC")
+    exams.judge()
+    # Of one exam: the note of its images, which replaced the one before, and that of its item.
+    assert exams.quality.trouble.startswith("2 changes of exams could not be judged")
+    with exams.archive.database.write() as conn:
+        conn.execute("UPDATE instance SET data_set = kept.data_set FROM kept WHERE kept.id = instance.id")
+    exams.judge()
+    assert exams.told() == []
+    exams.now += PUT_OFF
+    exams.judge()
+    assert (exams.quality.trouble, exams.notes()) == ("", 0)
+    assert told(exams) == [("in_progress", [1, 1, 0, 0], [])]
 
 
 RIPE = [

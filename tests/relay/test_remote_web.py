@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from relay.holding import Holding
 from relay.hybrid import HttpAnswer, HttpRequest, endpoint
 from relay.pace import Bucket
 from relay.remote_web import RemoteWeb, local_target, own_url, public_url
@@ -104,6 +105,22 @@ def test_addresses_in_metadata_are_those_that_the_cloud_can_reach(tmp_path: Path
         await web.close()
 
     with served.site(tmp_path, [mammogram("RCC", 1)], door=door_in(tmp_path)) as site:
+        asyncio.run(run(site))
+
+
+def test_an_image_that_is_held_back_can_be_looked_up_as_on_site(tmp_path: Path) -> None:
+    """OPERATIONS ("An image that is held back") and docs/messages say so."""
+
+    async def run(site: served.Site) -> None:
+        web = remote(site)
+        answer = await web(asked(f"/actions{INSTANCE}/metadata", accept="application/dicom+json"))
+        assert (answer.status, len(json.loads(await whole(answer)))) == (200, 1)
+        await web.close()
+
+    with served.site(tmp_path, [mammogram("RCC", 1, PatientID="9990000026")]) as site:
+        site.worklist.schedule(served.item(), action_id="1", content_hash="1", now=served.NOW)
+        held = Holding(site.archive, site.worklist)
+        assert held.hold([site.archive.data_set(f"{STUDY}.1.1")], now=served.NOW) == [f"{STUDY}.1.1"]
         asyncio.run(run(site))
 
 
