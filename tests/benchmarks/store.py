@@ -176,7 +176,9 @@ def measured(server: Server, folder: Path, case: Case) -> Run:
     shares = [files[number :: case.associations] for number in range(case.associations)]
     with serving(server) as (port, pid):
         cpu, memory = _cpu(pid), _memory(pid)
-        send = ["storescu", "--max-send-pdu", "131072", "-aec", "X", "127.0.0.1", str(port)]
+        # Of its own accord storescu does not propose tomosynthesis; asked for what is needed, it reads all files first.
+        proposed = ["--required"] if case.files == "large" else []
+        send = ["storescu", *proposed, "--max-send-pdu", "131072", "-aec", "X", "127.0.0.1", str(port)]
         environment = {**os.environ, **({} if case.is_nagle else server.client_environment())}
         started = time.perf_counter()
         clients = [subprocess.Popen([*send, *map(str, share)], env=environment) for share in shares]
