@@ -23,7 +23,8 @@ from gateway.audit_messages import Actor, Event, Outcome, Patient
 from gateway.errors import NotFound
 from gateway.recording import Recording, actor
 from pacs.archive import Archive, Stored
-from pacs.receiving import Receiving, patient_id
+from pacs.attributes import text
+from pacs.receiving import Receiving
 
 TOLD_SECONDS = 15.0
 MOST_STUDIES = 100
@@ -133,7 +134,7 @@ class Accounts:
     def _patient(self, study_instance_uid: str) -> Patient:
         identifier = Dataset()
         identifier.StudyInstanceUID = study_instance_uid
-        known = next((patient_id(each) for each in self._archive.find("STUDY", identifier, limit=1)), "")
+        known = next((text(each, "00100020") for each in self._archive.find("STUDY", identifier, limit=1)), "")
         return Patient(known, study_instance_uid)
 
     def _studies_of(self, sop_instance_uids: Iterable[str]) -> Iterable[str]:

@@ -20,7 +20,7 @@ from pydicom import dcmread
 
 from gateway.errors import ClassMismatch, InvalidDataSet, OutOfResources
 from gateway.sqlite import utc_text
-from pacs.attributes import INLINE_BYTES, CutOff, Json, TooMuch, read_attributes
+from pacs.attributes import INLINE_BYTES, CutOff, Json, TooMuch, read_attributes, text
 from pacs.files import Files, part10_header
 from pacs.identity import Identity, identity
 from pacs.index import Receipt
@@ -120,7 +120,7 @@ class Receiving:
             )
             self._close()
             self._keep(self.part, data_set, receipt, now=self.now)
-            self.about = (found.study_instance_uid, patient_id(data_set))
+            self.about = (found.study_instance_uid, text(data_set, "00100020"))
 
     def discard(self) -> None:
         """Drop what has come so far. What cannot be removed now is removed at the next start."""
@@ -212,13 +212,6 @@ def disk_refusals(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutOfResources(f"The object cannot be {what}: {error.strerror or type(error).__name__}.") from error
-
-
-def patient_id(data_set: Json) -> str:
-    """The Patient ID of a data set in DICOM JSON; empty without one."""
-    element = data_set.get("00100020")
-    values = element.get("Value") if isinstance(element, dict) else None
-    return str(values[0]) if isinstance(values, list) and values else ""
 
 
 def _read_by_pydicom(path: Path, refusal: InvalidDataSet) -> Json:
