@@ -113,11 +113,13 @@ class Exam:
         series = {"id": FIRST_ID + self.number, "study_id": study["id"]}
         yield "series", samples["series"] | series | {"series_instance_uid": f"{self.study_instance_uid}9"}
         for view, at in ((view, self.received_at(view)) for view in range(len(VIEWS))):
-            uid = f"{self.study_instance_uid}{view}"
+            uid, number = f"{self.study_instance_uid}{view}", FIRST_ID + len(VIEWS) * self.number + view
             own = {"series_id": series["id"], "sop_instance_uid": uid, "received_at": at}
             yield "instance", samples["instance"] | own
-            told = {"message_id": uid, "subject": self.study_instance_uid, "sequence": view + 1, "delivered_at": at}
-            yield "outbox", samples["outbox"] | told | {"created_at": at, "due_at": at}
+            told = {"subject": self.study_instance_uid, "delivered_at": at}
+            event = {"id": number, "message_id": uid, "sequence": view + 1, "created_at": at}
+            yield "outbox", samples["outbox"] | told | event
+            yield "outbox_duty", samples["outbox_duty"] | told | {"entry_id": number, "due_at": at}
 
 
 def sample(archive: Archive) -> dict[str, Row]:
@@ -126,9 +128,9 @@ def sample(archive: Archive) -> dict[str, Row]:
         _take(archive, _image(view))
     found = {}
     with archive.database.read() as conn:
-        for table in ("study", "series", "instance", "outbox"):
-            found[table] = dict(conn.execute(f"SELECT * FROM {table} ORDER BY id DESC LIMIT 1").fetchone())
-    del found["instance"]["id"], found["outbox"]["id"]
+        for table in _TABLES:
+            found[table] = dict(conn.execute(f"SELECT * FROM {table} ORDER BY rowid DESC LIMIT 1").fetchone())
+    del found["instance"]["id"]
     return found
 
 
@@ -146,12 +148,19 @@ def fill(archive: Archive, before: int, size: int) -> None:
                 _enter(conn, (row for exam in batch for row in exam.rows(samples)))
             print(f"\r{batch[-1].number * 4 + 4} instances", end="", file=sys.stderr, flush=True)
         with conn:
-            conn.execute("UPDATE outbox SET delivered_at = due_at WHERE delivered_at IS NULL AND parked_at IS NULL")
-            conn.execute(_OPEN_AGAIN, {"waiting": OPEN_ENTRIES})
+            for statement in _TELL_ALL_BUT_THE_LAST:
+                conn.execute(statement, {"waiting": OPEN_ENTRIES})
     print("\r\033[K", end="", file=sys.stderr)
 
 
-_OPEN_AGAIN = "UPDATE outbox SET delivered_at = NULL WHERE id > (SELECT max(id) FROM outbox) - :waiting"
+_TABLES = ("study", "series", "instance", "outbox", "outbox_duty")
+_LAST = "(SELECT id FROM outbox ORDER BY id DESC LIMIT :waiting)"
+_TELL_ALL_BUT_THE_LAST = (
+    "UPDATE outbox_duty SET delivered_at = due_at WHERE delivered_at IS NULL AND parked_at IS NULL",
+    "UPDATE outbox SET delivered_at = created_at WHERE delivered_at IS NULL AND parked_at IS NULL",
+    f"UPDATE outbox_duty SET delivered_at = NULL WHERE entry_id IN {_LAST}",
+    f"UPDATE outbox SET delivered_at = NULL WHERE id IN {_LAST}",
+)
 _SUMS = (
     "UPDATE total SET study_count = study_count + :study, series_count = series_count + :series,"
     " instance_count = instance_count + :instance, byte_count = byte_count + :bytes"
@@ -159,7 +168,7 @@ _SUMS = (
 
 
 def _enter(conn: sqlite3.Connection, rows: Iterable[tuple[str, Row]]) -> None:
-    by_table: dict[str, list[Row]] = {"study": [], "series": [], "instance": [], "outbox": []}
+    by_table: dict[str, list[Row]] = {table: [] for table in _TABLES}
     for table, row in rows:
         by_table[table].append(row)
     for table, several in by_table.items():
