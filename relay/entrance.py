@@ -67,6 +67,7 @@ def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datet
         own=OwnToken(settings.own_token_path),
         patient_id=patient_ids(archive),
         tokens=Tokens(issuer(settings), way=link.way(settings)) if settings.oidc_issuer else None,
+        idle_seconds=60 * settings.idle_minutes,
         buckets=Buckets(settings.http_rate, max(1.0, settings.http_rate * BURST_SECONDS)),
     )
 

@@ -26,6 +26,7 @@ from relay.fields import (
     ProviderUrl,
     Proxy,
 )
+from relay.sessions import IDLE_MINUTES
 
 _KEY = ("namespace", "key_name", "shared_access_key")
 _CREDENTIALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -104,6 +105,13 @@ class RelaySettings(GatewaySettings):
     users_path: Path = Field(
         default_factory=lambda data: data["data_dir"] / "users.json",
         description="File of the users and the hashes of their passwords. Under the data folder by default.",
+    )
+    idle_minutes: float = Field(
+        IDLE_MINUTES,
+        gt=0,
+        le=720,
+        description="Minutes without anything done at a browser that is signed in until it is locked, up to 720; "
+        "wallboards are not.",
     )
     own_token_path: Path = Field(
         default_factory=lambda data: data["data_dir"] / "relay-token",
