@@ -37,6 +37,7 @@ from relay.audit import Exchange, Recorder
 from relay.forwarded import Network
 from relay.limits import Buckets, Guessing
 from relay.oidc import Tokens
+from relay.oidc_code import Code
 from relay.sessions import IDLE_MINUTES, Session, Sessions
 from relay.users import OWN, OwnToken, Passwords, User
 
@@ -91,6 +92,7 @@ class Door:
     own: OwnToken
     patient_id: Callable[[str], str]
     tokens: Tokens | None = None
+    code: Code | None = None
     sessions: Sessions = field(init=False)
     idle_seconds: float = 60 * IDLE_MINUTES
     buckets: Buckets = field(default_factory=lambda: Buckets(0, 1))

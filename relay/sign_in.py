@@ -5,17 +5,19 @@ Signing in makes a new session and ends the one before; it is in the audit trail
 without scripts. The cookie is SameSite=Strict: who comes by a link of another site has it with the next request, so
 such a visit is passed on by a page of ours first.
 
-Not here: checking passwords (`relay.door`), how long sessions last (`relay.sessions`), how cookies look
-(`relay.cookies`).
+Not here: checking passwords (`relay.door`), what the identity provider is asked (`relay.oidc_code`), how long sessions
+last (`relay.sessions`), how cookies look (`relay.cookies`).
 """
 
 from aiohttp import web
 
 from gateway.audit_messages import Actor
 from gateway.errors import Denied, NotFound
-from relay import cookies
+from relay import cookies, oidc_code
 from relay.door import ADDRESS, Door
 from relay.html import bare_page
+from relay.oidc_code import Code
+from relay.users import User
 
 
 class SignIn:
@@ -29,6 +31,8 @@ class SignIn:
             web.get("/sign-in", self.form),
             web.post("/sign-in", self.sign_in),
             web.post("/sign-out", self.sign_out),
+            web.post("/sign-in/provider", self.ask_provider),
+            web.get(oidc_code.RETURN, self.come_back),
             web.get("/session", self.session),
             web.post("/session", self.session),
         ]
@@ -57,11 +61,43 @@ class SignIn:
                 page.headers["Retry-After"] = error.http_headers["Retry-After"]
             return page
         response = web.Response(status=303, headers={"Location": "/board?wall" if is_display else where})
-        await self._door.recorder.signed_in(Actor(user.name, request[ADDRESS]))
-        await self._end(request)
+        await self._exchange(request, user)
         token = self._door.sessions.begin(user, account, is_display=is_display)
         seconds = cookies.DISPLAY_SECONDS if is_display else None
         cookies.give(response, cookies.SESSION, token, origin=cookies.origin(request), seconds=seconds)
+        return response
+
+    async def ask_provider(self, request: web.Request) -> web.Response:
+        """Lead to the identity provider. By a page of ours: a form may not be passed on to another site."""
+        code = self._expect_provider()
+        form = await request.post()
+        where, ours = cookies.local(str(form.get("next", ""))), cookies.origin(request)
+        try:
+            state, address = await code.begin(ours, where)
+        except Denied as error:
+            return self._form(request, where, status=error.status, trouble=str(error))
+        response = onward(address)
+        # Lax: the way back is a visit from the provider's site.
+        cookies.give(
+            response, cookies.PROVIDER, state, origin=ours, same_site="Lax", seconds=round(oidc_code.PATIENCE_SECONDS)
+        )
+        return response
+
+    async def come_back(self, request: web.Request) -> web.Response:
+        """Begin a session for whom the identity provider vouches, and lead back; else the form with what was wrong."""
+        code = self._expect_provider()
+        state = cookies.value(request, cookies.PROVIDER)
+        try:
+            user, begun = await code.finish(request.query, state)
+        except Denied as error:
+            await self._door.recorder.login(Actor("the identity provider", request[ADDRESS]), succeeded=False)
+            response = self._form(request, "/", status=403 if error.status == 401 else error.status, trouble=str(error))
+            cookies.take(response, cookies.PROVIDER)
+            return response
+        await self._exchange(request, user)
+        response = onward(begun.where)
+        cookies.take(response, cookies.PROVIDER)
+        cookies.give(response, cookies.SESSION, self._door.sessions.begin(user, None), origin=begun.origin)
         return response
 
     async def sign_out(self, request: web.Request) -> web.Response:
@@ -74,6 +110,11 @@ class SignIn:
     async def session(self, _: web.Request) -> web.Response:
         """Say that the session goes on; the door says 401 when it does not. POST: a person is there."""
         return web.Response(status=204)
+
+    async def _exchange(self, request: web.Request, user: User) -> None:
+        """Record that somebody signs in, before it counts, and end the session that was here."""
+        await self._door.recorder.signed_in(Actor(user.name, request[ADDRESS]))
+        await self._end(request)
 
     async def _end(self, request: web.Request) -> None:
         """End the session of this browser, and tell so unless that was done when it was locked."""
@@ -95,8 +136,14 @@ class SignIn:
         return bare_page(
             "sign_in.html", status=status, where=where, name=name, trouble=trouble, is_display=is_display,
             locked=found.user.name if found is not None and found.is_over else "",
+            provider=self._door.code.host if self._door.code is not None else "",
             is_out="out" in request.query, minutes=self._door.sessions.idle_seconds / 60,
         )  # fmt: skip
+
+    def _expect_provider(self) -> Code:
+        if self._door.code is None:
+            raise NotFound("No identity provider signs people in here; RELAY_OIDC_CLIENT_ID says so.")
+        return self._door.code
 
     def _expect_users(self) -> None:
         if self._door.is_open():

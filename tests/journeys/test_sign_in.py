@@ -16,6 +16,7 @@ from tests.journeys.test_pages import keep
 from tests.relay import served
 from tests.relay.served import first_study, item
 from tests.relay.test_door import PASSWORD, door_in, trail
+from tests.relay.test_oidc_code import site_with
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed"),
@@ -58,7 +59,6 @@ def test_somebody_signs_in_comes_to_where_they_wanted_and_signs_out(
     with served.site(tmp_path, first_study(), [item()], door=door_in(tmp_path)) as site:
         opened(browser, f"{site.url}/studies?name=bj", "Sign in")
         assert axe.violations(browser, judge) == []
-        keep(browser, "sign-in")
         sign_in(browser, "vera", "not the password")
         shown(browser, "Error: Sign in")
         assert axe.violations(browser, judge) == []
@@ -87,7 +87,6 @@ def test_an_open_page_is_locked_by_itself_and_its_reader_comes_back_to_it(
         shown(browser, "Locked")
         assert "BJÖRK" not in browser.evaluate("document.body.textContent")
         assert axe.violations(browser, judge) == []
-        keep(browser, "locked")
         sign_in(browser, "vera")
         shown(browser, "Worklist")
         assert where(browser) == "/board?q=bj"
@@ -102,6 +101,28 @@ def test_who_moves_the_mouse_is_not_locked(tmp_path: Path, browser: Page) -> Non
             browser.drag((100.0 + x, 100.0), (200.0, 150.0))
             browser.wait("new Promise(done => setTimeout(() => done(true), 600))", what="a moment")
         assert where(browser) == "/board"
+
+
+def test_somebody_signs_in_with_the_identity_provider_of_another_site(
+    tmp_path: Path, browser: Page, pytestconfig: pytest.Config
+) -> None:
+    judge = axe.source(pytestconfig, tmp_path)
+    with site_with(tmp_path) as (site, provider, _):
+        opened(browser, f"{site.url}/board?q=a", "Sign in")
+        assert axe.violations(browser, judge) == []
+        keep(browser, "sign-in")
+        press = "document.querySelector('form.or').requestSubmit(); true"
+        browser.evaluate(press)
+        shown(browser, "Provider")
+        assert browser.evaluate("location.host") == provider.url.removeprefix("http://")
+        browser.evaluate("document.querySelector('button').click()")
+        shown(browser, "Worklist")
+        assert (where(browser), browser.evaluate("document.cookie")) == ("/board?q=a", "")
+        browser.evaluate(f"location.href = '{provider.url}/authorize'; true")
+        shown(browser, "Provider")
+        browser.evaluate(f"location.href = '{site.url}/studies'; true")  # a link of another site
+        shown(browser, "Studies")
+    assert len(provider.asked) == 1
 
 
 def test_a_wallboard_stays_on(tmp_path: Path, browser: Page) -> None:
