@@ -8,7 +8,7 @@ Not here: what a cookie proves (`relay.sessions`), the forms (`relay.sign_in`).
 
 import re
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
@@ -21,17 +21,23 @@ DISPLAY_SECONDS = 400 * 86_400
 _LOCAL = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
 """A path on this server: no host behind two slashes, and no backslash, which browsers take for one."""
 
+_READING = ("GET", "HEAD")
 _NEVER = ("/sign-in", "/sign-out", "/session")
 
 
 def is_page(request: web.Request) -> bool:
     """Does a person open a page? Scripts of pages, images and programs do not ask for HTML."""
-    return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("Accept", "")
+    return request.method in _READING and is_page_or_form(request)
+
+
+def is_page_or_form(request: web.Request) -> bool:
+    """Will a person see the answer, to a page or to a form that was sent?"""
+    return "text/html" in request.headers.get("Accept", "")
 
 
 def is_by_person(request: web.Request) -> bool:
     """Did a person do something? A page that asks for itself again, with `refresh` or by script, did not."""
-    return request.method not in ("GET", "HEAD") or (is_page(request) and "refresh" not in request.query)
+    return request.method not in _READING or (is_page(request) and "refresh" not in request.query)
 
 
 def is_browser(request: web.Request) -> bool:
@@ -46,8 +52,17 @@ def local(path: str) -> str:
 
 
 def sign_in_path(request: web.Request) -> str:
-    """The sign-in page that leads back to what is asked for."""
-    return f"/sign-in?next={quote(local(request.path_qs), safe='/')}"
+    """The sign-in page that leads back to what is asked for; for a form, to the page that has it."""
+    asked = request.path_qs if request.method in _READING else _path(request.headers.get("Referer", ""))
+    return f"/sign-in?next={quote(local(asked), safe='/')}"
+
+
+def _path(url: str) -> str:
+    try:
+        found = urlsplit(url)
+    except ValueError:  # brackets that do not close
+        return "/"
+    return f"{found.path}?{found.query}" if found.query else found.path
 
 
 def origin(request: web.Request) -> str:

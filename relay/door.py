@@ -218,12 +218,17 @@ class Door:
 
     async def _tell_of_end(self, session: Session, address: str) -> None:
         """Record the end of a session once: when its browser asks for the first time after it."""
-        if not session.is_told:
-            session.is_told = True
+        if session.is_told:
+            return
+        session.is_told = True  # before it is written: a viewer asks for many things at once
+        try:
             await self.recorder.signed_out(Actor(session.user.name, address))
+        except AuditNotWritten:
+            session.is_told = False
+            raise
 
     def _sign_in_first(self, request: web.Request) -> web.Response:
-        if cookies.is_page(request) and "Authorization" not in request.headers:
+        if cookies.is_page_or_form(request) and "Authorization" not in request.headers:
             return web.Response(status=303, headers={"Location": cookies.sign_in_path(request)})
         message = "This needs a user: send a name and a password, or a token of the identity provider."
         if cookies.is_browser(request):

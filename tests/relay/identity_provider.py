@@ -16,6 +16,7 @@ import jwt
 
 from tests.relay.test_oidc import RSA_1, jwk
 
+PAGE = b'<!DOCTYPE html><title>Provider of identities</title><form method="post"><button>I am Ida</button></form>'
 CLIENT, SECRET = "gateway client", "s:e c&ret"
 
 
@@ -68,8 +69,7 @@ def provided(**known: object) -> Iterator[IdentityProvider]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             if parts.path == "/authorize":
-                page = b'<!DOCTYPE html><title>Provider of identities</title><form method="post"><button>I am Ida</button></form>'
-                self._answer(200, page, {"Content-Type": "text/html"})
+                self._answer(200, PAGE, {"Content-Type": "text/html"})
             elif parts.path == "/keys":
                 self._json(200, {"keys": [jwk(RSA_1, "one")]})
             else:

@@ -56,6 +56,14 @@ def test_a_browser_is_led_to_the_sign_in_page_and_from_there_back(guarded: Site)
     assert ask(guarded, "/studies", **HTML, **cookie(back)).status == 200
 
 
+def test_a_form_that_is_sent_after_the_session_does_nothing_and_leads_back_to_its_page(guarded: Site) -> None:
+    page = f"{guarded.url}/queue/images/1/release?destination=cloud"
+    led = send(guarded, "/queue/images/1/release", {"by": "vera"}, **HTML, Referer=page)
+    where = "/sign-in?next=/queue/images/1/release%3Fdestination%3Dcloud"
+    assert (led.status, led.headers["Location"]) == (303, where)
+    assert send(guarded, "/queue/cloud/now", **HTML, Referer="http://[").headers["Location"] == "/sign-in?next=/"
+
+
 @pytest.mark.parametrize("path", ["/", "/dicom-web/studies", "/api/v1/studies"])
 def test_programs_get_the_challenge_as_before(guarded: Site, path: str) -> None:
     answer = ask(guarded, path, Accept="application/dicom+json")
