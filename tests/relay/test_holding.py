@@ -199,6 +199,23 @@ async def test_what_one_destination_has_had_is_not_held_from_another(exams: Exam
     assert exams.holding.reason(entry) == ""
 
 
+async def test_what_arrives_although_it_was_held_while_under_way_is_not_held_anywhere(exams: Exams) -> None:
+    exams.archive.outbox.serve(("first", "second"), now=exams.now)
+    exams.store("RCC", PatientID="9990000026")
+    [under_way] = exams.archive.outbox.due(exams.now, limit=10, destination="first")
+    exams.schedule()
+    exams.judge()
+    assert len(exams.archive.outbox.entries("parked")) == 2
+    exams.archive.outbox.delivered(under_way, now=exams.now)
+    exams.judge()
+    found = [[finding["code"] for finding in told.parameters["findings"]] for told in exams.told()]  # type: ignore[attr-defined]
+    assert found[::2] == [["patient_mismatch", "held_back"], ["patient_mismatch"]], "of one of the two destinations"
+    assert exams.archive.outbox.entries("parked") == []
+    due = exams.archive.outbox.due(exams.now, limit=10, destination="second")
+    assert [(entry.message_type, entry.wants_name) for entry in due] == [("study.image_received", False)]
+    assert exams.holding.reason(due[0]) == ""
+
+
 async def test_a_correction_of_the_item_does_not_let_go_what_is_held(exams: Exams) -> None:
     exams.schedule()
     uid = exams.store("RCC", AccessionNumber="ACC-2")
