@@ -12,6 +12,7 @@ Rules:
 * A passing failure postpones (`retry`) and never parks; only what can never succeed is parked, with the reason, until a
   person releases it. Nothing here deletes what is owed.
 * What a person has to look at first is held back: parked as well, but released only by name, and held back never again.
+* What arrived is delivered, even if it was parked or held back while it was under way.
 """
 
 import json
@@ -181,11 +182,16 @@ class Outbox:
         return sorted(found.values(), key=lambda entry: (entry.priority, -entry.id))
 
     def delivered(self, entry: Entry, *, now: datetime, sent: Mapping[int, int] = MappingProxyType({})) -> None:
-        """The destination confirmed the entry; `sent` is how many bytes that took, by class."""
-        change = "delivered_at = :now, attempts = attempts + 1, reason = '', sent = :sent"
+        """The destination confirmed the entry; `sent` is how many bytes that took, by class.
+
+        That counts also when the entry was parked while it was under way: it has been told, so nothing holds it back.
+        """
+        change = "delivered_at = :now, parked_at = NULL, attempts = attempts + 1, reason = '', sent = :sent"
         values = {"now": utc_text(now), "sent": json.dumps(dict(sent))}
         with self.database.write() as conn:
-            self._change(conn, entry, change, **values)
+            is_open = self._change(conn, entry, change, **values)
+            if not is_open and self._change(conn, entry, change, which="parked_at IS NOT NULL", **values):
+                self._let_go(conn, entry.id, now)
             conn.execute(f"{_SETTLE} AND id = :id", {"id": entry.id, "now": utc_text(now)})
 
     def retry(self, entry: Entry, *, reason: str, due_at: datetime) -> None:
@@ -351,10 +357,10 @@ class Outbox:
             )
             return {int(row["key"]): int(row["total"]) for row in rows}
 
-    def _change(self, conn: sqlite3.Connection, entry: Entry, change: str, **values: str) -> bool:
+    def _change(self, conn: sqlite3.Connection, entry: Entry, change: str, *, which: str = OPEN, **values: str) -> bool:
         """Change an open duty; one that was settled meanwhile stays as it is, and that is False."""
         done = conn.execute(
-            f"UPDATE outbox_duty SET {change} WHERE entry_id = :id AND destination = :destination AND {OPEN}",
+            f"UPDATE outbox_duty SET {change} WHERE entry_id = :id AND destination = :destination AND {which}",
             {"id": entry.id, "destination": entry.destination, **values},
         )
         return done.rowcount == 1
@@ -388,6 +394,20 @@ class Outbox:
             return require_decider(by)
         except InvalidValue as error:
             raise InvalidValue(f"Entry {entry_id} is held back. {error} (--by NAME)") from None
+
+    def _let_go(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
+        """Hold an entry back nowhere, as somebody has had it; where it is parked for another reason it stays so."""
+        values = {"id": entry_id, "now": utc_text(now)}
+        conn.execute(
+            "UPDATE outbox_duty SET parked_at = NULL, due_at = :now, reason = '' WHERE entry_id = :id"
+            " AND parked_at >= (SELECT held_at FROM outbox WHERE id = :id AND released_by = '')",
+            values,
+        )
+        conn.execute(
+            "UPDATE outbox SET held_at = iif(released_by = '', NULL, held_at),"
+            " parked_at = (SELECT min(parked_at) FROM outbox_duty WHERE entry_id = :id) WHERE id = :id",
+            values,
+        )
 
     def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
         values = {"id": entry_id, "now": utc_text(now)}

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as resources
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import structlog
 from pydicom import Dataset
@@ -182,6 +182,27 @@ class Archive:
     def instance(self, sop_instance_uid: str) -> Stored:
         """One instance by its UID alone. Raises NotFound."""
         return self._stored(**dict(self.index.locate(sop_instance_uid=sop_instance_uid)[0]))
+
+    def content(self, sop_instance_uid: str, sha256: str) -> BinaryIO:
+        """Open the stored file of an instance while its content is this one, whatever takes its place later.
+
+        Raises NotFound, or Conflict when the stored file has another digest.
+        """
+        # The row goes before its file is replaced: the same row before and after means that the file was this one.
+        file = self.unchanged(sop_instance_uid, sha256).path.open("rb")
+        try:
+            self.unchanged(sop_instance_uid, sha256)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def unchanged(self, sop_instance_uid: str, sha256: str) -> Stored:
+        """One instance that still has the content of this digest. Raises NotFound, or Conflict when it has not."""
+        stored = self.instance(sop_instance_uid)
+        if stored.sha256 != sha256:
+            raise Conflict(f"The content of {sop_instance_uid} that was meant is not stored; another took its place.")
+        return stored
 
     def select(self, identifier: Dataset) -> list[Stored]:
         """The instances that an identifier's keys of any level choose, in the order of their numbers; may be none.

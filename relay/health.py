@@ -147,13 +147,19 @@ def _forwards(owed: Forwards) -> str:
 def _disk(disk: Disk, *, now: datetime) -> Check:
     if disk.volume is None:
         return Check(ok=False, detail=disk.trouble)
-    detail = f"{disk.volume.used_percent:.0f}% used, {disk.volume.free_bytes // 1_000_000} MB free."
+    detail = f"{disk.volume.used_percent:.0f}% used, {_about(disk.volume.free_bytes)} free."
     match disk.volume.fullness(disk.watermarks):
         case Fullness.TOO_FULL:
             return Check(ok=False, detail=f"{detail} No images are taken: make room now.", proven_at=utc_text(now))
         case Fullness.ALMOST_FULL:
             detail += " Make room soon."
     return Check(ok=True, detail=detail, proven_at=utc_text(now))
+
+
+def _about(size: int) -> str:
+    """A size in two figures: exactly, each image would make another report of it, and pages be read anew."""
+    rounded = float(f"{size:.1e}")
+    return f"{rounded / 1e9:g} GB" if rounded >= 1e9 else f"{rounded / 1e6:g} MB"
 
 
 def _images(images: Images, *, now: datetime) -> Check:

@@ -20,7 +20,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 import gateway
 from gateway.errors import DatabaseNotReady, NotFound
-from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
+from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Image, Thumbnail
 from gateway.outbox import Entry, Outbox
 from gateway.process import until_stopped_async
 from gateway.recording import RELAY, Recording, silence
@@ -250,7 +250,7 @@ class Relay:
         uploads = name == "manage"
         compose = Composer(
             self._settings.site,
-            preview=None if uploads else self._thumbnail,
+            preview=None if uploads else partial(thumbnail, self._archive, self._renderer),
             action_id_of=self._action_id_of,
             most_bytes=MOST_BYTES.get(name),
             has_room=own.has_room,
@@ -296,12 +296,6 @@ class Relay:
         for name, own in self._allowances.items():
             own.remember(partial(sent_by, outboxes, name))
 
-    async def _thumbnail(self, sop_instance_uid: str, size: int) -> Thumbnail:
-        stored = await asyncio.to_thread(self._archive.instance, sop_instance_uid)
-        picture = await self._renderer.run(preview, stored.path, size=size)
-        data = base64.b64encode(picture.data).decode()
-        return Thumbnail(data=data, width=picture.width, height=picture.height, note=picture.note)
-
     async def _action_id_of(self, accession_number: str) -> str | None:
         return await asyncio.to_thread(cloud_action_id, self._worklist, accession_number)
 
@@ -326,6 +320,15 @@ class Relay:
             or silence(self._settings.audit_path, since=self._started_at, now=now()),
             exams=self._quality.trouble,
         )
+
+
+async def thumbnail(archive: Archive, renderer: Renderer, image: Image, size: int) -> Thumbnail:
+    """Picture the image that an event tells of. Raises Conflict when another took its place, and other Refusals."""
+    stored = await asyncio.to_thread(archive.unchanged, image.sop_instance_uid, image.sha256)
+    picture = await renderer.run(preview, stored.path, size=size)
+    await asyncio.to_thread(archive.unchanged, image.sop_instance_uid, image.sha256)
+    data = base64.b64encode(picture.data).decode()
+    return Thumbnail(data=data, width=picture.width, height=picture.height, note=picture.note)
 
 
 async def vital(name: str, work: Coroutine[None, None, None]) -> None:

@@ -74,7 +74,7 @@ class Exams:
         """Another object comes under a UID that is taken, and an operator has it replace the stored one."""
         with suppress(Conflict):
             self.store(view, SOPInstanceUID=uid, **attributes)
-        [aside] = self.archive.upkeep.quarantined()
+        aside = max(self.archive.upkeep.quarantined(), key=lambda each: each.id)
         self.archive.upkeep.decide(aside.id, "replace", by="J. Smith")
         carry_out(self.archive, now=self.now)
 

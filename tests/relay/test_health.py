@@ -31,7 +31,7 @@ def test_a_site_where_all_is_proven_is_healthy() -> None:
                 "detail": "Owed to the cloud: nothing open.",
                 "proven_at": "2026-11-22T08:00:00.000Z",
             },
-            "disk": {"ok": True, "detail": "40% used, 60000 MB free.", "proven_at": "2026-11-22T08:00:00.000Z"},
+            "disk": {"ok": True, "detail": "40% used, 60 GB free.", "proven_at": "2026-11-22T08:00:00.000Z"},
         },
     }
 
@@ -101,6 +101,18 @@ def test_a_queue_says_what_is_owed(queue: Queue, ok: bool, detail: str) -> None:
 def test_the_disk_warns_before_it_is_too_full(free: int, ok: bool, words: str) -> None:
     check = report(facts(LINK, disk=Disk(Volume(100_000_000, free * 1_000_000))), now=NOW).checks["disk"]
     assert (check.ok, check.detail) == (ok, words)
+
+
+def test_one_image_more_does_not_make_another_report_of_the_disk() -> None:
+    said = {
+        free: report(facts(LINK, disk=Disk(Volume(10**12, free))), now=NOW).checks["disk"].detail
+        for free in (412_345_678_901, 412_328_678_901, 9_876_543_210)
+    }
+    assert list(said.values()) == [
+        "59% used, 410 GB free.",
+        "59% used, 410 GB free.",
+        "99% used, 9.9 GB free. No images are taken: make room now.",
+    ]
 
 
 def test_a_volume_that_is_gone_is_said_so() -> None:
