@@ -26,6 +26,7 @@ from typing import Literal
 
 from gateway.deciding import require_decider
 from gateway.errors import InvalidValue, NotFound
+from gateway.messages import EventParameters
 from gateway.outbox_standing import OPEN, Standing
 from gateway.sqlite import Database, utc_text
 
@@ -132,6 +133,18 @@ class Outbox:
             },
         )
         return done.rowcount == 1
+
+    def tell(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime) -> bool:
+        """Owe an event as `put` does, under its own id, subject and priority."""
+        return self.put(
+            conn,
+            message_id=event.message_id,
+            message_type=event.message_type,
+            subject=event.subject,
+            priority=event.priority,
+            parameters=event.model_dump(mode="json"),
+            now=now,
+        )
 
     def serve(self, destinations: Collection[str], *, now: datetime) -> None:
         """Owe everything that is open, and whatever comes, to these and to nobody else.

@@ -12,7 +12,7 @@ from pacs.comparing import Comparison, compare
 from pacs.compression import COMPRESSIONS, compress
 from pacs.duties import Duties, Standing
 from pacs.grayscale import Window
-from pacs.listing import Damaged, Listing
+from pacs.listing import Damaged, Listing, SeriesRow, StudyRow
 from pacs.part10 import Part10, read_part10
 from pacs.pixels import Frame, Picture, Viewport, frames, preview, rendered, start_worker
 from pacs.recoding import RECODED_AS, check_recoding, recode, recoded_frame
@@ -34,9 +34,11 @@ __all__ = [
     "Part10",
     "Picture",
     "Policy",
+    "SeriesRow",
     "SetAside",
     "Standing",
     "Stored",
+    "StudyRow",
     "Viewport",
     "Window",
     "candidates",

@@ -11,11 +11,10 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from gateway.outbox import Entry
 from gateway.settings import load
-from gateway.terminal import AsJson, console, print_json
+from gateway.terminal import AsJson, print_json, print_table
 from pacs import Archive
 from pacs.settings import PacsSettings
 from worklist import Worklist
@@ -63,11 +62,8 @@ def outbox_list(
     ]
     if as_json:
         print_json(facts)
-        return
-    table = Table("of", *SHOWN)
-    for fact in facts:
-        table.add_row(*map(str, fact.values()))
-    console.print(table if facts else "Nothing.")
+    else:
+        print_table(facts)
 
 
 @outbox_app.command("release")

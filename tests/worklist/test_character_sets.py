@@ -71,13 +71,6 @@ MATRIX = [
 
 
 @pytest.fixture
-def worklist(tmp_path: Path) -> Iterator[Worklist]:
-    opened = Worklist.open(tmp_path / "worklist.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def port(worklist: Worklist) -> Iterator[int]:
     fixed = {"OLD1": CharacterSet(("ISO_IR 100",)), "OLD2": CharacterSet(("ISO 2022 IR 6", "ISO 2022 IR 87"))}
     application = Scp(worklist, character_sets=fixed).application("SCREENING_MWL")

@@ -1,7 +1,6 @@
 """worklist.day_end: what leaves at night, what stays and why, and that one can go back."""
 
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,13 +14,6 @@ from worklist.upkeep import ItemFacts
 
 TODAY, LONG_AGO = "20261122", "20261001"
 NIGHT = datetime(2026, 11, 22, 3, 0, 5, tzinfo=timezone(timedelta(hours=1)))
-
-
-@pytest.fixture
-def worklist(tmp_path: Path) -> Iterator[Worklist]:
-    opened = Worklist.open(tmp_path / "worklist.db")
-    yield opened
-    opened.close()
 
 
 def put(worklist: Worklist, name: str, date: str = LONG_AGO) -> None:
