@@ -18,12 +18,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gateway.simulator.blobs import Blobs
 from relay.blob import BLOCK_BYTES, BlobUpload, beneath
 from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, HybridSender, Limits, SasTokens, SelfEcho, endpoint
 from relay.hybrid_protocol import Endpoint
 from relay.pace import Pace
 from tests.relay.hybrid_site import echo, namespace, running, until
-from tests.stand_ins.blobs import Blobs
 
 _RELAY = ("NAMESPACE", "HYBRID_CONNECTION", "KEY_NAME", "KEY")
 RELAY = tuple(os.environ.get(f"AZURE_RELAY_TEST_{name}", "") for name in _RELAY)
