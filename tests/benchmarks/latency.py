@@ -21,10 +21,10 @@ from pathlib import Path
 
 from pydicom.uid import generate_uid
 
+from gateway.simulator.bus_service import Bus
 from gateway.simulator.journey import accession_of, create_item
 from gateway.simulator.modality import standard_views
 from gateway.simulator.site import Site, wait_until
-from tests.stand_ins.bus_service import Bus
 
 PAUSE_SECONDS = 0.3
 

@@ -20,11 +20,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway.simulator.blobs import Blobs
 from relay.blob import BLOCK_BYTES, BlobUpload
 from relay.pace import Pace
 from tests import azurite
 from tests.memory import peak_memory
-from tests.stand_ins.blobs import Blobs
 
 
 def main() -> int:

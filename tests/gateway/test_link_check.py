@@ -13,10 +13,10 @@ from gateway.hops import Hops
 from gateway.link_check import check
 from gateway.simulator.hybrid_service import HybridService
 from gateway.simulator.hybrid_tokens import Key
+from gateway.simulator.proxy import Proxy
 from gateway.simulator.site import free_port
 from relay.settings import RelaySettings
 from tests.certificates import issued
-from tests.stand_ins.proxy import Proxy
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from gateway.simulator.blobs import Blobs
 from gateway.simulator.modality import standard_views
 from gateway.simulator.site import Site, wait_until
 from relay.blob import BLOCK_BYTES
 from tests.journeys.steps import now
-from tests.stand_ins.blobs import Blobs
 
 SETTINGS = {"RELAY_UPLOAD_HOSTS": "127.0.0.1", "RELAY_UPLOAD_BYTES_PER_SECOND": "8000000"}
 

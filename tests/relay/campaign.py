@@ -20,14 +20,14 @@ from typing import get_args
 
 from gateway import outbox
 from gateway.outbox import Outbox
+from gateway.simulator.bus_entities import Queue
+from gateway.simulator.bus_service import Bus
 from gateway.simulator.cloud import EVENTS, Cloud
 from gateway.sqlite import Database
 from relay.hybrid import endpoint
 from tests.relay import deliverer
 from tests.relay.bad_line import BadLine, Fault
 from tests.relay.deliverer import NAMES, NOW, Plan
-from tests.stand_ins.bus_entities import Queue
-from tests.stand_ins.bus_service import Bus
 
 SPEED = 60.0
 """Seconds that pass in one: a pause between knocks of half a minute takes half a second."""

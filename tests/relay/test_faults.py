@@ -14,6 +14,8 @@ from typing import get_args
 import pytest
 from azure.servicebus import TransportType
 
+from gateway.simulator.bus_entities import Queue
+from gateway.simulator.bus_service import Bus
 from gateway.simulator.cloud import API_TOKEN, EVENTS, Cloud
 from relay.delivery import Destination
 from relay.hybrid import HybridDestination, HybridSender, endpoint
@@ -23,8 +25,6 @@ from tests.relay.bad_line import BadLine, Fault
 from tests.relay.deliverer import TokensFor
 from tests.relay.test_uploads import part_10_file
 from tests.relay.told import outcome
-from tests.stand_ins.bus_entities import Queue
-from tests.stand_ins.bus_service import Bus
 
 SECONDS = 3.0
 """How long a destination waits here; on a site it is thirty."""

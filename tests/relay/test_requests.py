@@ -12,6 +12,7 @@ import pytest
 
 from gateway.errors import Conflict, NotAllowed
 from gateway.outbox import Entry
+from gateway.simulator.blobs import Blobs
 from gateway.simulator.cloud import API_TOKEN, Cloud
 from pacs import Archive
 from pacs.quarantine import carry_out
@@ -29,7 +30,6 @@ from relay.uploads import Api, fixed_token
 from tests.relay.hybrid_site import until
 from tests.relay.served import NOW, STUDY, item, mammogram, receive
 from tests.relay.test_commands import REPORT
-from tests.stand_ins.blobs import Blobs
 from worklist import Worklist
 
 UID = f"{STUDY}.1.1"

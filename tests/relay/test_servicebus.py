@@ -25,10 +25,10 @@ from azure.servicebus import TransportType
 from azure.servicebus.aio import ServiceBusClient
 
 from gateway.errors import CloudError
+from gateway.simulator.bus_service import KEY, KEY_NAME, Bus
 from relay.servicebus import ServiceBusDestination, by_connection_string, by_identity, explain
 from tests.certificates import authority, issued
 from tests.relay.told import UID, event, outcome
-from tests.stand_ins.bus_service import KEY, KEY_NAME, Bus
 
 NODE = TransportType.Amqp
 

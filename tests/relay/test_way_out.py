@@ -24,6 +24,9 @@ from azure.servicebus import TransportType
 from gateway.errors import CloudError
 from gateway.hops import Hops
 from gateway.link_check import check
+from gateway.simulator.blobs import Blobs
+from gateway.simulator.bus_service import KEY, KEY_NAME, Bus
+from gateway.simulator.proxy import Proxy
 from gateway.simulator.site import free_port
 from relay import link
 from relay.blob import BlobUpload
@@ -39,9 +42,6 @@ from relay.users import User
 from tests.certificates import authority, issued, rsa_key
 from tests.relay.test_oidc import AUDIENCE, Provider
 from tests.relay.told import event, outcome
-from tests.stand_ins.blobs import Blobs
-from tests.stand_ins.bus_service import KEY, KEY_NAME, Bus
-from tests.stand_ins.proxy import Proxy
 
 HOST = "service.test"
 LOGIN = "login.microsoftonline.com"

@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Callable
 from typing import Protocol
 
-from tests.stand_ins import amqp_messages as amqp
-from tests.stand_ins.amqp_messages import Message, Refusal, code_of, error, field, fields_of, number, reply, typed
-from tests.stand_ins.amqp_types import (
+from gateway.simulator import amqp_messages as amqp
+from gateway.simulator.amqp_messages import Message, Refusal, code_of, error, field, fields_of, number, reply, typed
+from gateway.simulator.amqp_types import (
     Array,
     Described,
     Int,
@@ -28,8 +28,8 @@ from tests.stand_ins.amqp_types import (
     decode,
     encode,
 )
-from tests.stand_ins.bus_entities import Queue, Topic
-from tests.stand_ins.bus_links import SESSION_FILTER, WINDOW, Link, Session
+from gateway.simulator.bus_entities import Queue, Topic
+from gateway.simulator.bus_links import SESSION_FILTER, WINDOW, Link, Session
 
 _SASL, _AMQP = b"AMQP\x03\x01\0\0", b"AMQP\0\x01\0\0"
 _FRAME = struct.Struct(">IBBH")

@@ -1,4 +1,4 @@
-"""A small HTTP proxy that does nothing but CONNECT, as hospitals have it, for loopback.
+"""A small HTTP proxy that does nothing but CONNECT, as hospitals have it, for loopback: demo and tests.
 
 It can want a name and a password, and be told to refuse a host. What it was asked for is written down.
 

@@ -1,4 +1,4 @@
-"""A stand-in of Azure Service Bus, for loopback.
+"""A stand-in of Azure Service Bus, for loopback: demo, self-test and tests.
 
     async with Bus() as bus:
         queue = bus.add_queue("events", duplicate_window=600)
@@ -22,10 +22,10 @@ from urllib.parse import unquote
 
 from aiohttp import WSMsgType, web
 
-from tests.stand_ins.amqp_messages import DETACH, Message, Refusal, error
-from tests.stand_ins.amqp_types import UInt
-from tests.stand_ins.bus_connection import Connection
-from tests.stand_ins.bus_entities import NO_LIMIT, Queue, Topic
+from gateway.simulator.amqp_messages import DETACH, Message, Refusal, error
+from gateway.simulator.amqp_types import UInt
+from gateway.simulator.bus_connection import Connection
+from gateway.simulator.bus_entities import NO_LIMIT, Queue, Topic
 
 KEY_NAME, KEY = "simulated-key", "bm90IGEgc2VjcmV0"
 IDLE_SECONDS = 10

@@ -11,8 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tests.stand_ins.amqp_messages import Message, Refusal
-from tests.stand_ins.amqp_types import Symbol
+from gateway.simulator.amqp_messages import Message, Refusal
+from gateway.simulator.amqp_types import Symbol
 
 NO_LIMIT = 1 << 31
 

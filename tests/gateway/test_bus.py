@@ -19,7 +19,7 @@ from azure.servicebus.exceptions import (
     ServiceBusAuthenticationError,
 )
 
-from tests.stand_ins.bus_service import Bus
+from gateway.simulator.bus_service import Bus
 
 
 @asynccontextmanager

@@ -6,10 +6,10 @@ Not here: what a link is for (`bus_connection`).
 from collections import deque
 from typing import Protocol
 
-from tests.stand_ins import amqp_messages as amqp
-from tests.stand_ins.amqp_messages import Refusal, error, field, fields_of, number, typed
-from tests.stand_ins.amqp_types import Described, Long, Symbol, UByte, UInt, ULong, Value
-from tests.stand_ins.bus_entities import Queue, Topic
+from gateway.simulator import amqp_messages as amqp
+from gateway.simulator.amqp_messages import Refusal, error, field, fields_of, number, typed
+from gateway.simulator.amqp_types import Described, Long, Symbol, UByte, UInt, ULong, Value
+from gateway.simulator.bus_entities import Queue, Topic
 
 WINDOW = 0x7FFFFFFF
 SESSION_FILTER = Symbol("com.microsoft:session-filter")
