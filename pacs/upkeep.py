@@ -78,7 +78,7 @@ class StudyFacts:
     instances: int
     size_bytes: int
     confirmed: int
-    """The cloud confirmed that it was told of exactly this content."""
+    """The cloud confirmed that it was told of exactly this content, or somebody decided by name that it is not told."""
     committed: int
     damaged: int
     owed: int
