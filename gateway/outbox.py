@@ -12,6 +12,7 @@ Rules:
 * A passing failure postpones (`retry`) and never parks; only what can never succeed is parked, with the reason, until a
   person releases it. Nothing here deletes what is owed.
 * What a person has to look at first is held back: parked as well, but released only by name, and held back never again.
+  Or that person discards it, by name too: then nobody is owed it any more.
 * What arrived is delivered, even if it was parked or held back while it was under way.
 """
 
@@ -24,7 +25,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
 
-from gateway.deciding import require_decider
+from gateway.deciding import require_decider, require_reason
 from gateway.errors import InvalidValue, NotFound
 from gateway.messages import EventParameters
 from gateway.outbox_standing import OPEN, Standing
@@ -134,11 +135,11 @@ class Outbox:
         )
         return done.rowcount == 1
 
-    def tell(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime) -> bool:
-        """Owe an event as `put` does, under its own id, subject and priority."""
+    def tell(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime, message_id: str = "") -> bool:
+        """Owe an event as `put` does, under its own subject and priority, and its own id unless another is given."""
         return self.put(
             conn,
-            message_id=event.message_id,
+            message_id=message_id or event.message_id,
             message_type=event.message_type,
             subject=event.subject,
             priority=event.priority,
@@ -256,6 +257,37 @@ class Outbox:
             ).fetchall()
             return sum(self._release(conn, row["entry_id"], by=by, now=now) for row in rows)
 
+    def discard(self, conn: sqlite3.Connection, entry_id: int, *, by: str, because: str, now: datetime) -> Entry:
+        """Owe nobody an entry any more that is held back, and give it; inside the transaction of what is told instead.
+
+        Raises NotFound when it is not held back, InvalidValue when `by` is no name or `because` no reason.
+        """
+        values = {"id": entry_id, "now": utc_text(now), "by": require_decider(by), "because": require_reason(because)}
+        row = conn.execute(
+            f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
+            " WHERE id = :id AND duty.parked_at IS NOT NULL AND held_at IS NOT NULL AND released_by = '' LIMIT 1",
+            values,
+        ).fetchone()
+        if row is None:
+            raise NotFound(f"No entry that is held back has the id {entry_id}; list them with 'gateway outbox list'.")
+        conn.execute("DELETE FROM outbox_duty WHERE entry_id = :id AND delivered_at IS NULL", values)
+        conn.execute(
+            "UPDATE outbox SET parked_at = NULL, delivered_at = :now, discarded_by = :by, discarded_because = :because"
+            " WHERE id = :id",
+            values,
+        )
+        return _entry(row)
+
+    def discarded(self, message_ids: Collection[str]) -> dict[str, str]:
+        """Which of these events a person has discarded, and by whom and why."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT message_id, discarded_by, discarded_because FROM outbox"
+                " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND discarded_by <> ''",
+                {"message_ids": json.dumps(list(message_ids))},
+            )
+            return {str(row[0]): f"Discarded by {row[1]}: {row[2]}" for row in rows}
+
     def knock(self, destination: str, *, now: datetime) -> int:
         """Try at once what failed at a destination and has a pause; say how many entries that is."""
         values = {"destination": destination, "now": utc_text(now)}
@@ -271,7 +303,7 @@ class Outbox:
         with self.database.read() as conn:
             rows = conn.execute(
                 "SELECT message_id FROM outbox WHERE message_id IN (SELECT value FROM json_each(:message_ids))"
-                " AND (released_by <> '' OR delivered_at IS NOT NULL OR EXISTS"
+                " AND (released_by <> '' OR (delivered_at IS NOT NULL AND discarded_by = '') OR EXISTS"
                 " (SELECT 1 FROM outbox_duty WHERE entry_id = id AND outbox_duty.delivered_at IS NOT NULL))",
                 {"message_ids": json.dumps(list(message_ids))},
             )

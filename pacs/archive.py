@@ -31,7 +31,7 @@ from gateway import outbox
 from gateway.conditions import AnyOf
 from gateway.errors import Conflict, InvalidDataSet, NotFound, OutOfResources, Unsettled
 from gateway.matching import column_value, conditions, ignored
-from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
+from gateway.messages import ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from gateway.touched import Touched
@@ -342,7 +342,7 @@ class Archive:
                 self.index.add_to_quarantine(
                     conn, sop_instance_uid=found.sop_instance_uid, file_name=name, receipt=receipt, reason=reason
                 )
-                self._owe(conn, event, now=now)
+                self.outbox.tell(conn, event, now=now)
         except Unsettled:
             self.files.leave(part)
             raise
@@ -354,19 +354,8 @@ class Archive:
 
     def _tell(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
         """Owe the event of an image; with a second id when the usual one told of an earlier stay or other content."""
-        if not self._owe(conn, event, now=now):
-            self._owe(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")
-
-    def _owe(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime, message_id: str = "") -> bool:
-        return self.outbox.put(
-            conn,
-            message_id=message_id or event.message_id,
-            message_type=event.message_type,
-            subject=event.subject,
-            priority=PRIORITY[event.message_type],
-            parameters=event.model_dump(mode="json"),
-            now=now,
-        )
+        if not self.outbox.tell(conn, event, now=now):
+            self.outbox.tell(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")
 
     def _sweep_linked(self, part: Path, *, now: datetime) -> None:
         """Set a file aside whose receipt was cut off between link and commit; after the commit it stays.

@@ -17,6 +17,7 @@ The rules:
   image is asked as well. What some
   destination has had already is not held, and what a person has let go is not held again. What is held stays so when
   the item is corrected: the person who lets it go has seen that it fits now.
+* A person may also decide that it never leaves (`pacs.discard`): then its pixels do not either.
 
 Not for: comparing (`relay.exams`), parking and releasing (`gateway.outbox`).
 """
@@ -36,8 +37,8 @@ from worklist import Worklist
 
 Weight = Literal["holds", "warns"]
 
-Standing = Literal["held", "let out", "waits"]
-"""Of the event of an image: parked until a person releases it; had by somebody or released; neither."""
+Standing = Literal["held", "let out", "discarded", "waits"]
+"""Of the event of an image: parked until a person decides; had by somebody or released; never to be sent; none."""
 
 RULES: Mapping[str, tuple[Weight, str]] = MappingProxyType(
     {
@@ -96,10 +97,11 @@ class Holding:
     def reason_for(self, sop_instance_uid: str) -> str:
         """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""
         told = self._archive.telling([sop_instance_uid]).values()
-        for reason in self._archive.outbox.held_back(told).values():
+        outbox = self._archive.outbox
+        for reason in (*outbox.discarded(told).values(), *outbox.held_back(told).values()):
             return reason
         codes = self._objections_to(sop_instance_uid)
-        if not codes or self._archive.outbox.let_out(told):
+        if not codes or outbox.let_out(told):
             return ""
         return _sentence(codes)
 
@@ -123,12 +125,13 @@ class Holding:
 
     def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, Standing]:
         """How it stands with the event of each of these images, by its UID; one that nothing tells of has none."""
-        told = self._archive.telling(sop_instance_uids)
-        held, let_out = self._archive.outbox.held_back(told.values()), self._archive.outbox.let_out(told.values())
-        return {
-            uid: "held" if message_id in held else "let out" if message_id in let_out else "waits"
-            for uid, message_id in told.items()
+        told, outbox = self._archive.telling(sop_instance_uids), self._archive.outbox
+        known: dict[str, Standing] = {
+            **dict.fromkeys(outbox.let_out(told.values()), "let out"),
+            **dict.fromkeys(outbox.held_back(told.values()), "held"),
+            **dict.fromkeys(outbox.discarded(told.values()), "discarded"),
         }
+        return {uid: known.get(message_id, "waits") for uid, message_id in told.items()}
 
     def _objections_to_told(self, entry: Entry) -> tuple[str, ...]:
         """What speaks against an event: against the image as it is kept if that is what it tells of, else against what

@@ -9,7 +9,7 @@ Not for: rules; each part has its own file.
 import asyncio
 import base64
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
@@ -38,13 +38,14 @@ from relay.deposit import Deposit
 from relay.destinations import MOST_BYTES, allowance, destination, image_api, sent_by
 from relay.dicomweb import Changes
 from relay.evidence import Evidence
-from relay.facts import archive_queue, disk, images, queue
+from relay.facts import archive_queue, disk, images, last_image, last_step, queue
 from relay.fields import DestinationName
 from relay.full_images import Doors, FullImages
-from relay.health import Facts, Hop, report
+from relay.health import Facts, Hop, Port, report
 from relay.holding import HOLDS, Holding
 from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, SelfEcho, endpoint
 from relay.pace import Pace
+from relay.ports import dicom_ports
 from relay.quality import Quality
 from relay.remote_web import RemoteWeb, own_url, public_url
 from relay.rendering import WORKERS, Renderer, RenderingFailed
@@ -92,6 +93,7 @@ class Relay:
         self._recording = Recording(settings.audit_path, RELAY, site=settings.site)
         self._worklist_audit = WorklistAudit(self._recording, worklist)
         self._started_at = now()
+        self._ports = dicom_ports(settings)
         self._renderer = Renderer()
         self._holding = Holding(archive, worklist, holds=holds(settings))
         self._quality = Quality(worklist, archive, Evidence(archive, worklist, holding=self._holding), clock=now)
@@ -194,6 +196,7 @@ class Relay:
             "renderer": self._warm_up(),
             "quality": self._quality.run(),
             **{name: loop.run() for name, loop in self._fulfilling.items()},
+            **{port.name: port.run() for port in self._ports},
         }
         if self._listener:
             works["listener"] = self._listener.run()
@@ -319,7 +322,16 @@ class Relay:
             or self._recording.trouble
             or silence(self._settings.audit_path, since=self._started_at, now=now()),
             exams=self._quality.trouble,
+            ports=tuple(self._ports_spoken_to()),
         )
+
+    def _ports_spoken_to(self) -> Iterator[Port]:
+        spoke = {
+            "worklist_port": partial(last_step, self._worklist),
+            "archive_port": partial(last_image, self._archive),
+        }
+        for port in self._ports:
+            yield Port(port.hop, spoke[port.name]())
 
 
 async def thumbnail(archive: Archive, renderer: Renderer, image: Image, size: int) -> Thumbnail:

@@ -203,6 +203,11 @@ class Worklist:
         with self.database.read() as conn:
             return step_rows.open_steps(conn)
 
+    def began_last(self) -> str:
+        """When a machine last announced a step (UTC text); '' when none ever did."""
+        with self.database.read() as conn:
+            return step_rows.began_last(conn)
+
     def performed(self, accession_number: str) -> Performed:
         """What the steps of an item, or of an accession number that was never scheduled, say was made."""
         with self.database.read() as conn:

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.messages import Check
 from gateway.volume import Volume
-from relay.health import Disk, Facts, Forwards, Hop, Images, Queue, report
+from relay.health import Disk, Facts, Forwards, Hop, Images, Port, Queue, report
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 ROOM = Disk(Volume(total_bytes=100_000_000_000, free_bytes=60_000_000_000))
@@ -34,6 +34,24 @@ def test_a_site_where_all_is_proven_is_healthy() -> None:
             "disk": {"ok": True, "detail": "40% used, 60 GB free.", "proven_at": "2026-11-22T08:00:00.000Z"},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("hop", "expected"),
+    [
+        (
+            Hop("worklist_port", NOW),
+            Check(ok=True, detail="No machine has begun a step yet.", proven_at="2026-11-22T08:00:00.000Z"),
+        ),
+        (
+            Hop("worklist_port", None, "It cannot be reached."),
+            Check(ok=False, detail="It cannot be reached. No machine has begun a step yet."),
+        ),
+    ],
+)
+def test_a_port_is_judged_by_its_proof_and_says_when_a_machine_spoke(hop: Hop, expected: Check) -> None:
+    found = report(replace(facts(), ports=(Port(hop, "No machine has begun a step yet."),)), now=NOW)
+    assert (found.healthy, found.checks["worklist_port"]) == (expected.ok, expected)
 
 
 def test_without_a_cloud_it_says_so() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from gateway.errors import HeldBack, InvalidValue, NotFound
 from gateway.messages import Image, Thumbnail
 from gateway.outbox import Entry
-from pacs import Policy, delete
+from pacs import Policy, candidates, delete, discard
 from relay.composer import Composer
 from relay.delivery import Delivery, Event
 from relay.exams import COMPARED
@@ -337,3 +338,71 @@ async def test_an_image_that_left_the_archive_and_came_again_is_held_as_if_it_ha
     exams.store("RCC", SOPInstanceUID=uid, PatientID="9990000026")
     assert await delivered(exams, exams.holding) == []
     assert said_to_be_held(exams, uid) == (True, True, [["patient_mismatch", "held_back"]])
+
+
+async def test_what_a_person_discards_never_leaves_and_the_cloud_is_told_who_decided_and_why(exams: Exams) -> None:
+    exams.schedule()
+    wrong = exams.store("RCC", PatientID="9990000026")
+    exams.judge()
+    [held] = exams.archive.outbox.entries("parked")
+    discard(exams.archive, held.id, by=" J. Smith ", because="Another participant's.", now=exams.now)
+    assert exams.holding.standings([wrong]) == {wrong: "discarded"}
+    assert exams.holding.reason_for(wrong) == "Discarded by J. Smith: Another participant's."
+    [rejected] = [each for each in exams.archive.outbox.entries("open") if each.message_type == "image.rejected"]
+    assert (rejected.message_id, rejected.subject, rejected.parameters) == (
+        f"{wrong}/rejected",
+        STUDY,
+        {
+            "accession_number": "ACC-1",
+            "study_instance_uid": STUDY,
+            "sop_instance_uid": wrong,
+            "reason": "Held back on site, and not passed on by decision of J. Smith: Another participant's.",
+        },
+    )
+    exams.judge()  # nothing holds it a second time
+    assert "study.image_received" not in await delivered(exams, exams.holding)
+    assert exams.archive.outbox.entries("parked") == []
+    assert exams.archive.outbox.standing.told(STUDY).open == 0
+    assert exams.archive.outbox.counts()["delivered"] == len(exams.archive.outbox.entries("delivered"))
+
+
+async def test_retention_lets_go_what_was_discarded_and_nothing_that_is_held(exams: Exams) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    exams.judge()
+    await delivered(exams, exams.holding)
+    later, policy = exams.now + timedelta(days=1), Policy(days=0, needs_commitment=False)
+    assert [bool(each.kept_because) for each in candidates(exams.archive, policy, now=later)] == [True]
+    [held] = exams.archive.outbox.entries("parked")
+    discard(exams.archive, held.id, by="J. Smith", because="Another participant's.", now=exams.now)
+    assert [bool(each.kept_because) for each in candidates(exams.archive, policy, now=later)] == [True]  # untold still
+    exams.judge()
+    await delivered(exams, exams.holding)
+    assert [each.kept_because for each in candidates(exams.archive, policy, now=later)] == [()]
+
+
+@pytest.mark.parametrize(("by", "because"), [("", "x"), (" ", "x"), ("J. Smith", ""), ("J. Smith", "a\nb")])
+def test_discarding_wants_a_name_and_a_reason(exams: Exams, by: str, because: str) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    exams.judge()
+    [held] = exams.archive.outbox.entries("parked")
+    with pytest.raises(InvalidValue):
+        discard(exams.archive, held.id, by=by, because=because, now=exams.now)
+    assert exams.archive.outbox.entries("parked") == [held]
+
+
+def test_only_what_is_held_back_is_discarded_and_only_once(exams: Exams) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    exams.store("LCC")
+    exams.judge()
+    [held] = exams.archive.outbox.entries("parked")
+    fine = next(each for each in exams.archive.outbox.entries("open") if each.message_type == "study.image_received")
+    with pytest.raises(NotFound, match="held back"):
+        discard(exams.archive, fine.id, by="J. Smith", because="x", now=exams.now)
+    discard(exams.archive, held.id, by="J. Smith", because="x", now=exams.now)
+    with pytest.raises(NotFound, match="held back"):
+        discard(exams.archive, held.id, by="J. Smith", because="x", now=exams.now)
+    with pytest.raises(NotFound):
+        exams.archive.outbox.release(held.id, by="J. Smith", now=exams.now)
