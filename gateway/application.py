@@ -244,6 +244,11 @@ _STORAGE = {0x0111: 0xC111}
 """The other way round: C-STORE has no "duplicate SOP instance", only a range of its own for errors (PS3.4 B.2.3)."""
 
 
+_NAMED_BY_TAG = frozenset({0x0105, 0x0120})
+"""Statuses of the N-services that say in an Attribute Identifier List which attribute is meant; Offending Element is a
+field of the composite services (PS3.7 C.5)."""
+
+
 def failure(request: Command, error: Exception) -> Command:
     """The response that tells a peer why its request was not carried out."""
     if isinstance(error, Refusal):
@@ -254,11 +259,13 @@ def failure(request: Command, error: Exception) -> Command:
         status = _NORMALIZED.get(status, status)
     elif request.command_field == CommandField.C_STORE:
         status = _STORAGE.get(status, status)
+    offending = (error.offending or None) if isinstance(error, Refusal) else None
     return replace(
         response(request, status),
         error_comment=comment,
         error_id=error_id,
-        offending_element=(error.offending or None) if isinstance(error, Refusal) else None,
+        offending_element=offending,
+        attribute_identifier_list=offending if status in _NAMED_BY_TAG else None,
     )
 
 

@@ -172,6 +172,24 @@ def test_a_step_is_begun_changed_completed_and_read_back(worklist: Worklist, por
     assert (whole.Status, str(everything.PatientName)) == (0x0000, "SMITH^Zoë")
 
 
+def test_reading_what_a_step_has_not_is_a_warning_that_names_it(worklist: Worklist, port: int) -> None:
+    worklist.begin("1.2.3", begun(), now=NOW)
+    with associated(port) as association:
+        status, step = association.send_n_get([Tag(0x00081030), Tag(0x00400252)], RETRIEVE, "1.2.3")
+    assert (status.Status, status.AttributeIdentifierList) == (0x0001, Tag(0x00081030))
+    assert step is not None
+    assert [element.keyword for element in step] == ["SpecificCharacterSet", "PerformedProcedureStepStatus"]
+
+
+def test_an_attribute_that_may_not_be_set_is_named_by_its_tag(worklist: Worklist, port: int) -> None:
+    worklist.begin("1.2.3", begun(), now=NOW)
+    named = ended()
+    named.PatientName = "JONES"
+    with associated(port) as association:
+        status, _ = association.send_n_set(named, MPPS, "1.2.3")
+    assert (status.Status, status.get("AttributeIdentifierList")) == (0x0105, Tag(0x00100010))
+
+
 def test_refusals_carry_the_status_of_the_standard(port: int) -> None:
     another, without_id, named = begun("OTHER"), begun(), ended()
     del without_id.PerformedProcedureStepID
