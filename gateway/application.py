@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import Protocol
 
 from pydicom import Dataset, config
+from pydicom.dataelem import RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
@@ -27,6 +28,8 @@ from gateway.suboperations import StoreSender
 VERIFICATION = "1.2.840.10008.1.1"
 
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_CUT_OFF = "The data set ends in the middle of an element."
 """Transfer syntaxes of everything that is not an image."""
 
 # pydicom warns about values that break a rule by quoting them, which would put patient data into the log. What has
@@ -187,13 +190,37 @@ def decode(data: bytes, transfer_syntax: str) -> Dataset:
     try:
         if transfer_syntax == DeflatedExplicitVRLittleEndian:
             data = zlib.decompress(data, -zlib.MAX_WBITS)
-        data_set = read_dataset(BytesIO(data), transfer_syntax == ImplicitVRLittleEndian, True)
+        data_set = read_dataset(_Whole(data), transfer_syntax == ImplicitVRLittleEndian, True)
+        if any(_lacks_value(element, len(data)) for element in data_set.values()):
+            raise InvalidDataSet(_CUT_OFF)
         for _ in data_set.iterall():
             pass  # values are converted when they are looked at, and only here may that fail
+    except InvalidDataSet:
+        raise
     except Exception as error:
         # A parser fed with garbage raises whatever it stumbles over.
         raise InvalidDataSet(f"The data set cannot be read ({type(error).__name__}).") from error
     return data_set
+
+
+class _Whole(BytesIO):
+    """Bytes that end where an element ends. pydicom takes what is there of the last one; half a name is another name.
+
+    Zeros behind it are padding.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if len(data) < (size or 0) and any(data):
+            raise InvalidDataSet(_CUT_OFF)
+        return data
+
+
+def _lacks_value(element: object, size: int) -> bool:
+    """Is it the head of an element, whose value would be behind the end?"""
+    if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
+        return False
+    return element.value_tell + element.length > size
 
 
 def encode(data_set: Dataset, transfer_syntax: str) -> bytes:

@@ -25,6 +25,7 @@ from gateway.association import AcceptedContext
 from gateway.dimse import Command, CommandField
 from gateway.errors import InvalidValue, MissingAttribute, Refusal
 from gateway.listener import Listener
+from tests.raw_find import RawFinder, element
 from tests.worklist.samples import NOW, begun, ended, item, query
 from worklist import Worklist
 from worklist.manners import Book, Manners
@@ -109,6 +110,15 @@ def test_a_query_that_makes_no_sense_is_refused_and_the_association_lives(workli
         )
         statuses, _ = asked(association, query(AccessionNumber=""))
     assert statuses == [0xFF00, 0x0000]
+
+
+@pytest.mark.parametrize("keys", [element(0x00100010, "PN", b"JONES^MARY")[:-5], b"\x01\x02\x03"])
+def test_a_query_that_is_cut_off_is_not_taken_for_a_shorter_one(worklist: Worklist, port: int, keys: bytes) -> None:
+    put(worklist, "ACC1")
+    with RawFinder(port, ExplicitVRLittleEndian) as finder:
+        end, answers = finder.find(keys)
+        assert finder.count(element(0x00080050, "SH", b"")) == 1
+    assert (end.status, end.error_comment, answers) == (0xC000, "The data set ends in the middle of an element.", [])
 
 
 def test_peers_are_answered_as_is_set_for_them(worklist: Worklist) -> None:
