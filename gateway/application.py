@@ -4,6 +4,7 @@
 functions at the end turn outcomes into responses: `failure` is the one place where an error becomes a DIMSE status.
 """
 
+import struct
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -197,6 +198,8 @@ def decode(data: bytes, transfer_syntax: str) -> Dataset:
             pass  # values are converted when they are looked at, and only here may that fail
     except InvalidDataSet:
         raise
+    except (EOFError, OSError, struct.error):  # pydicom, where a tag, a length or a delimiter is not whole
+        raise InvalidDataSet(_CUT_OFF) from None
     except Exception as error:
         # A parser fed with garbage raises whatever it stumbles over.
         raise InvalidDataSet(f"The data set cannot be read ({type(error).__name__}).") from error

@@ -34,7 +34,8 @@ def test_a_data_set_that_ends_within_an_element_cannot_be_read(
     for length in range(len(data) + 1):
         try:
             decode(data[:length], transfer_syntax)
-        except InvalidDataSet:
+        except InvalidDataSet as error:
+            assert str(error) == "The data set ends in the middle of an element."
             continue
         read.add(length)
     assert read == between
