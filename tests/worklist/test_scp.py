@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import tzset
 
 import pytest
 from pydicom import dcmread
@@ -26,7 +27,7 @@ from gateway.dimse import Command, CommandField
 from gateway.errors import InvalidValue, MissingAttribute, Refusal
 from gateway.listener import Listener
 from tests.raw_find import RawFinder, element
-from tests.worklist.samples import NOW, begun, ended, item, query
+from tests.worklist.samples import NOW, begun, ended, item, query, scheduled
 from worklist import Worklist
 from worklist.manners import Book, Manners
 from worklist.scp import Scp
@@ -119,6 +120,33 @@ def test_a_query_that_is_cut_off_is_not_taken_for_a_shorter_one(worklist: Workli
         end, answers = finder.find(keys)
         assert finder.count(element(0x00080050, "SH", b"")) == 1
     assert (end.status, end.error_comment, answers) == (0xC000, "The data set ends in the middle of an element.", [])
+
+
+@pytest.fixture
+def _in_london(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as environment:
+        environment.setenv("TZ", "Europe/London")
+        tzset()
+        yield
+    tzset()
+
+
+@pytest.mark.usefixtures("_in_london")
+@pytest.mark.parametrize(
+    ("date", "time"),
+    [("20260701", "093000"), ("20260329", "013000"), ("20261025", "013000")],
+    ids=["in summer", "in the hour that is left out", "in the hour that comes twice"],
+)
+def test_an_appointment_is_answered_at_the_time_on_the_sites_clock(
+    worklist: Worklist, port: int, *, date: str, time: str
+) -> None:
+    """An earlier gateway kept times in UTC, and its appointments were an hour off in summer."""
+    made = item("ACC1", scheduled=scheduled(date, time))
+    worklist.schedule(made, action_id="1", content_hash="h", now=NOW)
+    start = {"ScheduledProcedureStepStartDate": date, "ScheduledProcedureStepStartTime": time}
+    with associated(port) as association:
+        _, [answer] = asked(association, query({**start, "Modality": ""}))
+    assert {name: answer.ScheduledProcedureStepSequence[0][name].value for name in start} == start
 
 
 def test_peers_are_answered_as_is_set_for_them(worklist: Worklist) -> None:
