@@ -29,9 +29,10 @@ from gateway.suboperations import StoreSender
 VERIFICATION = "1.2.840.10008.1.1"
 
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+"""Transfer syntaxes of everything that is not an image."""
+
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _CUT_OFF = "The data set ends in the middle of an element."
-"""Transfer syntaxes of everything that is not an image."""
 
 # pydicom warns about values that break a rule by quoting them, which would put patient data into the log. What has
 # to be valid is checked where it is used; what a modality sends is kept as it is.

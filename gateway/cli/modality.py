@@ -53,9 +53,8 @@ def modality(
     The images are synthetic and say so, but they are stored and told to the cloud like any other. Exit code 1 if
     something was not answered as it has to be.
 
-    With --script the machine follows a file, of the item if one is given and the file names none; docs/exams has
-    examples with all that a file may hold. With --misbehave it
-    does what no machine should, one line for each with the answer that is expected and the one that was seen.
+    With --script the machine follows a file (docs/exams), of the item if one is given and the file names none. With
+    --misbehave it does what no machine should, a line for each with the answer that is expected and the one seen.
 
     Example: gateway modality ACC0001 --views RCC,LCC
 
