@@ -53,9 +53,8 @@ def modality(
     The images are synthetic and say so, but they are stored and told to the cloud like any other. Exit code 1 if
     something was not answered as it has to be.
 
-    With --script the machine follows a file, of the item if one is given and the file names none; docs/exams has
-    examples with all that a file may hold. With --misbehave it
-    does what no machine should, one line for each with the answer that is expected and the one that was seen.
+    With --script the machine follows a file, for the item that is given where the file names none; docs/exams has
+    examples. With --misbehave it does what no machine should, one line for each with the answer expected and seen.
 
     Example: gateway modality ACC0001 --views RCC,LCC
 
@@ -77,8 +76,7 @@ def modality(
         if misbehave:
             _misbehave(_named(misbehave), accession_number, ae_title, hops)
         else:
-            exam = _for_item(read(script), accession_number) if script else _simple(accession_number, _views(views))
-            _examine(exam, ae_title, hops)
+            _examine(_exam(script, accession_number, views), ae_title, hops)
     except HopFailed as failed:
         raise SystemExit(process.EXIT_FAILED) from failed
     finally:
@@ -102,6 +100,10 @@ def _misbehave(names: Sequence[str], accession_number: str, ae_title: str, hops:
         proof.belong_to(accession_number)
     for name in names:
         misbehaviour.show(misbehaviour.TABLE[name], proof, hops)
+
+
+def _exam(script: Path | None, accession_number: str, views: str) -> Script:
+    return _for_item(read(script), accession_number) if script else _simple(accession_number, _views(views))
 
 
 def _for_item(script: Script, accession_number: str) -> Script:
