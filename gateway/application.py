@@ -4,6 +4,7 @@
 functions at the end turn outcomes into responses: `failure` is the one place where an error becomes a DIMSE status.
 """
 
+import struct
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from io import BytesIO
 from typing import Protocol
 
 from pydicom import Dataset, config
+from pydicom.dataelem import RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
@@ -28,6 +30,9 @@ VERIFICATION = "1.2.840.10008.1.1"
 
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 """Transfer syntaxes of everything that is not an image."""
+
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_CUT_OFF = "The data set ends in the middle of an element."
 
 # pydicom warns about values that break a rule by quoting them, which would put patient data into the log. What has
 # to be valid is checked where it is used; what a modality sends is kept as it is.
@@ -187,13 +192,39 @@ def decode(data: bytes, transfer_syntax: str) -> Dataset:
     try:
         if transfer_syntax == DeflatedExplicitVRLittleEndian:
             data = zlib.decompress(data, -zlib.MAX_WBITS)
-        data_set = read_dataset(BytesIO(data), transfer_syntax == ImplicitVRLittleEndian, True)
+        data_set = read_dataset(_Whole(data), transfer_syntax == ImplicitVRLittleEndian, True)
+        if any(_lacks_value(element, len(data)) for element in data_set.values()):
+            raise InvalidDataSet(_CUT_OFF)
         for _ in data_set.iterall():
             pass  # values are converted when they are looked at, and only here may that fail
+    except InvalidDataSet:
+        raise
+    except (EOFError, OSError, struct.error):  # pydicom, where a tag, a length or a delimiter is not whole
+        raise InvalidDataSet(_CUT_OFF) from None
     except Exception as error:
         # A parser fed with garbage raises whatever it stumbles over.
         raise InvalidDataSet(f"The data set cannot be read ({type(error).__name__}).") from error
     return data_set
+
+
+class _Whole(BytesIO):
+    """Bytes that end where an element ends. pydicom takes what is there of the last one; half a name is another name.
+
+    Zeros behind it are padding.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if len(data) < (size or 0) and any(data):
+            raise InvalidDataSet(_CUT_OFF)
+        return data
+
+
+def _lacks_value(element: object, size: int) -> bool:
+    """Is it the head of an element, whose value would be behind the end?"""
+    if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
+        return False
+    return element.value_tell + element.length > size
 
 
 def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
@@ -244,6 +275,11 @@ _STORAGE = {0x0111: 0xC111}
 """The other way round: C-STORE has no "duplicate SOP instance", only a range of its own for errors (PS3.4 B.2.3)."""
 
 
+_NAMED_BY_TAG = frozenset({0x0105, 0x0120})
+"""Statuses of the N-services that say in an Attribute Identifier List which attribute is meant; Offending Element is a
+field of the composite services (PS3.7 C.5)."""
+
+
 def failure(request: Command, error: Exception) -> Command:
     """The response that tells a peer why its request was not carried out."""
     if isinstance(error, Refusal):
@@ -254,11 +290,13 @@ def failure(request: Command, error: Exception) -> Command:
         status = _NORMALIZED.get(status, status)
     elif request.command_field == CommandField.C_STORE:
         status = _STORAGE.get(status, status)
+    offending = (error.offending or None) if isinstance(error, Refusal) else None
     return replace(
         response(request, status),
         error_comment=comment,
         error_id=error_id,
-        offending_element=(error.offending or None) if isinstance(error, Refusal) else None,
+        offending_element=offending,
+        attribute_identifier_list=offending if status in _NAMED_BY_TAG else None,
     )
 
 

@@ -24,6 +24,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from gateway import association, dimse, services, upper_layer
+from gateway.admission import is_own_echo
 from gateway.application import (
     VERIFICATION,
     Application,
@@ -67,6 +68,8 @@ class Conversation:
     """Why this association is not taken, or None if it is."""
     stopping: threading.Event
     note: Note = unnoted
+    at: str = ""
+    """The address that was called."""
     messages: dimse.Messages = field(default_factory=dimse.Messages)
     contexts: dict[int, AcceptedContext] = field(default_factory=dict)
     peer_max_length: int = 0
@@ -75,6 +78,7 @@ class Conversation:
     """The calling AE title, as soon as it is known."""
     identity: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     log: structlog.stdlib.BoundLogger = field(default_factory=structlog.get_logger)
+    _is_own_echo: bool = False
     _is_serving: bool = False
     _cancelled: int | None = None
     _incoming: Incoming | None = None
@@ -131,7 +135,7 @@ class Conversation:
                 if not self._associate(event.body):
                     return
             elif isinstance(event, ReleaseRequested):
-                self.log.info("association released")
+                self._tell("association released")
                 self.stream.say_goodbye(upper_layer.RELEASE_RESPONSE)
                 return
             elif isinstance(event, Aborted):
@@ -157,10 +161,15 @@ class Conversation:
         most = self.limits.max_pdu_bytes
         self.stream.send(association.encode_accept(request, body, items, max_length=most, accepted=accepted))
         self.stream.established()
-        self.log.info("association accepted", **_offer(request, accepted))
+        self._is_own_echo = is_own_echo(request, self.address, self.at)
+        self._tell("association accepted", **_offer(request, accepted))
         if useless := _useless(request, accepted):
             self._note("association", NO_CONTEXT, useless)
         return True
+
+    def _tell(self, event: str, **facts: object) -> None:
+        """Log what is usual; that the gateway proves its own port, each minute of the year, is of no interest."""
+        (self.log.debug if self._is_own_echo else self.log.info)(event, **facts)
 
     # ---- messages --------------------------------------------------------------------------------------------------
 

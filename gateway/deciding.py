@@ -1,4 +1,4 @@
-"""Who stands for a decision that a person has to take: the one rule for the name, wherever it is typed.
+"""Who stands for a decision that a person has to take, and why: the one rule for each, wherever it is typed.
 
 Not here: who may decide (`relay.access`), and what is decided.
 """
@@ -8,6 +8,8 @@ from gateway.errors import InvalidValue
 LONGEST_NAME = 128
 """As long as the name that an identity provider gives somebody may be here (`relay.oidc`)."""
 
+LONGEST_REASON = 200
+
 
 def require_decider(name: str) -> str:
     """The name without spaces around it. Raises InvalidValue when it is empty, too long or not printable."""
@@ -15,3 +17,11 @@ def require_decider(name: str) -> str:
     if not (1 <= len(name) <= LONGEST_NAME and name.isprintable()):
         raise InvalidValue(f"Say who decides this: a name of 1 to {LONGEST_NAME} printable characters.")
     return name
+
+
+def require_reason(text: str) -> str:
+    """The reason without spaces around it. Raises InvalidValue when it is empty, too long or not printable."""
+    text = text.strip()
+    if not (1 <= len(text) <= LONGEST_REASON and text.isprintable()):
+        raise InvalidValue(f"Say why, in 1 to {LONGEST_REASON} printable characters.")
+    return text

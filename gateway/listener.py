@@ -103,16 +103,18 @@ class Listener:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
-    def rejection(self, request: AssociateRequest, address: str) -> Rejection | None:
+    def rejection(self, request: AssociateRequest, address: str, at: str) -> Rejection | None:
         """Why this association is not taken, or None if it is: then it counts until the calling thread ends."""
         title, limits = self.application.ae_title, self.limits
         with self._lock:
             taken = self._associated.values()
             refused = admission.rejection(
-                request, address, ae_title=title, callers=self.callers, limits=limits, taken=taken
+                request, address, at=at, ae_title=title, callers=self.callers, limits=limits, taken=taken
             )
             if refused is None:
-                self._associated[threading.current_thread()] = Seat(address, request.calling_ae_title)
+                self._associated[threading.current_thread()] = Seat(
+                    address, request.calling_ae_title, admission.is_echo(request)
+                )
         return refused
 
     def _accept(self) -> None:
@@ -152,14 +154,16 @@ class Listener:
             self._open[thread] = conversation
 
     def _conversation(self, connection: socket.socket, address: str) -> Conversation:
+        at = connection.getsockname()[0]
         return Conversation(
             PlainWire(connection) if self.tls is None else TlsWire(connection, self.tls.context()),
             address,
             application=self.application,
             limits=self.limits,
-            rejection=lambda request: self.rejection(request, address),
+            rejection=lambda request: self.rejection(request, address, at),
             stopping=self._stopping,
             note=self.note,
+            at=at,
         )
 
     def _converse(self, conversation: Conversation) -> None:

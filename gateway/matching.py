@@ -60,6 +60,9 @@ _WHOLE_DAY = ("000000.000000", "235960.999999")  # 60: a leap second is a legal 
 _UNREADABLE = "\ufffd"
 """What a value is decoded to where its bytes are no letters of the character set."""
 
+_NO_TEXT = re.compile("[\ufffd\x1b\ud800-\udfff]")
+"""That, the beginning of a code extension, or half of a surrogate pair, which no database takes."""
+
 
 def conditions(identifier: Dataset, keys: Iterable[Key]) -> list[Condition]:
     """Say what a query asks of the columns; an empty list is satisfied by every row.
@@ -201,7 +204,7 @@ def valued(data_set: Dataset, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def _condition(key: Key, text: str) -> Condition:
     name = key.path.rpartition(".")[2]
-    if _UNREADABLE in text or "\x1b" in text:
+    if _NO_TEXT.search(text):
         raise InvalidQuery(f"{name} is not in the character set that the query names.")
     if key.kind is Kind.UID:
         return AnyOf(key, _uids(name, text))

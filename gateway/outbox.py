@@ -12,6 +12,8 @@ Rules:
 * A passing failure postpones (`retry`) and never parks; only what can never succeed is parked, with the reason, until a
   person releases it. Nothing here deletes what is owed.
 * What a person has to look at first is held back: parked as well, but released only by name, and held back never again.
+  Or that person discards it, by name too: then nobody is owed it any more.
+* What arrived is delivered, even if it was parked or held back while it was under way.
 """
 
 import json
@@ -23,8 +25,9 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
 
-from gateway.deciding import require_decider
+from gateway.deciding import require_decider, require_reason
 from gateway.errors import InvalidValue, NotFound
+from gateway.messages import EventParameters
 from gateway.outbox_standing import OPEN, Standing
 from gateway.sqlite import Database, utc_text
 
@@ -132,6 +135,18 @@ class Outbox:
         )
         return done.rowcount == 1
 
+    def tell(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime, message_id: str = "") -> bool:
+        """Owe an event as `put` does, under its own subject and priority, and its own id unless another is given."""
+        return self.put(
+            conn,
+            message_id=message_id or event.message_id,
+            message_type=event.message_type,
+            subject=event.subject,
+            priority=event.priority,
+            parameters=event.model_dump(mode="json"),
+            now=now,
+        )
+
     def serve(self, destinations: Collection[str], *, now: datetime) -> None:
         """Owe everything that is open, and whatever comes, to these and to nobody else.
 
@@ -168,11 +183,16 @@ class Outbox:
         return sorted(found.values(), key=lambda entry: (entry.priority, -entry.id))
 
     def delivered(self, entry: Entry, *, now: datetime, sent: Mapping[int, int] = MappingProxyType({})) -> None:
-        """The destination confirmed the entry; `sent` is how many bytes that took, by class."""
-        change = "delivered_at = :now, attempts = attempts + 1, reason = '', sent = :sent"
+        """The destination confirmed the entry; `sent` is how many bytes that took, by class.
+
+        That counts also when the entry was parked while it was under way: it has been told, so nothing holds it back.
+        """
+        change = "delivered_at = :now, parked_at = NULL, attempts = attempts + 1, reason = '', sent = :sent"
         values = {"now": utc_text(now), "sent": json.dumps(dict(sent))}
         with self.database.write() as conn:
-            self._change(conn, entry, change, **values)
+            is_open = self._change(conn, entry, change, **values)
+            if not is_open and self._change(conn, entry, change, which="parked_at IS NOT NULL", **values):
+                self._let_go(conn, entry.id, now)
             conn.execute(f"{_SETTLE} AND id = :id", {"id": entry.id, "now": utc_text(now)})
 
     def retry(self, entry: Entry, *, reason: str, due_at: datetime) -> None:
@@ -237,6 +257,37 @@ class Outbox:
             ).fetchall()
             return sum(self._release(conn, row["entry_id"], by=by, now=now) for row in rows)
 
+    def discard(self, conn: sqlite3.Connection, entry_id: int, *, by: str, because: str, now: datetime) -> Entry:
+        """Owe nobody an entry any more that is held back, and give it; inside the transaction of what is told instead.
+
+        Raises NotFound when it is not held back, InvalidValue when `by` is no name or `because` no reason.
+        """
+        values = {"id": entry_id, "now": utc_text(now), "by": require_decider(by), "because": require_reason(because)}
+        row = conn.execute(
+            f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
+            " WHERE id = :id AND duty.parked_at IS NOT NULL AND held_at IS NOT NULL AND released_by = '' LIMIT 1",
+            values,
+        ).fetchone()
+        if row is None:
+            raise NotFound(f"No entry that is held back has the id {entry_id}; list them with 'gateway outbox list'.")
+        conn.execute("DELETE FROM outbox_duty WHERE entry_id = :id AND delivered_at IS NULL", values)
+        conn.execute(
+            "UPDATE outbox SET parked_at = NULL, delivered_at = :now, discarded_by = :by, discarded_because = :because"
+            " WHERE id = :id",
+            values,
+        )
+        return _entry(row)
+
+    def discarded(self, message_ids: Collection[str]) -> dict[str, str]:
+        """Which of these events a person has discarded, and by whom and why."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT message_id, discarded_by, discarded_because FROM outbox"
+                " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND discarded_by <> ''",
+                {"message_ids": json.dumps(list(message_ids))},
+            )
+            return {str(row[0]): f"Discarded by {row[1]}: {row[2]}" for row in rows}
+
     def knock(self, destination: str, *, now: datetime) -> int:
         """Try at once what failed at a destination and has a pause; say how many entries that is."""
         values = {"destination": destination, "now": utc_text(now)}
@@ -252,7 +303,7 @@ class Outbox:
         with self.database.read() as conn:
             rows = conn.execute(
                 "SELECT message_id FROM outbox WHERE message_id IN (SELECT value FROM json_each(:message_ids))"
-                " AND (released_by <> '' OR delivered_at IS NOT NULL OR EXISTS"
+                " AND (released_by <> '' OR (delivered_at IS NOT NULL AND discarded_by = '') OR EXISTS"
                 " (SELECT 1 FROM outbox_duty WHERE entry_id = id AND outbox_duty.delivered_at IS NOT NULL))",
                 {"message_ids": json.dumps(list(message_ids))},
             )
@@ -338,10 +389,10 @@ class Outbox:
             )
             return {int(row["key"]): int(row["total"]) for row in rows}
 
-    def _change(self, conn: sqlite3.Connection, entry: Entry, change: str, **values: str) -> bool:
+    def _change(self, conn: sqlite3.Connection, entry: Entry, change: str, *, which: str = OPEN, **values: str) -> bool:
         """Change an open duty; one that was settled meanwhile stays as it is, and that is False."""
         done = conn.execute(
-            f"UPDATE outbox_duty SET {change} WHERE entry_id = :id AND destination = :destination AND {OPEN}",
+            f"UPDATE outbox_duty SET {change} WHERE entry_id = :id AND destination = :destination AND {which}",
             {"id": entry.id, "destination": entry.destination, **values},
         )
         return done.rowcount == 1
@@ -375,6 +426,20 @@ class Outbox:
             return require_decider(by)
         except InvalidValue as error:
             raise InvalidValue(f"Entry {entry_id} is held back. {error} (--by NAME)") from None
+
+    def _let_go(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
+        """Hold an entry back nowhere, as somebody has had it; where it is parked for another reason it stays so."""
+        values = {"id": entry_id, "now": utc_text(now)}
+        conn.execute(
+            "UPDATE outbox_duty SET parked_at = NULL, due_at = :now, reason = '' WHERE entry_id = :id"
+            " AND parked_at >= (SELECT held_at FROM outbox WHERE id = :id AND released_by = '')",
+            values,
+        )
+        conn.execute(
+            "UPDATE outbox SET held_at = iif(released_by = '', NULL, held_at),"
+            " parked_at = (SELECT min(parked_at) FROM outbox_duty WHERE entry_id = :id) WHERE id = :id",
+            values,
+        )
 
     def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
         values = {"id": entry_id, "now": utc_text(now)}

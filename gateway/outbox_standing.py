@@ -53,7 +53,7 @@ class Alike:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How many entries of one subject are delivered, open and parked."""
+    """How many entries of one subject are delivered, open and parked; what was discarded is none of these."""
 
     delivered: int
     open: int
@@ -103,7 +103,8 @@ class Standing:
         """How it stands with the entries of one subject."""
         with self.database.read() as conn:
             row = conn.execute(
-                "SELECT count(delivered_at) AS delivered, count(*) - count(delivered_at) - count(parked_at) AS open,"
+                "SELECT count(delivered_at) FILTER (WHERE discarded_by = '') AS delivered,"
+                " count(*) - count(delivered_at) - count(parked_at) AS open,"
                 " count(parked_at) AS parked FROM outbox WHERE subject = :subject",
                 {"subject": subject},
             ).fetchone()

@@ -168,11 +168,15 @@ def connected(target: Target) -> socket.socket:
     except OSError as error:
         who = f"The proxy {host}:{port}" if by else f"{host}:{port}"
         raise Observed(f"{who} takes no connection: {error.strerror or 'no answer'}.") from error
-    if target.proxy and by:
-        if by.scheme == "https":
-            with _agreeing(f"the proxy {host}"):
-                connection = target.trusted.wrap_socket(connection, server_hostname=host)
-        _ask_proxy(connection, target, target.proxy)
+    try:
+        if target.proxy and by:
+            if by.scheme == "https":
+                with _agreeing(f"the proxy {host}"):
+                    connection = target.trusted.wrap_socket(connection, server_hostname=host)
+            _ask_proxy(connection, target, target.proxy)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

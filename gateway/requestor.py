@@ -15,7 +15,6 @@ from itertools import count
 from time import monotonic
 from typing import Self
 
-import structlog
 from pydicom import Dataset
 
 from gateway import association, dimse, upper_layer
@@ -45,8 +44,6 @@ PENDING = (0xFF00, 0xFF01)
 
 _WITHIN_TLS = "/tls"
 """Behind the port of a peer that is called within TLS."""
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)

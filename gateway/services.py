@@ -5,6 +5,7 @@ C-STORE is not here, because its data set is streamed; `conversation` takes it i
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pydicom import Dataset
 
@@ -19,6 +20,10 @@ Answer = tuple[Command, Dataset | bytes | None]
 _LOOK_SECONDS = 0.001
 """How often it is looked, between the answers of a query, whether it was cancelled. Looking is a system call, and takes
 as long as an answer."""
+
+_NOT_SUPPORTED = 0x0001
+"""Requested optional attributes are not supported: the warning of N-GET, of the MPPS Retrieve class for one (PS3.4
+F.8.2.1.4)."""
 
 _HANDLERS: dict[int, str] = {
     CommandField.N_CREATE: "handle_create",
@@ -80,7 +85,16 @@ def _attributes(application: Application, request: Request) -> Answer:
     if handle is None:
         raise _not_served(request)
     result = handle(request)
-    return response(request.command, 0x0000, has_data_set=result is not None), result
+    answer = response(request.command, 0x0000, has_data_set=result is not None)
+    if lacking := _lacking(request.command, result):
+        answer = replace(answer, status=_NOT_SUPPORTED, attribute_identifier_list=lacking)
+    return answer, result
+
+
+def _lacking(request: Command, result: Dataset | None) -> tuple[int, ...]:
+    """What an N-GET asked for and does not get."""
+    wanted = request.attribute_identifier_list if request.command_field == CommandField.N_GET else None
+    return tuple(tag for tag in wanted or () if result is None or tag not in result)
 
 
 def _not_served(request: Request) -> Unsupported:

@@ -8,11 +8,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from gateway.hops import Hop
 
@@ -32,6 +34,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")
 def print_json(facts: object) -> None:
     """Print facts that are all there."""
     print(json.dumps(facts, indent=2))
+
+
+def print_table(facts: Sequence[dict[str, object]]) -> None:
+    """Print facts of one kind for people, a row each under their names."""
+    table = Table(*facts[0]) if facts else Table()
+    for fact in facts:
+        table.add_row(*(escape(str(value)) for value in fact.values()))
+    console.print(table if facts else "Nothing.")
 
 
 def print_hop(hop: Hop) -> None:

@@ -4,15 +4,16 @@ It owns pacs.db and the instance files. Its process takes C-STORE; the relay ope
 and WADO-RS and to tell the cloud what came. `Listing` has plain lists for scripts, `Duties` what is owed to site
 archives. `preview`, `rendered` and `frames` make pictures of a stored file, `recode` and its kin give it another form,
 `compress` makes a smaller one, `read_part10` says what a file from outside is, `compare` what differs between two,
-`delete` lets go what may go and `candidates` says what that is.
+`delete` lets go what may go and `candidates` says what that is, `discard` decides that an image never leaves.
 """
 
 from pacs.archive import Archive, Stored
 from pacs.comparing import Comparison, compare
 from pacs.compression import COMPRESSIONS, compress
+from pacs.discarding import discard
 from pacs.duties import Duties, Standing
 from pacs.grayscale import Window
-from pacs.listing import Damaged, Listing
+from pacs.listing import Damaged, Listing, SeriesRow, StudyRow
 from pacs.part10 import Part10, read_part10
 from pacs.pixels import Frame, Picture, Viewport, frames, preview, rendered, start_worker
 from pacs.recoding import RECODED_AS, check_recoding, recode, recoded_frame
@@ -34,9 +35,11 @@ __all__ = [
     "Part10",
     "Picture",
     "Policy",
+    "SeriesRow",
     "SetAside",
     "Standing",
     "Stored",
+    "StudyRow",
     "Viewport",
     "Window",
     "candidates",
@@ -44,6 +47,7 @@ __all__ = [
     "compare",
     "compress",
     "delete",
+    "discard",
     "frames",
     "preview",
     "read_part10",

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as resources
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import structlog
 from pydicom import Dataset
@@ -31,7 +31,7 @@ from gateway import outbox
 from gateway.conditions import AnyOf
 from gateway.errors import Conflict, InvalidDataSet, NotFound, OutOfResources, Unsettled
 from gateway.matching import column_value, conditions, ignored
-from gateway.messages import PRIORITY, EventParameters, ImageQuarantined, ImageReceived
+from gateway.messages import ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from gateway.touched import Touched
@@ -183,6 +183,27 @@ class Archive:
         """One instance by its UID alone. Raises NotFound."""
         return self._stored(**dict(self.index.locate(sop_instance_uid=sop_instance_uid)[0]))
 
+    def content(self, sop_instance_uid: str, sha256: str) -> BinaryIO:
+        """Open the stored file of an instance while its content is this one, whatever takes its place later.
+
+        Raises NotFound, or Conflict when the stored file has another digest.
+        """
+        # The row goes before its file is replaced: the same row before and after means that the file was this one.
+        file = self.unchanged(sop_instance_uid, sha256).path.open("rb")
+        try:
+            self.unchanged(sop_instance_uid, sha256)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def unchanged(self, sop_instance_uid: str, sha256: str) -> Stored:
+        """One instance that still has the content of this digest. Raises NotFound, or Conflict when it has not."""
+        stored = self.instance(sop_instance_uid)
+        if stored.sha256 != sha256:
+            raise Conflict(f"The content of {sop_instance_uid} that was meant is not stored; another took its place.")
+        return stored
+
     def select(self, identifier: Dataset) -> list[Stored]:
         """The instances that an identifier's keys of any level choose, in the order of their numbers; may be none.
 
@@ -321,7 +342,7 @@ class Archive:
                 self.index.add_to_quarantine(
                     conn, sop_instance_uid=found.sop_instance_uid, file_name=name, receipt=receipt, reason=reason
                 )
-                self._owe(conn, event, now=now)
+                self.outbox.tell(conn, event, now=now)
         except Unsettled:
             self.files.leave(part)
             raise
@@ -333,19 +354,8 @@ class Archive:
 
     def _tell(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
         """Owe the event of an image; with a second id when the usual one told of an earlier stay or other content."""
-        if not self._owe(conn, event, now=now):
-            self._owe(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")
-
-    def _owe(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime, message_id: str = "") -> bool:
-        return self.outbox.put(
-            conn,
-            message_id=message_id or event.message_id,
-            message_type=event.message_type,
-            subject=event.subject,
-            priority=PRIORITY[event.message_type],
-            parameters=event.model_dump(mode="json"),
-            now=now,
-        )
+        if not self.outbox.tell(conn, event, now=now):
+            self.outbox.tell(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")
 
     def _sweep_linked(self, part: Path, *, now: datetime) -> None:
         """Set a file aside whose receipt was cut off between link and commit; after the commit it stays.

@@ -7,18 +7,15 @@ Not for: deciding (`pacs.quarantine`), pictures (`pacs.pixels`).
 """
 
 import hashlib
-import zlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_description
 from pydicom.filereader import read_dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from gateway.errors import InvalidDataSet
-from pacs.part10 import read_part10
+from gateway.errors import InvalidDataSet, Refusal
+from pacs.part10 import before_pixels, head, is_deflated, unfolded
 
 _WHO = (
     "PatientName",
@@ -37,9 +34,6 @@ _WHO = (
     "StationName",
 )
 """What is shown of both, in this order, whether it differs or not."""
-
-_PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
-"""Float, Double Float and integer Pixel Data: where `dcmread` stops."""
 
 LONGEST_VALUE = 80
 MOST_NAMES = 40
@@ -69,7 +63,7 @@ class Comparison:
 
 
 def compare(stored: Path, set_aside: Path) -> Comparison:
-    """Compare two Part 10 files. Raises OSError, and InvalidDataSet when one cannot be read."""
+    """Compare two Part 10 files. Raises OSError, and a Refusal when one cannot be read or unfolds to too much."""
     one, other = _read(stored), _read(set_aside)
     shown = tuple(
         Compared(dictionary_description(keyword), _value(one, keyword), _value(other, keyword)) for keyword in _WHO
@@ -83,10 +77,10 @@ def compare(stored: Path, set_aside: Path) -> Comparison:
 
 def _read(path: Path) -> Dataset:
     try:
-        data_set = dcmread(path, stop_before_pixels=True)
+        data_set = head(path)
         for _ in data_set.iterall():
             pass  # values are converted when they are looked at, and only here may that fail
-    except OSError:
+    except (OSError, Refusal):
         raise
     except Exception as error:  # a parser fed with garbage raises whatever it stumbles over
         raise InvalidDataSet(f"The object cannot be read ({type(error).__name__}).") from error
@@ -95,14 +89,13 @@ def _read(path: Path) -> Dataset:
 
 def _pixels(path: Path) -> str:
     """The digest of everything from the pixel data on, unfolded where it is deflated."""
+    if is_deflated(path):
+        with unfolded(path) as plain:
+            read_dataset(plain, False, True, stop_when=before_pixels)  # type: ignore[arg-type]
+            return hashlib.file_digest(plain, "sha256").hexdigest()  # type: ignore[arg-type]
     with path.open("rb") as file:
-        syntax = dcmread(file, stop_before_pixels=True).file_meta.get("TransferSyntaxUID")
-        if syntax != DeflatedExplicitVRLittleEndian:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(read_part10(path).data_set_offset)  # all was read, to unfold it (PS3.5 A.5)
-        plain = BytesIO(zlib.decompress(file.read(), -zlib.MAX_WBITS))
-    read_dataset(plain, False, True, stop_when=lambda tag, _vr, _length: tag in _PIXEL_TAGS)
-    return hashlib.sha256(plain.read()).hexdigest()
+        dcmread(file, stop_before_pixels=True)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _value(data_set: Dataset, keyword: str) -> str:

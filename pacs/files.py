@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
 
 from gateway.association import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import GatewayError
@@ -239,7 +239,7 @@ def quarantine_name(part: Path, sha256: str) -> str:
 def announced_uid(part: Path) -> str:
     """The SOP Instance UID a leftover was received under; '' when its header is damaged."""
     try:
-        uid = str(dcmread(part, stop_before_pixels=True, specific_tags=[]).file_meta.MediaStorageSOPInstanceUID)
+        uid = str(read_file_meta_info(part).MediaStorageSOPInstanceUID)
     except Exception:  # noqa: BLE001  a parser fed with garbage raises whatever it stumbles over
         return ""
     return uid if file_name(uid) == _stem(part) else ""

@@ -78,13 +78,5 @@ class Judgements:
                 "digest": new.digest,
             },
         )
-        self.outbox.put(
-            conn,
-            message_id=new.message_id,
-            message_type=new.message_type,
-            subject=new.subject,
-            priority=new.priority,
-            parameters=new.model_dump(mode="json"),
-            now=now,
-        )
+        self.outbox.tell(conn, new, now=now)
         return new

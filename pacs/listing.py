@@ -170,11 +170,6 @@ class Listing:
             ).fetchall()
         return [dict(row) for row in rows]
 
-    def last_change(self) -> int:
-        """The number of the newest change; 0 before the first."""
-        with self.database.read() as conn:
-            return int(conn.execute("SELECT coalesce(max(number), 0) FROM change").fetchone()[0])
-
 
 _MATCHED = {"accession_number": "accession_number", "study_date": "study_date"}
 

@@ -4,13 +4,21 @@ To be run in a worker process: it reads what anybody may have written. Not here:
 archive sees to that when it receives the data set (`pacs.receiving`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from gateway.errors import InvalidDataSet, Refusal
 from pacs.identity import is_uid
+from pacs.stored_frames import inflated
 
 _PREAMBLE = 132
 _GROUP_LENGTH = 12
@@ -45,16 +53,57 @@ def read_part10(path: Path) -> Part10:
     return found
 
 
+@contextmanager
+def unfolded(path: Path) -> Iterator[IO[bytes]]:
+    """The data set of a deflated file as it was before (PS3.5 A.5), in a temporary file of bounded length.
+
+    Raises a Refusal when it is longer than that, and what a parser stumbles over.
+    """
+    with path.open("rb") as file:
+        file.seek(_offset(read_file_meta_info(path)))
+        with inflated(file) as plain:
+            yield plain
+
+
+def is_deflated(path: Path) -> bool:
+    """Is the data set of a Part 10 file deflated? Reads its file meta alone, and raises what a parser stumbles over."""
+    return str(read_file_meta_info(path).get("TransferSyntaxUID", "")) == DeflatedExplicitVRLittleEndian
+
+
+def head(path: Path, tags: list[str] | None = None) -> Dataset:
+    """What stands before the pixel data, or some of it; pydicom alone would unfold whatever is deflated, however large.
+
+    Raises a Refusal as `unfolded`, and what a parser stumbles over.
+    """
+    if not is_deflated(path):
+        return dcmread(path, stop_before_pixels=True, specific_tags=tags)
+    with unfolded(path) as plain:
+        return read_dataset(plain, False, True, stop_when=before_pixels, specific_tags=_numbers(tags))  # type: ignore[arg-type]
+
+
+def before_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    """Where reading stops: at Float, Double Float or integer Pixel Data, as `dcmread` does."""
+    return tag in (0x7FE00008, 0x7FE00009, 0x7FE00010)
+
+
+def _numbers(tags: list[str] | None) -> list[BaseTag] | None:
+    return None if tags is None else [Tag(tag) for tag in tags]
+
+
+def _offset(meta: FileMetaDataset) -> int:
+    return _PREAMBLE + _GROUP_LENGTH + int(meta.FileMetaInformationGroupLength)
+
+
 def _read(path: Path) -> Part10:
     with path.open("rb") as file:
         if file.read(_PREAMBLE)[128:] != b"DICM":
             raise InvalidDataSet("The file is not a DICOM file (PS3.10 7.1).")
-    ds = dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+    ds, meta = head(path, _TAGS), read_file_meta_info(path)
     return Part10(
         sop_class_uid=str(ds.get("SOPClassUID", "")),
         sop_instance_uid=str(ds.get("SOPInstanceUID", "")),
         study_instance_uid=str(ds.get("StudyInstanceUID", "")),
-        transfer_syntax_uid=str(ds.file_meta.get("TransferSyntaxUID", "")),
-        data_set_offset=_PREAMBLE + _GROUP_LENGTH + int(ds.file_meta.FileMetaInformationGroupLength),
+        transfer_syntax_uid=str(meta.get("TransferSyntaxUID", "")),
+        data_set_offset=_offset(meta),
         size_bytes=path.stat().st_size,
     )

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 import structlog
-from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
 
 from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Refusal
 from gateway.sqlite import utc_text
@@ -156,7 +156,7 @@ def _receipt(sha256: str, now: datetime) -> Receipt:
 def _origin(path: Path, calling_ae_title: str, why: str) -> tuple[Origin, int]:
     """What a file says it is, and where its data set begins."""
     try:
-        meta = dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta
+        meta = read_file_meta_info(path)
         origin = Origin(
             sop_class_uid=str(meta.MediaStorageSOPClassUID),
             sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),

@@ -190,7 +190,7 @@ def opened(path: Path) -> Iterator[StoredFrames]:
         file: IO[bytes] = stack.enter_context(path.open("rb"))
         transfer_syntax_uid = _transfer_syntax(file)
         if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-            file = stack.enter_context(_inflated(file))
+            file = stack.enter_context(inflated(file))
         header = read_dataset(
             _Bounded(file),  # type: ignore[arg-type]  # it reads, seeks and tells, more is not used
             transfer_syntax_uid == ImplicitVRLittleEndian,
@@ -237,8 +237,11 @@ def _transfer_syntax(file: IO[bytes]) -> str:
 
 
 @contextmanager
-def _inflated(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Unfold the rest of a deflated file (PS3.5 A.5) piece by piece into a temporary one."""
+def inflated(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Unfold the rest of a deflated file (PS3.5 A.5) piece by piece into a temporary one.
+
+    Raises PixelError when that gets larger than LARGEST_INFLATED, zlib.error when it is damaged.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     with tempfile.SpooledTemporaryFile(max_size=_INFLATED_IN_MEMORY) as plain:
         while piece := inflater.unconsumed_tail or file.read(65_536):

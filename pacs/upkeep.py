@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from gateway.errors import NotFound
+from gateway.errors import Conflict, NotFound
 from gateway.sqlite import Database, utc_text
 from pacs.files import file_name, place_of
 from pacs.index import TOLD
@@ -78,7 +78,7 @@ class StudyFacts:
     instances: int
     size_bytes: int
     confirmed: int
-    """The cloud confirmed that it was told of exactly this content."""
+    """The cloud confirmed that it was told of exactly this content, or somebody decided by name that it is not told."""
     committed: int
     damaged: int
     owed: int
@@ -340,10 +340,12 @@ class Upkeep:
     def settle(self, quarantine_id: int, *, by: str, now: datetime) -> None:
         """Write down that an object stays in the quarantine and what is stored stays too. Raises NotFound.
 
-        A decision that was not carried out is taken back.
+        A decision that was not carried out is taken back. Raises Conflict when nothing is stored under its UID, so that
+        there is nothing to keep, unless it could not be stored either.
         """
         values = {"id": quarantine_id, "by": by, "now": utc_text(now)}
         with self.database.write() as conn:
+            self._require_something_to_keep(conn, quarantine_id)
             changed = conn.execute(
                 "UPDATE quarantine SET decision = NULL, refusal = '', settled_at = coalesce(settled_at, :now),"
                 " settled_by = iif(settled_at IS NULL, :by, settled_by) WHERE id = :id",
@@ -351,6 +353,19 @@ class Upkeep:
             ).rowcount
         if not changed:
             raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
+
+    def _require_something_to_keep(self, conn: sqlite3.Connection, quarantine_id: int) -> None:
+        row = conn.execute(
+            "SELECT sop_instance_uid FROM quarantine AS aside"
+            " WHERE id = :id AND refusal = '' AND sop_instance_uid <> ''"
+            " AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.sop_instance_uid = aside.sop_instance_uid)",
+            {"id": quarantine_id},
+        ).fetchone()
+        if row is not None:
+            raise Conflict(
+                f"Nothing is stored under {row['sop_instance_uid']}, so there is nothing to keep in its place. To store"
+                f" this one: gateway quarantine release {quarantine_id}."
+            )
 
     def undecided(self) -> int:
         """How many objects of the quarantine wait for a person: nobody has decided, or it could not be carried out."""

@@ -19,9 +19,10 @@ Uncommitted blocks are dropped by the service after a week. Not here: which file
 import asyncio
 import base64
 import hashlib
+import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
@@ -120,12 +121,12 @@ def _block_id(sha256: str, number: int) -> str:
 
 
 class BlobUpload:
-    """One file on its way to one URL. `sent_blocks` counts what this object sent."""
+    """One open file on its way to one URL. `sent_blocks` counts what this object sent."""
 
     def __init__(
         self,
         url: str,
-        path: Path,
+        content: BinaryIO,
         sha256: str,
         *,
         pace: Pace,
@@ -133,7 +134,7 @@ class BlobUpload:
         way: Way = STRAIGHT,
     ) -> None:
         self._url = url
-        self._path = path
+        self._content = content
         self._sha256 = sha256
         self._pace = pace
         self._content_type = content_type
@@ -142,7 +143,7 @@ class BlobUpload:
 
     async def run(self) -> None:
         """Return when the blob is there. Raises UrlRefused, Refused, or CloudError (not permanent)."""
-        size = (await asyncio.to_thread(self._path.stat)).st_size
+        size = (await asyncio.to_thread(os.fstat, self._content.fileno())).st_size
         wanted = blocks(self._sha256, size)
         async with aiohttp.ClientSession() as http:
             while True:
@@ -197,9 +198,7 @@ class BlobUpload:
             yield chunk
 
     def _read(self, block: Block) -> bytes:
-        with self._path.open("rb") as file:
-            file.seek(block.offset)
-            content = file.read(block.size)
+        content = os.pread(self._content.fileno(), block.size, block.offset)
         if len(content) < block.size:
             raise Refused("The stored file is shorter than it was; run 'gateway fsck'.")
         return content

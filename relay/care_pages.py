@@ -40,6 +40,7 @@ DECISIONS: Mapping[str, str] = {
 }
 
 SAID: Mapping[str, str] = {
+    "discarded": "Decided. It is never sent, and the cloud is told why.",
     "released": "Released. It leaves within seconds, if the destination takes it now.",
     "already": "Nothing was left to do: it had been done before.",
     "knocked": "What had a pause is tried at once.",
@@ -82,6 +83,8 @@ class CarePages:
             web.get("/queue", self.queue),
             web.get(f"{entry}/{{what:release|release-alike}}", self.confirm_release),
             web.post(f"{entry}/release", self.release),
+            web.get(f"{entry}/discard", self.confirm_discard),
+            web.post(f"{entry}/discard", self.discard),
             web.post(f"{entry}/release-alike", self.release_alike),
             web.post("/queue/{destination}/now", self.knock),
             web.get("/storage", self.storage),
@@ -146,6 +149,27 @@ class CarePages:
             return _see("/queue", "already")
         log.info("entries released", of=of, entry=entry_id, count=count, user=_user(request))
         return _see("/queue", "released")
+
+    async def confirm_discard(self, request: web.Request) -> web.Response:
+        """Ask whether an image that is held back shall never be sent."""
+        of, entry_id = _entry(request), int(request.match_info["id"])
+        return await self._frame.page(
+            "discard.html",
+            lambda: {"parked": self._queue.parked(of, entry_id), **_around(request)},
+            current="/queue",
+        )
+
+    async def discard(self, request: web.Request) -> web.Response:
+        """Never send an image that is held back. Raises InvalidValue without a name or a reason."""
+        of, entry_id = _entry(request), int(request.match_info["id"])
+        form = await request.post()
+        by, because = _name(request, form), str(form.get("because", ""))
+        try:
+            await asyncio.to_thread(self._queue.discard, of, entry_id, by=by, because=because)
+        except NotFound:
+            return _see("/queue", "already")
+        log.info("image discarded", of=of, entry=entry_id, user=_user(request))
+        return _see("/queue", "discarded")
 
     async def knock(self, request: web.Request) -> web.Response:
         """Have what has a pause tried at once."""

@@ -124,7 +124,9 @@ class Chores:
         if url:
             try:
                 way = self._doors.way
-                await BlobUpload(url, path, sha256, pace=self._pace, content_type="application/gzip", way=way).run()
+                with path.open("rb") as file:
+                    upload = BlobUpload(url, file, sha256, pace=self._pace, content_type="application/gzip", way=way)
+                    await upload.run()
             except (UrlRefused, Refused) as error:
                 reason = str(error)
         await self._owe(

@@ -27,8 +27,8 @@ log = structlog.get_logger()
 SIZES = (256, 160, 96)
 """Pixels of a thumbnail's longer side; the next smaller one is tried when a message is too large."""
 
-Preview = Callable[[str, int], Awaitable[Thumbnail]]
-"""Makes the thumbnail of an instance, no larger than so many pixels, and comes to an end in bounded time."""
+Preview = Callable[[Image, int], Awaitable[Thumbnail]]
+"""Makes the thumbnail of the image an event tells of, no larger than so many pixels, and ends in bounded time."""
 
 ActionIdOf = Callable[[str], Awaitable[str | None]]
 """Finds the cloud's id of the action that scheduled an accession number."""
@@ -109,7 +109,7 @@ def _referred(received: ImageReceived, reason: str) -> Image:
 
 async def _pictured(image: Image, preview: Preview, size: int) -> Image:
     try:
-        return image.model_copy(update={"thumbnail": await preview(image.sop_instance_uid, size)})
+        return image.model_copy(update={"thumbnail": await preview(image, size)})
     except Refusal as refusal:
         return image.model_copy(update={"thumbnail_reason": str(refusal)})
     except Exception:  # a decoder that crashes must not keep the metadata from the cloud

@@ -43,7 +43,7 @@ def destination(name: DestinationName, settings: RelaySettings, archive: Archive
             return ManageDestination(
                 settings.api_url,
                 token,
-                locate=lambda uid: archive.instance(uid).path,
+                opened=archive.content,
                 rate=lambda: own.rate(IMAGES),
                 way=link.way(settings),
             )

@@ -14,6 +14,7 @@ from gateway.outbox import Outbox
 from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
 from pacs import Archive, Duties
 from relay.health import Disk, Forwards, Images, Queue
+from worklist import Worklist
 
 log = structlog.get_logger()
 
@@ -57,3 +58,23 @@ def images(archive: Archive) -> Images | None:
     except Exception:  # whatever it is, the report has to be made
         log.exception("database not readable", database="archive")
         return None
+
+
+def last_step(worklist: Worklist) -> str:
+    """When a machine last began a step; '' when the database cannot be read, which its queue says."""
+    try:
+        at = worklist.began_last()
+    except Exception:  # whatever it is, the report has to be made
+        log.exception("database not readable", database="worklist")
+        return ""
+    return f"A machine last began a step at {at}." if at else "No machine has begun a step yet."
+
+
+def last_image(archive: Archive) -> str:
+    """Who last sent an image that was kept, and when; '' as for `last_step`."""
+    try:
+        last = next(iter(archive.latest(1)), None)
+    except Exception:  # whatever it is, the report has to be made
+        log.exception("database not readable", database="archive")
+        return ""
+    return f"{last.calling_ae_title} last sent an image at {last.received_at}." if last else "No image has come yet."

@@ -9,13 +9,15 @@ Not here: blocks (`relay.blob`), the memory of requests (`relay.requests`), enco
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
-from gateway.errors import CloudError, GatewayError, NotAcceptable, NotAllowed, NotFound, Unsupported
+from gateway.errors import CloudError, Conflict, GatewayError, NotAcceptable, NotAllowed, NotFound, Unsupported
 from gateway.folders import make_folder
 from gateway.messages import Answering, ImageUnavailable, RequestImage, UploadCompleted, WantedImage
 from pacs import COMPRESSIONS, Archive, Stored, compress
@@ -67,9 +69,9 @@ class Unavailable(GatewayError):
 
 @dataclass(frozen=True)
 class Ready:
-    """A file as it will be uploaded."""
+    """An open file as it will be uploaded, and what its content is."""
 
-    path: Path
+    content: BinaryIO
     sha256: str
     size_bytes: int
     transfer_syntax_uid: str
@@ -144,7 +146,8 @@ class FullImages:
     async def _outcome(self, request: "_Request", *, asked_at: datetime) -> Answering:
         try:
             ready = await asyncio.to_thread(self._ready, request)
-            await self._upload(ready, request, asked_at=asked_at)
+            with ready.content:
+                await self._upload(ready, request, asked_at=asked_at)
             outcome: Answering = request.completed(ready)
         except Unavailable as unavailable:
             outcome = request.unavailable(unavailable.code, str(unavailable))
@@ -152,39 +155,40 @@ class FullImages:
             outcome = request.unavailable("url_refused", str(error))
         except Refused as error:
             outcome = request.unavailable("refused", str(error))
-        await asyncio.to_thread(self._compressed(request).unlink, missing_ok=True)  # what is tried again keeps it
+        await asyncio.to_thread(self.sweep)  # what is tried again keeps its compressed file
         return outcome
 
     def _ready(self, request: "_Request") -> Ready:
-        if reason := self._reason_to_hold(request.uid):
-            raise Unavailable("held_back", reason)
+        """Open what is sent. It is of the content that was asked about, since the archive opens no other."""
         try:
             stored = self._archive.instance(request.uid)
+            if reason := self._reason_to_hold(request.uid):
+                raise Unavailable("held_back", reason)
             syntax = request.wanted.transfer_syntax
-            if syntax in ("", stored.transfer_syntax_uid):
-                size = stored.path.stat().st_size
-                return Ready(stored.path, stored.sha256, size, stored.transfer_syntax_uid)
-            return self._ready_compressed(stored, request)
+            if syntax not in ("", stored.transfer_syntax_uid):
+                return self._ready_compressed(stored, syntax)
+            content = self._archive.content(stored.sop_instance_uid, stored.sha256)
+            return Ready(content, stored.sha256, os.fstat(content.fileno()).st_size, stored.transfer_syntax_uid)
         except (NotFound, FileNotFoundError) as error:
             raise Unavailable("not_found", "The object is not in the archive any more.") from error
         except NotAcceptable as error:
             raise Unavailable("not_convertible", str(error)) from error
+        except Conflict as error:
+            raise CloudError(str(error), permanent=False) from error
 
-    def _ready_compressed(self, stored: Stored, request: "_Request") -> Ready:
-        path, syntax = self._compressed(request), request.wanted.transfer_syntax
+    def _ready_compressed(self, stored: Stored, syntax: str) -> Ready:
+        path = self._scratch / f"{stored.sha256}-{syntax}.dcm"
         if not path.exists():
             compress(stored.path, syntax, path)
-        with path.open("rb") as file:
-            return Ready(path, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size, syntax)
-
-    def _compressed(self, request: "_Request") -> Path:
-        name = hashlib.sha256(f"{request.uid} {request.wanted.transfer_syntax}".encode()).hexdigest()[:32]
-        return self._scratch / f"{name}.dcm"
+        self._archive.unchanged(stored.sop_instance_uid, stored.sha256)  # so it was this that was compressed
+        content = path.open("rb")
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+        return Ready(content, digest, path.stat().st_size, syntax)
 
     async def _upload(self, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
         url = request.url
         if url:
-            await BlobUpload(url, ready.path, ready.sha256, pace=self._pace, way=self._doors.way).run()
+            await BlobUpload(url, ready.content, ready.sha256, pace=self._pace, way=self._doors.way).run()
         elif self._doors.api is None:
             raise Unavailable("refused", "This site has no HTTPS API to send images to any more.")
         else:
@@ -197,9 +201,9 @@ class FullImages:
         path = f"/dicom/{quote(request.id, safe='')}"
         rate = min(self._pace.bucket.rate or SLOWEST, SLOWEST)
         try:
-            with ready.path.open("rb") as content:
-                headers, body = form(content, f"{request.uid}.dcm", ready.size_bytes, wait=self._pace.bucket.wait)
-                await api.request("PUT", path, data=body, headers=headers, extra_seconds=ready.size_bytes / rate)
+            name = f"{request.uid}.dcm"
+            headers, body = form(ready.content, name, ready.size_bytes, wait=self._pace.bucket.wait)
+            await api.request("PUT", path, data=body, headers=headers, extra_seconds=ready.size_bytes / rate)
         except CloudError as error:
             if error.permanent or self._clock() - asked_at > API_PATIENCE:
                 raise Refused(str(error)) from error

@@ -33,6 +33,14 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
+class Port:
+    """What is known of a DICOM port: the hop to it, and in words when a machine last spoke there."""
+
+    hop: Hop
+    spoke: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Forwards:
     """What is owed to one of the site's archives. `oldest` is UTC text; `reason` why it waits, if that is known."""
 
@@ -93,12 +101,14 @@ class Facts:
     """Why the audit trail cannot be written; empty when nothing is wrong."""
     exams: str = ""
     """Which exams could not be judged; empty when nothing is wrong."""
+    ports: tuple[Port, ...] = ()
 
 
 def report(facts: Facts, *, now: datetime) -> HealthReport:
     """Judge the facts; healthy is what has no check that is not ok."""
     checks = {
         **(_hops(facts.hops, now=now) if facts.hops else {"cloud": Check(ok=True, detail="No cloud is configured.")}),
+        **{port.hop.name: _port(port, now=now) for port in facts.ports},
         **{queue.name: _queue(queue, now=now) for queue in facts.queues},
         "disk": _disk(facts.disk, now=now),
         **({"audit": Check(ok=False, detail=facts.audit)} if facts.audit else {}),
@@ -129,6 +139,12 @@ def _hop(hop: Hop, *, now: datetime) -> Check:
     return Check(ok=False, detail=detail, proven_at=proven_at)
 
 
+def _port(port: Port, *, now: datetime) -> Check:
+    """That machines are silent is no trouble: at night they are."""
+    check = _hop(port.hop, now=now)
+    return check.model_copy(update={"detail": " ".join(filter(None, (check.detail, port.spoke)))})
+
+
 def _queue(queue: Queue, *, now: datetime) -> Check:
     if queue.trouble:
         return Check(ok=False, detail=queue.trouble)
@@ -147,13 +163,19 @@ def _forwards(owed: Forwards) -> str:
 def _disk(disk: Disk, *, now: datetime) -> Check:
     if disk.volume is None:
         return Check(ok=False, detail=disk.trouble)
-    detail = f"{disk.volume.used_percent:.0f}% used, {disk.volume.free_bytes // 1_000_000} MB free."
+    detail = f"{disk.volume.used_percent:.0f}% used, {_about(disk.volume.free_bytes)} free."
     match disk.volume.fullness(disk.watermarks):
         case Fullness.TOO_FULL:
             return Check(ok=False, detail=f"{detail} No images are taken: make room now.", proven_at=utc_text(now))
         case Fullness.ALMOST_FULL:
             detail += " Make room soon."
     return Check(ok=True, detail=detail, proven_at=utc_text(now))
+
+
+def _about(size: int) -> str:
+    """A size in two figures: exactly, each image would make another report of it, and pages be read anew."""
+    rounded = float(f"{size:.1e}")
+    return f"{rounded / 1e9:g} GB" if rounded >= 1e9 else f"{rounded / 1e6:g} MB"
 
 
 def _images(images: Images, *, now: datetime) -> Check:

@@ -10,11 +10,14 @@ The rules:
   number or by study, is that one's.
 * What counts is the event that tells of an image as it is kept now (`Archive.telling`). That other content of the same
   UID was let go, or the same image before it left the archive and came again, says nothing.
+* An event whose image is not kept any more (other content took its place, or it was deleted before it was told of) is
+  compared by what it says itself; it leaves without a thumbnail.
 * It is decided when its exam is judged, seconds after it came (`relay.quality`), so that a person can see and release
   what is held also while nothing leaves; and once more when the event is about to leave. An item that came after its
   image is asked as well. What some
   destination has had already is not held, and what a person has let go is not held again. What is held stays so when
   the item is corrected: the person who lets it go has seen that it fits now.
+* A person may also decide that it never leaves (`pacs.discard`): then its pixels do not either.
 
 Not for: comparing (`relay.exams`), parking and releasing (`gateway.outbox`).
 """
@@ -25,6 +28,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from gateway.errors import NotFound
+from gateway.messages import ImageReceived
 from gateway.outbox import Entry
 from pacs import Archive
 from relay.dicom_json import DicomJson, text
@@ -33,8 +37,8 @@ from worklist import Worklist
 
 Weight = Literal["holds", "warns"]
 
-Standing = Literal["held", "let out", "waits"]
-"""Of the event of an image: parked until a person releases it; had by somebody or released; neither."""
+Standing = Literal["held", "let out", "discarded", "waits"]
+"""Of the event of an image: parked until a person decides; had by somebody or released; never to be sent; none."""
 
 RULES: Mapping[str, tuple[Weight, str]] = MappingProxyType(
     {
@@ -85,7 +89,7 @@ class Holding:
         """Why the event of an image may not leave now, in a sentence for who may release it; '' when it may."""
         if entry.message_type != "study.image_received" or entry.released_by:
             return ""
-        codes = self._objections_to(_sop_instance_uid(entry))
+        codes = self._objections_to_told(entry)
         if not codes or self._archive.outbox.let_out([entry.message_id]):
             return ""
         return _sentence(codes)
@@ -93,10 +97,11 @@ class Holding:
     def reason_for(self, sop_instance_uid: str) -> str:
         """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""
         told = self._archive.telling([sop_instance_uid]).values()
-        for reason in self._archive.outbox.held_back(told).values():
+        outbox = self._archive.outbox
+        for reason in (*outbox.discarded(told).values(), *outbox.held_back(told).values()):
             return reason
         codes = self._objections_to(sop_instance_uid)
-        if not codes or self._archive.outbox.let_out(told):
+        if not codes or outbox.let_out(told):
             return ""
         return _sentence(codes)
 
@@ -120,12 +125,22 @@ class Holding:
 
     def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, Standing]:
         """How it stands with the event of each of these images, by its UID; one that nothing tells of has none."""
-        told = self._archive.telling(sop_instance_uids)
-        held, let_out = self._archive.outbox.held_back(told.values()), self._archive.outbox.let_out(told.values())
-        return {
-            uid: "held" if message_id in held else "let out" if message_id in let_out else "waits"
-            for uid, message_id in told.items()
+        told, outbox = self._archive.telling(sop_instance_uids), self._archive.outbox
+        known: dict[str, Standing] = {
+            **dict.fromkeys(outbox.let_out(told.values()), "let out"),
+            **dict.fromkeys(outbox.held_back(told.values()), "held"),
+            **dict.fromkeys(outbox.discarded(told.values()), "discarded"),
         }
+        return {uid: known.get(message_id, "waits") for uid, message_id in told.items()}
+
+    def _objections_to_told(self, entry: Entry) -> tuple[str, ...]:
+        """What speaks against an event: against the image as it is kept if that is what it tells of, else against what
+        it says itself, which names nobody's birth date."""
+        uid = _sop_instance_uid(entry)
+        codes = self._objections_to(uid)
+        if self._archive.telling([uid]).get(uid) == entry.message_id:
+            return codes
+        return self._objections(_as_told(ImageReceived.model_validate(entry.parameters)))
 
     def _objections_to(self, sop_instance_uid: str) -> tuple[str, ...]:
         try:
@@ -147,6 +162,17 @@ def _sentence(codes: Iterable[str]) -> str:
         f"Held back: {names} of the image and of its worklist item disagree."
         " A person who has compared the two may let it go: gateway outbox release pacs ID --by NAME."
     )
+
+
+def _as_told(told: ImageReceived) -> DicomJson:
+    """What an event says of its image, as far as it is compared."""
+    values = {
+        "00100020": ("LO", told.participant.nhs_number),
+        "00080050": ("SH", told.study.accession_number),
+        "0020000D": ("UI", told.study.study_instance_uid),
+        "00200062": ("CS", told.image.acquisition.laterality),
+    }
+    return {tag: {"vr": vr, "Value": [value] if value else []} for tag, (vr, value) in values.items()}
 
 
 def _sop_instance_uid(entry: Entry) -> str:

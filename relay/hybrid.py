@@ -234,7 +234,9 @@ class HybridListener:
         try:
             await self._prove(listener_id)
         except CloudError as error:
-            if isinstance(error, LinkError) and error.trouble.code in MAY_NOT_SEND and listener_id in self._open:
+            if listener_id not in self._open:
+                return  # the channel ended while its echo was under way, and why it did is the better report
+            if isinstance(error, LinkError) and error.trouble.code in MAY_NOT_SEND:
                 self.state = replace(self.state, echoes=False)  # the same key is let in as a listener
             self._failed(Trouble("not_proven", f"The gateway's echo to itself did not come back. {error}"))
         else:

@@ -43,7 +43,7 @@ READ = frozenset(
 _UID = re.compile(r"[0-9.]{1,64}")
 _FRAME_ANATOMY = "00209071"
 MOST_KEPT = 4096
-"""Two or three weeks of a site; some 2 kB each."""
+"""Two or three weeks of a site; some 9 kB each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ from worklist import Worklist
 WORDS: Mapping[str, str] = {
     "hybrid_connection": "Cloud commands",
     "delivery": "Cloud events",
+    "worklist_port": "Machines to worklist",
+    "archive_port": "Machines to image archive",
     "worklist": "Worklist",
     "archive": "Image archive",
     "images": "Stored files",

@@ -13,7 +13,7 @@ from gateway.errors import NotFound
 from gateway.outbox import Entry, Outbox
 from gateway.outbox_standing import Alike, Line, Told
 from gateway.sqlite import utc_text
-from pacs import Archive, Listing
+from pacs import Archive, Listing, discard
 from relay.surroundings import Breaker, Surroundings
 from worklist import Worklist
 
@@ -118,6 +118,7 @@ class QueueBoard:
     def __init__(
         self, archive: Archive, worklist: Worklist, surroundings: Surroundings, *, clock: Callable[[], datetime]
     ) -> None:
+        self._archive = archive
         self._outboxes = {"worklist": worklist.outbox, "pacs": archive.outbox}
         self._listing = Listing(archive.database)
         self._surroundings = surroundings
@@ -161,6 +162,12 @@ class QueueBoard:
             return self._outboxes[of]
         except KeyError:
             raise NotFound("Entries are of worklist or of pacs.") from None
+
+    def discard(self, of: str, entry_id: int, *, by: str, because: str) -> None:
+        """Never send an image that is held back. Raises NotFound when none is (any more), InvalidValue as `discard`."""
+        if of != "pacs":
+            raise NotFound("Only images are held back, and they are of pacs.")
+        discard(self._archive, entry_id, by=by, because=because, now=self._clock())
 
     def knock(self, destination: str) -> int:
         """Have everything tried at once that failed at a destination; say how much that is."""

@@ -68,15 +68,7 @@ class Requests:
     def owe(self, event: EventParameters, *, now: datetime) -> None:
         """Owe the cloud what became of a request; once, however often it is said."""
         with self._outbox.database.write() as conn:
-            self._outbox.put(
-                conn,
-                message_id=event.message_id,
-                message_type=event.message_type,
-                subject=event.subject,
-                priority=event.priority,
-                parameters=event.model_dump(mode="json"),
-                now=now,
-            )
+            self._outbox.tell(conn, event, now=now)
         log.info("request answered", message_id=event.message_id, message_type=event.message_type)
 
     def is_answered(self, event_id: str) -> bool:

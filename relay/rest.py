@@ -12,7 +12,8 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -27,6 +28,9 @@ from relay.rest_api import DEFAULT_LIMIT, OPERATIONS, PATH, ROOT, Operation
 from relay.wado import DICOM, Slice, part_type
 from relay.zip_stream import zipped
 from worklist import Worklist
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["ROOT", "Rest"]
 
@@ -165,12 +169,12 @@ class Rest:
         return _json(rest_shapes.Owed(to, count), status=202)
 
 
-def _json(shape: Any, *, status: int = 200) -> web.Response:
+def _json(shape: "DataclassInstance", *, status: int = 200) -> web.Response:
     body = json.dumps(asdict(shape), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return web.Response(body=body, status=status, content_type="application/json")
 
 
-def _entry(stored: Stored) -> tuple[str, Any, int]:
+def _entry(stored: Stored) -> tuple[str, Path, int]:
     return f"{stored.series_instance_uid}/{stored.sop_instance_uid}.dcm", stored.path, stored.size_bytes
 
 

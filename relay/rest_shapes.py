@@ -6,9 +6,8 @@ Not here: routes and the OpenAPI document (`relay.rest_api`), HTTP (`relay.rest`
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-from pacs import Stored
+from pacs import SeriesRow, Stored, StudyRow
 from relay.dicom_json import DicomJson, text
 from worklist import Item
 
@@ -170,7 +169,7 @@ class Error:
     message: str
 
 
-def study(row: Any) -> Study:
+def study(row: StudyRow) -> Study:
     """Of a study as the archive lists it."""
     data_set: DicomJson = row.data_set
     return Study(
@@ -192,7 +191,7 @@ def study(row: Any) -> Study:
     )
 
 
-def series(study_instance_uid: str, row: Any) -> Series:
+def series(study_instance_uid: str, row: SeriesRow) -> Series:
     """Of a series as the archive lists it."""
     data_set: DicomJson = row.data_set
     return Series(

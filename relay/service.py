@@ -9,7 +9,7 @@ Not for: rules; each part has its own file.
 import asyncio
 import base64
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
@@ -20,7 +20,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 import gateway
 from gateway.errors import DatabaseNotReady, NotFound
-from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Thumbnail
+from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Image, Thumbnail
 from gateway.outbox import Entry, Outbox
 from gateway.process import until_stopped_async
 from gateway.recording import RELAY, Recording, silence
@@ -38,13 +38,14 @@ from relay.deposit import Deposit
 from relay.destinations import MOST_BYTES, allowance, destination, image_api, sent_by
 from relay.dicomweb import Changes
 from relay.evidence import Evidence
-from relay.facts import archive_queue, disk, images, queue
+from relay.facts import archive_queue, disk, images, last_image, last_step, queue
 from relay.fields import DestinationName
 from relay.full_images import Doors, FullImages
-from relay.health import Facts, Hop, report
+from relay.health import Facts, Hop, Port, report
 from relay.holding import HOLDS, Holding
 from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, SelfEcho, endpoint
 from relay.pace import Pace
+from relay.ports import dicom_ports
 from relay.quality import Quality
 from relay.remote_web import RemoteWeb, own_url, public_url
 from relay.rendering import WORKERS, Renderer, RenderingFailed
@@ -92,6 +93,7 @@ class Relay:
         self._recording = Recording(settings.audit_path, RELAY, site=settings.site)
         self._worklist_audit = WorklistAudit(self._recording, worklist)
         self._started_at = now()
+        self._ports = dicom_ports(settings)
         self._renderer = Renderer()
         self._holding = Holding(archive, worklist, holds=holds(settings))
         self._quality = Quality(worklist, archive, Evidence(archive, worklist, holding=self._holding), clock=now)
@@ -194,6 +196,7 @@ class Relay:
             "renderer": self._warm_up(),
             "quality": self._quality.run(),
             **{name: loop.run() for name, loop in self._fulfilling.items()},
+            **{port.name: port.run() for port in self._ports},
         }
         if self._listener:
             works["listener"] = self._listener.run()
@@ -250,7 +253,7 @@ class Relay:
         uploads = name == "manage"
         compose = Composer(
             self._settings.site,
-            preview=None if uploads else self._thumbnail,
+            preview=None if uploads else partial(thumbnail, self._archive, self._renderer),
             action_id_of=self._action_id_of,
             most_bytes=MOST_BYTES.get(name),
             has_room=own.has_room,
@@ -296,12 +299,6 @@ class Relay:
         for name, own in self._allowances.items():
             own.remember(partial(sent_by, outboxes, name))
 
-    async def _thumbnail(self, sop_instance_uid: str, size: int) -> Thumbnail:
-        stored = await asyncio.to_thread(self._archive.instance, sop_instance_uid)
-        picture = await self._renderer.run(preview, stored.path, size=size)
-        data = base64.b64encode(picture.data).decode()
-        return Thumbnail(data=data, width=picture.width, height=picture.height, note=picture.note)
-
     async def _action_id_of(self, accession_number: str) -> str | None:
         return await asyncio.to_thread(cloud_action_id, self._worklist, accession_number)
 
@@ -325,7 +322,25 @@ class Relay:
             or self._recording.trouble
             or silence(self._settings.audit_path, since=self._started_at, now=now()),
             exams=self._quality.trouble,
+            ports=tuple(self._ports_spoken_to()),
         )
+
+    def _ports_spoken_to(self) -> Iterator[Port]:
+        spoke = {
+            "worklist_port": partial(last_step, self._worklist),
+            "archive_port": partial(last_image, self._archive),
+        }
+        for port in self._ports:
+            yield Port(port.hop, spoke[port.name]())
+
+
+async def thumbnail(archive: Archive, renderer: Renderer, image: Image, size: int) -> Thumbnail:
+    """Picture the image that an event tells of. Raises Conflict when another took its place, and other Refusals."""
+    stored = await asyncio.to_thread(archive.unchanged, image.sop_instance_uid, image.sha256)
+    picture = await renderer.run(preview, stored.path, size=size)
+    await asyncio.to_thread(archive.unchanged, image.sop_instance_uid, image.sha256)
+    data = base64.b64encode(picture.data).decode()
+    return Thumbnail(data=data, width=picture.width, height=picture.height, note=picture.note)
 
 
 async def vital(name: str, work: Coroutine[None, None, None]) -> None:

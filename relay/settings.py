@@ -305,6 +305,19 @@ class RelaySettings(GatewaySettings):
         validation_alias="WORKLIST_DB_PATH",
         description="The worklist's database file, as the worklist has it.",
     )
+    worklist_aet: AeTitle = Field(
+        "SCREENING_MWL",
+        validation_alias="WORKLIST_AET",
+        description="AE title that modalities call for their worklist, as the worklist has it.",
+    )
+    worklist_host: str = Field(
+        "0.0.0.0",  # noqa: S104 - read, not bound
+        validation_alias="WORKLIST_HOST",
+        description="Address the worklist listens on, as the worklist has it.",
+    )
+    worklist_port: Port = Field(
+        4243, validation_alias="WORKLIST_PORT", description="TCP port of the worklist, as it has it."
+    )
     pacs_db_path: Path = Field(
         default_factory=lambda data: data["data_dir"] / "pacs.db",
         validation_alias="PACS_DB_PATH",

@@ -16,14 +16,13 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from ipaddress import ip_address
-from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from gateway.errors import CloudError, NotFound
+from gateway.errors import CloudError, Conflict, NotFound
 from gateway.outbox import Entry
 from relay.allowance import IMAGES
 from relay.delivery import Event, kind_of_message, weight_of_message
@@ -160,8 +159,9 @@ class ManageDestination:
     """Puts images, and patches the actions whose image was rejected.
 
     Other events have no call in that contract: they are done with once the API answers that it is there.
-    `locate` gives the stored Part 10 file of a SOP Instance UID or raises NotFound; it is called in a thread. `rate` is
-    how many bytes a second an image may have now, None as many as there are.
+    `opened` gives the stored Part 10 file of a SOP Instance UID with the content of a digest, or raises NotFound or
+    Conflict; it is called in a thread. `rate` is how many bytes a second an image may have now, None as many as there
+    are.
     """
 
     def __init__(
@@ -169,19 +169,19 @@ class ManageDestination:
         base: str,
         token: BearerToken,
         *,
-        locate: Callable[[str], Path],
+        opened: Callable[[str, str], BinaryIO],
         rate: Callable[[], int | None] = lambda: None,
         seconds: float = SECONDS,
         way: Way = STRAIGHT,
     ) -> None:
         self._api = Api(base, token, seconds=seconds, way=way)
-        self._locate = locate
+        self._opened = opened
         self._rate = rate
 
     async def send(self, event: Event) -> None:
         match event.message_type:
             case "study.image_received":
-                await self._put_image(_action_path(event), _sop_instance_uid(event))
+                await self._put_image(_action_path(event), *_told_of(event))
             case "image.rejected":
                 await self._patch_failure(_action_path(event), str(event.parameters.get("reason", "")))
             case _:
@@ -190,8 +190,8 @@ class ManageDestination:
     async def close(self) -> None:
         await self._api.close()
 
-    async def _put_image(self, path: str, sop_instance_uid: str) -> None:
-        file = await asyncio.to_thread(self._open, sop_instance_uid)
+    async def _put_image(self, path: str, sop_instance_uid: str, sha256: str) -> None:
+        file = await asyncio.to_thread(self._open, sop_instance_uid, sha256)
         with file as content:
             size = content.seek(0, 2)
             content.seek(0)
@@ -218,9 +218,11 @@ class ManageDestination:
                 await asyncio.sleep(max(0.0, began + len(chunk) / rate - time.monotonic()))
         yield tail
 
-    def _open(self, sop_instance_uid: str) -> BinaryIO:
+    def _open(self, sop_instance_uid: str, sha256: str) -> BinaryIO:
         try:
-            return self._locate(sop_instance_uid).open("rb")
+            return self._opened(sop_instance_uid, sha256)
+        except Conflict as error:  # what took its place is told by an event of its own
+            raise CloudError(str(error), permanent=True) from error
         except (NotFound, FileNotFoundError) as error:
             raise CloudError(f"The image {sop_instance_uid} is not in the archive any more.", permanent=True) from error
 
@@ -275,6 +277,8 @@ def _action_path(event: Event) -> str:
     return f"/dicom/{quote(event.action_id, safe='')}"
 
 
-def _sop_instance_uid(event: Event) -> str:
-    image = event.parameters.get("image")
-    return str(image["sop_instance_uid"]) if isinstance(image, dict) else event.message_id
+def _told_of(event: Event) -> tuple[str, str]:
+    """The SOP Instance UID and the digest of the image that an event tells of."""
+    image = event.parameters["image"]
+    assert isinstance(image, dict)
+    return str(image["sop_instance_uid"]), str(image["sha256"])

@@ -122,11 +122,6 @@ def frame_offers(media_type: str, transfer_syntax_uid: str) -> list[Offer]:
     return stored + others
 
 
-def is_acceptable(offer: Offer, ranges: Sequence[MediaRange]) -> bool:
-    """Tell whether the client takes this form at all."""
-    return _quality(offer, ranges) > 0
-
-
 def multipart(parts: Iterable[Part], boundary: str) -> Iterator[Body]:
     """Write a whole multipart body piece by piece (RFC 2046 Section 5.1.1)."""
     for part in parts:

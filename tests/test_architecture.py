@@ -171,3 +171,10 @@ def test_systemd_hands_over_every_secret() -> None:
 def test_every_setting_says_what_it_is() -> None:
     silent = [name for cls in settings_classes() for name, field in variables(cls).items() if not field.description]
     assert silent == []
+
+
+def test_the_drawing_of_the_house_names_every_module() -> None:
+    drawing = set(re.findall(r"\w+", (ROOT / "ARCHITECTURE.md").read_text().split("```")[1]))
+    drawn = {*drawing, *(path.stem for path in (ROOT / "relay").glob("hybrid_*.py")), "__main__", "__init__"}
+    found = {path.stem for room in ROOMS for path in (ROOT / room).glob("*.py")}
+    assert sorted(found - drawn) == []

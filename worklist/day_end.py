@@ -13,7 +13,7 @@ Not for: what modalities are shown; that never depends on what has left. Images:
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,6 +58,11 @@ class Outcome:
 def first_day_kept(now: datetime, keep_days: int) -> str:
     """Items of this day (YYYYMMDD) and later are young; the zone of `now` is the site's."""
     return f"{now - timedelta(days=keep_days):%Y%m%d}"
+
+
+def night_of(now: datetime, hour: int) -> date:
+    """The day on which the hour struck last, on the site's clock, however often it is put forward or back."""
+    return now.date() - timedelta(days=now.hour < hour)
 
 
 def judge(item: ItemFacts, *, before: str) -> Outcome:
@@ -132,7 +137,7 @@ class DayEnd:
         self._keep_days = keep_days
         self._hour = hour
         self._clock = clock
-        self._held: datetime | None = None
+        self._held: date | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._repeat, name="day end")
 
@@ -161,11 +166,10 @@ class DayEnd:
 
     def _hold(self) -> None:
         now = self._clock()
-        struck = now.replace(hour=self._hour, minute=0, second=0, microsecond=0)
-        struck -= timedelta(days=struck > now)
-        if self._held == struck:
+        night = night_of(now, self._hour)
+        if self._held == night:
             return
         for _ in prune(self._worklist, before=first_day_kept(now, self._keep_days), now=now):
             if self._stop.is_set():
                 return
-        self._held = struck
+        self._held = night

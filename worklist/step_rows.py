@@ -52,6 +52,12 @@ def open_steps(conn: sqlite3.Connection) -> list[tuple[Step, str]]:
     return [(_read_step(row), row["created_at"]) for row in rows]
 
 
+def began_last(conn: sqlite3.Connection) -> str:
+    """When the newest step was announced (UTC text); '' when there is none."""
+    row = conn.execute("SELECT created_at FROM steps ORDER BY rowid DESC LIMIT 1").fetchone()
+    return str(row["created_at"]) if row else ""
+
+
 def performed(conn: sqlite3.Connection, accession_number: str) -> Performed:
     """What the steps of an item say was made."""
     key = {"accession_number": accession_number}

@@ -19,7 +19,6 @@ from pydicom.dataset import Dataset
 from gateway import matching, outbox
 from gateway.conditions import AnyOf, where
 from gateway.errors import Conflict, NotFound, OutOfResources
-from gateway.messages import StepChanged
 from gateway.outbox import Outbox
 from gateway.sqlite import Database, utc_text
 from gateway.touched import Touched, touch
@@ -204,6 +203,11 @@ class Worklist:
         with self.database.read() as conn:
             return step_rows.open_steps(conn)
 
+    def began_last(self) -> str:
+        """When a machine last announced a step (UTC text); '' when none ever did."""
+        with self.database.read() as conn:
+            return step_rows.began_last(conn)
+
     def performed(self, accession_number: str) -> Performed:
         """What the steps of an item, or of an accession number that was never scheduled, say was made."""
         with self.database.read() as conn:
@@ -242,18 +246,7 @@ class Worklist:
         if stored is None or step.status != stored.status:
             for item in item_rows.items_of(conn, step.mpps_instance_uid):
                 _update(conn, item, replace(item, state=_performed_state(conn, item)), now=now)
-            self._tell(conn, mpps.event(step), now=now)
-
-    def _tell(self, conn: sqlite3.Connection, event: StepChanged, *, now: datetime) -> None:
-        self.outbox.put(
-            conn,
-            message_id=event.message_id,
-            message_type=event.message_type,
-            subject=event.subject,
-            priority=event.priority,
-            parameters=event.model_dump(mode="json"),
-            now=now,
-        )
+            self.outbox.tell(conn, mpps.event(step), now=now)
 
 
 def _database(path: Path) -> Database:

@@ -17,6 +17,7 @@ from rich.table import Table
 from gateway import process
 from gateway.audit_messages import Actor
 from gateway.backup import Beside, backup
+from gateway.deciding import require_decider
 from gateway.restore import Restored, restore, verify, verify_trail
 from gateway.settings import GatewaySettings, load
 from gateway.sqlite import utc_text
@@ -232,10 +233,9 @@ def quarantine_release(
 
     Example: gateway quarantine release 3 --replace --by "J. Smith"
     """
-    if replace and not by.strip():
-        raise typer.BadParameter("Somebody has to stand for it.", param_hint="--by")
+    decider = require_decider(by) if replace or by.strip() else ""
     with _archive() as archive:
-        archive.upkeep.decide(quarantine_id, "replace" if replace else "store", by=by.strip())
+        archive.upkeep.decide(quarantine_id, "replace" if replace else "store", by=decider)
         refusal = _awaited(archive, quarantine_id)
     if refusal:
         console.print(refusal, soft_wrap=True)
@@ -251,10 +251,9 @@ def quarantine_keep(
 
     Example: gateway quarantine keep 3 --by "J. Smith"
     """
-    if not by.strip():
-        raise typer.BadParameter("Somebody has to stand for it.", param_hint="--by")
+    decider = require_decider(by)
     with _archive() as archive:
-        archive.upkeep.settle(quarantine_id, by=by.strip(), now=datetime.now(UTC))
+        archive.upkeep.settle(quarantine_id, by=decider, now=datetime.now(UTC))
 
 
 def _awaited(archive: Archive, quarantine_id: int) -> str:

@@ -11,11 +11,10 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from gateway.errors import NotFound
 from gateway.settings import load
-from gateway.terminal import AsJson, console, print_json
+from gateway.terminal import AsJson, console, print_json, print_table
 from pacs import Archive
 from pacs.duties import Duties
 from pacs.settings import PacsSettings
@@ -58,11 +57,8 @@ def forward_list(
         facts = [asdict(owed) for owed in duties.owed(state.value, target=to or None)]
     if as_json:
         print_json(facts)
-        return
-    table = Table(*facts[0]) if facts else Table()
-    for fact in facts:
-        table.add_row(*map(str, fact.values()))
-    console.print(table if facts else "Nothing.")
+    else:
+        print_table(facts)
 
 
 @forward_app.command("release")

@@ -53,8 +53,8 @@ def modality(
     The images are synthetic and say so, but they are stored and told to the cloud like any other. Exit code 1 if
     something was not answered as it has to be.
 
-    With --script the machine follows a file; docs/exams has examples with all that a file may hold. With --misbehave it
-    does what no machine should, one line for each with the answer that is expected and the one that was seen.
+    With --script the machine follows a file (docs/exams), of the item if one is given and the file names none. With
+    --misbehave it does what no machine should, a line for each with the answer that is expected and the one seen.
 
     Example: gateway modality ACC0001 --views RCC,LCC
 
@@ -76,7 +76,8 @@ def modality(
         if misbehave:
             _misbehave(_named(misbehave), accession_number, ae_title, hops)
         else:
-            _examine(read(script) if script else _simple(accession_number, _views(views)), ae_title, hops)
+            exam = _for_item(read(script), accession_number) if script else _simple(accession_number, _views(views))
+            _examine(exam, ae_title, hops)
     except HopFailed as failed:
         raise SystemExit(process.EXIT_FAILED) from failed
     finally:
@@ -100,6 +101,15 @@ def _misbehave(names: Sequence[str], accession_number: str, ae_title: str, hops:
         proof.belong_to(accession_number)
     for name in names:
         misbehaviour.show(misbehaviour.TABLE[name], proof, hops)
+
+
+def _for_item(script: Script, accession_number: str) -> Script:
+    """The same exam of one item, where the script does not say itself of which."""
+    if not accession_number:
+        return script
+    keys = {"AccessionNumber": accession_number}
+    acts = [act.model_copy(update={"keys": keys | act.keys}) if isinstance(act, Query) else act for act in script.acts]
+    return script.model_copy(update={"acts": acts})
 
 
 def _simple(accession_number: str, views: list[str]) -> Script:

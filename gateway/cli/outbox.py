@@ -11,18 +11,17 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from gateway.outbox import Entry
 from gateway.settings import load
-from gateway.terminal import AsJson, console, print_json
-from pacs import Archive
+from gateway.terminal import AsJson, print_json, print_table
+from pacs import Archive, discard
 from pacs.settings import PacsSettings
 from worklist import Worklist
 from worklist.settings import WorklistSettings
 
 outbox_app = typer.Typer(
-    help="What is owed to the cloud: list, release, park.", no_args_is_help=True, rich_markup_mode=None
+    help="What is owed to the cloud: list, release, discard, park.", no_args_is_help=True, rich_markup_mode=None
 )
 
 SHOWN = ("id", "destination", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
@@ -63,11 +62,8 @@ def outbox_list(
     ]
     if as_json:
         print_json(facts)
-        return
-    table = Table("of", *SHOWN)
-    for fact in facts:
-        table.add_row(*map(str, fact.values()))
-    console.print(table if facts else "Nothing.")
+    else:
+        print_table(facts)
 
 
 @outbox_app.command("release")
@@ -84,6 +80,24 @@ def outbox_release(
     """
     with closing(_owners()[of]()) as owner:
         owner.outbox.release(entry_id, by=by, now=datetime.now(UTC))
+
+
+@outbox_app.command("discard")
+def outbox_discard(
+    of: Annotated[Literal["pacs"], typer.Argument(help="Whose entry it is; only images are held back.")],
+    entry_id: EntryId,
+    by: Annotated[str, typer.Option("--by", help="Who decides so.")],
+    because: Annotated[str, typer.Option("--because", help="Why; the cloud is told. No participant's name.")],
+) -> None:
+    """Never send an image that is held back: the cloud is told that it was rejected, and why. It cannot be taken back.
+
+    The image stays on site, and is removed by the rules of retention.
+
+    Example: gateway outbox discard pacs 17 --by "J. Smith" --because "Another participant's; sent again correctly."
+    """
+    with closing(_owners()[of]()) as owner:
+        assert isinstance(owner, Archive)
+        discard(owner, entry_id, by=by, because=because, now=datetime.now(UTC))
 
 
 @outbox_app.command("park")

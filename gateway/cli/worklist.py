@@ -17,6 +17,7 @@ from pydicom.datadict import tag_for_keyword
 from rich.table import Table
 
 from gateway import appointments, identifiers, matching
+from gateway.deciding import require_decider
 from gateway.errors import InvalidValue
 from gateway.settings import load
 from gateway.sqlite import utc_text
@@ -180,13 +181,12 @@ def mpps_close(
 
     Example: gateway mpps close 1.2.840.1 --by "J. Smith" --reason "tube failed, machine switched off"
     """
-    if not by.strip():
-        raise typer.BadParameter("Somebody has to stand for it.", param_hint="--by")
+    decider = require_decider(by)
     if not reason.strip():
         raise typer.BadParameter("The cloud has to be told why.", param_hint="--reason")
     now = datetime.now().astimezone()
     with _worklist() as worklist:
-        step = worklist.close_step(mpps_instance_uid, by=by.strip(), because=reason.strip(), now=now)
+        step = worklist.close_step(mpps_instance_uid, by=decider, because=reason.strip(), now=now)
     fact = _step_facts(step, "")
     if as_json:
         print_json(fact)

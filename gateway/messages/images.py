@@ -111,7 +111,7 @@ class ImageReceived(EventParameters):
 
 
 class ImageRejected(EventParameters):
-    """An object a modality sent was refused for good; it is not kept."""
+    """An image is not passed on, for good: a person looked at what was held back and decided so. It stays on site."""
 
     accession_number: str = ""
     study_instance_uid: str = ""

@@ -45,10 +45,11 @@ def main() -> int:
 async def _upload(url: str, file: str, sha256: str, *, rate: int) -> None:
     before, began = peak_memory(), time.monotonic()
     pace = Pace(rate, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    upload = BlobUpload(url, Path(file), sha256, pace=pace)
-    reporting = asyncio.create_task(_report(upload))
-    await upload.run()
-    reporting.cancel()
+    with Path(file).open("rb") as content:
+        upload = BlobUpload(url, content, sha256, pace=pace)
+        reporting = asyncio.create_task(_report(upload))
+        await upload.run()
+        reporting.cancel()
     facts = {"blocks": upload.sent_blocks, "seconds": time.monotonic() - began, "grown_kb": peak_memory() - before}
     print(json.dumps(facts), flush=True)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.simulator.site import Site, free_port
+from gateway.simulator.site import Site
 from tests.durability import objects
 from tests.durability.truth import Folder, faults
-from tests.durability.zygote import Pacs, Zygote
+from tests.durability.zygote import Zygote
 from tests.raw_peer import RawPeer
 from tests.worklist.samples import item
 from worklist import Worklist
@@ -37,18 +37,6 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as zygote:
-        yield zygote
-
-
-def started(zygote: Zygote, folder: Folder) -> Pacs:
-    pacs = zygote.start(folder.path, free_port())
-    pacs.wait_until_listening()
-    return pacs
 
 
 def store(port: int, number: int) -> tuple[int | None, str]:
@@ -97,7 +85,7 @@ def test_a_full_volume_takes_no_images_but_the_worklist_goes_on_and_so_do_both_w
 def test_an_object_that_no_longer_fits_is_refused_and_leaves_nothing(zygote: Zygote, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "data")
     with mounted(folder.instances, "-t", "tmpfs", "-o", "size=7m", "none"):
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         assert store(pacs.port, LARGE) == STORED
         status, comment = store(pacs.port, LARGE + 40)
         assert (status, comment) == (0xA700, f"The object cannot be stored: {NO_SPACE}.")
@@ -110,7 +98,7 @@ def test_an_object_that_no_longer_fits_is_refused_and_leaves_nothing(zygote: Zyg
 def test_a_volume_that_takes_no_more_names_refuses_and_takes_them_again_later(zygote: Zygote, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "data")
     with mounted(folder.instances, "-t", "tmpfs", "-o", "size=20m,nr_inodes=40", "none"):
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         assert store(pacs.port, 1) == STORED
         ballast = [folder.instances / f"ballast{number}" for number in range(40)]
         with suppress(OSError):
@@ -127,7 +115,7 @@ def test_a_volume_that_takes_no_more_names_refuses_and_takes_them_again_later(zy
 def test_an_index_that_has_no_room_refuses_and_no_file_stays(zygote: Zygote, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "data")
     with mounted(folder.index.parent, "-t", "tmpfs", "-o", "size=4m", "none") as volume:
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         assert store(pacs.port, 1) == STORED
         ballast = fill(volume)
         status, comment = store(pacs.port, 2)
@@ -144,7 +132,7 @@ def test_a_volume_that_turns_read_only_refuses_and_is_written_again_when_it_can_
 ) -> None:
     folder = Folder(tmp_path / "data")
     with mounted(folder.instances, "--bind", str(folder.instances)):
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         assert store(pacs.port, 1) == STORED
         subprocess.run(["mount", "-o", "remount,bind,ro", str(folder.instances)], check=True)
         assert store(pacs.port, 2) == (0xA700, f"The object cannot be stored: {READ_ONLY}.")

@@ -3,31 +3,17 @@
 The calls of one receipt are found by counting: the first number at which nothing happened is one past the last.
 """
 
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from gateway.simulator.site import free_port
 from tests.durability import calls, objects
 from tests.durability.truth import Folder, faults
 from tests.durability.zygote import Pacs, Zygote
 from tests.raw_peer import RawPeer
 
 pytestmark = pytest.mark.skipif(bool(calls.missing()), reason=calls.missing())
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as zygote:
-        yield zygote
-
-
-def started(zygote: Zygote, folder: Folder) -> Pacs:
-    pacs = zygote.start(folder.path, free_port())
-    pacs.wait_until_listening()
-    return pacs
 
 
 def store(pacs: Pacs, number: int) -> tuple[int | None, str]:
@@ -50,13 +36,13 @@ CALLS = ("openat", "mkdir", "write", "fsync", "link", "pwrite64", "fdatasync", "
 def test_the_process_dies_before_each_call_of_a_receipt(zygote: Zygote, tmp_path: Path, call: str) -> None:
     folder, sent = Folder(tmp_path / "data"), list[int]()
     for when, number in enumerate(objects.small(), 1):
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         with calls.killing(pacs.pid, call, when=when):
             answer = store(pacs, number)
             assert answer == STORED or pacs.ended(20)
         if answer == STORED:
             break
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         assert faults(folder, [*sent, number], sent) == []
         assert store(pacs, number) == STORED
         sent.append(number)
@@ -71,7 +57,7 @@ def test_each_call_of_a_receipt_fails_and_the_next_receipt_works_without_a_resta
     zygote: Zygote, tmp_path: Path, call: str
 ) -> None:
     folder, sent = Folder(tmp_path / "data"), list[int]()
-    pacs = started(zygote, folder)
+    pacs = zygote.listening(folder.path)
     for when, number in enumerate(objects.small(), 1):
         with calls.failing(pacs.pid, call, error="ENOSPC", when=when) as failed:
             status, comment = store(pacs, number)
@@ -82,7 +68,7 @@ def test_each_call_of_a_receipt_fails_and_the_next_receipt_works_without_a_resta
             break
     assert len(sent) > 1, f"{call} was never called"
     pacs.kill()
-    pacs = started(zygote, folder)
+    pacs = zygote.listening(folder.path)
     assert faults(folder, sent, sent) == []
     pacs.kill()
 
@@ -93,13 +79,13 @@ def test_each_call_of_a_receipt_fails_and_the_process_dies_right_after_it(
 ) -> None:
     folder, sent = Folder(tmp_path / "data"), list[int]()
     for when, number in enumerate(objects.small(), 1):
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         with calls.failing(pacs.pid, call, error="EIO", when=when) as failed:
             status, comment = store(pacs, number)
         pacs.kill()
         assert (status, bool(comment)) in [(0x0000, False), (0xA700, True)]
         assert status == 0xA700 or "fsync" not in failed  # what could not be synced is not said to be stored
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         assert faults(folder, [*sent, number], [*sent, number] if status == 0x0000 else sent) == []
         assert store(pacs, number) == STORED
         pacs.kill()
@@ -130,14 +116,14 @@ def test_the_process_dies_before_each_call_of_a_receipt_that_is_set_aside(
 ) -> None:
     folder, refused = Folder(tmp_path / "data"), 0
     for when, number in enumerate(objects.small(), 1):
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         assert store(pacs, number) == STORED
         with calls.killing(pacs.pid, call, when=when):
             answer = store_another(pacs, number)
             assert answer is not None or pacs.ended(20)
         if answer is not None:
             break
-        pacs = started(zygote, folder)
+        pacs = zygote.listening(folder.path)
         assert set_aside(folder) == folder.quarantine()
         assert store_another(pacs, number) == 0xC111
         refused += 1
@@ -153,7 +139,7 @@ def test_each_call_of_a_receipt_that_is_set_aside_fails_and_rows_and_files_agree
     zygote: Zygote, tmp_path: Path, call: str
 ) -> None:
     folder, refused = Folder(tmp_path / "data"), 0
-    pacs = started(zygote, folder)
+    pacs = zygote.listening(folder.path)
     for when, number in enumerate(objects.small(), 1):
         assert store(pacs, number) == STORED
         with calls.failing(pacs.pid, call, error="ENOSPC", when=when) as failed:
@@ -164,6 +150,6 @@ def test_each_call_of_a_receipt_that_is_set_aside_fails_and_rows_and_files_agree
             break
     assert refused > 1, f"{call} was never called"
     pacs.kill()
-    pacs = started(zygote, folder)
+    pacs = zygote.listening(folder.path)
     assert (len(set_aside(folder)), set_aside(folder)) == (refused, folder.quarantine())
     pacs.kill()

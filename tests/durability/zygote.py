@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gateway.simulator.site import free_port
+
 ROOT = Path(__file__).parents[2]
 STARTED_WITHIN = 30.0
 
@@ -104,6 +106,12 @@ class Zygote:
         self._started = [pacs for pacs in self._started if not pacs.ended(0)]
         self._started.append(Pacs(int(self._process.stdout.readline()), port, log))
         return self._started[-1]
+
+    def listening(self, data: Path) -> Pacs:
+        """Start a pacs process on a free port and wait until it listens."""
+        pacs = self.start(data, free_port())
+        pacs.wait_until_listening()
+        return pacs
 
 
 def environment(data: Path, port: int) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Negotiation by itself, with pynetdicom as the judge of what is read and written."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -209,3 +211,9 @@ def test_a_context_proposed_twice_or_with_an_even_number_is_refused() -> None:
     for body in (twice, even):
         with pytest.raises(ProtocolError):
             association.parse_request(body)
+
+
+def test_the_conformance_statement_names_the_implementation_that_peers_are_told() -> None:
+    statement = (Path(__file__).parents[2] / "CONFORMANCE.md").read_text(encoding="utf-8")
+    assert f"| Implementation Class UID | {association.IMPLEMENTATION_CLASS_UID} |" in statement
+    assert f"| Implementation Version Name | {association.IMPLEMENTATION_VERSION_NAME} |" in statement

@@ -1,10 +1,10 @@
 """gateway.character_sets: texts that fit, texts that do not, and values of (0008,0005)."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.charset import TEXT_VR_DELIMS, convert_encodings, decode_bytes
-from pydicom.valuerep import PersonName
+from pydicom.values import convert_PN
 
 from gateway.character_sets import DEFAULT_REPERTOIRE, UNICODE, CharacterSet, DoesNotFit, character_set
 
@@ -86,6 +86,7 @@ def test_the_nearest_text_that_fits(named: str, text: str, nearest: str) -> None
 
 
 @given(st.sampled_from(SETS), st.text(max_size=8))
+@example("\\ISO 2022 IR 87", "\u587e")  # `=N` between its escape sequences: no end of a component group
 @settings(deadline=None, max_examples=200)
 def test_what_is_written_is_read_the_same_by_pydicom(named: str, text: str) -> None:
     one = character_set(named)
@@ -93,7 +94,7 @@ def test_what_is_written_is_read_the_same_by_pydicom(named: str, text: str) -> N
     encodings = convert_encodings(list(one.terms))
     assert decode_bytes(one.encoded(plain), encodings, TEXT_VR_DELIMS) == plain
     name = f"{plain}^{plain}={plain}"
-    assert str(PersonName(one.encoded_name(name), encodings).decode(encodings)) == name.rstrip("=")
+    assert str(convert_PN(one.encoded_name(name), encodings)) == name.rstrip(" ").rstrip("=")
 
 
 @given(st.text(max_size=8))

@@ -143,7 +143,7 @@ def test_what_is_kept_aside_is_listed_without_saying_who_it_is(site: Path) -> No
 def test_a_release_needs_a_free_uid_or_a_name(site: Path) -> None:
     refused = call("quarantine", "release", "1")
     assert (refused.exit_code, "say --replace" in refused.stdout) == (1, True)
-    assert call("quarantine", "release", "1", "--replace").exit_code == 2
+    assert command(site, "quarantine", "release", "1", "--replace").returncode == 1
     assert call("quarantine", "release", "1", "--replace", "--by", "J. Smith").exit_code == 0
     [kept] = facts("quarantine", "list")
     assert "by decision of J. Smith." in str(kept["reason"])
@@ -152,7 +152,8 @@ def test_a_release_needs_a_free_uid_or_a_name(site: Path) -> None:
 
 def test_keeping_the_stored_one_needs_a_name_and_deletes_nothing(site: Path) -> None:
     assert call("quarantine", "keep", "1").exit_code == 2
-    assert call("quarantine", "keep", "1", "--by", " ").exit_code == 2
+    for by in (" ", "J.\nSmith", "x" * 129):
+        assert command(site, "quarantine", "keep", "1", "--by", by).returncode == 1
     assert call("quarantine", "keep", "1", "--by", "J. Smith").exit_code == 0
     [kept] = facts("quarantine", "list")
     assert (kept["decision"], bool(kept["settled_at"])) == (None, True)
@@ -237,3 +238,15 @@ def test_wrong_watermarks_name_the_variable(site: Path) -> None:
     done = command(site, "fsck", PACS_WARN_PERCENT="97")
     assert done.returncode == 78
     assert "PACS_WARN_PERCENT is above PACS_STOP_PERCENT" in done.stderr
+
+
+def test_what_is_held_back_is_discarded_by_somebody_for_a_reason(site: Path) -> None:
+    with closing(Archive.attach(site / "data" / "pacs.db", site / "data" / "instances")) as archive:
+        entry = next(each for each in archive.outbox.entries("open") if each.message_type == "study.image_received")
+        decide = ("outbox", "discard", "pacs", str(entry.id), "--by", "J. Smith", "--because", "Another's.")
+        assert command(site, *decide).returncode == 1  # it is not held back
+        archive.outbox.hold(entry, reason="Held back.", now=NOW)
+        assert call(*decide[:-2]).exit_code == 2
+        assert call(*decide).exit_code == 0
+        assert archive.outbox.discarded([entry.message_id]) == {entry.message_id: "Discarded by J. Smith: Another's."}
+        assert [each.message_type for each in archive.outbox.entries("open", limit=1)] == ["image.rejected"]

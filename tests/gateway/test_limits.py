@@ -13,7 +13,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, Verification
 from structlog.testing import capture_logs
 
-from gateway.admission import Caller, Seat, rejection
+from gateway.admission import OWN_TITLE, Caller, Seat, rejection
 from gateway.application import Application, Limits
 from gateway.association import AssociateRequest, ProposedContext, Rejection
 from gateway.listener import Listener
@@ -37,7 +37,9 @@ LISTED = [Caller.parse("MAMMO_1@10.0.1.0/24"), Caller.parse("MAMMO_1@10.0.2.7"),
 
 def decided(request: AssociateRequest, address: str, *taken: Seat, callers: list[Caller] = LISTED) -> Rejection | None:
     limits = Limits(associations=3, associations_per_peer=2, echoes=1)
-    return rejection(request, address, ae_title="SCREENING_PACS", callers=callers, limits=limits, taken=taken)
+    return rejection(
+        request, address, at="10.0.1.200", ae_title="SCREENING_PACS", callers=callers, limits=limits, taken=taken
+    )
 
 
 ASKED = [
@@ -86,6 +88,24 @@ def test_who_may_come_in(request_: AssociateRequest, address: str, expected: Rej
     assert decided(request_, address) == expected
 
 
+OWN = replace(ECHO, calling_ae_title=OWN_TITLE)
+UNLISTED = Rejection(1, 1, 3, f"{OWN_TITLE!r} is not in GATEWAY_CALLING_AETS; add it if this modality may connect.")
+
+
+@pytest.mark.parametrize(
+    ("request_", "address", "expected"),
+    [
+        (OWN, "10.0.1.200", None),
+        (OWN, "10.0.1.201", UNLISTED),
+        (replace(BOTH, calling_ae_title=OWN_TITLE), "10.0.1.200", UNLISTED),
+    ],
+)
+def test_the_gateways_own_echo_needs_no_place_on_the_list(
+    request_: AssociateRequest, address: str, expected: Rejection | None
+) -> None:
+    assert decided(request_, address) == expected
+
+
 def test_without_a_list_anyone_may_call() -> None:
     assert decided(replace(STORE, calling_ae_title="OTHER"), "192.168.9.9", callers=[]) is None
 
@@ -106,6 +126,9 @@ ROOM = [
     (STORE, [Seat("10.0.1.1", "OTHER")] * 2, full("2 associations with '10.0.1.1' are open already", PEER)),
     (STORE, [Seat("10.0.1.9", "MAMMO_1")] * 2, full("2 associations with 'MAMMO_1' are open already", PEER)),
     (ECHO, [HERE, HERE], None),
+    (STORE, [HERE, THERE, Seat("10.0.1.3", "MAMMO_3", is_echo=True)], None),
+    (STORE, [HERE, Seat("10.0.1.1", "MAMMO_1", is_echo=True)], None),
+    (STORE, [HERE, THERE, *[Seat("10.0.1.3", "MAMMO_3", is_echo=True)] * 2], ALL_TAKEN),
     (ECHO, [HERE, HERE, HERE], full("3 associations with '10.0.1.1' are open already", PEER)),
 ]
 

@@ -321,3 +321,11 @@ def test_an_empty_sequence_asks_for_all_of_its_items(asked: list[Dataset]) -> No
     stored = query(ScheduledProcedureStepSequence=step(Modality="MG"))
     answer = requested(query(ScheduledProcedureStepSequence=asked), stored)
     assert answer.ScheduledProcedureStepSequence[0].Modality == "MG"
+
+
+@pytest.mark.parametrize("value", ["\ud800", "A\udfff*"])
+def test_half_a_surrogate_is_no_text_to_match(value: str) -> None:
+    identifier = Dataset()
+    identifier.AccessionNumber = value
+    with pytest.raises(InvalidQuery, match="AccessionNumber is not in the character set"):
+        conditions(identifier, [Key("AccessionNumber", Kind.TEXT, "accession_number")])

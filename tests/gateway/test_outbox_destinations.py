@@ -74,6 +74,18 @@ def test_a_person_parks_an_entry_everywhere_with_a_reason(box: Outbox) -> None:
         box.set_aside(1, reason="again", now=NOW)
 
 
+def test_what_arrives_although_it_was_parked_while_under_way_is_delivered_there_alone(box: Outbox) -> None:
+    put(box, "m1")
+    under_way = first(box, "manage")
+    box.set_aside(1, reason="Parked by hand.", now=NOW)
+    box.delivered(under_way, now=NOW)
+    assert [each.destination for each in box.entries("parked")] == ["servicebus"]
+    assert [each.destination for each in box.entries("delivered")] == ["manage"]
+    box.release(1, now=NOW)
+    box.delivered(first(box, "servicebus"), now=NOW)
+    assert box.counts() == {"open": 0, "delivered": 1, "parked": 0}
+
+
 def test_a_destination_that_is_left_out_is_not_waited_for(box: Outbox) -> None:
     put(box, "m1")
     put(box, "m2")

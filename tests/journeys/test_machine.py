@@ -150,6 +150,17 @@ def test_an_exam_of_the_command_line_is_done(site: Site) -> None:
     ]  # fmt: skip
 
 
+def test_a_script_is_followed_for_the_item_that_is_given(site: Site) -> None:
+    other, accession_number = schedule(site), schedule(site)
+    script = site.folder / "exam.json"
+    script.write_text('{"acts": [{"do": "query", "expect": 1}, {"do": "begin"}]}')
+    done = gateway(site, "modality", accession_number, "--script", str(script))
+    assert done.returncode == 0, done.stdout + done.stderr
+    listed = gateway(site, "worklist", "list", "--date", "all", "--json")
+    states = {each["accession_number"]: each["state"] for each in json.loads(listed.stdout)}
+    assert (states[other], states[accession_number]) == ("scheduled", "in_progress")
+
+
 def test_an_exam_that_is_not_answered_as_it_has_to_be_is_not_done(site: Site) -> None:
     script = site.folder / "exam.json"
     script.write_text('{"acts": [{"do": "query", "keys": {"AccessionNumber": "NOBODY"}}, {"do": "begin"}]}')

@@ -1,12 +1,15 @@
 """Two objects under one UID, compared: what differs, and what cannot be read."""
 
+import zlib
 from pathlib import Path
 
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from gateway.errors import InvalidDataSet
+from gateway.errors import InvalidDataSet, Refusal
 from pacs.comparing import Compared, compare
+from pacs.part10 import read_part10
+from pacs.stored_frames import LARGEST_INFLATED
 from tests import corpus
 from tests.relay.served import mammogram
 
@@ -58,3 +61,18 @@ def test_what_cannot_be_read_is_refused_without_its_content(tmp_path: Path, cont
     (tmp_path / "b").write_bytes(content)
     with pytest.raises(InvalidDataSet, match="cannot be read"):
         compare(written(tmp_path, "a"), tmp_path / "b")
+
+
+def test_a_deflated_object_that_unfolds_to_more_than_any_image_is_refused(tmp_path: Path) -> None:
+    """Half a megabyte that would be more than half a gigabyte."""
+    path = corpus.write(tmp_path / "b", mammogram("RCC", 1, syntax=DeflatedExplicitVRLittleEndian))
+    offset = read_part10(path).data_set_offset
+    deflate, zeros = zlib.compressobj(1, wbits=-zlib.MAX_WBITS), bytes(1 << 20)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        for _ in range((LARGEST_INFLATED >> 20) + 1):
+            file.write(deflate.compress(zeros))
+        file.write(deflate.flush())
+    for look in (lambda: compare(written(tmp_path, "a"), path), lambda: read_part10(path)):
+        with pytest.raises(Refusal, match="unfolds to more than"):
+            look()

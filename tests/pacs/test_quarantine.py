@@ -138,6 +138,29 @@ def test_keeping_the_stored_one_changes_no_file_and_another_decision_can_follow(
         archive.upkeep.settle(99, by="J. Smith", now=NOW)
 
 
+def test_where_nothing_is_stored_there_is_nothing_to_keep_and_the_decision_stands(archive: Archive) -> None:
+    """Killed between making way and receiving: the stored one is out of the index, the other not yet in it."""
+    archive.upkeep.decide(only(archive).id, "replace", by="J. Smith")
+    with archive.database.write() as conn:
+        archive.upkeep.take_out(conn, "2.25.1")
+    with pytest.raises(Conflict, match=r"Nothing is stored under 2\.25\.1, so there is nothing to keep"):
+        archive.upkeep.settle(only(archive).id, by="A. Jones", now=NOW)
+    carry_out(archive, now=NOW)
+    assert patient(archive.instance("2.25.1").path) == "SECOND"
+    assert archive.upkeep.quarantined() == []
+
+
+def test_what_could_not_be_stored_may_be_kept_aside(archive: Archive) -> None:
+    path = archive.files.quarantine / only(archive).file_name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with archive.database.write() as conn:
+        archive.upkeep.take_out(conn, "2.25.1")
+    decided(archive, "store")
+    assert archive.upkeep.undecided() == 1
+    archive.upkeep.settle(only(archive).id, by="A. Jones", now=NOW)
+    assert archive.upkeep.undecided() == 0
+
+
 def test_a_damaged_object_never_takes_the_place_of_a_stored_one(archive: Archive) -> None:
     path = archive.files.quarantine / only(archive).file_name
     content = path.read_bytes()
@@ -159,11 +182,9 @@ def test_a_decision_that_is_taken_back_while_others_are_carried_out_is_not_carri
     send(archive, image(2, PatientID="THIRD"))
     with pytest.raises(Conflict):
         send(archive, image(2, PatientID="FOURTH"))
-    with archive.database.write() as conn:
-        archive.upkeep.take_out(conn, "2.25.2")
     first, second = archive.upkeep.quarantined()
     archive.upkeep.decide(first.id, "replace", by="J. Smith")
-    archive.upkeep.decide(second.id, "store", by="J. Smith")
+    archive.upkeep.decide(second.id, "replace", by="J. Smith")
     path = archive.files.quarantine / first.file_name
     content = path.read_bytes()
     moved = path.rename(path.with_suffix(".moved"))
@@ -181,7 +202,7 @@ def test_a_decision_that_is_taken_back_while_others_are_carried_out_is_not_carri
         (second.id, None, "A. Jones"),
     ]
     assert patient(archive.instance("2.25.1").path) == "FIRST"
-    assert archive.upkeep.kept("2.25.2") is None
+    assert patient(archive.instance("2.25.2").path) == "THIRD"
     assert sorted(each.name for each in archive.files.quarantine.iterdir()) == sorted(
         (first.file_name, second.file_name)
     )

@@ -488,7 +488,7 @@ def test_what_does_not_fit_the_service_is_refused_and_the_association_goes_on(li
         refused = peer.response()
         peer.send(get_request(2), b"not a data set")
         nonsense = peer.response()
-    assert (refused.status, nonsense.status) == (0xA900, 0xA900)
+    assert (refused.status, nonsense.status) == (0xA900, 0xC000)
 
 
 def test_a_peer_that_vanishes_in_the_middle_costs_nobody_else_anything(archive: Archive, listener: Listener) -> None:

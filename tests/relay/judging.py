@@ -3,6 +3,7 @@
 `python -m tests.relay.judging FOLDER` judges in a process of its own, and kills itself before the line it is told.
 """
 
+import hashlib
 import logging
 import os
 import shutil
@@ -73,7 +74,7 @@ class Exams:
         """Another object comes under a UID that is taken, and an operator has it replace the stored one."""
         with suppress(Conflict):
             self.store(view, SOPInstanceUID=uid, **attributes)
-        [aside] = self.archive.upkeep.quarantined()
+        aside = max(self.archive.upkeep.quarantined(), key=lambda each: each.id)
         self.archive.upkeep.decide(aside.id, "replace", by="J. Smith")
         carry_out(self.archive, now=self.now)
 
@@ -138,6 +139,8 @@ def _reference(sop_instance_uid: str) -> Dataset:
     return ds
 
 
+NEVER = sys.maxsize
+
 OURS = {str(module.__file__) for module in (quality, evidence, touched, judgements, outbox)}
 
 
@@ -154,16 +157,22 @@ def ours_or_a_commit(code: CodeType) -> bool:
 @contextmanager
 def before_line(number: int, counts: Callable[[CodeType], bool], deed: Callable[[], None]) -> Iterator[None]:
     """Do something just before the n-th line that this thread executes of functions that count."""
-    left = number
+    with before_each_line(counts, lambda reached: deed() if reached == number else None):
+        yield
+
+
+@contextmanager
+def before_each_line(counts: Callable[[CodeType], bool], deed: Callable[[int], None]) -> Iterator[None]:
+    """Do something before each such line; it is told the line's number, from 1."""
+    reached = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> object:
-        nonlocal left
+        nonlocal reached
         if not counts(frame.f_code):
             return None
         if event == "line":
-            left -= 1
-            if left == 0:
-                deed()
+            reached += 1
+            deed(reached)
         return trace
 
     before = sys.gettrace()
@@ -174,11 +183,35 @@ def before_line(number: int, counts: Callable[[CodeType], bool], deed: Callable[
         sys.settrace(before)
 
 
+def lines_that_find_another_disk(folder: Path) -> list[int]:
+    """Judge there; the lines before which the files are not as they were before the line above.
+
+    All that a kill leaves is the files, so a kill before any other line leaves what one of these does.
+    """
+    numbers, last = [], b""
+
+    def look(number: int) -> None:
+        nonlocal last
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith("-shm"))
+        found = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in files)).digest()
+        if found != last:
+            numbers.append(number)
+        last = found
+
+    exams = attached(folder)
+    with before_each_line(ours_or_a_commit, look):
+        exams.quality.judge()
+    exams.close()
+    return numbers
+
+
 def _main(folder: Path) -> None:
-    """Copy the folder and judge there, killed before the first line, the second, and so on, each in a fork."""
-    assert threading.active_count() == 1
+    """Judge in copies of the folder, each in a fork that is killed before another line, and at last one that is not."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    for number in range(1, 100_000):
+    shutil.copytree(folder, looked_at := folder.with_name(f"{folder.name}-looked-at"))
+    numbers = lines_that_find_another_disk(looked_at)
+    assert threading.active_count() == 1
+    for number in [*numbers, NEVER]:
         target = folder.with_name(f"{folder.name}-{number}")
         shutil.copytree(folder, target)
         pid = os.fork()
@@ -189,8 +222,6 @@ def _main(folder: Path) -> None:
             os._exit(0)
         _, status = os.waitpid(pid, 0)
         print(f"{target.name} {os.waitstatus_to_exitcode(status)}", flush=True)
-        if status == 0:
-            return
 
 
 if __name__ == "__main__":

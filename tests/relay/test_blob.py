@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -39,6 +40,12 @@ def pace(rate: int = 0) -> Pace:
 def file(tmp_path: Path) -> Path:
     (tmp_path / "image.dcm").write_bytes(os.urandom(SIZE))
     return tmp_path / "image.dcm"
+
+
+@pytest.fixture
+def content(file: Path) -> Iterator[BinaryIO]:
+    with file.open("rb") as opened:
+        yield opened
 
 
 def digest(path: Path) -> str:
@@ -78,95 +85,99 @@ def test_an_object_of_a_study_lies_beneath_the_signed_url() -> None:
     assert beneath("https://a.example/c/f/?sig=x%3D", "1.2.dcm") == "https://a.example/c/f/1.2.dcm?sig=x%3D"
 
 
-async def test_a_file_arrives_whole_and_says_its_digest(file: Path, tmp_path: Path) -> None:
+async def test_a_file_arrives_whole_and_says_its_digest(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
-        await BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace()).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
         blob = blobs.blobs["one.dcm"]
         assert (blob.sha256, blob.size, blob.metadata) == (digest(file), SIZE, {"sha256": digest(file)})
 
 
-async def test_a_line_that_is_cut_costs_one_block(file: Path, tmp_path: Path) -> None:
+async def test_a_line_that_is_cut_costs_one_block(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
         blobs.cut_after = 2 * BLOCK_BYTES + 100_000
-        upload = BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace())
+        upload = BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace())
         await upload.run()
         assert (blobs.blobs["one.dcm"].sha256, blobs.put_blocks, upload.sent_blocks) == (digest(file), 4, 4)
 
 
-async def test_a_restarted_upload_sends_only_what_is_not_staged(file: Path, tmp_path: Path) -> None:
+async def test_a_restarted_upload_sends_only_what_is_not_staged(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
-        running = asyncio.create_task(BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace()).run())
+        running = asyncio.create_task(BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run())
         while blobs.put_blocks < 2:
             await asyncio.sleep(0.001)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         staged = blobs.put_blocks
-        again = BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace())
+        again = BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace())
         await again.run()
         assert (again.sent_blocks, blobs.blobs["one.dcm"].sha256) == (4 - staged, digest(file))
 
 
-async def test_a_confirmation_that_got_lost_is_found_out_without_sending_anything(file: Path, tmp_path: Path) -> None:
+async def test_a_confirmation_that_got_lost_is_found_out_without_sending_anything(
+    file: Path, content: BinaryIO, tmp_path: Path
+) -> None:
     async with storage(tmp_path) as blobs:
-        await BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace()).run()
-        again = BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace())
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
+        again = BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace())
         await again.run()
         assert again.sent_blocks == 0
 
 
-async def test_an_expired_url_is_refused_and_a_new_one_goes_on_from_there(file: Path, tmp_path: Path) -> None:
+async def test_an_expired_url_is_refused_and_a_new_one_goes_on_from_there(
+    file: Path, content: BinaryIO, tmp_path: Path
+) -> None:
     async with storage(tmp_path) as blobs:
         blobs.refuse_after = 2
         with pytest.raises(UrlRefused, match="403"):
-            await BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace()).run()
+            await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
         blobs.refuse_after = None
-        again = BlobUpload(blobs.signed("one.dcm") + "&se=later", file, digest(file), pace=pace())
+        again = BlobUpload(blobs.signed("one.dcm") + "&se=later", content, digest(file), pace=pace())
         await again.run()
         assert (again.sent_blocks, blobs.blobs["one.dcm"].sha256) == (2, digest(file))
 
 
-async def test_a_url_that_only_allows_to_write_is_enough(file: Path, tmp_path: Path) -> None:
+async def test_a_url_that_only_allows_to_write_is_enough(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
         blobs.readable = False
-        await BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace()).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
         assert blobs.blobs["one.dcm"].sha256 == digest(file)
 
 
-async def test_a_block_that_the_line_damaged_is_sent_again(file: Path, tmp_path: Path) -> None:
+async def test_a_block_that_the_line_damaged_is_sent_again(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
         blobs.damage_next = True
         with pytest.raises(CloudError, match="Md5Mismatch"):  # nothing was staged yet: the pause is the caller's
-            await BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace()).run()
-        await BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace()).run()
+            await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
         assert blobs.blobs["one.dcm"].sha256 == digest(file)
 
 
 async def test_a_storage_that_is_not_there_is_tried_again_and_one_without_the_container_is_not(
-    file: Path, tmp_path: Path
+    file: Path, content: BinaryIO, tmp_path: Path
 ) -> None:
     async with storage(tmp_path) as blobs:
         gone = blobs.url
         with pytest.raises(Refused, match="404"):
-            await BlobUpload(f"{gone}/nowhere/one.dcm?sig=x", file, digest(file), pace=pace()).run()
+            await BlobUpload(f"{gone}/nowhere/one.dcm?sig=x", content, digest(file), pace=pace()).run()
     with pytest.raises(CloudError) as caught:
-        await BlobUpload(f"{gone}/images/one.dcm?sig=x", file, digest(file), pace=pace()).run()
+        await BlobUpload(f"{gone}/images/one.dcm?sig=x", content, digest(file), pace=pace()).run()
     assert not caught.value.permanent
 
 
-async def test_nothing_is_sent_faster_than_allowed(file: Path, tmp_path: Path) -> None:
+async def test_nothing_is_sent_faster_than_allowed(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
         loop, rate = asyncio.get_running_loop(), 8 * 1024 * 1024
         began = loop.time()
-        await BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=pace(rate)).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace(rate)).run()
         assert loop.time() - began >= (SIZE - rate) / rate  # the first second's worth is in the bucket
 
 
-async def test_an_upload_waits_while_something_comes_in(file: Path, tmp_path: Path) -> None:
+async def test_an_upload_waits_while_something_comes_in(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     times = [datetime.now(UTC), LONG_AGO]
     waiting = Pace(0, received_last=lambda: times.pop(0) if len(times) > 1 else times[0])
     async with storage(tmp_path) as blobs:
         began = asyncio.get_running_loop().time()
-        await BlobUpload(blobs.signed("one.dcm"), file, digest(file), pace=waiting).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=waiting).run()
         assert (asyncio.get_running_loop().time() - began >= 0.5, times) == (True, [LONG_AGO])
 
 

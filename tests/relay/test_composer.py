@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import InvalidDataSet
-from gateway.messages import ImageReceived, Thumbnail
+from gateway.messages import Image, ImageReceived, Thumbnail
 from gateway.outbox import Entry
 from relay.composer import Composer
 from relay.delivery import Event
@@ -35,11 +35,11 @@ def entry(message_type: str) -> Entry:
     )
 
 
-async def picture(_uid: str, _size: int) -> Thumbnail:
+async def picture(_image: Image, _size: int) -> Thumbnail:
     return PICTURE
 
 
-async def detailed(_uid: str, size: int) -> Thumbnail:
+async def detailed(_image: Image, size: int) -> Thumbnail:
     """A thumbnail that has as many bytes as pixels."""
     return Thumbnail(data="A" * size * size, width=size, height=size)
 
@@ -66,7 +66,7 @@ async def test_an_image_leaves_with_its_thumbnail_and_the_id_of_its_action() -> 
     ],
 )
 async def test_a_thumbnail_that_cannot_be_made_is_a_fact(error: Exception, reason: str) -> None:
-    async def failing(_uid: str, _size: int) -> Thumbnail:
+    async def failing(_image: Image, _size: int) -> Thumbnail:
         raise error
 
     event = await Composer("Van 1", preview=failing, action_id_of=action_of)(entry("study.image_received"))

@@ -29,6 +29,7 @@ from relay.delivery import (
     choose,
 )
 from tests.fakes import Behaviour, FakeCloud
+from tests.relay.deliverer import compose
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
@@ -55,18 +56,6 @@ def put(box: Outbox, message_id: str, *, subject: str = "s", priority: int = 2, 
             parameters={"sop_instance_uid": message_id},
             now=now,
         )
-
-
-async def compose(entry: Entry) -> Event:
-    envelope = Envelope(
-        message_id=entry.message_id,
-        message_type=entry.message_type,
-        timestamp=entry.created_at,
-        site="test",
-        sequence=entry.sequence,
-        parameters=entry.parameters,
-    )
-    return Event(envelope, entry.subject, entry.priority)
 
 
 class FastClock:

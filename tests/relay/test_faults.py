@@ -85,7 +85,7 @@ async def https(_image: Path) -> AsyncIterator[Rig]:
 async def manage(image: Path) -> AsyncIterator[Rig]:
     def to(host: str, token: str = API_TOKEN) -> ManageDestination:
         return ManageDestination(
-            f"http://{host}/api/v1", fixed_token(token), locate=lambda _uid: image, seconds=SECONDS
+            f"http://{host}/api/v1", fixed_token(token), opened=lambda _uid, _sha256: image.open("rb"), seconds=SECONDS
         )
 
     async with Cloud() as cloud, BadLine(int(cloud.addresses.door.rpartition(":")[2])) as line:

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.messages import Check
 from gateway.volume import Volume
-from relay.health import Disk, Facts, Forwards, Hop, Images, Queue, report
+from relay.health import Disk, Facts, Forwards, Hop, Images, Port, Queue, report
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 ROOM = Disk(Volume(total_bytes=100_000_000_000, free_bytes=60_000_000_000))
@@ -31,9 +31,27 @@ def test_a_site_where_all_is_proven_is_healthy() -> None:
                 "detail": "Owed to the cloud: nothing open.",
                 "proven_at": "2026-11-22T08:00:00.000Z",
             },
-            "disk": {"ok": True, "detail": "40% used, 60000 MB free.", "proven_at": "2026-11-22T08:00:00.000Z"},
+            "disk": {"ok": True, "detail": "40% used, 60 GB free.", "proven_at": "2026-11-22T08:00:00.000Z"},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("hop", "expected"),
+    [
+        (
+            Hop("worklist_port", NOW),
+            Check(ok=True, detail="No machine has begun a step yet.", proven_at="2026-11-22T08:00:00.000Z"),
+        ),
+        (
+            Hop("worklist_port", None, "It cannot be reached."),
+            Check(ok=False, detail="It cannot be reached. No machine has begun a step yet."),
+        ),
+    ],
+)
+def test_a_port_is_judged_by_its_proof_and_says_when_a_machine_spoke(hop: Hop, expected: Check) -> None:
+    found = report(replace(facts(), ports=(Port(hop, "No machine has begun a step yet."),)), now=NOW)
+    assert (found.healthy, found.checks["worklist_port"]) == (expected.ok, expected)
 
 
 def test_without_a_cloud_it_says_so() -> None:
@@ -101,6 +119,18 @@ def test_a_queue_says_what_is_owed(queue: Queue, ok: bool, detail: str) -> None:
 def test_the_disk_warns_before_it_is_too_full(free: int, ok: bool, words: str) -> None:
     check = report(facts(LINK, disk=Disk(Volume(100_000_000, free * 1_000_000))), now=NOW).checks["disk"]
     assert (check.ok, check.detail) == (ok, words)
+
+
+def test_one_image_more_does_not_make_another_report_of_the_disk() -> None:
+    said = {
+        free: report(facts(LINK, disk=Disk(Volume(10**12, free))), now=NOW).checks["disk"].detail
+        for free in (412_345_678_901, 412_328_678_901, 9_876_543_210)
+    }
+    assert list(said.values()) == [
+        "59% used, 410 GB free.",
+        "59% used, 410 GB free.",
+        "99% used, 9.9 GB free. No images are taken: make room now.",
+    ]
 
 
 def test_a_volume_that_is_gone_is_said_so() -> None:

@@ -2,18 +2,22 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import HeldBack, InvalidValue, NotFound
-from gateway.messages import Thumbnail
+from gateway.messages import Image, Thumbnail
 from gateway.outbox import Entry
-from pacs import Policy, delete
+from pacs import Policy, candidates, delete, discard
 from relay.composer import Composer
-from relay.delivery import Delivery
+from relay.delivery import Delivery, Event
 from relay.exams import COMPARED
 from relay.holding import HOLDS, RULES, Holding, objections
+from relay.rendering import Renderer
+from relay.service import thumbnail
 from tests.fakes import FakeCloud
 from tests.relay.judging import FOUR, Exams, opened
 from tests.relay.served import STUDY
@@ -72,7 +76,7 @@ def test_every_finding_has_its_rule_and_what_is_compared_is_compared_for_a_reaso
 # --- on its way -------------------------------------------------------------------------------------------------------
 
 
-async def preview(_uid: str, _size: int) -> Thumbnail:
+async def preview(_image: Image, _size: int) -> Thumbnail:
     return Thumbnail(data="/9j/", width=1, height=1)
 
 
@@ -82,6 +86,11 @@ async def no_action(_accession_number: str) -> str | None:
 
 async def delivered(exams: Exams, holding: Holding) -> list[str]:
     """Let everything leave that may; what the cloud had, by type, in order."""
+    return [event.message_type for event in await events_left(exams, holding)]
+
+
+async def events_left(exams: Exams, holding: Holding) -> list[Event]:
+    """Let everything leave that may; what the cloud had, in order."""
 
     async def reason(entry: Entry) -> str:
         return holding.reason(entry)
@@ -95,7 +104,7 @@ async def delivered(exams: Exams, holding: Holding) -> list[str]:
             await asyncio.sleep(0.01)
     delivery.stop()
     await running
-    return [event.message_type for event in cloud.received]
+    return list(cloud.received)
 
 
 async def test_an_image_that_disagrees_is_held_the_others_go_on_and_it_leaves_once_after_a_person_said_so(
@@ -199,6 +208,23 @@ async def test_what_one_destination_has_had_is_not_held_from_another(exams: Exam
     assert exams.holding.reason(entry) == ""
 
 
+async def test_what_arrives_although_it_was_held_while_under_way_is_not_held_anywhere(exams: Exams) -> None:
+    exams.archive.outbox.serve(("first", "second"), now=exams.now)
+    exams.store("RCC", PatientID="9990000026")
+    [under_way] = exams.archive.outbox.due(exams.now, limit=10, destination="first")
+    exams.schedule()
+    exams.judge()
+    assert len(exams.archive.outbox.entries("parked")) == 2
+    exams.archive.outbox.delivered(under_way, now=exams.now)
+    exams.judge()
+    found = [[finding["code"] for finding in told.parameters["findings"]] for told in exams.told()]  # type: ignore[attr-defined]
+    assert found[::2] == [["patient_mismatch", "held_back"], ["patient_mismatch"]], "of one of the two destinations"
+    assert exams.archive.outbox.entries("parked") == []
+    due = exams.archive.outbox.due(exams.now, limit=10, destination="second")
+    assert [(entry.message_type, entry.wants_name) for entry in due] == [("study.image_received", False)]
+    assert exams.holding.reason(due[0]) == ""
+
+
 async def test_a_correction_of_the_item_does_not_let_go_what_is_held(exams: Exams) -> None:
     exams.schedule()
     uid = exams.store("RCC", AccessionNumber="ACC-2")
@@ -229,7 +255,7 @@ async def test_what_was_parked_for_another_reason_and_released_is_held_all_the_s
 
 
 async def test_nothing_is_derived_from_an_image_that_is_held(exams: Exams) -> None:
-    async def never(_uid: str, _size: int) -> Thumbnail:
+    async def never(_image: Image, _size: int) -> Thumbnail:
         raise AssertionError("A thumbnail was made.")
 
     async def reason(entry: Entry) -> str:
@@ -265,6 +291,43 @@ async def test_what_let_other_content_of_the_uid_go_does_not_let_go_what_took_it
     assert said_to_be_held(exams, uid) == (False, False, [["patient_mismatch"]])
 
 
+async def test_an_event_of_content_that_was_replaced_is_compared_by_what_it_says_itself(exams: Exams) -> None:
+    exams.schedule()
+    good = exams.store("RCC")
+    exams.store_in_its_place("RCC", good, PatientID="9990000026")
+    bad = exams.store("LCC", PatientID="9990000026", AccessionNumber="ACC-2")
+    exams.store_in_its_place("LCC", bad)
+    exams.schedule("ACC-2")
+    left = await events_left(exams, exams.holding)
+    images = [event for event in left if event.message_type == "study.image_received"]
+    assert [(event.message_id == good, _participant(event.parameters)) for event in images] == [
+        (True, "9990000018"),
+        (False, "9990000018"),
+    ]
+    held = exams.archive.outbox.entries("parked")
+    assert {_participant(entry.parameters) for entry in held} == {"9990000026"}
+    assert bad in {entry.message_id for entry in held}
+
+
+def _participant(parameters: dict[str, object]) -> object:
+    participant = parameters["participant"]
+    assert isinstance(participant, dict)
+    return participant["nhs_number"]
+
+
+async def test_an_event_of_content_that_was_replaced_has_no_thumbnail_of_what_took_its_place(exams: Exams) -> None:
+    uid = exams.store("RCC")
+    first = exams.archive.outbox.find(uid)
+    assert first is not None
+    exams.store_in_its_place("RCC", uid, PatientID="9990000026")
+    async with Renderer() as renderer:
+        compose = Composer("Van 1", preview=partial(thumbnail, exams.archive, renderer), action_id_of=no_action)
+        event = await compose(first)
+    image = event.parameters["image"]
+    assert isinstance(image, dict)
+    assert (image["thumbnail"], "another took its place" in image["thumbnail_reason"]) == (None, True)
+
+
 async def test_an_image_that_left_the_archive_and_came_again_is_held_as_if_it_had_never_been_here(
     exams: Exams,
 ) -> None:
@@ -275,3 +338,71 @@ async def test_an_image_that_left_the_archive_and_came_again_is_held_as_if_it_ha
     exams.store("RCC", SOPInstanceUID=uid, PatientID="9990000026")
     assert await delivered(exams, exams.holding) == []
     assert said_to_be_held(exams, uid) == (True, True, [["patient_mismatch", "held_back"]])
+
+
+async def test_what_a_person_discards_never_leaves_and_the_cloud_is_told_who_decided_and_why(exams: Exams) -> None:
+    exams.schedule()
+    wrong = exams.store("RCC", PatientID="9990000026")
+    exams.judge()
+    [held] = exams.archive.outbox.entries("parked")
+    discard(exams.archive, held.id, by=" J. Smith ", because="Another participant's.", now=exams.now)
+    assert exams.holding.standings([wrong]) == {wrong: "discarded"}
+    assert exams.holding.reason_for(wrong) == "Discarded by J. Smith: Another participant's."
+    [rejected] = [each for each in exams.archive.outbox.entries("open") if each.message_type == "image.rejected"]
+    assert (rejected.message_id, rejected.subject, rejected.parameters) == (
+        f"{wrong}/rejected",
+        STUDY,
+        {
+            "accession_number": "ACC-1",
+            "study_instance_uid": STUDY,
+            "sop_instance_uid": wrong,
+            "reason": "Held back on site, and not passed on by decision of J. Smith: Another participant's.",
+        },
+    )
+    exams.judge()  # nothing holds it a second time
+    assert "study.image_received" not in await delivered(exams, exams.holding)
+    assert exams.archive.outbox.entries("parked") == []
+    assert exams.archive.outbox.standing.told(STUDY).open == 0
+    assert exams.archive.outbox.counts()["delivered"] == len(exams.archive.outbox.entries("delivered"))
+
+
+async def test_retention_lets_go_what_was_discarded_and_nothing_that_is_held(exams: Exams) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    exams.judge()
+    await delivered(exams, exams.holding)
+    later, policy = exams.now + timedelta(days=1), Policy(days=0, needs_commitment=False)
+    assert [bool(each.kept_because) for each in candidates(exams.archive, policy, now=later)] == [True]
+    [held] = exams.archive.outbox.entries("parked")
+    discard(exams.archive, held.id, by="J. Smith", because="Another participant's.", now=exams.now)
+    assert [bool(each.kept_because) for each in candidates(exams.archive, policy, now=later)] == [True]  # untold still
+    exams.judge()
+    await delivered(exams, exams.holding)
+    assert [each.kept_because for each in candidates(exams.archive, policy, now=later)] == [()]
+
+
+@pytest.mark.parametrize(("by", "because"), [("", "x"), (" ", "x"), ("J. Smith", ""), ("J. Smith", "a\nb")])
+def test_discarding_wants_a_name_and_a_reason(exams: Exams, by: str, because: str) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    exams.judge()
+    [held] = exams.archive.outbox.entries("parked")
+    with pytest.raises(InvalidValue):
+        discard(exams.archive, held.id, by=by, because=because, now=exams.now)
+    assert exams.archive.outbox.entries("parked") == [held]
+
+
+def test_only_what_is_held_back_is_discarded_and_only_once(exams: Exams) -> None:
+    exams.schedule()
+    exams.store("RCC", PatientID="9990000026")
+    exams.store("LCC")
+    exams.judge()
+    [held] = exams.archive.outbox.entries("parked")
+    fine = next(each for each in exams.archive.outbox.entries("open") if each.message_type == "study.image_received")
+    with pytest.raises(NotFound, match="held back"):
+        discard(exams.archive, fine.id, by="J. Smith", because="x", now=exams.now)
+    discard(exams.archive, held.id, by="J. Smith", because="x", now=exams.now)
+    with pytest.raises(NotFound, match="held back"):
+        discard(exams.archive, held.id, by="J. Smith", because="x", now=exams.now)
+    with pytest.raises(NotFound):
+        exams.archive.outbox.release(held.id, by="J. Smith", now=exams.now)

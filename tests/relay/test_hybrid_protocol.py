@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -189,3 +191,15 @@ def test_pauses_grow_and_then_repeat() -> None:
 def test_what_somebody_has_to_mend_is_tried_slowly_from_the_start() -> None:
     delays, lasting = (0.0, 1.0, 2.0, 30.0), Trouble("token_refused", "", lasting=True)
     assert [pause(delays, 0, lasting, jitter=jitter) for jitter in (0.0, 1.0)] == [30, 60]
+
+
+def test_operations_says_what_each_code_means_and_what_to_do() -> None:
+    root = Path(__file__).parents[2]
+    codes = {
+        code
+        for module in ("hybrid", "hybrid_exchange", "hybrid_trouble")
+        for code in re.findall(r'Trouble\(\s*"([a-z_]+)"', (root / "relay" / f"{module}.py").read_text())
+    }
+    table = (root / "OPERATIONS.md").read_text().partition("## The link to the cloud")[2].partition("\n## ")[0]
+    assert {"dns", "deaf", "not_proven"} <= codes
+    assert {code for code in codes if f"`{code}`" not in table} == set()

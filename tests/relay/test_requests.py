@@ -4,17 +4,18 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from gateway.errors import NotAllowed
+from gateway.errors import Conflict, NotAllowed
 from gateway.outbox import Entry
 from gateway.simulator.blobs import Blobs
 from gateway.simulator.cloud import API_TOKEN, Cloud
 from pacs import Archive
+from pacs.quarantine import carry_out
 from pacs.retention import Policy, candidates
 from relay import commands
 from relay.chores import Chores
@@ -46,8 +47,10 @@ class Site:
         requests, doors = Requests(self.archive.outbox), Doors(("127.0.0.1",), api)
         pace = Pace(0, received_last=lambda: NOW - timedelta(days=1))
         self.scratch = folder / "uploads"
-        held = Holding(self.archive, self.worklist).reason_for
-        self.images = FullImages(self.archive, requests, doors, pace=pace, scratch=self.scratch, reason_to_hold=held)
+        self.reason_to_hold = Holding(self.archive, self.worklist).reason_for
+        self.images = FullImages(
+            self.archive, requests, doors, pace=pace, scratch=self.scratch, reason_to_hold=self._reason
+        )
         self.images.sweep()
         chores = Chores(requests, doors, pace=pace, folder=folder / "diagnostics")
         self.context = Context(
@@ -94,6 +97,19 @@ class Site:
         async with self.fulfilling():
             await until(lambda: not self.waiting())
 
+    def _reason(self, uid: str) -> str:
+        return self.reason_to_hold(uid)
+
+    def replace(self, uid: str) -> None:
+        """Other content comes under the UID, and an operator has it replace the stored one."""
+        ds = mammogram("RCC", 1, PatientID="9990000026")
+        with suppress(Conflict):
+            receive(self.archive, ds, self.scratch.parent)
+        [aside] = self.archive.upkeep.quarantined()
+        self.archive.upkeep.decide(aside.id, "replace", by="J. Smith")
+        carry_out(self.archive, now=NOW)
+        assert ds.SOPInstanceUID == uid
+
     def close(self) -> None:
         self.worklist.close()
         self.archive.close()
@@ -139,6 +155,39 @@ async def test_an_image_that_is_held_back_is_not_given_before_a_person_let_it_go
     [(kind, parameters)] = site.told()
     assert (kind, parameters["code"]) == ("image.unavailable", "held_back")
     assert str(parameters["reason"]).startswith("Held back: Patient ID of the image")
+
+
+@pytest.mark.parametrize("syntax", ["", JPEG_LS])
+async def test_content_that_is_replaced_after_it_was_looked_at_does_not_leave_in_its_place(
+    site: Site, tmp_path: Path, syntax: str
+) -> None:
+    """Another image's pixels under the same UID are looked at by themselves."""
+    looked_at: list[str] = []
+
+    def reason(uid: str) -> str:
+        looked_at.append(site.archive.instance(uid).sha256)
+        if len(looked_at) == 1:
+            site.replace(UID)
+            return ""
+        return "Held back."
+
+    site.reason_to_hold = reason
+    async with storage(tmp_path) as blobs:
+        await site.ask(sop_instance_uid=UID, target_url=blobs.signed("a.dcm"), transfer_syntax=syntax)
+        await site.fulfil()
+        assert blobs.blobs == {}
+    [(_, parameters)] = site.told()
+    assert (parameters["code"], len(set(looked_at))) == ("held_back", 2)
+
+
+async def test_content_that_is_replaced_during_its_upload_arrives_whole(site: Site, tmp_path: Path) -> None:
+    stored = site.archive.instance(UID)
+    content = site.archive.content(UID, stored.sha256)
+    site.replace(UID)
+    with content:
+        assert hashlib.file_digest(content, "sha256").hexdigest() == stored.sha256
+    with pytest.raises(Conflict, match="another took its place"):
+        site.archive.content(UID, stored.sha256)
 
 
 async def test_a_whole_study_goes_object_by_object_beneath_the_url(site: Site, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def stores(tmp_path: Path) -> Iterator[tuple[Worklist, Archive]]:
 def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RelaySettings:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELAY_HTTP_PORT", str(free_port()))
+    monkeypatch.setenv("WORKLIST_PORT", "0")  # nobody serves them here
+    monkeypatch.setenv("PACS_PORT", "0")
     return load(RelaySettings)
 
 

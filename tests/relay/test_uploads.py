@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from aiohttp import web
@@ -115,12 +116,16 @@ def test_an_answer_that_may_be_about_the_content_is_doubtful(status: int, doubtf
     assert (caught.value.permanent, caught.value.doubtful) == (False, doubtful)
 
 
+def nothing(sop_instance_uid: str, _sha256: str) -> BinaryIO:
+    raise NotFound(f"There is no image {sop_instance_uid}.")
+
+
 REAL = (os.environ.get("RELAY_TEST_API_URL", ""), os.environ.get("RELAY_TEST_API_TOKEN", ""))
 
 
 @pytest.mark.skipif(not all(REAL), reason="RELAY_TEST_API_URL and RELAY_TEST_API_TOKEN are not set")
 async def test_the_real_api_of_the_programme_answers_that_it_is_there() -> None:
-    destination = ManageDestination(REAL[0], fixed_token(REAL[1]), locate=Path)
+    destination = ManageDestination(REAL[0], fixed_token(REAL[1]), opened=nothing)
     assert await outcome(destination, event("mpps.completed")) == "delivered"
     await destination.close()
 
@@ -130,14 +135,12 @@ async def test_the_real_api_of_the_programme_answers_that_it_is_there() -> None:
 
 @asynccontextmanager
 async def manage(cloud: Cloud, file: Path | None, *, rate: int | None = None) -> AsyncIterator[ManageDestination]:
-    def locate(sop_instance_uid: str) -> Path:
-        if file is None:
-            raise NotFound(f"There is no image {sop_instance_uid}.")
-        return file
+    def opened(sop_instance_uid: str, _sha256: str) -> BinaryIO:
+        return file.open("rb") if file else nothing(sop_instance_uid, "")
 
     cloud.actions["action-1"] = {}
     base = f"{cloud.addresses.door}/api/v1"
-    destination = ManageDestination(base, fixed_token(API_TOKEN), locate=locate, rate=lambda: rate)
+    destination = ManageDestination(base, fixed_token(API_TOKEN), opened=opened, rate=lambda: rate)
     try:
         yield destination
     finally:
@@ -245,7 +248,7 @@ def test_an_event_that_the_api_has_no_call_for_is_done_with_once_the_api_answers
         async with Cloud() as cloud, manage(cloud, None) as destination:
             assert await outcome(destination, event("mpps.completed")) == "delivered"
         async with answering(lambda _request: web.Response(status=503)) as base:
-            destination = ManageDestination(base, fixed_token("t"), locate=Path)
+            destination = ManageDestination(base, fixed_token("t"), opened=nothing)
             assert await outcome(destination, event("mpps.completed")) == "tried again"
             await destination.close()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -107,8 +108,8 @@ async def test_events_and_images_for_the_api_go_through_the_proxy(tmp_path: Path
     async with fence(tmp_path) as there, served(api(taken), there) as place:
         base = f"https://{place}/api/v1"
         https = HttpsDestination(base, fixed_token("t"), way=there.way())
-        locate: Callable[[str], Path] = lambda _uid: tmp_path / "image.dcm"  # noqa: E731
-        manage = ManageDestination(base, fixed_token("t"), locate=locate, way=there.way())
+        opened: Callable[[str, str], BinaryIO] = lambda _uid, _sha256: (tmp_path / "image.dcm").open("rb")  # noqa: E731
+        manage = ManageDestination(base, fixed_token("t"), opened=opened, way=there.way())
         assert [await outcome(https), await outcome(manage)] == ["delivered", "delivered"]
         await https.close()
         await manage.close()
@@ -142,7 +143,8 @@ async def test_a_full_image_goes_to_its_blob_through_the_proxy(tmp_path: Path) -
     digest, pace = hashlib.sha256(content).hexdigest(), Pace(0, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))
     async with fence(tmp_path) as there, Blobs(tmp_path / "blobs").serving(tls=there.tls) as blobs:
         blobs.url = blobs.url.replace("127.0.0.1", HOST)
-        await BlobUpload(blobs.signed("one.dcm"), tmp_path / "image.dcm", digest, pace=pace, way=there.way()).run()
+        with (tmp_path / "image.dcm").open("rb") as file:
+            await BlobUpload(blobs.signed("one.dcm"), file, digest, pace=pace, way=there.way()).run()
         assert blobs.blobs["one.dcm"].sha256 == digest
         assert set(there.proxy.asked) == {blobs.url.removeprefix("https://")}
 

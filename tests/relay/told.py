@@ -10,7 +10,10 @@ UID = "1.2.826.0.1.3680043.10.1.1"
 def event(
     message_type: str = "study.image_received", *, action_id: str | None = "action-1", message_id: str = UID
 ) -> Event:
-    parameters: dict[str, object] = {"image": {"sop_instance_uid": UID}, "reason": "Laterality is missing."}
+    parameters: dict[str, object] = {
+        "image": {"sop_instance_uid": UID, "sha256": "ab"},
+        "reason": "Laterality is missing.",
+    }
     envelope = Envelope(
         message_id=message_id,
         message_type=message_type,

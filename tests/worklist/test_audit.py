@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 
@@ -21,13 +20,6 @@ from worklist.audit import Accounts
 from worklist.scp import Scp
 
 HERE = "127.0.0.1"
-
-
-@pytest.fixture
-def worklist(tmp_path: Path) -> Iterator[Worklist]:
-    opened = Worklist.open(tmp_path / "worklist.db")
-    yield opened
-    opened.close()
 
 
 @contextmanager

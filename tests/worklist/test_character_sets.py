@@ -22,7 +22,7 @@ from tests.worklist.samples import NOW, item, participant
 from worklist import Worklist
 from worklist.scp import Scp
 
-UNKNOWN_TO_DCMTK = {"ISO 2022 IR 87", "ISO 2022 IR 159"}
+UNKNOWN_TO_DCMTK = {"ISO_IR 203", "ISO 2022 IR 87", "ISO 2022 IR 159"}
 """As Debian builds it."""
 
 JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
@@ -50,6 +50,7 @@ MATRIX = [
     ("ISO_IR 144", "\u041b\u044e\u043acemb\u044bpg", b"\xbb\xee\xdacemb\xebpg", "ISO_IR 144"),
     ("ISO_IR 148", "\u00c7avu\u015fo\u011flu^I\u015f\u0131k", b"\xc7avu\xfeo\xf0lu^I\xfe\xfdk", "ISO_IR 148"),
     ("ISO_IR 166", "\u0e19\u0e32\u0e21\u0e2a\u0e01\u0e38\u0e25", b"\xb9\xd2\xc1\xca\xa1\xd8\xc5", "ISO_IR 166"),
+    ("ISO_IR 203", "\u017di\u017eka^\u0152dipe", b"\xb4i\xb8ka^\xbcdipe", "ISO_IR 203"),
     ("ISO_IR 13", "\uff94\uff8f\uff80\uff9e^\uff80\uff9b\uff73", b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3", "ISO_IR 13"),
     ("ISO_IR 13", "\u30e4\u30de\u30c0^\u30bf\u30ed\u30a6", b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3", "ISO_IR 192"),
     ("\\ISO 2022 IR 87", JAPANESE, b"=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", "ISO 2022 IR 6\\ISO 2022 IR 87"),
@@ -68,13 +69,6 @@ MATRIX = [
     ("GB18030", WANG, b"=\xcd\xf5^\xd0\xa1\xb6\xab", "GB18030"),
     ("GBK", WANG, b"\xcd\xf5^\xd0\xa1\xb6\xab", "GBK"),
 ]  # fmt: skip
-
-
-@pytest.fixture
-def worklist(tmp_path: Path) -> Iterator[Worklist]:
-    opened = Worklist.open(tmp_path / "worklist.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -1,27 +1,20 @@
 """worklist.day_end: what leaves at night, what stays and why, and that one can go back."""
 
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from tests.worklist.samples import NOW, begun, ended, item, scheduled
 from worklist import Worklist
-from worklist.day_end import COPIES, DayEnd, candidates, copy, first_day_kept, judge, prune
+from worklist.day_end import COPIES, DayEnd, candidates, copy, first_day_kept, judge, night_of, prune
 from worklist.upkeep import ItemFacts
 
 TODAY, LONG_AGO = "20261122", "20261001"
 NIGHT = datetime(2026, 11, 22, 3, 0, 5, tzinfo=timezone(timedelta(hours=1)))
-
-
-@pytest.fixture
-def worklist(tmp_path: Path) -> Iterator[Worklist]:
-    opened = Worklist.open(tmp_path / "worklist.db")
-    yield opened
-    opened.close()
 
 
 def put(worklist: Worklist, name: str, date: str = LONG_AGO) -> None:
@@ -162,6 +155,26 @@ def test_the_day_end_is_held_once_after_each_striking_of_the_hour(worklist: Work
     with DayEnd(worklist, keep_days=30, hour=3, clock=clock):
         assert looked.wait(5)
     assert (names(worklist), len(copies(worklist)), len(asked)) == ([], 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("moment", "hour", "night"),
+    [
+        # 25 October 2026: 02:00 becomes 01:00. 29 March 2026: 01:00 becomes 02:00. Clocks in London.
+        ("2026-10-25T00:59Z", 3, "2026-10-24"),
+        ("2026-10-25T01:01Z", 3, "2026-10-24"),
+        ("2026-10-25T03:00Z", 3, "2026-10-25"),
+        ("2026-10-25T00:01Z", 1, "2026-10-25"),
+        ("2026-10-25T01:01Z", 1, "2026-10-25"),
+        ("2026-03-29T00:59Z", 3, "2026-03-28"),
+        ("2026-03-29T01:01Z", 3, "2026-03-28"),
+        ("2026-03-29T01:01Z", 1, "2026-03-29"),
+        ("2026-03-29T02:00Z", 3, "2026-03-29"),
+    ],
+)
+def test_clocks_that_are_changed_make_no_second_night(moment: str, hour: int, night: str) -> None:
+    now = datetime.fromisoformat(moment).astimezone(ZoneInfo("Europe/London"))
+    assert night_of(now, hour).isoformat() == night
 
 
 def test_items_never_leave_where_nobody_says_for_how_long(worklist: Worklist) -> None:

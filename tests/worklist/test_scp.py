@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import tzset
 
 import pytest
 from pydicom import dcmread
@@ -25,7 +26,8 @@ from gateway.association import AcceptedContext
 from gateway.dimse import Command, CommandField
 from gateway.errors import InvalidValue, MissingAttribute, Refusal
 from gateway.listener import Listener
-from tests.worklist.samples import NOW, begun, ended, item, query
+from tests.raw_find import RawFinder, element
+from tests.worklist.samples import NOW, begun, ended, item, query, scheduled
 from worklist import Worklist
 from worklist.manners import Book, Manners
 from worklist.scp import Scp
@@ -35,13 +37,6 @@ MPPS, RETRIEVE, MWL = (
     ModalityPerformedProcedureStepRetrieve,
     ModalityWorklistInformationFind,
 )
-
-
-@pytest.fixture
-def worklist(tmp_path: Path) -> Iterator[Worklist]:
-    opened = Worklist.open(tmp_path / "worklist.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -111,6 +106,42 @@ def test_a_query_that_makes_no_sense_is_refused_and_the_association_lives(workli
     assert statuses == [0xFF00, 0x0000]
 
 
+@pytest.mark.parametrize("keys", [element(0x00100010, "PN", b"JONES^MARY")[:-5], b"\x01\x02\x03"])
+def test_a_query_that_is_cut_off_is_not_taken_for_a_shorter_one(worklist: Worklist, port: int, keys: bytes) -> None:
+    put(worklist, "ACC1")
+    with RawFinder(port, ExplicitVRLittleEndian) as finder:
+        end, answers = finder.find(keys)
+        assert finder.count(element(0x00080050, "SH", b"")) == 1
+    assert (end.status, end.error_comment, answers) == (0xC000, "The data set ends in the middle of an element.", [])
+
+
+@pytest.fixture
+def _in_london(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as environment:
+        environment.setenv("TZ", "Europe/London")
+        tzset()
+        yield
+    tzset()
+
+
+@pytest.mark.usefixtures("_in_london")
+@pytest.mark.parametrize(
+    ("date", "time"),
+    [("20260701", "093000"), ("20260329", "013000"), ("20261025", "013000")],
+    ids=["in summer", "in the hour that is left out", "in the hour that comes twice"],
+)
+def test_an_appointment_is_answered_at_the_time_on_the_sites_clock(
+    worklist: Worklist, port: int, *, date: str, time: str
+) -> None:
+    """An earlier gateway kept times in UTC, and its appointments were an hour off in summer."""
+    made = item("ACC1", scheduled=scheduled(date, time))
+    worklist.schedule(made, action_id="1", content_hash="h", now=NOW)
+    start = {"ScheduledProcedureStepStartDate": date, "ScheduledProcedureStepStartTime": time}
+    with associated(port) as association:
+        _, [answer] = asked(association, query({**start, "Modality": ""}))
+    assert {name: answer.ScheduledProcedureStepSequence[0][name].value for name in start} == start
+
+
 def test_peers_are_answered_as_is_set_for_them(worklist: Worklist) -> None:
     put(worklist, "ACC1", "ACC2", "ACC3")
     book = Book(Manners(), {"MAMMO1": Manners(limit=2), "MAMMO2": Manners(station="strict")})
@@ -128,22 +159,6 @@ def test_peers_are_answered_as_is_set_for_them(worklist: Worklist) -> None:
         "MAMMO2": [(0x0000, None)],
         "MAMMO3": [(0xFF00, None)] * 3 + [(0x0000, None)],
     }
-
-
-def test_a_query_is_cancelled(worklist: Worklist, port: int) -> None:
-    put(worklist, *(f"ACC{number}" for number in range(400)))
-    with associated(port) as association:
-        [context] = [each for each in association.accepted_contexts if each.abstract_syntax == MWL]
-        everything = query()
-        everything.ScheduledProcedureStepSequence = []
-        for keyword in ("PatientName", "PatientID", "AccessionNumber", "StudyInstanceUID", "Allergies"):
-            setattr(everything, keyword, "")
-        responses = association.send_c_find(everything, MWL, msg_id=7)
-        statuses = [next(responses)[0].Status]
-        association.send_c_cancel(7, context.context_id)
-        statuses += [status.Status for status, _ in responses]
-    assert statuses[0] == 0xFF00
-    assert statuses[-1] in (0xFE00, 0x0000)  # all answers may have left before the peer reads its first one
 
 
 def test_a_step_is_begun_changed_completed_and_read_back(worklist: Worklist, port: int) -> None:
@@ -170,6 +185,24 @@ def test_a_step_is_begun_changed_completed_and_read_back(worklist: Worklist, por
         },
     )
     assert (whole.Status, str(everything.PatientName)) == (0x0000, "SMITH^Zoë")
+
+
+def test_reading_what_a_step_has_not_is_a_warning_that_names_it(worklist: Worklist, port: int) -> None:
+    worklist.begin("1.2.3", begun(), now=NOW)
+    with associated(port) as association:
+        status, step = association.send_n_get([Tag(0x00081030), Tag(0x00400252)], RETRIEVE, "1.2.3")
+    assert (status.Status, status.AttributeIdentifierList) == (0x0001, Tag(0x00081030))
+    assert step is not None
+    assert [element.keyword for element in step] == ["SpecificCharacterSet", "PerformedProcedureStepStatus"]
+
+
+def test_an_attribute_that_may_not_be_set_is_named_by_its_tag(worklist: Worklist, port: int) -> None:
+    worklist.begin("1.2.3", begun(), now=NOW)
+    named = ended()
+    named.PatientName = "JONES"
+    with associated(port) as association:
+        status, _ = association.send_n_set(named, MPPS, "1.2.3")
+    assert (status.Status, status.get("AttributeIdentifierList")) == (0x0105, Tag(0x00100010))
 
 
 def test_refusals_carry_the_status_of_the_standard(port: int) -> None:

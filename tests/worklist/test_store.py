@@ -1,6 +1,5 @@
 """worklist.store: items, answers and steps in a real database."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -12,13 +11,6 @@ from tests.worklist.samples import NOW, STUDY, answered, begun, ended, item, par
 from worklist import Item, Worklist
 
 LATER = NOW + timedelta(minutes=5)
-
-
-@pytest.fixture
-def worklist(tmp_path: Path) -> Iterator[Worklist]:
-    opened = Worklist.open(tmp_path / "worklist.db")
-    yield opened
-    opened.close()
 
 
 def put(worklist: Worklist, *items: Item) -> None:
