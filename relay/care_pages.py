@@ -154,6 +154,7 @@ class CarePages:
         """Ask whether an image that is held back shall never be sent."""
         of, entry_id = _entry(request), int(request.match_info["id"])
         return await self._frame.page(
+            request,
             "discard.html",
             lambda: {"parked": self._queue.parked(of, entry_id), **_around(request)},
             current="/queue",
