@@ -80,6 +80,7 @@ _PATIENT, _URI = Code("2", "Patient Number", "RFC-3881"), Code("12", "URI", "RFC
 _SECURITY_ALERT = Code("110113", "Security Alert")
 
 STARTED, STOPPED = Code("110120", "Application Start"), Code("110121", "Application Stop")
+LOGIN, LOGOUT = Code("110122", "Login"), Code("110123", "Logout")
 NODE_AUTHENTICATION = Code("110126", "Node Authentication")
 RECORDING_STOPPED = Code("110133", "Audit Recording Stopped")
 RESTRICTED_FUNCTION = Code("110132", "Use of Restricted Function")
@@ -198,9 +199,9 @@ def lost(event: Event, count: int) -> str:
     return alert(event, Actor(APPLICATION), RECORDING_STOPPED, "urn:gateway:audit", told)
 
 
-def authentication(event: Event, who: Actor) -> str:
-    """User Authentication (A.5.3.12): a login, or with a failing outcome the attempt at one."""
-    root = _begun(event, Code("110114", "User Authentication"), "E", Code("110122", "Login"))
+def authentication(event: Event, who: Actor, kind: Code = LOGIN) -> str:
+    """User Authentication (A.5.3.12): a login, or with a failing outcome the attempt at one; or a logout."""
+    root = _begun(event, Code("110114", "User Authentication"), "E", kind)
     _participant(root, who)
     _participant(root, Actor(APPLICATION), is_requestor=False)
     return _ended(root, event)

@@ -72,6 +72,9 @@ _INSTANCE = "studies/*/series/*/instances/*"
 _READ: tuple[tuple[str, Rule], ...] = (
     ("/healthz", _PUBLIC),
     ("/assets/**", _PUBLIC),
+    ("/sign-in", _PUBLIC),
+    ("/sign-in/**", _PUBLIC),
+    ("/session", _HARMLESS),  # a page asks whether its session goes on
     ("/metrics", _HARMLESS),  # numbers, asked for every few seconds
     ("/viewer/**", _HARMLESS),  # its own program; what it shows it asks of DICOMweb
     (_WEB, _GIVEN),  # WADO-URI
@@ -109,7 +112,13 @@ _READ: tuple[tuple[str, Rule], ...] = (
     ("/studies/**", _SHOWN),
     ("/**", _SEARCHED),
 )
-_CHANGED: tuple[tuple[str, Rule], ...] = (("/**", _ACTED),)
+_CHANGED: tuple[tuple[str, Rule], ...] = (
+    ("/sign-in", _PUBLIC),  # what comes of these is in the trail as User Authentication
+    ("/sign-in/**", _PUBLIC),
+    ("/sign-out", _PUBLIC),
+    ("/session", _HARMLESS),
+    ("/**", _ACTED),
+)
 _DELETED: tuple[tuple[str, Rule], ...] = (("/**", Rule(Role.ADMIN, Recorded.ACTION)),)
 
 

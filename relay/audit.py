@@ -81,6 +81,14 @@ class Recorder:
             await self.write(messages.authentication(self.event(result), who))
             self._fold(key)
 
+    async def signed_in(self, who: Actor) -> None:
+        """Write down that a session of a browser begins, each one. Raises AuditNotWritten; then it may not."""
+        await self.write(messages.authentication(self.event(), who))
+
+    async def signed_out(self, who: Actor) -> None:
+        """Write down that a session of a browser has ended. Raises AuditNotWritten."""
+        await self.write(messages.authentication(self.event(), who, messages.LOGOUT))
+
     def event(self, result: Outcome = Outcome.SUCCESS) -> Event:
         """What happens now, and ends so."""
         return Event(self._clock(), self._site, result)

@@ -101,6 +101,7 @@ class CarePages:
     async def queue(self, request: web.Request) -> web.Response:
         """What is owed to whom, what waits for a person, and how far the cloud was told of the last exams."""
         return await self._frame.page(
+            request,
             "queue.html",
             lambda: {"queue": self._queue.queue(), **_around(request)},
             current="/queue",
@@ -117,7 +118,7 @@ class CarePages:
             group = self._queue.alike(of, entry_id, where) if what == "release-alike" else None
             return {"parked": parked, "group": group, "action": request.path_qs, **_around(request)}
 
-        return await self._frame.page("release.html", values, current="/queue")
+        return await self._frame.page(request, "release.html", values, current="/queue")
 
     async def release(self, request: web.Request) -> web.Response:
         """Make a parked entry due again. Raises InvalidValue for one that is held back and nobody stands for."""
@@ -153,6 +154,7 @@ class CarePages:
         """Ask whether an image that is held back shall never be sent."""
         of, entry_id = _entry(request), int(request.match_info["id"])
         return await self._frame.page(
+            request,
             "discard.html",
             lambda: {"parked": self._queue.parked(of, entry_id), **_around(request)},
             current="/queue",
@@ -179,13 +181,17 @@ class CarePages:
 
     # ---- storage and refusals ----------------------------------------------------------------------------------------
 
-    async def storage(self, _: web.Request) -> web.Response:
+    async def storage(self, request: web.Request) -> web.Response:
         """What is kept, how it grows, when it is full, what may go."""
         return await self._frame.page(
-            "storage.html", lambda: {"storage": self._storage.storage()}, current="/storage", follows=("minute",)
+            request,
+            "storage.html",
+            lambda: {"storage": self._storage.storage()},
+            current="/storage",
+            follows=("minute",),
         )
 
-    async def refusals(self, _: web.Request) -> web.Response:
+    async def refusals(self, request: web.Request) -> web.Response:
         """What was refused lately, why, and what to do."""
         path = self._surroundings.refusals
 
@@ -196,7 +202,7 @@ class CarePages:
                 return {"rows": [], "lost": Lost(0, None), "trouble": str(error)}
             return {"rows": [(each, remedy(each.kind)) for each in seen], "lost": lost, "trouble": ""}
 
-        return await self._frame.page("refusals.html", values, current="/refusals", follows=("refusals",))
+        return await self._frame.page(request, "refusals.html", values, current="/refusals", follows=("refusals",))
 
     # ---- quarantine --------------------------------------------------------------------------------------------------
 
@@ -208,7 +214,7 @@ class CarePages:
             rows = [(each, self._bytes(each)) for each in found[:MOST_ROWS]]
             return {"rows": rows, "total": len(found), **_around(request)}
 
-        return await self._frame.page("quarantine.html", values, current="/quarantine", follows=("images",))
+        return await self._frame.page(request, "quarantine.html", values, current="/quarantine", follows=("images",))
 
     async def set_aside(self, request: web.Request) -> web.Response:
         """One of them beside what is stored under its UID: pictures, what differs, and what can be decided."""
@@ -223,7 +229,9 @@ class CarePages:
             "decisions": _possible(found, stored),
             **_around(request),
         }
-        return await self._frame.page("set_aside.html", lambda: values, current="/quarantine", follows=("images",))
+        return await self._frame.page(
+            request, "set_aside.html", lambda: values, current="/quarantine", follows=("images",)
+        )
 
     async def picture(self, request: web.Request) -> web.Response:
         """A picture of an object in the quarantine. Raises a Refusal when it has none, or is damaged."""
@@ -248,7 +256,7 @@ class CarePages:
             "action": request.path,
             **_around(request),
         }
-        return await self._frame.page("decide.html", lambda: values, current="/quarantine")
+        return await self._frame.page(request, "decide.html", lambda: values, current="/quarantine")
 
     async def decide(self, request: web.Request) -> web.Response:
         """Write down a decision, which the archive's process carries out. Raises Conflict when it cannot be done."""

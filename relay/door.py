@@ -1,13 +1,17 @@
 """The door of the HTTP server: every request passes it before a handler sees it, and every answer before it leaves.
 
 In this order: how often the address asks; whether it calls us by a name of ours; whether another site's page sent it;
-who it is; whether that person may do this; then the handler; then the audit trail, before the first byte leaves.
+who it is (header or session); whether that person may do this; then the handler; then the audit trail, before the first
+byte leaves.
 
 Rules. As long as the door is open to everybody (loopback, no users), only requests that name this machine in Host are
 answered, because a page elsewhere can have its own name point here (DNS rebinding). Origins of CORS are exact, and they
-get no cookies or passwords of the browser. A password is never in a log; who may not do something is named.
+get no cookies or passwords of the browser. A password is never in a log; who may not do something is named. Somebody
+unknown who opens a page is led to the sign-in page; programs get 401 with the challenge, scripts of pages one that no
+browser asks for a password by, since what it then sent could not be signed out.
 
-Not here: rules (`relay.access`), passwords (`relay.users`), tokens (`relay.oidc`), counting (`relay.limits`).
+Not here: rules (`relay.access`), passwords (`relay.users`), tokens (`relay.oidc`), sessions (`relay.sessions`), the
+sign-in page (`relay.sign_in`), counting (`relay.limits`).
 """
 
 import asyncio
@@ -27,12 +31,14 @@ from aiohttp.typedefs import Middleware
 from gateway import audit_messages as messages
 from gateway.audit_messages import Actor, Outcome
 from gateway.errors import AuditNotWritten, Denied, NotFound, Refusal
-from relay import forwarded
+from relay import cookies, forwarded
 from relay.access import READING, Recorded, Role, Rule, foreign_origin, is_loopback, rule
 from relay.audit import Exchange, Recorder
 from relay.forwarded import Network
 from relay.limits import Buckets, Guessing
 from relay.oidc import Tokens
+from relay.oidc_code import Code
+from relay.sessions import IDLE_MINUTES, Session, Sessions
 from relay.users import OWN, OwnToken, Passwords, User
 
 ANYBODY = User("anybody", Role.ADMIN)
@@ -47,12 +53,16 @@ STUDY = web.RequestKey("study", str)
 ADDRESS = web.RequestKey("address", str)
 """The address a request comes from, behind the proxies that are trusted."""
 
+SIGNED_IN = web.RequestKey("signed_in", bool)
+"""Whether the user is known by a session of the browser, which can be ended."""
+
 _RULE = web.RequestKey("rule", Rule)
 _PASSED = web.RequestKey("passed", bool)
 
 _CORS_PATHS = ("/dicom-web", "/api/")
 _BASIC = 'Basic realm="screening-gateway", charset="UTF-8"'
 _BEARER = 'Bearer realm="screening-gateway"'
+_PAGE = 'SignIn realm="screening-gateway"'
 _LONGEST_CREDENTIAL = 8000
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -82,9 +92,15 @@ class Door:
     own: OwnToken
     patient_id: Callable[[str], str]
     tokens: Tokens | None = None
+    code: Code | None = None
+    sessions: Sessions = field(init=False)
+    idle_seconds: float = 60 * IDLE_MINUTES
     buckets: Buckets = field(default_factory=lambda: Buckets(0, 1))
     guessing: Guessing = field(default_factory=Guessing)
-    _checking: dict[tuple[str, str, str], asyncio.Task[User | None]] = field(default_factory=dict)
+    _checking: dict[tuple[str, str, str], asyncio.Task[User]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sessions = Sessions(self.passwords.account, idle_seconds=self.idle_seconds)
 
     @property
     def middleware(self) -> Middleware:
@@ -105,6 +121,8 @@ class Door:
         needed = rule(request.method, request.path)
         await self._same_site(request)
         user = await self._known(request, needed)
+        if user is None:
+            return self._sign_in_first(request)
         request[USER], request[_RULE] = user, needed
         await self._permitted(request, user, needed)
         await self._announce(request, needed)
@@ -153,7 +171,7 @@ class Door:
             raise _too_many("This address asks more often than RELAY_HTTP_RATE allows.", wait)
 
     async def _same_site(self, request: web.Request) -> None:
-        if self._is_open() and not is_loopback(_host_name(request.host)):
+        if self.is_open() and not is_loopback(_host_name(request.host)):
             raise Denied(
                 "Without users, only this machine is answered, and only by the names localhost, 127.0.0.1 and ::1.",
                 status=421, code="misdirected",
@@ -170,48 +188,83 @@ class Door:
                 status=403, code="cross_site",
             )  # fmt: skip
 
-    def _is_open(self) -> bool:
+    def is_open(self) -> bool:
+        """May everybody who reaches this do everything, because nobody is known yet?"""
         return self.policy.is_open and self.tokens is None and not self.passwords.any()
 
-    async def _known(self, request: web.Request, needed: Rule) -> User:
+    async def _known(self, request: web.Request, needed: Rule) -> User | None:
         kind, _, credential = request.headers.get("Authorization", "").partition(" ")
         if len(credential) <= _LONGEST_CREDENTIAL:
             if kind.lower() == "basic":
-                return await self._by_password(request, credential.strip())
+                return await self._by_basic(request, credential.strip())
             if kind.lower() == "bearer" and self.tokens is not None:
                 return await self._by_token(request, self.tokens, credential.strip())
-        if needed.role is None or self._is_open():
+        if needed.role is None or self.is_open():
             return ANYBODY
-        raise self._unknown("This needs a user: send a name and a password, or a token of the identity provider.")
+        return await self._by_session(request)
 
-    async def _by_password(self, request: web.Request, credential: str) -> User:
+    async def _by_session(self, request: web.Request) -> User | None:
+        token = cookies.value(request, cookies.SESSION)
+        found = self.sessions.find(token)
+        if found is None or (found.is_display and not _is_on_display(request)):
+            return None
+        if found.is_over:
+            await self._tell_of_end(found, request[ADDRESS])
+            return None
+        if cookies.is_by_person(request):
+            self.sessions.use(token)
+        request[SIGNED_IN] = True
+        return User(found.user.name, Role.VIEWER) if found.is_display else found.user
+
+    async def _tell_of_end(self, session: Session, address: str) -> None:
+        """Record the end of a session once: when its browser asks for the first time after it."""
+        if session.is_told:
+            return
+        session.is_told = True  # before it is written: a viewer asks for many things at once
+        try:
+            await self.recorder.signed_out(Actor(session.user.name, address))
+        except AuditNotWritten:
+            session.is_told = False
+            raise
+
+    def _sign_in_first(self, request: web.Request) -> web.Response:
+        if cookies.is_page_or_form(request) and "Authorization" not in request.headers:
+            return web.Response(status=303, headers={"Location": cookies.sign_in_path(request)})
+        message = "This needs a user: send a name and a password, or a token of the identity provider."
+        if cookies.is_browser(request):
+            raise Denied(message, status=401, code="not_authenticated", headers={"WWW-Authenticate": _PAGE})
+        raise self._unknown(message)
+
+    async def _by_basic(self, request: web.Request, credential: str) -> User:
         name, password = _basic(credential)
-        address = request[ADDRESS]
         if name in OWN and _is_here(request) and self.own.fits(password):
             return User(name, Role.VIEWER)
         if (user := self.passwords.remembered(name, password)) is not None:
             return user
         # A viewer that begins sends the same password with dozens of requests at once: they share one check.
-        checking = self._checking.get((address, name, password))
+        key = (request[ADDRESS], name, password)
+        checking = self._checking.get(key)
         if checking is None:
-            if wait := self.guessing.wait(address, name):
-                raise _too_many("Too many wrong passwords; wait, then try again.", wait)
-            self.guessing.wrong(address, name)  # before checking, so that guesses side by side count as well
-            checking = asyncio.create_task(self._checked(address, name, password))
-            self._checking[address, name, password] = checking
-            checking.add_done_callback(lambda _: self._checking.pop((address, name, password), None))
-        user = await asyncio.shield(checking)
-        if user is None:
-            raise self._unknown("Name and password do not go together.")
+            checking = self._checking[key] = asyncio.create_task(self._logged_in(*key))
+            checking.add_done_callback(lambda _: self._checking.pop(key, None))
+        return await asyncio.shield(checking)
+
+    async def _logged_in(self, address: str, name: str, password: str) -> User:
+        user = await self.by_password(address, name, password)
+        await self.recorder.login(Actor(name[:64], address), succeeded=True)
         return user
 
-    async def _checked(self, address: str, name: str, password: str) -> User | None:
+    async def by_password(self, address: str, name: str, password: str) -> User:
+        """Who this is; whoever calls records that. Raises Denied: 401 for a wrong password, 429 after too many."""
+        if wait := self.guessing.wait(address, name):
+            raise _too_many("Too many wrong passwords; wait, then try again.", wait)
+        self.guessing.wrong(address, name)  # before checking, so that guesses side by side count as well
         user = await asyncio.to_thread(self.passwords.check, name, password)
         if user is None:
             log.warning("login refused", user=name[:64] if name.isprintable() else "?", address=address)
-        else:
-            self.guessing.right(address, name)
-        await self.recorder.login(Actor(name[:64], address), succeeded=user is not None)
+            await self.recorder.login(Actor(name[:64], address), succeeded=False)
+            raise self._unknown("Name and password do not go together.")
+        self.guessing.right(address, name)
         return user
 
     async def _by_token(self, request: web.Request, tokens: Tokens, credential: str) -> User:
@@ -290,6 +343,13 @@ def _is_here(request: web.Request) -> bool:
     """Does this machine ask itself?"""
     address, ours = request[ADDRESS], request.get_extra_info("sockname", ("",))[0]
     return is_loopback(address) or address == ours
+
+
+def _is_on_display(request: web.Request) -> bool:
+    """Is this what a wallboard asks for?"""
+    if request.method in READING and request.path == "/board":
+        return "wall" in request.query
+    return request.path in {"/events", "/session"}
 
 
 def _basic(credential: str) -> tuple[str, str]:

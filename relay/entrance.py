@@ -17,7 +17,8 @@ from relay.audit import Recorder, patient_ids
 from relay.door import Door, Policy
 from relay.limits import Buckets
 from relay.oidc import Issuer, Tokens
-from relay.settings import RelaySettings
+from relay.oidc_code import Code
+from relay.settings import RelaySettings, revealed
 from relay.users import OwnToken, Passwords, UserFile
 
 BURST_SECONDS = 4.0
@@ -60,15 +61,25 @@ def own_tls(settings: RelaySettings) -> ssl.SSLContext | None:
 def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datetime]) -> Door:
     """The door as the settings want it."""
     demanded = settings.http_users_required or not access.is_loopback(settings.http_host)
+    tokens = Tokens(issuer(settings), way=link.way(settings)) if settings.oidc_issuer else None
     return Door(
         policy=Policy(is_open=not demanded, origins=frozenset(settings.cors_origins), proxies=settings.trusted_proxies),
         passwords=Passwords(UserFile(settings.users_path)),
         recorder=Recorder(Trail(settings.audit_path), site=settings.site, clock=clock),
         own=OwnToken(settings.own_token_path),
         patient_id=patient_ids(archive),
-        tokens=Tokens(issuer(settings), way=link.way(settings)) if settings.oidc_issuer else None,
+        tokens=tokens,
+        code=code(settings, tokens) if tokens is not None else None,
+        idle_seconds=60 * settings.idle_minutes,
         buckets=Buckets(settings.http_rate, max(1.0, settings.http_rate * BURST_SECONDS)),
     )
+
+
+def code(settings: RelaySettings, tokens: Tokens) -> Code | None:
+    """How people sign in with the identity provider at a browser; None when the relay is no client of it."""
+    if not settings.oidc_client_id:
+        return None
+    return Code(tokens, settings.oidc_client_id, secret=revealed(settings.oidc_client_secret))
 
 
 def issuer(settings: RelaySettings) -> Issuer:

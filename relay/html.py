@@ -19,6 +19,8 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from relay.door import SIGNED_IN, USER
+
 PAGES = Path(str(files("relay") / "pages"))
 
 NAVIGATION = (
@@ -53,6 +55,8 @@ class Around:
     entries: tuple[Entry, ...]
     state: Mapping[str, str]
     follows: tuple[str, ...]
+    signed_in: str
+    """Who is signed in at this browser and can sign out; empty for others."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +72,30 @@ class Frame:
     counts: Mapping[str, Callable[[], int]]
 
     async def page(
-        self, template: str, values: Callable[[], Values], *, current: str, follows: tuple[str, ...] = ()
+        self,
+        request: web.Request,
+        template: str,
+        values: Callable[[], Values],
+        *,
+        current: str,
+        follows: tuple[str, ...] = (),
     ) -> web.Response:
         """Ask for the values and render them, in a thread.
 
         `current` is the path in the navigation, `follows` names the parts of the state that show on the page: when one
         changes, the page is read again. Raises what asking raises.
         """
-        text = await asyncio.to_thread(self._rendered, template, values, current, follows)
+        signed_in = request[USER].name if SIGNED_IN in request else ""
+        text = await asyncio.to_thread(self._rendered, template, values, current, follows, signed_in)
         return web.Response(text=text, content_type="text/html")
 
-    def _rendered(self, template: str, values: Callable[[], Values], current: str, follows: tuple[str, ...]) -> str:
+    def _rendered(
+        self, template: str, values: Callable[[], Values], current: str, follows: tuple[str, ...], signed_in: str
+    ) -> str:
         state, now = self.state(), self.clock().astimezone()  # before the values: what comes in between is newer
         asked = values()
-        around = Around(self.site, now, self._entries(current), state, ("run", "day", *follows) if follows else ())
+        followed = ("run", "day", *follows) if follows else ()
+        around = Around(self.site, now, self._entries(current), state, followed, signed_in)
         return _TEMPLATES.get_template(template).render(asked, around=around)
 
     def _entries(self, current: str) -> tuple[Entry, ...]:
@@ -94,7 +108,12 @@ class Frame:
 def error_page(*, status: int, message: str) -> web.Response:
     """Make the page that says why there is no page. It asks nothing, because that may be what does not work."""
     entries = tuple(Entry(path, words, 0, is_current=False) for path, words in NAVIGATION)
-    text = _TEMPLATES.get_template("error.html").render(http_status=status, message=message, entries=entries)
+    return bare_page("error.html", status=status, http_status=status, message=message, entries=entries)
+
+
+def bare_page(template: str, *, status: int = 200, **values: object) -> web.Response:
+    """Make a page of these values alone, with nothing of the site around it."""
+    text = _TEMPLATES.get_template(template).render(values)
     return web.Response(text=text, status=status, content_type="text/html")
 
 

@@ -6,23 +6,23 @@ which is how keys are rotated. While the provider is away, known keys go on. Onl
 made for them; issuer, audience, expiry and subject have to be there and right. The role is the highest that the
 configured claim grants; a token that grants none is nobody's.
 
-Not here: passwords (`relay.users`), what a role may do (`relay.access`).
+Not here: how a browser gets one (`relay.oidc_code`), passwords (`relay.users`), what a role may do (`relay.access`).
 """
 
 import asyncio
-import json
+import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from types import MappingProxyType
 
-import aiohttp
 import jwt
 import structlog
 
 from gateway.errors import Denied
-from relay.access import ROLES, Role, require_https
+from relay.access import ROLES, Role
 from relay.hybrid_way import STRAIGHT, Way
+from relay.oidc_provider import Provider, ProviderAway
 from relay.users import User
 
 ALGORITHMS = {"RS256": "RSA", "ES256": "EC"}
@@ -32,8 +32,6 @@ KEYS_SECONDS, AGAIN_SECONDS = 3600.0, 30.0
 LEEWAY_SECONDS = 30
 """Clocks of hospitals differ by seconds."""
 
-_TIMEOUT = aiohttp.ClientTimeout(total=10)
-_LONGEST_ANSWER = 1_000_000
 _LONGEST_NAME = 128
 
 log = structlog.get_logger()
@@ -49,16 +47,12 @@ class Issuer:
     roles: Mapping[str, Role] = field(default_factory=lambda: MappingProxyType(ROLES))
 
 
-class ProviderAway(Exception):
-    """The identity provider's keys cannot be had now; the message says why."""
-
-
 class Tokens:
     """Checks tokens of one issuer."""
 
     def __init__(self, issuer: Issuer, *, way: Way = STRAIGHT, clock: Callable[[], float] = monotonic) -> None:
         self._issuer = issuer
-        self._way = way
+        self.provider = Provider(issuer.url, way=way)
         self._clock = clock
         self._keys: dict[str, jwt.PyJWK] = {}
         self._read_at: float | None = None
@@ -67,21 +61,39 @@ class Tokens:
 
     async def check(self, token: str) -> User:
         """Who this is. Raises Denied: 401 for a token that is not good, 403 without a role, 503 without keys."""
+        return self._user(await self._claims(token, self._issuer.audience))
+
+    async def check_identity(self, token: str, client_id: str, *, nonce: str, since: float) -> User:
+        """Who signed in by an ID token that was asked for with this nonce, at this time (Unix). Raises as `check` does.
+
+        OpenID Connect Core 1.0, 3.1.3.7. Where it says when the person showed who it is, that is not before `since`.
+        """
+        claims = await self._claims(token, client_id)
+        if not hmac.compare_digest(str(claims.get("nonce", "")).encode(), nonce.encode()):
+            raise invalid("it was not made for this sign-in")
+        if claims.get("azp", client_id) != client_id:
+            raise invalid("it is for another application than RELAY_OIDC_CLIENT_ID")
+        shown_at = claims.get("auth_time", since)
+        if not isinstance(shown_at, int | float) or shown_at < since - LEEWAY_SECONDS:
+            raise invalid("the identity provider has not asked who it is, although it was told to")
+        return self._user(claims)
+
+    async def _claims(self, token: str, audience: str) -> Mapping[str, object]:
         try:
             header = jwt.get_unverified_header(token)
             key = await self._key(str(header.get("kid", "")), str(header.get("alg", "")))
-            claims = jwt.decode(
+            claims: Mapping[str, object] = jwt.decode(
                 token,
                 key.key,
                 algorithms=[str(header["alg"])],  # one of ours, and one that goes with the key: `_key` saw to it
-                audience=self._issuer.audience,
+                audience=audience,
                 issuer=self._issuer.url,
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.PyJWTError as error:
             raise invalid(_reason(error)) from error
-        return self._user(claims)
+        return claims
 
     def _user(self, claims: Mapping[str, object]) -> User:
         granted = [
@@ -118,9 +130,8 @@ class Tokens:
         try:
             self._keys = usable(await self._fetched())
             self._read_at = self._clock()
-        except (ProviderAway, aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
-            reason = str(error) if isinstance(error, ProviderAway) else type(error).__name__
-            log.warning("identity provider not reached", reason=reason, keys_known=len(self._keys))
+        except ProviderAway as error:
+            log.warning("identity provider not reached", reason=str(error), keys_known=len(self._keys))
             if not self._keys:
                 raise Denied(
                     "The identity provider cannot be reached to check this token; try again in a minute.",
@@ -128,27 +139,8 @@ class Tokens:
                 ) from error  # fmt: skip
 
     async def _fetched(self) -> Mapping[str, object]:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            found = await self._json(session, self._issuer.url.rstrip("/") + "/.well-known/openid-configuration")
-            if found.get("issuer") != self._issuer.url:
-                raise ProviderAway("its discovery document names another issuer than RELAY_OIDC_ISSUER")
-            return await self._json(session, str(found.get("jwks_uri", "")))
-
-    async def _json(self, session: aiohttp.ClientSession, url: str) -> Mapping[str, object]:
-        require_https(url)
-        proxy, tls = self._way.proxy_for(url), self._way.tls_for(url) or True
-        async with session.get(url, allow_redirects=False, proxy=proxy, ssl=tls) as answer:
-            if answer.status != 200:
-                raise ProviderAway(f"it answered {answer.status}")
-            body = bytearray()
-            async for piece in answer.content.iter_chunked(65536):
-                body += piece
-                if len(body) > _LONGEST_ANSWER:
-                    raise ProviderAway("its answer is too long")
-        found = json.loads(body)
-        if not isinstance(found, dict):
-            raise ProviderAway("its answer is not a JSON object")
-        return found
+        found = await self.provider.discovery()
+        return await self.provider.get(str(found.get("jwks_uri", "")))
 
 
 def usable(found: Mapping[str, object]) -> dict[str, jwt.PyJWK]:
@@ -184,7 +176,10 @@ def invalid(reason: str) -> Denied:
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (jwt.ExpiredSignatureError, "it has expired"),
     (jwt.ImmatureSignatureError, "it is not valid yet; compare the clocks"),
-    (jwt.InvalidAudienceError, "it is for another audience than RELAY_OIDC_AUDIENCE"),
+    (
+        jwt.InvalidAudienceError,
+        "it is for another audience than RELAY_OIDC_AUDIENCE, or at a browser RELAY_OIDC_CLIENT_ID",
+    ),
     (jwt.InvalidIssuerError, "it is of another issuer than RELAY_OIDC_ISSUER"),
     (jwt.MissingRequiredClaimError, "it lacks exp, iss, aud or sub"),
     (jwt.InvalidSignatureError, "its signature is wrong"),

@@ -26,6 +26,7 @@ from relay.fields import (
     ProviderUrl,
     Proxy,
 )
+from relay.sessions import IDLE_MINUTES
 
 _KEY = ("namespace", "key_name", "shared_access_key")
 _CREDENTIALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -105,6 +106,13 @@ class RelaySettings(GatewaySettings):
         default_factory=lambda data: data["data_dir"] / "users.json",
         description="File of the users and the hashes of their passwords. Under the data folder by default.",
     )
+    idle_minutes: float = Field(
+        IDLE_MINUTES,
+        gt=0,
+        le=720,
+        description="Minutes without anything done at a browser that is signed in until it is locked, up to 720; "
+        "wallboards are not.",
+    )
     own_token_path: Path = Field(
         default_factory=lambda data: data["data_dir"] / "relay-token",
         description="File of the credential that 'gateway check' logs in with, new with each start. Under the data "
@@ -116,6 +124,14 @@ class RelaySettings(GatewaySettings):
         "as in its tokens. Empty: none are.",
     )
     oidc_audience: str = Field("", description="Audience that tokens have to be made for.")
+    oidc_client_id: str = Field(
+        "",
+        description="The relay's name as a client of the identity provider, with which people sign in at a browser. "
+        "Empty: they do so with passwords alone.",
+    )
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="Secret of that client. Empty: it is a public one, which PKCE protects."
+    )
     oidc_claim: str = Field(
         "roles",
         min_length=1,
@@ -383,6 +399,8 @@ class RelaySettings(GatewaySettings):
         """Half a configuration would look like a working gateway that hears or says nothing."""
         if self.oidc_issuer:
             self._require(("oidc_audience",), "RELAY_OIDC_ISSUER needs it")
+        if self.oidc_client_id:
+            self._require(("oidc_issuer",), "RELAY_OIDC_CLIENT_ID needs it")
         for name in self.destinations:
             self._require(NEEDS[name], f"RELAY_DESTINATION={name} needs it")
         if "servicebus" in self.destinations and not self.servicebus_connection_string:

@@ -19,6 +19,7 @@ from relay.studies import Studies, wanted
 ASSETS = {
     "app.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
+    "session.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 REFRESH_SECONDS = 15
@@ -59,6 +60,7 @@ class SitePages:
         """Say whether it works. With `?refresh` it reads itself again, for browsers without scripts."""
         refresh = REFRESH_SECONDS if "refresh" in request.query else None
         return await self._frame.page(
+            request,
             "overview.html",
             lambda: {"overview": self._overviews.overview(), "refresh": refresh},
             current="/",
@@ -70,6 +72,7 @@ class SitePages:
         query = request.query
         day = asked_date(query.get("date", ""))
         return await self._frame.page(
+            request,
             "board_wall.html" if "wall" in query else "board.html",
             lambda: {"day": self._board.day(day, sought=query.get("q", "")), "names": query.get("wall") == "names"},
             current="/board",
@@ -80,6 +83,7 @@ class SitePages:
         """Search the studies. What cannot be searched is a page of its own, with the reason and no results."""
         asked = wanted(request.query)
         return await self._frame.page(
+            request,
             "studies.html",
             lambda: {"found": self._studies.search(asked)},
             current="/studies",
@@ -90,6 +94,7 @@ class SitePages:
         """Show one study's pictures."""
         uid = qido.uid(request.match_info["study"])
         return await self._frame.page(
+            request,
             "study.html",
             lambda: {"study": self._studies.study(uid)},
             current="/studies",

@@ -169,6 +169,12 @@ class Passwords:
             self._look()
             return bool(self._accounts)
 
+    def account(self, name: str) -> Account | None:
+        """The account of this name as it is now."""
+        with self._lock:
+            self._look()
+            return self._accounts.get(name)
+
     def remembered(self, name: str, password: str) -> User | None:
         """Who this is, if it was right a short time ago."""
         with self._lock:

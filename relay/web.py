@@ -35,6 +35,7 @@ from relay.instances import Instances
 from relay.live import Live
 from relay.overview import Overviews
 from relay.rendering import Renderer
+from relay.sign_in import SignIn
 from relay.site_pages import SitePages
 from relay.spool import Spool
 from relay.studies import Studies
@@ -108,6 +109,7 @@ def application(
     app.on_response_prepare.append(_harden)
     if door:
         app.on_response_prepare.append(door.before_headers)
+        app.add_routes(SignIn(door).routes())
     app.add_routes(rest.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
     app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())

@@ -67,9 +67,9 @@
     asking = false;
   }
 
-  /** Ask for this page and take over what differs; gives what was wrong, in words, or nothing. */
+  /** Ask for this page (not as a person, who would ask for text/html) and take over what differs; gives what was wrong, in words, or nothing. */
   async function renewed() {
-    const options = { cache: "no-store", headers: { Accept: "text/html" }, signal: AbortSignal.timeout(20000) };
+    const options = { cache: "no-store", signal: AbortSignal.timeout(20000) };
     const answer = await fetch(location.href, options);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!answer.ok || !page.body.dataset.state) return `The gateway cannot show this page now (status ${answer.status}). `;

@@ -62,6 +62,11 @@ def test_a_login_that_failed_says_so() -> None:
     )
 
 
+def test_a_logout_is_told_as_the_standard_wants_it() -> None:
+    told = messages.authentication(EVENT, WHO, messages.LOGOUT)
+    assert '<EventTypeCode csd-code="110123" codeSystemName="DCM" originalText="Logout" />' in told
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.text(), st.text(), st.text())
 def test_whatever_stands_in_it_a_message_is_one_line_of_xml(name: str, uid: str, asked: str) -> None:

@@ -30,6 +30,7 @@ from relay import viewer
 from relay.viewer_bundle import VERSION
 from tests import corpus
 from tests.browser import CHROMIUM, Page, page
+from tests.journeys.test_access import PASSWORD, gateway
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
 ROWS, COLUMNS = (1664, 1280) if SCREENSHOTS else (416, 320)
@@ -259,6 +260,27 @@ def test_reset_keeps_the_polarity_of_monochrome1(browser: Page, site: Site) -> N
     browser.press(" ", "Space")
     shows(browser, expected)
     assert browser.problems == []
+
+
+def test_who_is_signed_in_at_the_browser_sees_the_pictures_and_is_led_out_after_signing_out(
+    browser: Page, site: Site
+) -> None:
+    expected = four_views(site, EXAM)
+    assert gateway(site, "users", "add", "vera", "--role", "viewer", typed=f"{PASSWORD}\n").returncode == 0
+    try:
+        opened(browser, site, EXAM)
+        browser.wait("document.title.startsWith('Sign in ')", what="The sign-in page")
+        fill = (
+            f"document.getElementById('name').value = 'vera'; document.getElementById('password').value = '{PASSWORD}'"
+        )
+        browser.evaluate(f"{fill}; document.querySelector('form').requestSubmit(); true")
+        browser.wait("location.pathname.startsWith('/viewer/')", what="The viewer")
+        shows(browser, expected)
+        assert browser.problems == []
+        assert browser.evaluate("fetch('/sign-out', {method: 'POST'}).then(answer => answer.ok)")
+        browser.wait("document.title.startsWith('Sign in ')", what="The sign-in page again")
+    finally:
+        gateway(site, "users", "remove", "vera")
 
 
 def test_every_encoding_is_shown(browser: Page, site: Site) -> None:

@@ -7,6 +7,7 @@ import pytest
 from relay.access import READING, Recorded, Role, Rule, foreign_origin, is_loopback, rule, start_refusal
 from relay.rest_api import OPERATIONS
 from tests.relay import served
+from tests.relay.test_door import door_in
 
 VIEW, OPERATE, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 
@@ -38,6 +39,13 @@ VIEW, OPERATE, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
         ("GET", "/api/v1/studies/2.25.1/archive", VIEW, Recorded.TRANSFERRED),
         ("GET", "/api/v1/instances/2.25.1/preview", VIEW, Recorded.ACCESSED),
         ("POST", "/api/v1/studies/2.25.1/send", OPERATE, Recorded.ACTION),
+        ("GET", "/sign-in", None, Recorded.NOTHING),
+        ("POST", "/sign-in", None, Recorded.NOTHING),
+        ("POST", "/sign-in/provider", None, Recorded.NOTHING),
+        ("GET", "/sign-in/return", None, Recorded.NOTHING),
+        ("POST", "/sign-out", None, Recorded.NOTHING),
+        ("DELETE", "/sign-in", ADMIN, Recorded.ACTION),
+        ("POST", "/session", VIEW, Recorded.NOTHING),
         ("BREW", "/healthz", OPERATE, Recorded.ACTION),
     ],
 )
@@ -47,13 +55,17 @@ def test_a_route_needs_this_role_and_is_recorded_so(
     assert rule(method, path) == Rule(role, recorded)
 
 
-def test_only_health_and_assets_are_for_everybody_of_all_routes_there_are(tmp_path: Path) -> None:
-    with served.site(tmp_path) as site:
+def test_only_health_assets_and_signing_in_are_for_everybody_of_all_routes_there_are(tmp_path: Path) -> None:
+    with served.site(tmp_path, door=door_in(tmp_path)) as site:
         open_ = {path for method, path in site.routes if rule(method, path).role is None}
         unrecorded = {path for method, path in site.routes if method in READING and not rule(method, path).recorded}
-    assert open_ == {"/healthz", "/assets/{name}"}
+    signing_in = {"/sign-in", "/sign-in/return"}
+    assert open_ == {"/healthz", "/assets/{name}", "/sign-in/provider", "/sign-out"} | signing_in
     unseen = {"/healthz", "/metrics", "/events", "/assets/{name}", "/viewer", "/viewer/", "/viewer/{name}"}
-    assert unrecorded == unseen | {"/api/v1/openapi.json", "/api/v1/peers", "/", "/storage", "/refusals"}
+    assert (
+        unrecorded
+        == unseen | {"/api/v1/openapi.json", "/api/v1/peers", "/", "/storage", "/refusals", "/session"} | signing_in
+    )
 
 
 def test_every_operation_that_changes_something_is_for_operators() -> None:

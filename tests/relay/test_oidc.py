@@ -106,7 +106,9 @@ def forged(provider: Provider) -> dict[str, str]:
     return {
         "it has expired": provider.token(exp=int(time.time()) - 60),
         "it is not valid yet; compare the clocks": provider.token(nbf=int(time.time()) + 600),
-        "it is for another audience than RELAY_OIDC_AUDIENCE": provider.token(aud="another"),
+        "it is for another audience than RELAY_OIDC_AUDIENCE, or at a browser RELAY_OIDC_CLIENT_ID": provider.token(
+            aud="another"
+        ),
         "it is of another issuer than RELAY_OIDC_ISSUER": provider.token(iss="https://another.example"),
         "it lacks exp, iss, aud or sub": provider.token(exp=None),
         "its signature is wrong": provider.token(RSA_2),

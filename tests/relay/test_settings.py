@@ -146,8 +146,14 @@ def test_who_may_come_in_is_read_as_values(monkeypatch: pytest.MonkeyPatch) -> N
     [("RELAY_CORS_ORIGINS", "*"), ("RELAY_CORS_ORIGINS", "https://viewer.example/"),
      ("RELAY_CORS_ORIGINS", "viewer.example"),
      ("RELAY_OIDC_ISSUER", "http://idp.example"), ("RELAY_OIDC_ISSUER", "idp"), ("RELAY_OIDC_ROLES", "staff=god"),
-     ("RELAY_OIDC_ROLES", "viewer"), ("RELAY_HTTP_RATE", "-1")],
+     ("RELAY_OIDC_ROLES", "viewer"), ("RELAY_HTTP_RATE", "-1"), ("RELAY_IDLE_MINUTES", "0"),
+     ("RELAY_IDLE_MINUTES", "1000")],
 )  # fmt: skip
 def test_what_would_let_in_the_wrong_ones_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^{name}=.* cannot be used"):
         loaded(monkeypatch, **{name: value})
+
+
+def test_a_client_of_an_identity_provider_needs_to_know_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"^RELAY_OIDC_ISSUER is not set; RELAY_OIDC_CLIENT_ID needs it"):
+        loaded(monkeypatch, RELAY_OIDC_CLIENT_ID="gateway")

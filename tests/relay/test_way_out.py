@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from aiohttp import web
@@ -34,12 +35,14 @@ from relay.hybrid_identity import credential
 from relay.hybrid_tokens import EntraTokens
 from relay.hybrid_way import STRAIGHT, Way
 from relay.oidc import Issuer, Tokens
+from relay.oidc_code import Code
 from relay.pace import Pace
 from relay.servicebus import ServiceBusDestination, by_connection_string, way_out
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination, fixed_token
 from relay.users import User
 from tests.certificates import authority, issued, rsa_key
+from tests.relay.identity_provider import CLIENT, IdentityProvider
 from tests.relay.test_oidc import AUDIENCE, Provider
 from tests.relay.told import event, outcome
 
@@ -153,6 +156,28 @@ async def test_the_identity_provider_is_asked_through_the_proxy(tmp_path: Path) 
         provider.url = f"https://{place}"
         found = await Tokens(Issuer(provider.url, AUDIENCE), way=there.way()).check(provider.token())
         assert (isinstance(found, User), set(there.proxy.asked)) == (True, {place})
+
+
+async def test_people_sign_in_with_the_identity_provider_through_the_proxy(tmp_path: Path) -> None:
+    provider, app = IdentityProvider(), web.Application()
+
+    async def give_token(request: web.Request) -> web.Response:
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        status, content = provider.token(form, "")
+        return web.json_response(content, status=status)
+
+    async def discovery(_: web.Request) -> web.Response:
+        return web.json_response(provider.discovery())
+
+    app.add_routes([web.get("/.well-known/openid-configuration", discovery), web.post("/token", give_token)])
+    app.router.add_get("/keys", Provider().jwks)
+    async with fence(tmp_path) as there, served(app, there) as place:
+        provider.url = f"https://{place}"
+        code = Code(Tokens(Issuer(provider.url, AUDIENCE), way=there.way()), CLIENT)
+        state, address = await code.begin("https://gateway.example", "/board")
+        answer = urlsplit(provider.redirection(dict(parse_qsl(urlsplit(address).query)))).query
+        user, begun = await code.finish(dict(parse_qsl(answer)), state)
+        assert (user.name, begun.where, set(there.proxy.asked)) == ("ida", "/board", {place})
 
 
 async def test_entra_id_is_asked_for_tokens_through_the_proxy(tmp_path: Path) -> None:
