@@ -24,6 +24,7 @@ from pynetdicom.association import Association
 from gateway.application import UNCOMPRESSED, place
 from gateway.association import ProposedContext
 from gateway.errors import GatewayError, NotFound, PeerError
+from gateway.reactor import steady
 from gateway.reports import NotReported, WayBack
 from gateway.requestor import Peer, calling, context_for
 from gateway.tls import CallFiles
@@ -238,7 +239,7 @@ class Reporting:
         ae.add_requested_context(SOP_CLASS_UID, list(UNCOMPRESSED))
         role = build_role(SOP_CLASS_UID, scp_role=True)
         tls_args = (context_for(peer, self._tls), peer.host) if peer.tls else None
-        assoc = ae.associate(peer.host, peer.port, ae_title=requester, ext_neg=[role], tls_args=tls_args)
+        assoc = steady(ae.associate(peer.host, peer.port, ae_title=requester, ext_neg=[role], tls_args=tls_args))
         if not assoc.is_established:
             if peer.tls:
                 self._explain(peer, addressed)

@@ -27,6 +27,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gateway.errors import GatewayError
+from gateway.reactor import steady
 from gateway.requestor import PENDING, Peer
 from gateway.simulator import phantom, steps
 from gateway.simulator.exam import SCREENING_VIEWS, Exam
@@ -144,11 +145,14 @@ class Modality:
         handlers: Sequence[evt.EventHandlerType] = (),
     ) -> Iterator[Association]:
         ae = AE(self.ae_title)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = self._timeout
+        ae.acse_timeout = ae.dimse_timeout = ae.connection_timeout = self._timeout
+        ae.network_timeout = 2 * self._timeout  # silence while a report is waited for is no reason to hang up
         for sop_class in classes:
             ae.add_requested_context(sop_class, list(syntaxes))
         tls = (self._tls, peer.host) if self._tls else None
-        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls, evt_handlers=list(handlers))
+        assoc = steady(
+            ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls, evt_handlers=list(handlers))
+        )
         if not assoc.is_established:
             raise ModalityError(f"No association with {peer}: {_why_not(assoc)}.")
         try:
