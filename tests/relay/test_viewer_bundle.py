@@ -93,6 +93,7 @@ def test_our_page_loads_this_version_and_has_no_script_inside() -> None:
         "/assets/icon.svg",
         f"/viewer/{STYLE}",
         "/viewer/viewer.css",
+        "/assets/session.js",
         "/viewer/app-config.js",
         f"/viewer/{SCRIPT}",
     )
