@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -138,6 +139,7 @@ def _fits(parts: list[str], pattern: list[str]) -> bool:
     )
 
 
+@lru_cache(maxsize=256)  # asked of every request
 def is_loopback(host: str) -> bool:
     """Does only this machine reach what listens on this address, or is this address this machine?"""
     name = host.strip("[]").partition("%")[0]

@@ -25,7 +25,7 @@ _WITH_PORT = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1
 
 def client(peer: str, *, forwarded_for: Sequence[str], forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
     """The address of who asks. `peer` is who is connected; the values of both headers, in the order they came."""
-    nearest = address(peer)
+    nearest = address(peer) if trusted else None
     if nearest is None or not is_in(nearest, trusted):
         return peer
     lists = [hops for hops in (listed(forwarded_for), for_parameters(forwarded)) if hops]

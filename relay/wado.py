@@ -14,6 +14,7 @@ Not here: HTTP (`relay.dicomweb`), pixels (`pacs`).
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from gateway.errors import InvalidQuery, NotAcceptable, NotFound
@@ -87,6 +88,7 @@ class Rendering:
 ANYTHING = (MediaRange("*/*"),)
 
 
+@lru_cache(maxsize=256)  # the few programs of a site each say the same every time
 def accepted(header: str, parameter: str = "") -> tuple[MediaRange, ...]:
     """Read what a client accepts; nothing said means anything. Entries that are not media ranges are passed over."""
     # An unescaped "+" of application/dicom+json arrives as a space in a query parameter.

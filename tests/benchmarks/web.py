@@ -355,6 +355,15 @@ def _children(pid: int) -> list[int]:
     ]
 
 
+def settle(site: Site, *, seconds: float = 60.0) -> None:
+    """Wait until a server has nothing left to do of what a start or an upload sets off, or for so long."""
+    deadline = time.monotonic() + seconds
+    before = -1.0
+    while (now := _cpu(site.pid)) - before > 0.02 and time.monotonic() < deadline:
+        before = now
+        time.sleep(1)
+
+
 def compare(case: Case, sites: Iterable[Site], repetitions: int) -> str:
     """Let the servers take turns; gives the lines of the table."""
     asked = [site for site in sites if site.is_dicomweb or case.with_bare]
@@ -397,6 +406,8 @@ def main() -> None:
             orthanc = stack.enter_context(orthanc_site(folder, plugin))
             sites.append(fill_orthanc(orthanc, arguments.peer_instances, files))
         sites.append(stack.enter_context(bare_site(folder / "files")))
+        for site in sites:
+            settle(site)
         print(f"{arguments.instances:,} instances here, {arguments.peer_instances:,} in Orthanc\n")
         print("| request | server | median | CPU ms | gateway is faster by | its CPU |\n|---|---|---|---|---|---|")
         for case in CASES:
