@@ -8,6 +8,7 @@ Not for: repairing anything, and nothing it does leaves a trace in the worklist 
 
 import asyncio
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -37,7 +38,7 @@ from worklist import Worklist
 from worklist.settings import WorklistSettings
 
 CALLING_AE_TITLE = "GATEWAY_CHECK"
-"""Who we say we are when anyone may call; otherwise the first title that may (GATEWAY_CALLING_AETS)."""
+"""Who we say we are unless a title in GATEWAY_CALLING_AETS may call from this machine."""
 
 OVERDUE = timedelta(minutes=10)
 """An event that the cloud has not confirmed for so long means that the line is down, not that it is slow."""
@@ -61,8 +62,10 @@ class SiteSettings:
 
     @property
     def calling_ae_title(self) -> str:
-        """Who we are for this site when nobody says."""
-        return next((each.ae_title for each in self.worklist.calling_aets), CALLING_AE_TITLE)
+        """Who we are for this site when nobody says: the first title that may call from this machine."""
+        here = _address(reachable(self.worklist.host))
+        allowed = (each.ae_title for each in self.worklist.calling_aets if each.calls_from(here))
+        return next(allowed, CALLING_AE_TITLE)
 
     @property
     def peers(self) -> tuple[Peer, Peer]:
@@ -76,6 +79,11 @@ class SiteSettings:
         """A machine that calls this site."""
         worklist, pacs = self.peers
         return Modality(self.calling_ae_title, worklist=worklist, pacs=pacs, tls=client_context(self.worklist))
+
+
+def _address(host: str) -> str:
+    """Of which address a call to one of ours is. Raises OSError for a name that nobody knows."""
+    return str(socket.getaddrinfo(host, None)[0][4][0])
 
 
 def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
