@@ -122,8 +122,9 @@ class CharacterSet:
 
     def _extended(self, text: str) -> bytes:
         """A text without delimiters, in as many sets as it takes."""
-        ascii_again = b"\x1b(J" if self.terms[0] == "ISO 2022 IR 13" else b"\x1b(B"
-        parts, in_g0, in_g1 = bytearray(), "", self.terms[0]
+        first = self.terms[0]  # active at each delimiter (PS3.5 6.1.2.5.3), which is said and not left to be known
+        ascii_again = b"\x1b(J" if first == "ISO 2022 IR 13" else b"\x1b(B"
+        parts, in_g0, in_g1 = bytearray(), "", first
         for letter in text:
             term, code = self._coded(letter)
             if term in _IN_G0 and term != in_g0:
@@ -136,7 +137,9 @@ class CharacterSet:
                 parts += _ESCAPES[term]
                 in_g1 = term
             parts += code
-        return bytes(parts + ascii_again if in_g0 else parts)
+        parts += ascii_again if in_g0 else b""
+        parts += _ESCAPES.get(first, b"") if in_g1 != first else b""
+        return bytes(parts)
 
     def _coded(self, letter: str) -> tuple[str, bytes]:
         """The first set that has a letter, and its code there."""

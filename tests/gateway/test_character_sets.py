@@ -103,3 +103,8 @@ def test_everything_fits_into_unicode_and_something_always_does(text: str) -> No
     assert UNICODE.encoded(text).decode() == text
     assert DEFAULT_REPERTOIRE.encoded(DEFAULT_REPERTOIRE.nearest(text)).isascii()
     assert CharacterSet(()) == DEFAULT_REPERTOIRE
+
+
+def test_the_first_set_is_called_back_before_a_delimiter() -> None:
+    encoded = character_set("ISO 2022 IR 100\\ISO 2022 IR 126").encoded_name("Δ=é")
+    assert encoded == b"\x1b-F\xc4\x1b-A=\xe9"
