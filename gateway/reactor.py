@@ -28,6 +28,9 @@ class _Checkpoint(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         with self._cond:  # type: ignore[attr-defined]  # `clear` waits for it
-            passed = self._cond.wait_for(self.is_set, timeout)  # type: ignore[attr-defined]
+            while not self.is_set():
+                # Said anew: who calls may have served a request of the peer meanwhile, and unsaid it.
+                self._association._is_paused = True
+                self._cond.wait(timeout)  # type: ignore[attr-defined]
             self._association._is_paused = False
-        return bool(passed)
+        return True

@@ -29,3 +29,20 @@ def test_who_is_stopped_stays_paused_until_it_is_let_through() -> None:
     association._reactor_checkpoint.set()
     thread.join(5)
     assert (thread.is_alive(), association._is_paused) == (False, False)
+
+
+def test_who_is_stopped_again_before_it_goes_on_says_so_anew() -> None:
+    association = steady(Association(AE(), "requestor"))
+    association._reactor_checkpoint.clear()
+    thread = threading.Thread(target=association._reactor_checkpoint.wait)
+    thread.start()
+    thread.join(0.05)
+
+    association._is_paused = False  # the caller has served a request of the peer
+    with association._reactor_checkpoint._cond:  # type: ignore[attr-defined]  # let through and stopped, too quick to see
+        association._reactor_checkpoint._cond.notify_all()  # type: ignore[attr-defined]
+    thread.join(0.05)
+
+    assert (thread.is_alive(), association._is_paused) == (True, True)
+    association._reactor_checkpoint.set()
+    thread.join(5)
