@@ -262,7 +262,9 @@ def test_a_page_whose_gateway_is_gone_says_so_and_heals(browser: Page, site: Sit
     began = time.monotonic()
     browser.wait("!document.getElementById('stale').hidden", what="The banner", seconds=30)
     assert time.monotonic() - began < 28
-    assert "No word from the gateway for 25 seconds." in browser.evaluate("document.getElementById('stale').innerText")
+    said = browser.evaluate("document.getElementById('stale').innerText")
+    # The second is what it says as soon as it has asked again, which on a busy machine it has.
+    assert any(word in said for word in ("No word from the gateway for 25 seconds.", "The gateway does not answer."))
     assert float(browser.evaluate("getComputedStyle(document.querySelector('main table')).opacity")) <= 1
     time.sleep(0.5)
     keep(browser, "board-without-gateway")
