@@ -11,8 +11,7 @@ Rules:
   subjects do not wait for one another. A parked one no longer holds its subject back, since it could do so for ever.
 * A passing failure postpones (`retry`) and never parks; only what can never succeed is parked, with the reason, until a
   person releases it. Nothing here deletes what is owed.
-* What a person has to look at first is held back: parked as well, but released only by name, and held back never again.
-  Or that person discards it, by name too: then nobody is owed it any more.
+* What a person has to look at first is held back (`gateway.outbox_held`): parked as well, but released only by name.
 * What arrived is delivered, even if it was parked or held back while it was under way.
 """
 
@@ -25,9 +24,10 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
 
-from gateway.deciding import require_decider, require_reason
+from gateway.deciding import require_decider
 from gateway.errors import InvalidValue, NotFound
 from gateway.messages import EventParameters
+from gateway.outbox_held import Held, mark_parked
 from gateway.outbox_standing import OPEN, Standing
 from gateway.sqlite import Database, utc_text
 
@@ -106,6 +106,7 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.standing = Standing(database)
+        self.held = Held(database)
 
     def put(
         self,
@@ -192,7 +193,7 @@ class Outbox:
         with self.database.write() as conn:
             is_open = self._change(conn, entry, change, **values)
             if not is_open and self._change(conn, entry, change, which="parked_at IS NOT NULL", **values):
-                self._let_go(conn, entry.id, now)
+                self.held.let_go(conn, entry.id, now)
             conn.execute(f"{_SETTLE} AND id = :id", {"id": entry.id, "now": utc_text(now)})
 
     def retry(self, entry: Entry, *, reason: str, due_at: datetime) -> None:
@@ -206,21 +207,7 @@ class Outbox:
         change = "parked_at = :now, attempts = attempts + 1, reason = :reason"
         with self.database.write() as conn:
             if self._change(conn, entry, change, now=utc_text(now), reason=reason):
-                self._mark_parked(conn, entry.id, now)
-
-    def hold(self, entry: Entry, *, reason: str, now: datetime) -> bool:
-        """Park an entry wherever it is open until a person releases it by name; False when nothing was to be done."""
-        values = {"id": entry.id, "now": utc_text(now), "reason": reason}
-        with self.database.write() as conn:
-            held = conn.execute(
-                "UPDATE outbox_duty SET parked_at = :now, reason = :reason"
-                f" WHERE entry_id = :id AND {OPEN} AND (SELECT released_by FROM outbox WHERE id = :id) = ''",
-                values,
-            ).rowcount
-            if held:
-                conn.execute("UPDATE outbox SET held_at = coalesce(held_at, :now) WHERE id = :id", values)
-                self._mark_parked(conn, entry.id, now)
-        return bool(held)
+                mark_parked(conn, entry.id, now)
 
     def set_aside(self, entry_id: int, *, reason: str, now: datetime) -> None:
         """Park an entry at every destination that has not had it yet. Raises NotFound when it is open at none."""
@@ -230,7 +217,7 @@ class Outbox:
                 f"UPDATE outbox_duty SET parked_at = :now, reason = :reason WHERE entry_id = :id AND {OPEN}", values
             ).rowcount
             if changed:
-                self._mark_parked(conn, entry_id, now)
+                mark_parked(conn, entry_id, now)
         if not changed:
             raise NotFound(f"No open entry has the id {entry_id}; list them with 'gateway outbox list --state open'.")
 
@@ -257,37 +244,6 @@ class Outbox:
             ).fetchall()
             return sum(self._release(conn, row["entry_id"], by=by, now=now) for row in rows)
 
-    def discard(self, conn: sqlite3.Connection, entry_id: int, *, by: str, because: str, now: datetime) -> Entry:
-        """Owe nobody an entry any more that is held back, and give it; inside the transaction of what is told instead.
-
-        Raises NotFound when it is not held back, InvalidValue when `by` is no name or `because` no reason.
-        """
-        values = {"id": entry_id, "now": utc_text(now), "by": require_decider(by), "because": require_reason(because)}
-        row = conn.execute(
-            f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
-            " WHERE id = :id AND duty.parked_at IS NOT NULL AND held_at IS NOT NULL AND released_by = '' LIMIT 1",
-            values,
-        ).fetchone()
-        if row is None:
-            raise NotFound(f"No entry that is held back has the id {entry_id}; list them with 'gateway outbox list'.")
-        conn.execute("DELETE FROM outbox_duty WHERE entry_id = :id AND delivered_at IS NULL", values)
-        conn.execute(
-            "UPDATE outbox SET parked_at = NULL, delivered_at = :now, discarded_by = :by, discarded_because = :because"
-            " WHERE id = :id",
-            values,
-        )
-        return _entry(row)
-
-    def discarded(self, message_ids: Collection[str]) -> dict[str, str]:
-        """Which of these events a person has discarded, and by whom and why."""
-        with self.database.read() as conn:
-            rows = conn.execute(
-                "SELECT message_id, discarded_by, discarded_because FROM outbox"
-                " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND discarded_by <> ''",
-                {"message_ids": json.dumps(list(message_ids))},
-            )
-            return {str(row[0]): f"Discarded by {row[1]}: {row[2]}" for row in rows}
-
     def knock(self, destination: str, *, now: datetime) -> int:
         """Try at once what failed at a destination and has a pause; say how many entries that is."""
         values = {"destination": destination, "now": utc_text(now)}
@@ -297,29 +253,6 @@ class Outbox:
                 " AND due_at > :now",
                 values,
             ).rowcount
-
-    def let_out(self, message_ids: Collection[str]) -> set[str]:
-        """Which of these events some destination has had already, or a person has released."""
-        with self.database.read() as conn:
-            rows = conn.execute(
-                "SELECT message_id FROM outbox WHERE message_id IN (SELECT value FROM json_each(:message_ids))"
-                " AND (released_by <> '' OR (delivered_at IS NOT NULL AND discarded_by = '') OR EXISTS"
-                " (SELECT 1 FROM outbox_duty WHERE entry_id = id AND outbox_duty.delivered_at IS NOT NULL))",
-                {"message_ids": json.dumps(list(message_ids))},
-            )
-            return {str(row["message_id"]) for row in rows}
-
-    def held_back(self, message_ids: Collection[str]) -> dict[str, str]:
-        """Which of these events are held back now, and why."""
-        with self.database.read() as conn:
-            rows = conn.execute(
-                "SELECT message_id, max(reason) AS reason FROM outbox AS entry"
-                " JOIN outbox_duty AS duty ON entry_id = id"
-                " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND held_at IS NOT NULL"
-                " AND entry.parked_at IS NOT NULL AND duty.parked_at IS NOT NULL GROUP BY message_id",
-                {"message_ids": json.dumps(list(message_ids))},
-            )
-            return {str(row["message_id"]): str(row["reason"]) for row in rows}
 
     def hasten(self, *, reason: str, now: datetime) -> int:
         """Make every open entry due now, and say how many there are; what was sent already is recognised by its id."""
@@ -426,24 +359,6 @@ class Outbox:
             return require_decider(by)
         except InvalidValue as error:
             raise InvalidValue(f"Entry {entry_id} is held back. {error} (--by NAME)") from None
-
-    def _let_go(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
-        """Hold an entry back nowhere, as somebody has had it; where it is parked for another reason it stays so."""
-        values = {"id": entry_id, "now": utc_text(now)}
-        conn.execute(
-            "UPDATE outbox_duty SET parked_at = NULL, due_at = :now, reason = '' WHERE entry_id = :id"
-            " AND parked_at >= (SELECT held_at FROM outbox WHERE id = :id AND released_by = '')",
-            values,
-        )
-        conn.execute(
-            "UPDATE outbox SET held_at = iif(released_by = '', NULL, held_at),"
-            " parked_at = (SELECT min(parked_at) FROM outbox_duty WHERE entry_id = :id) WHERE id = :id",
-            values,
-        )
-
-    def _mark_parked(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
-        values = {"id": entry_id, "now": utc_text(now)}
-        conn.execute(f"UPDATE outbox SET parked_at = :now WHERE id = :id AND {OPEN}", values)
 
     def _owe(self, conn: sqlite3.Connection, which: str, **values: object) -> None:
         """Owe some entries to some of the destinations served, unless they are already."""

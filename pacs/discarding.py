@@ -10,6 +10,7 @@ Not for: what is held back, and why (`relay.holding`); the rows of the outbox (`
 
 from datetime import datetime
 
+from gateway.errors import NotFound
 from gateway.messages import ImageReceived, ImageRejected
 from gateway.outbox import Entry
 from gateway.sqlite import utc_text
@@ -22,9 +23,12 @@ def discard(archive: Archive, entry_id: int, *, by: str, because: str, now: date
 
     Raises NotFound when no entry with this id is held back, InvalidValue without a name or a reason.
     """
+    entry = archive.outbox.parked(entry_id)
+    if entry is None:
+        raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
+    event = _rejected(entry, by=by.strip(), because=because.strip())
     with archive.database.write() as conn:
-        entry = archive.outbox.discard(conn, entry_id, by=by, because=because, now=now)
-        event = _rejected(entry, by=by.strip(), because=because.strip())
+        archive.outbox.held.discard(conn, entry_id, by=by, because=because, now=now)
         archive.outbox.tell(conn, event, now=now, message_id=f"{entry.message_id}/rejected")
         touch(
             conn, study_instance_uid=event.study_instance_uid, accession_number=event.accession_number, at=utc_text(now)

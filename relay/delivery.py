@@ -372,7 +372,7 @@ class Delivery:
 
     async def _hold(self, owed: Owed, reason: str) -> None:
         entry, now = owed.entry, self._clock()
-        await _settled(lambda: owed.outbox.hold(entry, reason=reason, now=now))
+        await _settled(lambda: owed.outbox.held.hold(entry.id, reason=reason, now=now))
         log.warning(
             "event held back",
             destination=self.name,

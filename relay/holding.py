@@ -90,18 +90,18 @@ class Holding:
         if entry.message_type != "study.image_received" or entry.released_by:
             return ""
         codes = self._objections_to_told(entry)
-        if not codes or self._archive.outbox.let_out([entry.message_id]):
+        if not codes or self._archive.outbox.held.let_out([entry.message_id]):
             return ""
         return _sentence(codes)
 
     def reason_for(self, sop_instance_uid: str) -> str:
         """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""
         told = self._archive.telling([sop_instance_uid]).values()
-        outbox = self._archive.outbox
-        for reason in (*outbox.discarded(told).values(), *outbox.held_back(told).values()):
+        held = self._archive.outbox.held
+        for reason in (*held.discarded(told).values(), *held.reasons(told).values()):
             return reason
         codes = self._objections_to(sop_instance_uid)
-        if not codes or outbox.let_out(told):
+        if not codes or held.let_out(told):
             return ""
         return _sentence(codes)
 
@@ -113,7 +113,7 @@ class Holding:
         waiting = [uid for uid, standing in self.standings(told).items() if standing == "waits"]
         for uid in waiting:
             entry = outbox.find(told[uid])
-            if entry is not None and outbox.hold(entry, reason=_sentence(codes[uid]), now=now):
+            if entry is not None and outbox.held.hold(entry.id, reason=_sentence(codes[uid]), now=now):
                 held.append(told[uid])
         return held
 
@@ -125,11 +125,11 @@ class Holding:
 
     def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, Standing]:
         """How it stands with the event of each of these images, by its UID; one that nothing tells of has none."""
-        told, outbox = self._archive.telling(sop_instance_uids), self._archive.outbox
+        told, held = self._archive.telling(sop_instance_uids), self._archive.outbox.held
         known: dict[str, Standing] = {
-            **dict.fromkeys(outbox.let_out(told.values()), "let out"),
-            **dict.fromkeys(outbox.held_back(told.values()), "held"),
-            **dict.fromkeys(outbox.discarded(told.values()), "discarded"),
+            **dict.fromkeys(held.let_out(told.values()), "let out"),
+            **dict.fromkeys(held.reasons(told.values()), "held"),
+            **dict.fromkeys(held.discarded(told.values()), "discarded"),
         }
         return {uid: known.get(message_id, "waits") for uid, message_id in told.items()}
 

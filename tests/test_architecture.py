@@ -16,9 +16,8 @@ ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.c
         "gateway.diagnostics", "gateway.hops", "gateway.link_check", "gateway.outward", "gateway.peers",
         "gateway.restore", "gateway.selftest", "gateway.simulator", "gateway.terminal", "gateway.tls_check",
         "gateway.viewer_fetch", "gateway.viewer_install")  # fmt: skip
-STATEMENTS = ("gateway.sqlite", "gateway.outbox", "gateway.outbox_standing", "gateway.refusals",
-              "gateway.touched",
-              "worklist.item_rows", "worklist.step_rows", "worklist.upkeep",
+STATEMENTS = ("gateway.sqlite", "gateway.outbox", "gateway.outbox_held", "gateway.outbox_standing",
+              "gateway.refusals", "gateway.touched", "worklist.item_rows", "worklist.step_rows", "worklist.upkeep",
               "pacs.index", "pacs.judgements", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties",
               "pacs.listing")  # fmt: skip
 """Where statements of SQL are."""

@@ -245,8 +245,10 @@ def test_what_is_held_back_is_discarded_by_somebody_for_a_reason(site: Path) -> 
         entry = next(each for each in archive.outbox.entries("open") if each.message_type == "study.image_received")
         decide = ("outbox", "discard", "pacs", str(entry.id), "--by", "J. Smith", "--because", "Another's.")
         assert command(site, *decide).returncode == 1  # it is not held back
-        archive.outbox.hold(entry, reason="Held back.", now=NOW)
+        archive.outbox.held.hold(entry.id, reason="Held back.", now=NOW)
         assert call(*decide[:-2]).exit_code == 2
         assert call(*decide).exit_code == 0
-        assert archive.outbox.discarded([entry.message_id]) == {entry.message_id: "Discarded by J. Smith: Another's."}
+        assert archive.outbox.held.discarded([entry.message_id]) == {
+            entry.message_id: "Discarded by J. Smith: Another's."
+        }
         assert [each.message_type for each in archive.outbox.entries("open", limit=1)] == ["image.rejected"]

@@ -109,7 +109,7 @@ class Exams:
         while due := self.archive.outbox.due(self.now, limit=100):
             for entry in due:
                 if reason := self.holding.reason(entry):
-                    self.archive.outbox.hold(entry, reason=reason, now=self.now)
+                    self.archive.outbox.held.hold(entry.id, reason=reason, now=self.now)
                 else:
                     self.archive.outbox.delivered(entry, now=self.now)
 

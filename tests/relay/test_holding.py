@@ -238,9 +238,9 @@ async def test_a_hold_that_comes_after_its_release_does_nothing(exams: Exams) ->
     exams.schedule()
     exams.store("RCC", PatientID="9990000026")
     [entry] = exams.archive.outbox.due(exams.now, limit=10)
-    assert exams.archive.outbox.hold(entry, reason="Held back.", now=exams.now)
+    assert exams.archive.outbox.held.hold(entry.id, reason="Held back.", now=exams.now)
     exams.archive.outbox.release(entry.id, by="J. Smith", now=exams.now)
-    assert not exams.archive.outbox.hold(entry, reason="Held back.", now=exams.now)
+    assert not exams.archive.outbox.held.hold(entry.id, reason="Held back.", now=exams.now)
     assert [each.released_by for each in exams.archive.outbox.due(exams.now, limit=10)] == ["J. Smith"]
 
 
