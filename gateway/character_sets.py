@@ -138,7 +138,7 @@ class CharacterSet:
                 in_g1 = term
             parts += code
         parts += ascii_again if in_g0 else b""
-        parts += _ESCAPES.get(first, b"") if in_g1 != first else b""
+        parts += _ESCAPES.get(first, b"") if in_g1 != first and first not in _IN_G0 else b""
         return bytes(parts)
 
     def _coded(self, letter: str) -> tuple[str, bytes]:

@@ -63,9 +63,9 @@ class SiteSettings:
     @property
     def calling_ae_title(self) -> str:
         """Who we are for this site when nobody says: the first title that may call from this machine."""
-        here = _address(reachable(self.worklist.host))
-        allowed = (each.ae_title for each in self.worklist.calling_aets if each.calls_from(here))
-        return next(allowed, CALLING_AE_TITLE)
+        callers = self.worklist.calling_aets
+        here = _address(reachable(self.worklist.host)) if callers else ""
+        return next((each.ae_title for each in callers if each.calls_from(here)), CALLING_AE_TITLE)
 
     @property
     def peers(self) -> tuple[Peer, Peer]:

@@ -27,6 +27,7 @@ class _Checkpoint(threading.Event):
         self.set()
 
     def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, however long that takes: pynetdicom gives no timeout."""
         with self._cond:  # type: ignore[attr-defined]  # `clear` waits for it
             while not self.is_set():
                 # Said anew: who calls may have served a request of the peer meanwhile, and unsaid it.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
-from gateway.errors import CloudError, Conflict, GatewayError, NotAcceptable, NotAllowed, NotFound, Unsupported
+from gateway.errors import CloudError, Conflict, GatewayError, NotAcceptable, NotAllowed, NotFound, Refusal, Unsupported
 from gateway.folders import make_folder
 from gateway.messages import Answering, ImageUnavailable, RequestImage, UploadCompleted, WantedImage
 from pacs import COMPRESSIONS, Archive, Stored, compress
@@ -155,7 +155,9 @@ class FullImages:
             outcome = request.unavailable("url_refused", str(error))
         except Refused as error:
             outcome = request.unavailable("refused", str(error))
-        await asyncio.to_thread(self.sweep)  # what is tried again keeps its compressed file
+        await asyncio.to_thread(
+            self.sweep
+        )  # what another request, to be tried again, has left goes too, and is made anew
         return outcome
 
     def _ready(self, request: "_Request") -> Ready:
@@ -180,7 +182,11 @@ class FullImages:
         path = self._scratch / f"{stored.sha256}-{syntax}.dcm"
         if not path.exists():
             compress(stored.path, syntax, path)
-        self._archive.unchanged(stored.sop_instance_uid, stored.sha256)  # so it was this that was compressed
+        try:
+            self._archive.unchanged(stored.sop_instance_uid, stored.sha256)  # so it was this that was compressed
+        except Refusal:
+            path.unlink()  # it may be what took its place, under the name of what was there
+            raise
         content = path.open("rb")
         digest = hashlib.file_digest(content, "sha256").hexdigest()
         return Ready(content, digest, path.stat().st_size, syntax)

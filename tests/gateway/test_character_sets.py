@@ -108,3 +108,7 @@ def test_everything_fits_into_unicode_and_something_always_does(text: str) -> No
 def test_the_first_set_is_called_back_before_a_delimiter() -> None:
     encoded = character_set("ISO 2022 IR 100\\ISO 2022 IR 126").encoded_name("Δ=é")
     assert encoded == b"\x1b-F\xc4\x1b-A=\xe9"
+
+
+def test_a_set_of_g0_is_not_called_back_in_the_place_of_one_of_g1() -> None:
+    assert character_set("ISO 2022 IR 87\\ISO 2022 IR 100").encoded_name("é") == b"\x1b-A\xe9"
