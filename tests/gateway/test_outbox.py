@@ -154,22 +154,22 @@ def test_what_is_held_back_holds_nothing_up_and_is_released_by_name_once(box: Ou
     put(box, "m1")
     put(box, "m2")
     [entry] = box.due(NOW, limit=10)
-    assert box.hold(entry, reason="Held back.", now=NOW)
-    assert (due(box), box.held_back(["m1", "m2"])) == (["m2"], {"m1": "Held back."})
+    assert box.held.hold(entry.id, reason="Held back.", now=NOW)
+    assert (due(box), box.held.reasons(["m1", "m2"])) == (["m2"], {"m1": "Held back."})
     for nobody in ("", "  ", "a\nb", "\ud800", "x" * 129):
         with pytest.raises(InvalidValue, match="Entry 1 is held back"):
             box.release(1, by=nobody, now=NOW)
         with pytest.raises(InvalidValue, match="Entry 1 is held back"):
             box.release_alike("cloud", "Held back.", by=nobody, now=NOW)
     box.release(1, by=" J. Smith ", now=NOW)
-    assert (due(box), box.held_back(["m1"]), box.let_out(["m1", "m2"])) == (["m1"], {}, {"m1"})
+    assert (due(box), box.held.reasons(["m1"]), box.held.let_out(["m1", "m2"])) == (["m1"], {}, {"m1"})
     [entry] = box.due(NOW, limit=10)
-    assert (entry.released_by, box.hold(entry, reason="Again.", now=NOW)) == ("J. Smith", False)
+    assert (entry.released_by, box.held.hold(entry.id, reason="Again.", now=NOW)) == ("J. Smith", False)
 
 
 def test_what_was_released_by_name_and_is_parked_for_another_reason_needs_no_second_name(box: Outbox) -> None:
     put(box, "m1")
-    box.hold(box.due(NOW, limit=10)[0], reason="Held back.", now=NOW)
+    box.held.hold(box.due(NOW, limit=10)[0].id, reason="Held back.", now=NOW)
     box.release(1, by="J. Smith", now=NOW)
     box.park(box.due(NOW, limit=10)[0], reason="The cloud refused it.", now=NOW)
     box.release(1, now=NOW)
@@ -178,6 +178,6 @@ def test_what_was_released_by_name_and_is_parked_for_another_reason_needs_no_sec
 
 def test_what_was_confirmed_is_let_out(box: Outbox) -> None:
     put(box, "m1")
-    assert box.let_out(["m1"]) == set()
+    assert box.held.let_out(["m1"]) == set()
     box.delivered(box.due(NOW, limit=10)[0], now=NOW)
-    assert box.let_out(["m1", "never"]) == {"m1"}
+    assert box.held.let_out(["m1", "never"]) == {"m1"}

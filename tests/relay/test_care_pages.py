@@ -140,7 +140,7 @@ def test_a_second_press_of_release_finds_that_it_is_done(site: Site) -> None:
 def test_what_is_held_back_is_released_in_the_name_of_who_presses(site: Site) -> None:
     box = site.archive.outbox
     entry = box.due(NOW, limit=10)[0]
-    box.hold(entry, reason="Held back: Patient ID of the image and of its worklist item disagree.", now=NOW)
+    box.held.hold(entry.id, reason="Held back: Patient ID of the image and of its worklist item disagree.", now=NOW)
     assert went_to(press(site, f"/queue/pacs/{entry.id}/release")) == (303, "/queue?said=released")
     assert [each.released_by for each in box.entries("open") if each.id == entry.id] == ["otto"]
 
@@ -148,14 +148,14 @@ def test_what_is_held_back_is_released_in_the_name_of_who_presses(site: Site) ->
 def test_what_is_held_back_is_discarded_in_the_name_of_who_presses(site: Site, tmp_path: Path) -> None:
     box = site.archive.outbox
     entry = box.due(NOW, limit=10)[0]
-    box.hold(entry, reason="Held back: Patient ID of the image and of its worklist item disagree.", now=NOW)
+    box.held.hold(entry.id, reason="Held back: Patient ID of the image and of its worklist item disagree.", now=NOW)
     path = f"/queue/pacs/{entry.id}/discard"
     assert path in look(site, "/queue", "otto").links("/queue/")
     assert "Never send this image to the cloud?" in look(site, path, "otto").text
     assert press(site, path).status == 400
     before = len(trail(tmp_path))
     assert went_to(press(site, path, fields={"because": "Another participant's."})) == (303, "/queue?said=discarded")
-    assert box.discarded([entry.message_id]) == {entry.message_id: "Discarded by otto: Another participant's."}
+    assert box.held.discarded([entry.message_id]) == {entry.message_id: "Discarded by otto: Another participant's."}
     assert [line["who"] for line in trail(tmp_path, before) if path in str(line["objects"])][:1] == ["otto@127.0.0.1"]
     assert went_to(press(site, path, fields={"because": "x"})) == (303, "/queue?said=already")
     assert went_to(press(site, path.replace("pacs", "worklist"), fields={"because": "x"}))[0] == 303
@@ -164,7 +164,7 @@ def test_what_is_held_back_is_discarded_in_the_name_of_who_presses(site: Site, t
 def test_releasing_all_that_is_held_for_one_reason_says_that_each_has_to_be_compared(site: Site) -> None:
     box = site.archive.outbox
     for entry in box.due(NOW, limit=10):
-        box.hold(entry, reason="Held back: Patient ID of the image and of its worklist item disagree.", now=NOW)
+        box.held.hold(entry.id, reason="Held back: Patient ID of the image and of its worklist item disagree.", now=NOW)
     [link] = [link for link in look(site, "/queue", "otto").links("/queue/") if "release-alike" in link]
     assert "Compare each of them first." in look(site, link, "otto").text
 
@@ -173,7 +173,7 @@ def test_where_nobody_logs_in_what_is_held_back_wants_a_name(tmp_path: Path) -> 
     with served.site(tmp_path, [served.mammogram("RCC", 1)]) as site:
         box = site.archive.outbox
         [entry] = box.due(NOW, limit=10)
-        box.hold(entry, reason="Held back.", now=NOW)
+        box.held.hold(entry.id, reason="Held back.", now=NOW)
         path = f"/queue/pacs/{entry.id}/release"
         assert press(site, path).status == 400
         assert went_to(press(site, path, fields={"by": "J. Smith"})) == (303, "/queue?said=released")
