@@ -42,20 +42,25 @@ class Held:
                 mark_parked(conn, entry_id, now)
         return bool(held)
 
-    def discard(self, conn: sqlite3.Connection, entry_id: int, *, by: str, because: str, now: datetime) -> None:
+    def discard(
+        self, conn: sqlite3.Connection, entry_id: int, *, by: str, because: str, now: datetime
+    ) -> tuple[str, str]:
         """Owe nobody an entry any more that is held back; inside the transaction of what is told in its place.
 
-        Raises NotFound when it is not held back, InvalidValue when `by` is no name or `because` no reason.
+        Gives its message id and its parameters, in JSON. Raises NotFound when it is not held back, InvalidValue when
+        `by` is no name or `because` no reason.
         """
         values = {"id": entry_id, "now": utc_text(now), "by": require_decider(by), "because": require_reason(because)}
-        discarded = conn.execute(
+        discarded: tuple[str, str] | None = conn.execute(
             "UPDATE outbox SET parked_at = NULL, delivered_at = :now, discarded_by = :by, discarded_because = :because"
-            " WHERE id = :id AND parked_at IS NOT NULL AND held_at IS NOT NULL AND released_by = ''",
+            " WHERE id = :id AND parked_at IS NOT NULL AND held_at IS NOT NULL AND released_by = ''"
+            " RETURNING message_id, parameters",
             values,
-        )
-        if not discarded.rowcount:
+        ).fetchone()
+        if discarded is None:
             raise NotFound(f"No entry that is held back has the id {entry_id}; list them with 'gateway outbox list'.")
         conn.execute("DELETE FROM outbox_duty WHERE entry_id = :id AND delivered_at IS NULL", values)
+        return discarded[0], discarded[1]
 
     def reasons(self, message_ids: Collection[str]) -> dict[str, str]:
         """Which of these events are held back now, and why."""

@@ -10,9 +10,7 @@ Not for: what is held back, and why (`relay.holding`); the rows of the outbox (`
 
 from datetime import datetime
 
-from gateway.errors import NotFound
 from gateway.messages import ImageReceived, ImageRejected
-from gateway.outbox import Entry
 from gateway.sqlite import utc_text
 from gateway.touched import touch
 from pacs.archive import Archive
@@ -23,20 +21,16 @@ def discard(archive: Archive, entry_id: int, *, by: str, because: str, now: date
 
     Raises NotFound when no entry with this id is held back, InvalidValue without a name or a reason.
     """
-    entry = archive.outbox.parked(entry_id)
-    if entry is None:
-        raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
-    event = _rejected(entry, by=by.strip(), because=because.strip())
     with archive.database.write() as conn:
-        archive.outbox.held.discard(conn, entry_id, by=by, because=because, now=now)
-        archive.outbox.tell(conn, event, now=now, message_id=f"{entry.message_id}/rejected")
+        message_id, told = archive.outbox.held.discard(conn, entry_id, by=by, because=because, now=now)
+        event = _rejected(ImageReceived.model_validate_json(told), by=by.strip(), because=because.strip())
+        archive.outbox.tell(conn, event, now=now, message_id=f"{message_id}/rejected")
         touch(
             conn, study_instance_uid=event.study_instance_uid, accession_number=event.accession_number, at=utc_text(now)
         )
 
 
-def _rejected(entry: Entry, *, by: str, because: str) -> ImageRejected:
-    told = ImageReceived.model_validate(entry.parameters)
+def _rejected(told: ImageReceived, *, by: str, because: str) -> ImageRejected:
     return ImageRejected(
         accession_number=told.study.accession_number,
         study_instance_uid=told.study.study_instance_uid,
