@@ -9,6 +9,7 @@ COPY gateway gateway
 COPY worklist worklist
 COPY pacs pacs
 COPY relay relay
+COPY simulator simulator
 RUN /opt/gateway/.venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.13-slim

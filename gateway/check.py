@@ -21,7 +21,6 @@ from gateway import outward
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
 from gateway.requestor import reachable
-from gateway.simulator.modality import Modality, Peer
 from gateway.tls import client_context
 from gateway.tls_check import in_use
 from gateway.volume import Fullness, volume_of
@@ -34,6 +33,7 @@ from relay.hybrid import SelfEcho
 from relay.remote_web import own_url
 from relay.settings import RelaySettings
 from relay.users import CHECK, basic
+from simulator.modality.modality import Modality, Peer
 from worklist import Worklist
 from worklist.settings import WorklistSettings
 

@@ -26,9 +26,9 @@ from gateway.errors import Conflict
 from gateway.hops import HopFailed, Hops, Nothing, Observed
 from gateway.messages import LOCAL_ACTION, Participant, Procedure, Scheduled, WorklistItem
 from gateway.outbox import Outbox
-from gateway.simulator.journey import data_set_of, only_part
-from gateway.simulator.modality import Modality, Sent, Step, standard_views
 from pacs import Archive
+from simulator.journey import data_set_of, only_part
+from simulator.modality.modality import Modality, Sent, Step, standard_views
 from worklist import Item, Worklist
 from worklist.upkeep import Upkeep
 

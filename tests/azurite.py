@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
-from gateway.simulator.site import free_port
+from simulator.site import free_port
 
 EXECUTABLE = os.environ.get("AZURITE_BLOB") or shutil.which("azurite-blob")
 ACCOUNT = "devstoreaccount1"

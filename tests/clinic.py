@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from pydicom import Dataset
 
-from gateway.simulator.exam import SCREENING_VIEWS, Exam
-from gateway.simulator.modality import Modality, Step, data_set_bytes
-from gateway.simulator.phantom import mammogram, tomosynthesis
-from gateway.simulator.site import Site
-from gateway.simulator.steps import sent_of
+from simulator.exam.exam import SCREENING_VIEWS, Exam
+from simulator.exam.phantom import mammogram, tomosynthesis
+from simulator.exam.steps import sent_of
+from simulator.modality.modality import Modality, Step, data_set_bytes
+from simulator.site import Site
 from worklist import Item, Worklist
 
 NAMES = (

@@ -1,6 +1,6 @@
 """The command that is a mammography machine: an exam by script, or everything a machine should not do.
 
-Not for: what an exam is (`gateway.simulator.script`), what misbehaving means (`gateway.simulator.misbehaviour`).
+Not for: what an exam is (`simulator.modality.script`), what misbehaving means (`simulator.modality.misbehaviour`).
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from gateway import process
 from gateway.check import SiteSettings
 from gateway.hops import HopFailed, Hops
 from gateway.settings import load
-from gateway.simulator import misbehaviour
-from gateway.simulator.exam import SCREENING_VIEWS, VIEWS
-from gateway.simulator.line import Caller
-from gateway.simulator.machine import Machine
-from gateway.simulator.plan import plan
-from gateway.simulator.proof import Proof
-from gateway.simulator.script import Begin, Commit, End, Expose, Query, Script, read
 from gateway.terminal import AsJson, print_hop, print_json
 from gateway.tls import client_context
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
+from simulator.exam.exam import SCREENING_VIEWS, VIEWS
+from simulator.modality import misbehaviour
+from simulator.modality.misbehaviour_kit import Proof
+from simulator.modality.plan import plan
+from simulator.modality.raw_association import Caller
+from simulator.modality.script import Begin, Commit, End, Expose, Query, Script, read
+from simulator.modality.scripted_machine import Machine
 from worklist.settings import WorklistSettings
 
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from pydicom.uid import generate_uid
 
-from gateway.simulator.bus_service import Bus
-from gateway.simulator.journey import accession_of, create_item
-from gateway.simulator.modality import standard_views
-from gateway.simulator.site import Site, wait_until
+from simulator.azure.servicebus_service import Bus
+from simulator.journey import accession_of, create_item
+from simulator.modality.modality import standard_views
+from simulator.site import Site, wait_until
 
 PAUSE_SECONDS = 0.3
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import structlog
 from pydicom import Dataset
 
-from gateway.simulator.exam import SCREENING_VIEWS, Exam
-from gateway.simulator.phantom import mammogram
+from simulator.exam.exam import SCREENING_VIEWS, Exam
+from simulator.exam.phantom import mammogram
 from tests.relay import served
 from tests.relay.served import Site
 from worklist import Item

@@ -29,10 +29,10 @@ from pydicom import Dataset
 
 from gateway.conditions import Kind
 from gateway.matching import column_value
-from gateway.simulator import phantom
 from gateway.sqlite import utc_text
 from pacs import Archive
 from pacs.receiving import Origin
+from simulator.exam import phantom
 from tests.durability.objects import EXPLICIT
 from tests.pacs.test_attributes import encoded
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
-from gateway.simulator import phantom
 from pacs.files import Files
+from simulator.exam import phantom
 
 OURS = "gateway"
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -20,9 +20,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.simulator.blobs import Blobs
 from relay.blob import BLOCK_BYTES, BlobUpload
 from relay.pace import Pace
+from simulator.azure.blob_storage import Blobs
 from tests import azurite
 from tests.memory import peak_memory
 

@@ -31,8 +31,8 @@ import structlog
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gateway.simulator import phantom
 from pacs.receiving import Origin
+from simulator.exam import phantom
 from tests.benchmarks.scale import FIRST_DAY, VIEWS, Exam, grow, opened
 from tests.relay.served import NOW, data_set_offset
 from worklist import Worklist

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from gateway.simulator.site import free_port
 from pacs import Archive
 from pacs.receiving import Origin
+from simulator.site import free_port
 from tests.durability import calls, objects
 from tests.durability.calls import Call
 from tests.durability.killing import Machines

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from gateway.simulator.site import free_port
+from simulator.site import free_port
 from tests.durability import objects
 from tests.durability.truth import Folder, faults, rows
 from tests.durability.zygote import Pacs, Zygote

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.simulator.site import Site
+from simulator.site import Site
 from tests.durability import objects
 from tests.durability.truth import Folder, faults
 from tests.durability.zygote import Zygote

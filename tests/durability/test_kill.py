@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.simulator.site import free_port
+from simulator.site import free_port
 from tests.durability import objects
 from tests.durability.killing import Machines, campaign
 from tests.durability.truth import Folder, faults, rows

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gateway.simulator.site import free_port
+from simulator.site import free_port
 
 ROOT = Path(__file__).parents[2]
 STARTED_WITHIN = 30.0

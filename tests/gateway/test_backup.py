@@ -20,11 +20,11 @@ from gateway.audit_messages import Actor
 from gateway.backup import BackupError, Beside, Taken, backup, complete, pool_place
 from gateway.errors import Conflict
 from gateway.restore import Restored, restore, verify
-from gateway.simulator.phantom import mammogram
-from gateway.simulator.site import Site, wait_until
 from pacs import Archive
 from pacs.files import digest
 from pacs.retention import Policy, prune, remove_ordered
+from simulator.exam.phantom import mammogram
+from simulator.site import Site, wait_until
 from tests.journeys.steps import COLUMNS, ROWS, qido, stored
 from tests.pacs.test_archive import image, send
 from worklist import Worklist

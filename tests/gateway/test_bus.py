@@ -19,7 +19,7 @@ from azure.servicebus.exceptions import (
     ServiceBusAuthenticationError,
 )
 
-from gateway.simulator.bus_service import Bus
+from simulator.azure.servicebus_service import Bus
 
 
 @asynccontextmanager

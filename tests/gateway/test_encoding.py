@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 
 from gateway.application import UNCOMPRESSED, decode, encode
-from gateway.simulator import phantom
-from gateway.simulator.encoding import SYNTAXES, Style, compress, encoded
+from simulator.exam import phantom
+from simulator.exam.encoding import SYNTAXES, Style, compress, encoded
 
 ODD = Style(uid_padding="space", group_lengths=True, undefined_lengths=True)
 

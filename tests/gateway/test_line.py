@@ -21,10 +21,10 @@ from gateway.association import (
 )
 from gateway.errors import PeerError
 from gateway.requestor import Peer
-from gateway.simulator.encoding import encoded
-from gateway.simulator.line import Caller, Line, Rejected
-from gateway.simulator.site import wait_until
-from gateway.simulator.steps import query
+from simulator.exam.encoding import encoded
+from simulator.exam.steps import query
+from simulator.modality.raw_association import Caller, Line, Rejected
+from simulator.site import wait_until
 
 CONTEXT = AcceptedContext(1, "1.2", "1.2.840.10008.1.2")
 KIND = (str(ModalityWorklistInformationFind), str(ExplicitVRLittleEndian))

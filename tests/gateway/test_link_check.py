@@ -11,11 +11,11 @@ import pytest
 
 from gateway.hops import Hops
 from gateway.link_check import check
-from gateway.simulator.hybrid_service import HybridService
-from gateway.simulator.hybrid_tokens import Key
-from gateway.simulator.proxy import Proxy
-from gateway.simulator.site import free_port
 from relay.settings import RelaySettings
+from simulator.azure.http_proxy import Proxy
+from simulator.azure.hybrid_service import HybridService
+from simulator.azure.hybrid_tokens import Key
+from simulator.site import free_port
 from tests.certificates import issued
 
 

@@ -18,13 +18,13 @@ from pynetdicom.sop_class import (
 
 from gateway.hops import HopFailed, Hops
 from gateway.requestor import Peer
-from gateway.simulator import documents
-from gateway.simulator import plan as plan_module
-from gateway.simulator.encoding import SYNTAXES
-from gateway.simulator.line import Caller
-from gateway.simulator.machine import Machine
-from gateway.simulator.plan import plan
-from gateway.simulator.script import Script
+from simulator.exam import structured_reports
+from simulator.exam.encoding import SYNTAXES
+from simulator.modality import plan as plan_module
+from simulator.modality.plan import plan
+from simulator.modality.raw_association import Caller
+from simulator.modality.script import Script
+from simulator.modality.scripted_machine import Machine
 
 NOW = datetime(2026, 11, 22, 9, 30, 15).astimezone()
 SMALL = {"rows": 64, "columns": 48}
@@ -80,7 +80,7 @@ def server() -> Iterator[Listener]:
     state, ae = Listener(), AE("LISTENER")
     for uid in (ModalityWorklistInformationFind, ModalityPerformedProcedureStep, StorageCommitmentPushModel):
         ae.add_supported_context(uid, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    for uid in (*plan_module.CLASSES.values(), *documents.CLASSES.values()):
+    for uid in (*plan_module.CLASSES.values(), *structured_reports.CLASSES.values()):
         ae.add_supported_context(uid, list(SYNTAXES.values()))
     handlers = [
         (evt.EVT_C_FIND, state.handle_find),

@@ -20,9 +20,9 @@ from pynetdicom.sop_class import (
 
 from gateway.hops import Hops
 from gateway.requestor import Peer
-from gateway.simulator.line import Caller
-from gateway.simulator.misbehaviour import TABLE, show
-from gateway.simulator.proof import Proof, fits
+from simulator.modality.misbehaviour import TABLE, show
+from simulator.modality.misbehaviour_kit import Proof, fits
+from simulator.modality.raw_association import Caller
 
 NOW = datetime(2026, 11, 22, 9, 30, 15).astimezone()
 

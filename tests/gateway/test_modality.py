@@ -17,8 +17,8 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from gateway.simulator.modality import Modality, ModalityError, Peer, Sent, standard_views
-from gateway.simulator.safekeeping import Reports, question
+from simulator.modality.commitment_scu import Reports, question
+from simulator.modality.modality import Modality, ModalityError, Peer, Sent, standard_views
 
 NOW = datetime(2026, 11, 22, 9, 30, 15).astimezone()
 
@@ -182,7 +182,7 @@ def image(series: str, instance: str) -> Sent:
 
 
 def standard_views_of_nothing() -> Iterator[Dataset]:
-    from gateway.simulator import phantom
+    from simulator.exam import phantom
 
     yield phantom.mammogram("RCC", rows=64, columns=48)
 

@@ -18,11 +18,11 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from gateway.simulator import phantom
-from gateway.simulator.documents import report
-from gateway.simulator.encoding import SYNTAXES, compress
-from gateway.simulator.phantom import SCREENING_VIEWS, VIEWS, Exam, Participant
-from gateway.simulator.steps import Sent
+from simulator.exam import phantom
+from simulator.exam.encoding import SYNTAXES, compress
+from simulator.exam.phantom import SCREENING_VIEWS, VIEWS, Exam, Participant
+from simulator.exam.steps import Sent
+from simulator.exam.structured_reports import report
 
 DCIODVFY = shutil.which("dciodvfy")
 SMALL: dict[str, Any] = {"rows": 416, "columns": 320}

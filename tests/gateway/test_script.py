@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from gateway.simulator import script as script_module
-from gateway.simulator.plan import Plan, plan
-from gateway.simulator.script import Script, ScriptError, read
+from simulator.modality import script as script_module
+from simulator.modality.plan import Plan, plan
+from simulator.modality.script import Script, ScriptError, read
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "exams").glob("*.json"))
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.simulator.cloud import API_TOKEN, KEY, KEY_NAME, Cloud
 from relay.hybrid import HybridListener, SasTokens, endpoint
+from simulator.cloud.programme import API_TOKEN, KEY, KEY_NAME, Cloud
 
 ENVELOPE = {"message_id": "1.2.3", "message_type": "mpps.completed", "sequence": 1}
 
@@ -179,7 +179,7 @@ def test_a_failure_is_recorded_for_a_known_action() -> None:
 
 
 def test_it_runs_by_itself_until_it_is_told_to_stop() -> None:
-    command = [sys.executable, "-m", "gateway.simulator.cloud", "--port", "0"]
+    command = [sys.executable, "-m", "simulator.cloud", "--port", "0"]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.simulator.site import Site
+from simulator.site import Site
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from typing import cast
 from pydicom import Dataset
 
 from gateway.hops import Hops
-from gateway.simulator.door import Json
-from gateway.simulator.journey import IMAGE, QUALITY, Journey, create_item
-from gateway.simulator.modality import Sent, Step, standard_views
-from gateway.simulator.site import Site, wait_until
+from simulator.cloud.remote_control import Json
+from simulator.journey import IMAGE, QUALITY, Journey, create_item
+from simulator.modality.modality import Sent, Step, standard_views
+from simulator.site import Site, wait_until
 
 ROWS, COLUMNS = 416, 320
 """Small images where the size is not the subject."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.simulator.site import Site
+from simulator.site import Site
 from tests.certificates import authority, issued
 from tests.journeys.test_start import run
 

@@ -11,11 +11,11 @@ from pydicom import Dataset, dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import ModalityWorklistInformationFind
 
-from gateway.simulator.exam import Exam
-from gateway.simulator.journey import IMAGE, create_item
-from gateway.simulator.modality import ModalityError, data_set_bytes
-from gateway.simulator.phantom import mammogram
-from gateway.simulator.site import Site, wait_until
+from simulator.exam.exam import Exam
+from simulator.exam.phantom import mammogram
+from simulator.journey import IMAGE, create_item
+from simulator.modality.modality import ModalityError, data_set_bytes
+from simulator.site import Site, wait_until
 from tests.journeys.steps import COLUMNS, ROWS, dcmtk, journey, now, personal, qido, status_of, stored, wait_for_events
 from tests.raw_peer import RawPeer
 

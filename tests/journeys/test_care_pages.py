@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.simulator.modality import Modality, ModalityError, Peer
-from gateway.simulator.site import Site
 from pacs import Archive
+from simulator.modality.modality import Modality, ModalityError, Peer
+from simulator.site import Site
 from tests import axe
 from tests.browser import CHROMIUM, Page
 from tests.clinic import COMPLETE, Clinic, accession

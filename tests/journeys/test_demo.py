@@ -10,14 +10,14 @@ from typing import TextIO
 
 import pytest
 
-from gateway.simulator.demo import HOPS
+from simulator.demo import HOPS
 
 ROOT = Path(__file__).parents[2]
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "gateway.simulator.demo", *arguments],
+        [sys.executable, "-m", "simulator.demo", *arguments],
         env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_without_once_it_runs_until_ctrl_c_and_keeps_the_data(tmp_path: Path) ->
     demo = start(tmp_path)
     shown = "".join(lines_until(demo, "Data and logs stay in "))
     assert "/dicom-web/studies" in shown
-    assert {"gateway.simulator.cloud", "pacs", "relay", "worklist"} <= running_in(tmp_path).keys()
+    assert {"simulator.cloud", "pacs", "relay", "worklist"} <= running_in(tmp_path).keys()
     demo.send_signal(signal.SIGINT)
     assert ended(demo)[0] == 0
     [folder] = tmp_path.iterdir()

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gateway.simulator.site import Site
+from simulator.site import Site
 from tests.journeys.steps import journey, now, personal, wait_for_events
 
 
@@ -29,7 +29,7 @@ def test_no_log_names_the_participant(site: Site) -> None:
 
 
 def test_an_appointment_that_comes_twice_is_one_item(site: Site) -> None:
-    from gateway.simulator.journey import accession_of, create_item
+    from simulator.journey import accession_of, create_item
 
     action = create_item(now=now())
     exam = journey(site)

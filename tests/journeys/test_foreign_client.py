@@ -11,12 +11,12 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 
-from gateway.simulator.door import Json
-from gateway.simulator.exam import Exam
-from gateway.simulator.journey import IMAGE, Journey, data_set_of
-from gateway.simulator.modality import Sent
-from gateway.simulator.phantom import mammogram
-from gateway.simulator.site import Site, wait_until
+from simulator.cloud.remote_control import Json
+from simulator.exam.exam import Exam
+from simulator.exam.phantom import mammogram
+from simulator.journey import IMAGE, Journey, data_set_of
+from simulator.modality.modality import Sent
+from simulator.site import Site, wait_until
 from tests.corpus import compressed
 from tests.journeys.steps import dcmtk, journey, qido, wait_for_events
 
@@ -110,7 +110,7 @@ def test_both_services_answer_echoscu(site: Site) -> None:
 
 
 def test_findscu_reads_the_worklist(site: Site) -> None:
-    from gateway.simulator.journey import accession_of, create_item
+    from simulator.journey import accession_of, create_item
     from tests.journeys.steps import now
 
     action = create_item(now=now())

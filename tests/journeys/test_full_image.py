@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from gateway.simulator.blobs import Blobs
-from gateway.simulator.modality import standard_views
-from gateway.simulator.site import Site, wait_until
 from relay.blob import BLOCK_BYTES
+from simulator.azure.blob_storage import Blobs
+from simulator.modality.modality import standard_views
+from simulator.site import Site, wait_until
 from tests.journeys.steps import now
 
 SETTINGS = {"RELAY_UPLOAD_HOSTS": "127.0.0.1", "RELAY_UPLOAD_BYTES_PER_SECOND": "8000000"}
@@ -62,7 +62,7 @@ def test_a_relay_that_is_killed_goes_on_with_the_block_it_had_reached(tmp_path: 
 
 def exam_item(site: Site) -> Dataset:
     """An appointment made by the cloud, as the machine finds it."""
-    from gateway.simulator.journey import accession_of, create_item
+    from simulator.journey import accession_of, create_item
 
     action = create_item(now=now())
     wait_until(lambda: site.door.listeners() > 0, what="The relay")

@@ -6,9 +6,9 @@ import pytest
 from pydicom import Dataset
 
 from gateway.hops import HopFailed
-from gateway.simulator.modality import ModalityError, Sent
-from gateway.simulator.phantom import mammogram
-from gateway.simulator.site import Site, wait_until
+from simulator.exam.phantom import mammogram
+from simulator.modality.modality import ModalityError, Sent
+from simulator.site import Site, wait_until
 from tests.journeys.steps import begun, now, qido, stored, told_of, views, wait_for_events
 
 WHOLE_EXAM = {"mpps.in_progress": 1, "study.image_received": 4, "mpps.completed": 1}

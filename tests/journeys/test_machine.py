@@ -15,13 +15,13 @@ import pytest
 from gateway import appointments
 from gateway.hops import Hops
 from gateway.requestor import Peer
-from gateway.simulator.journey import create_item
-from gateway.simulator.line import Caller
-from gateway.simulator.machine import Machine
-from gateway.simulator.misbehaviour import TABLE
-from gateway.simulator.plan import Plan, plan
-from gateway.simulator.script import Script
-from gateway.simulator.site import AE_TITLE, Site
+from simulator.journey import create_item
+from simulator.modality.misbehaviour import TABLE
+from simulator.modality.plan import Plan, plan
+from simulator.modality.raw_association import Caller
+from simulator.modality.script import Script
+from simulator.modality.scripted_machine import Machine
+from simulator.site import AE_TITLE, Site
 from tests.journeys.steps import COLUMNS, ROWS, now, personal, qido
 from worklist import Worklist
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gateway.simulator.site import Site
+from simulator.site import Site
 from tests import axe, clinic
 from tests.browser import CHROMIUM, Page, page
 from tests.clinic import COMPLETE, NAMES, TOMOSYNTHESIS, UNDER_WAY, Clinic, accession

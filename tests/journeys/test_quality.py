@@ -2,11 +2,11 @@
 
 import json
 
-from gateway.simulator.door import Json
-from gateway.simulator.journey import IMAGE, QUALITY
-from gateway.simulator.modality import data_set_bytes
-from gateway.simulator.site import Site, wait_until
-from gateway.simulator.steps import sent_of
+from simulator.cloud.remote_control import Json
+from simulator.exam.steps import sent_of
+from simulator.journey import IMAGE, QUALITY
+from simulator.modality.modality import data_set_bytes
+from simulator.site import Site, wait_until
 from tests.journeys.steps import begun, now, personal, stored, views, wait_for_events
 from tests.journeys.test_exam import gateway
 

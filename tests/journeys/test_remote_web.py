@@ -4,11 +4,11 @@ import asyncio
 import hashlib
 import urllib.request
 
-from gateway.simulator.cloud import ACTIONS, KEY, KEY_NAME
-from gateway.simulator.journey import data_set_of, only_part
-from gateway.simulator.site import Site, wait_until
 from relay.hybrid import endpoint
 from relay.hybrid_tokens import SasTokens
+from simulator.cloud.programme import ACTIONS, KEY, KEY_NAME
+from simulator.journey import data_set_of, only_part
+from simulator.site import Site, wait_until
 from tests.journeys.steps import journey, now
 
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from contextlib import closing
 
-from gateway.simulator.site import Site, wait_until
 from pacs import Archive
+from simulator.site import Site, wait_until
 from tests.journeys.steps import now
 from worklist import Worklist
 
@@ -82,7 +82,7 @@ def test_the_cloud_has_a_site_test_itself_once_and_gets_a_bundle_by_reference(si
 
 
 def test_a_test_item_is_performed_by_the_emulator(site: Site) -> None:
-    from gateway.simulator.journey import create_item
+    from simulator.journey import create_item
 
     wait_until(lambda: site.door.listeners() > 0, what="The relay")
     action = {**create_item(now=now()), "action_type": "worklist.create_test_item"}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.simulator.modality import ModalityError
-from gateway.simulator.site import Site, wait_until
+from simulator.modality.modality import ModalityError
+from simulator.site import Site, wait_until
 from tests.journeys.steps import journey, now, wait_for_events
 
 

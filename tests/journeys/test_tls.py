@@ -8,10 +8,10 @@ import pytest
 from dicomweb_client import DICOMwebClient
 from pydicom import dcmread
 
-from gateway.simulator.exam import Exam
-from gateway.simulator.modality import ModalityError
-from gateway.simulator.phantom import mammogram
-from gateway.simulator.site import Site, wait_until
+from simulator.exam.exam import Exam
+from simulator.exam.phantom import mammogram
+from simulator.modality.modality import ModalityError
+from simulator.site import Site, wait_until
 from tests.certificates import authority, issued
 
 

@@ -22,12 +22,12 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from gateway.simulator.exam import SCREENING_VIEWS, Exam
-from gateway.simulator.phantom import mammogram, raw_mammogram, tomosynthesis
-from gateway.simulator.site import Site, SiteError, wait_until
 from gateway.viewer_fetch import fetch, verify
 from relay import viewer
 from relay.viewer_bundle import VERSION
+from simulator.exam.exam import SCREENING_VIEWS, Exam
+from simulator.exam.phantom import mammogram, raw_mammogram, tomosynthesis
+from simulator.site import Site, SiteError, wait_until
 from tests import corpus
 from tests.browser import CHROMIUM, Page, page
 from tests.journeys.test_access import PASSWORD, gateway

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Conflict, OutOfResources
-from gateway.simulator.modality import ModalityError
-from gateway.simulator.phantom import mammogram
-from gateway.simulator.site import Site
 from gateway.volume import Watermarks, volume_of
 from pacs import Archive
 from pacs.care import Care, Rounds
 from pacs.retention import Policy
+from simulator.exam.phantom import mammogram
+from simulator.modality.modality import ModalityError
+from simulator.site import Site
 from tests.journeys.steps import COLUMNS, ROWS
 from tests.pacs.test_archive import NOW, folder, image, send
 

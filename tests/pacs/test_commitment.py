@@ -29,15 +29,15 @@ from gateway.errors import DuplicateTransaction, Refusal
 from gateway.listener import Listener
 from gateway.renewal import ServerTls
 from gateway.requestor import Peer
-from gateway.simulator import modality
-from gateway.simulator.modality import Modality, ModalityError, Sent
-from gateway.simulator.site import Site
 from gateway.upper_layer import Fragment, Reader, State
 from pacs import Archive
 from pacs.commitment import Outcome, Reference, Transaction, pause, report, requested
 from pacs.promises import Promises
 from pacs.reporting import Reporting
 from pacs.scp import application
+from simulator.modality import modality
+from simulator.modality.modality import Modality, ModalityError, Sent
+from simulator.site import Site
 from tests.foreign import free_port, running
 from tests.gateway.test_tls import site, trusting
 from tests.pacs.test_archive import NOW, archive, image, send

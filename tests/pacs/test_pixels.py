@@ -30,9 +30,9 @@ from pydicom.uid import (
 )
 
 from gateway.errors import InvalidValue, NotAcceptable, NotFound
-from gateway.simulator import phantom
 from pacs.pixels import Frame, Picture, PixelError, Viewport, Window, frames, preview, rendered, start_worker
 from pacs.stored_frames import Extent
+from simulator.exam import phantom
 from tests import corpus
 
 RAMP = np.array([[0, 1000, 2000], [3000, 4000, 4095]], np.uint16)

@@ -20,11 +20,11 @@ from typing import get_args
 
 from gateway import outbox
 from gateway.outbox import Outbox
-from gateway.simulator.bus_entities import Queue
-from gateway.simulator.bus_service import Bus
-from gateway.simulator.cloud import EVENTS, Cloud
 from gateway.sqlite import Database
 from relay.hybrid import endpoint
+from simulator.azure.servicebus_entities import Queue
+from simulator.azure.servicebus_service import Bus
+from simulator.cloud.programme import EVENTS, Cloud
 from tests.relay import deliverer
 from tests.relay.bad_line import BadLine, Fault
 from tests.relay.deliverer import NAMES, NOW, Plan

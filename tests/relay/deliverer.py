@@ -17,13 +17,13 @@ from azure.servicebus import TransportType
 from gateway import outbox
 from gateway.messages import Envelope
 from gateway.outbox import Entry, Outbox
-from gateway.simulator.cloud import API_TOKEN, EVENTS, KEY, KEY_NAME
 from gateway.sqlite import Database
 from relay.delivery import Delivery, Destination, Event
 from relay.hybrid import HybridDestination, HybridSender, SasTokens, endpoint
 from relay.hybrid_protocol import Token
 from relay.servicebus import ServiceBusDestination, by_connection_string
 from relay.uploads import HttpsDestination, fixed_token
+from simulator.cloud.programme import API_TOKEN, EVENTS, KEY, KEY_NAME
 
 NAMES = ("hybrid", "https", "servicebus")
 

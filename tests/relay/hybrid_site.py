@@ -6,9 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from gateway.simulator.hybrid_namespace import HybridConnection
-from gateway.simulator.hybrid_service import HybridService
-from gateway.simulator.hybrid_tokens import Key
 from relay.hybrid import (
     HttpAnswer,
     HttpRequest,
@@ -20,6 +17,9 @@ from relay.hybrid import (
     TokenSource,
     endpoint,
 )
+from simulator.azure.hybrid_namespace import HybridConnection
+from simulator.azure.hybrid_service import HybridService
+from simulator.azure.hybrid_tokens import Key
 
 TOKENS = SasTokens("site", "the key")
 PATIENT = Limits(delays=(0, 0.05, 0.1), proof_every=60, listeners=1)

@@ -12,7 +12,6 @@ from typing import BinaryIO
 import pytest
 
 from gateway.errors import CloudError
-from gateway.simulator.blobs import Blobs
 from relay.blob import (
     BLOCK_BYTES,
     BlobUpload,
@@ -26,6 +25,7 @@ from relay.blob import (
     staged_blocks,
 )
 from relay.pace import Pace
+from simulator.azure.blob_storage import Blobs
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 SIZE = 3 * BLOCK_BYTES + 1000

@@ -14,13 +14,13 @@ from typing import get_args
 import pytest
 from azure.servicebus import TransportType
 
-from gateway.simulator.bus_entities import Queue
-from gateway.simulator.bus_service import Bus
-from gateway.simulator.cloud import API_TOKEN, EVENTS, Cloud
 from relay.delivery import Destination
 from relay.hybrid import HybridDestination, HybridSender, endpoint
 from relay.servicebus import ServiceBusDestination, by_connection_string
 from relay.uploads import HttpsDestination, ManageDestination, fixed_token
+from simulator.azure.servicebus_entities import Queue
+from simulator.azure.servicebus_service import Bus
+from simulator.cloud.programme import API_TOKEN, EVENTS, Cloud
 from tests.relay.bad_line import BadLine, Fault
 from tests.relay.deliverer import TokensFor
 from tests.relay.test_uploads import part_10_file

@@ -9,7 +9,6 @@ import aiohttp
 import pytest
 
 from gateway.errors import CloudError
-from gateway.simulator.hybrid_service import HybridService
 from relay.hybrid import (
     HttpAnswer,
     HttpRequest,
@@ -21,6 +20,7 @@ from relay.hybrid import (
     SelfEcho,
     endpoint,
 )
+from simulator.azure.hybrid_service import HybridService
 from tests.relay.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site, until
 
 ECHO = {"action_type": "echo", "text": "é" * 100_000}  # long enough to come in several frames

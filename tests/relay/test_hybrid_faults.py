@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.simulator.hybrid_tokens import Key
 from relay.hybrid import HybridListener, HybridSender, SasTokens, endpoint
 from relay.hybrid_protocol import Token, sign
+from simulator.azure.hybrid_tokens import Key
 from tests.relay.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site, until
 
 QUICK = replace(PATIENT, delays=(0, 0.02, 0.05), heartbeat=0.3, first_message=0.3)

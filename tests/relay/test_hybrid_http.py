@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from gateway.errors import NotFound, TooLarge
-from gateway.simulator.hybrid_service import HybridService
 from relay.hybrid import HttpAnswer, HttpRequest, endpoint
 from relay.hybrid_http import pieces
+from simulator.azure.hybrid_service import HybridService
 from tests.relay.hybrid_site import PATIENT, TOKENS, namespace, site
 from tests.relay.test_hybrid import call
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from gateway.simulator.cloud import KEY, KEY_NAME, Cloud
 from relay.hybrid import HybridDestination, HybridSender, SasTokens, endpoint
+from simulator.cloud.programme import KEY, KEY_NAME, Cloud
 from tests.relay.hybrid_site import TOKENS, site
 from tests.relay.told import UID, event, outcome
 

@@ -12,13 +12,13 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
 from gateway.errors import CloudError
-from gateway.simulator.hybrid_service import HybridService
-from gateway.simulator.hybrid_tokens import Bearer, Key
-from gateway.simulator.proxy import Proxy
 from relay.hybrid import HybridListener, HybridSender, SelfEcho, Way, endpoint
 from relay.hybrid_protocol import Endpoint
 from relay.hybrid_tokens import SCOPE, EntraTokens
 from relay.hybrid_way import proxy_url
+from simulator.azure.http_proxy import Proxy
+from simulator.azure.hybrid_service import HybridService
+from simulator.azure.hybrid_tokens import Bearer, Key
 from tests.certificates import issued
 from tests.relay.hybrid_site import PATIENT, TOKENS, echo, namespace, running, until
 

@@ -17,13 +17,13 @@ from gateway.listener import Listener
 from gateway.refusals import Refused
 from gateway.renewal import ServerTls
 from gateway.requestor import Peer
-from gateway.simulator.site import free_port
 from gateway.tls import CallFiles, TlsFiles
 from pacs import Archive
 from relay.facts import last_image, last_step
 from relay.health import Hop
 from relay.ports import DicomPort, dicom_ports
 from relay.settings import RelaySettings
+from simulator.site import free_port
 from tests.gateway.test_tls import CA, GATEWAY
 from worklist import Worklist
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.simulator.blobs import Blobs
 from relay.blob import BLOCK_BYTES, BlobUpload, beneath
 from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, HybridSender, Limits, SasTokens, SelfEcho, endpoint
 from relay.hybrid_protocol import Endpoint
 from relay.pace import Pace
+from simulator.azure.blob_storage import Blobs
 from tests.relay.hybrid_site import echo, namespace, running, until
 
 _RELAY = ("NAMESPACE", "HYBRID_CONNECTION", "KEY_NAME", "KEY")

@@ -12,8 +12,6 @@ import pytest
 
 from gateway.errors import Conflict, NotAllowed
 from gateway.outbox import Entry
-from gateway.simulator.blobs import Blobs
-from gateway.simulator.cloud import API_TOKEN, Cloud
 from pacs import Archive
 from pacs.quarantine import carry_out
 from pacs.retention import Policy, candidates
@@ -27,6 +25,8 @@ from relay.pace import Pace
 from relay.protocol import Json
 from relay.requests import Fulfilment, Requests, request_event
 from relay.uploads import Api, fixed_token
+from simulator.azure.blob_storage import Blobs
+from simulator.cloud.programme import API_TOKEN, Cloud
 from tests.relay.hybrid_site import until
 from tests.relay.served import NOW, STUDY, item, mammogram, receive
 from tests.relay.test_commands import REPORT

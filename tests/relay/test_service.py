@@ -16,8 +16,6 @@ from gateway import appointments
 from gateway.messages import EVENTS, Check, HealthReport
 from gateway.requestor import Peer
 from gateway.settings import load
-from gateway.simulator.cloud import Cloud
-from gateway.simulator.site import free_port
 from pacs import Archive, Policy
 from relay.deposit import Deposit
 from relay.destinations import allowance, destination
@@ -31,6 +29,8 @@ from relay.service import Relay, attached, changes, cloud_action_id, heartbeat, 
 from relay.servicebus import ServiceBusDestination
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination
+from simulator.cloud.programme import Cloud
+from simulator.site import free_port
 from tests.relay.test_settings import LINK
 from worklist import Worklist
 

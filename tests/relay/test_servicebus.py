@@ -25,8 +25,8 @@ from azure.servicebus import TransportType
 from azure.servicebus.aio import ServiceBusClient
 
 from gateway.errors import CloudError
-from gateway.simulator.bus_service import KEY, KEY_NAME, Bus
 from relay.servicebus import ServiceBusDestination, by_connection_string, by_identity, explain
+from simulator.azure.servicebus_service import KEY, KEY_NAME, Bus
 from tests.certificates import authority, issued
 from tests.relay.told import UID, event, outcome
 

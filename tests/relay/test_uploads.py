@@ -20,9 +20,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from gateway.errors import CloudError, NotFound
-from gateway.simulator.cloud import API_TOKEN, Cloud
 from relay.allowance import IMAGES
 from relay.uploads import HttpsDestination, ManageDestination, api_url, fixed_token, judge, weight_of_upload
+from simulator.cloud.programme import API_TOKEN, Cloud
 from tests.relay.told import UID, event, outcome
 
 

@@ -25,10 +25,6 @@ from azure.servicebus import TransportType
 from gateway.errors import CloudError
 from gateway.hops import Hops
 from gateway.link_check import check
-from gateway.simulator.blobs import Blobs
-from gateway.simulator.bus_service import KEY, KEY_NAME, Bus
-from gateway.simulator.proxy import Proxy
-from gateway.simulator.site import free_port
 from relay import link
 from relay.blob import BlobUpload
 from relay.hybrid_identity import credential
@@ -41,6 +37,10 @@ from relay.servicebus import ServiceBusDestination, by_connection_string, way_ou
 from relay.settings import RelaySettings
 from relay.uploads import HttpsDestination, ManageDestination, fixed_token
 from relay.users import User
+from simulator.azure.blob_storage import Blobs
+from simulator.azure.http_proxy import Proxy
+from simulator.azure.servicebus_service import KEY, KEY_NAME, Bus
+from simulator.site import free_port
 from tests.certificates import authority, issued, rsa_key
 from tests.relay.identity_provider import CLIENT, IdentityProvider
 from tests.relay.test_oidc import AUDIENCE, Provider

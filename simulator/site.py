@@ -21,8 +21,8 @@ from typing import Self, TextIO
 import gateway
 from gateway.errors import GatewayError
 from gateway.process import end, uninterrupted
-from gateway.simulator.door import Door
-from gateway.simulator.modality import Modality, Peer
+from simulator.cloud.remote_control import Door
+from simulator.modality.modality import Modality, Peer
 
 OURS = ("GATEWAY_", "WORKLIST_", "PACS_", "RELAY_", "AZURE_", "LOG_LEVEL", "NOTIFY_SOCKET", "WATCHDOG_", "CREDENTIALS_")
 """What the caller's environment may say about another gateway."""
@@ -30,7 +30,7 @@ OURS = ("GATEWAY_", "WORKLIST_", "PACS_", "RELAY_", "AZURE_", "LOG_LEVEL", "NOTI
 AE_TITLE = "SIM_MAMMO"
 """Of the machine; the archive finds it at the port `modality`."""
 
-CLOUD = "gateway.simulator.cloud"
+CLOUD = "simulator.cloud"
 READY_SECONDS = 60.0
 """How long a start may take; a cold start on a small machine reads much code from disk."""
 

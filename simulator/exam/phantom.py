@@ -21,8 +21,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from gateway.simulator import tissue
-from gateway.simulator.exam import (
+from simulator.exam import tissue
+from simulator.exam.exam import (
     MODIFIERS,
     SCREENING_VIEWS,
     VIEWS,

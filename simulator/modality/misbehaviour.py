@@ -7,7 +7,7 @@ them), how an association ended, how many instances the archive shows. Each is o
 What a gateway has to keep as it came, because an archive does not judge, is expected to be kept: a wrong side and
 another patient are for people to see, on the board and in the cloud, and not for the machine.
 
-Not for: exams (`machine`). What is sent is synthetic, but it is stored and told to the cloud like any other.
+Not for: exams (`scripted_machine`). What is sent is synthetic, but it is stored and told to the cloud like any other.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 from gateway.application import decode, response
 from gateway.dimse import CommandField, pack_command
 from gateway.hops import HopFailed, Hops, Observed
-from gateway.simulator import steps
-from gateway.simulator.encoding import encoded
-from gateway.simulator.line import Ended, Line, Rejected
-from gateway.simulator.machine import COMMITMENT, WORKLIST
-from gateway.simulator.plan import CLASSES
-from gateway.simulator.proof import SYNTAX, Proof, fits, store_request, word
-from gateway.simulator.safekeeping import answer_in, question
+from simulator.exam import steps
+from simulator.exam.encoding import encoded
+from simulator.modality.commitment_scu import answer_in, question
+from simulator.modality.misbehaviour_kit import SYNTAX, Proof, fits, store_request, word
+from simulator.modality.plan import CLASSES
+from simulator.modality.raw_association import Ended, Line, Rejected
+from simulator.modality.scripted_machine import COMMITMENT, WORKLIST
 
 Deed = Callable[[Proof], list[str]]
 _CREATE, _SET = CommandField.N_CREATE, CommandField.N_SET

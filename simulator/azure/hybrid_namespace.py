@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from gateway.simulator.hybrid_tokens import Bearer, HandshakeRefused, Key, Resource, check
+from simulator.azure.hybrid_tokens import Bearer, HandshakeRefused, Key, Resource, check
 
 FRAGMENT = 32 * 1024
 """The service relays in buffers of this size, so a longer message arrives in several frames."""

@@ -1,15 +1,15 @@
 """Links and sessions of the stand-in of Service Bus: numbers, windows, credit, and how a message becomes frames.
 
-Not here: what a link is for (`bus_connection`).
+Not here: what a link is for (`servicebus_connection`).
 """
 
 from collections import deque
 from typing import Protocol
 
-from gateway.simulator import amqp_messages as amqp
-from gateway.simulator.amqp_messages import Refusal, error, field, fields_of, number, typed
-from gateway.simulator.amqp_types import Described, Long, Symbol, UByte, UInt, ULong, Value
-from gateway.simulator.bus_entities import Queue, Topic
+from simulator.azure import amqp_messages as amqp
+from simulator.azure.amqp_messages import Refusal, error, field, fields_of, number, typed
+from simulator.azure.amqp_types import Described, Long, Symbol, UByte, UInt, ULong, Value
+from simulator.azure.servicebus_entities import Queue, Topic
 
 WINDOW = 0x7FFFFFFF
 SESSION_FILTER = Symbol("com.microsoft:session-filter")

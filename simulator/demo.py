@@ -24,9 +24,9 @@ from rich.status import Status
 from gateway import log
 from gateway.hops import Hop, HopFailed, Hops
 from gateway.process import run
-from gateway.simulator.journey import Journey
-from gateway.simulator.site import Site
 from relay import viewer
+from simulator.journey import Journey
+from simulator.site import Site
 
 HOPS = 22
 """How many hops the exam has, for the display of progress."""
@@ -100,7 +100,7 @@ def _start(site: Site, hops: Hops) -> None:
 
 def _explain(site: Site, console: Console, hop: Hop) -> None:
     console.print(f"\nFailed at the hop '{hop.name}': {hop.detail}", style="red", highlight=False, soft_wrap=True)
-    for name in ("worklist", "pacs", "relay", "gateway.simulator.cloud"):
+    for name in ("worklist", "pacs", "relay", "simulator.cloud"):
         if lines := site.log(name).splitlines()[-5:]:
             console.print(
                 f"\nThe last lines of {name}:", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True

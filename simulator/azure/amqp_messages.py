@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping
 
-from gateway.simulator.amqp_types import Described, Int, Long, Symbol, Timestamp, UInt, ULong, Value, decode, encode
+from simulator.azure.amqp_types import Described, Int, Long, Symbol, Timestamp, UInt, ULong, Value, decode, encode
 
 OPEN, BEGIN, ATTACH, FLOW, TRANSFER, DISPOSITION, DETACH, END, CLOSE = range(0x10, 0x19)
 SASL_MECHANISMS, SASL_INIT, SASL_OUTCOME = 0x40, 0x41, 0x44

@@ -27,14 +27,14 @@ from gateway.dimse import Command, CommandField
 from gateway.errors import PeerError
 from gateway.hops import Hops, Observed
 from gateway.requestor import PENDING, Peer, described
-from gateway.simulator import documents, phantom, steps
-from gateway.simulator.encoding import SYNTAXES, Style, compress, encoded
-from gateway.simulator.exam import Exam, derived_uid
-from gateway.simulator.line import Caller, Ended, Line
-from gateway.simulator.plan import Plan, Planned, Shot
-from gateway.simulator.safekeeping import Answer, Reports, answer_in, question, shortfall
-from gateway.simulator.script import Begin, Change, Commit, End, Expose, Manners, Pause, Query, Report, Send
-from gateway.simulator.steps import Sent, sent_of
+from simulator.exam import phantom, steps, structured_reports
+from simulator.exam.encoding import SYNTAXES, Style, compress, encoded
+from simulator.exam.exam import Exam, derived_uid
+from simulator.exam.steps import Sent, sent_of
+from simulator.modality.commitment_scu import Answer, Reports, answer_in, question, shortfall
+from simulator.modality.plan import Plan, Planned, Shot
+from simulator.modality.raw_association import Caller, Ended, Line
+from simulator.modality.script import Begin, Change, Commit, End, Expose, Manners, Pause, Query, Report, Send
 
 WORKLIST = str(ModalityWorklistInformationFind)
 STEPS = str(ModalityPerformedProcedureStep)
@@ -221,7 +221,7 @@ class Machine:
         return self._of_this_exam(compress(picture(shot, self._exam()), shot.transfer_syntax_uid))
 
     def _document(self, kind: str) -> Dataset:
-        made = documents.report(kind, self._exam(), self._now.made)
+        made = structured_reports.report(kind, self._exam(), self._now.made)
         return self._of_this_exam(compress(made, self._message_syntax))
 
     def _exam(self) -> Exam:

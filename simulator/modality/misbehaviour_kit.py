@@ -21,12 +21,12 @@ from gateway.dimse import Command, CommandField, pack_command
 from gateway.errors import PeerError
 from gateway.hops import Observed
 from gateway.requestor import PENDING, Peer
-from gateway.simulator import phantom, steps
-from gateway.simulator.encoding import encoded
-from gateway.simulator.exam import Exam
-from gateway.simulator.line import Caller, Ended, Line
-from gateway.simulator.machine import STEPS, WORKLIST
-from gateway.simulator.plan import CLASSES
+from simulator.exam import phantom, steps
+from simulator.exam.encoding import encoded
+from simulator.exam.exam import Exam
+from simulator.modality.plan import CLASSES
+from simulator.modality.raw_association import Caller, Ended, Line
+from simulator.modality.scripted_machine import STEPS, WORKLIST
 
 SYNTAX = str(ExplicitVRLittleEndian)
 ROWS, COLUMNS = 416, 320

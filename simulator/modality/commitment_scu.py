@@ -18,7 +18,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
-from gateway.simulator.exam import reference
+from simulator.exam.exam import reference
 
 
 @dataclass(frozen=True)

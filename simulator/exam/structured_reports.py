@@ -9,8 +9,8 @@ from types import MappingProxyType
 from pydicom import Dataset
 from pydicom.uid import MammographyCADSRStorage, XRayRadiationDoseSRStorage
 
-from gateway.simulator.exam import Exam, code, derived_uid, exam_modules, reference, with_file_meta
-from gateway.simulator.steps import Sent
+from simulator.exam.exam import Exam, code, derived_uid, exam_modules, reference, with_file_meta
+from simulator.exam.steps import Sent
 
 CLASSES: Mapping[str, str] = MappingProxyType(
     {"dose": str(XRayRadiationDoseSRStorage), "cad": str(MammographyCADSRStorage)}

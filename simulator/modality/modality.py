@@ -4,7 +4,7 @@ It is a foreign DICOM client (pynetdicom), used by the demonstration, the check 
 is `phantom`'s business. Every verb opens an association of its own, as many machines do, and returns only what the
 gateway confirmed; anything else is a `ModalityError` that says what was answered.
 
-Not for: load, one exam at a time, like the machine; nor for manners that a library does not have (`machine`).
+Not for: load, one exam at a time, like the machine; nor for manners that a library does not have (`scripted_machine`).
 """
 
 import ssl
@@ -29,10 +29,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from gateway.errors import GatewayError
 from gateway.reactor import steady
 from gateway.requestor import PENDING, Peer
-from gateway.simulator import phantom, steps
-from gateway.simulator.exam import SCREENING_VIEWS, Exam
-from gateway.simulator.safekeeping import Answer, Reports, question, shortfall
-from gateway.simulator.steps import Sent, sent_of
+from simulator.exam import phantom, steps
+from simulator.exam.exam import SCREENING_VIEWS, Exam
+from simulator.exam.steps import Sent, sent_of
+from simulator.modality.commitment_scu import Answer, Reports, question, shortfall
 
 __all__ = ["Modality", "ModalityError", "Peer", "Sent", "Step", "data_set_bytes", "standard_views"]
 

@@ -22,10 +22,10 @@ from urllib.parse import unquote
 
 from aiohttp import WSMsgType, web
 
-from gateway.simulator.amqp_messages import DETACH, Message, Refusal, error
-from gateway.simulator.amqp_types import UInt
-from gateway.simulator.bus_connection import Connection
-from gateway.simulator.bus_entities import NO_LIMIT, Queue, Topic
+from simulator.azure.amqp_messages import DETACH, Message, Refusal, error
+from simulator.azure.amqp_types import UInt
+from simulator.azure.servicebus_connection import Connection
+from simulator.azure.servicebus_entities import NO_LIMIT, Queue, Topic
 
 KEY_NAME, KEY = "simulated-key", "bm90IGEgc2VjcmV0"
 IDLE_SECONDS = 10

@@ -2,7 +2,7 @@
 
 Pure: a script goes in, a plan comes out, or a ScriptError that names the act which cannot be done where it stands.
 
-Not for: what one act may say (`script`), nor for doing any of it (`machine`).
+Not for: what one act may say (`script`), nor for doing any of it (`scripted_machine`).
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from gateway.simulator import documents
-from gateway.simulator.encoding import SYNTAXES
-from gateway.simulator.script import (
+from simulator.exam import structured_reports
+from simulator.exam.encoding import SYNTAXES
+from simulator.modality.script import (
     Act,
     Begin,
     Commit,
@@ -85,7 +85,9 @@ class Plan:
         """Every SOP class and transfer syntax that will be stored."""
         shots = [(shot.sop_class_uid, shot.transfer_syntax_uid) for each in self.planned for shot in each.shots]
         kinds = [each.act.kind for each in self.planned if isinstance(each.act, Report)]
-        return tuple(dict.fromkeys([*shots, *((documents.CLASSES[kind], self.message_syntax) for kind in kinds)]))
+        return tuple(
+            dict.fromkeys([*shots, *((structured_reports.CLASSES[kind], self.message_syntax) for kind in kinds)])
+        )
 
     @property
     def message_syntax(self) -> str:

@@ -3,7 +3,7 @@
 It stands on the gateway's own pure parts (`upper_layer`, `association`, `dimse`), because it has to be able to send
 what no library would, and to stop anywhere. Every wait is bounded by `seconds`; whatever goes wrong is a PeerError.
 
-Not for: what is said (`machine`, `misbehaviour`).
+Not for: what is said (`scripted_machine`, `misbehaviour`).
 """
 
 import socket

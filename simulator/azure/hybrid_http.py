@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from aiohttp import WSMsgType, web
 
-from gateway.simulator.hybrid_namespace import HybridConnection, Namespace, Registration, Socket, Waiting, own_query
-from gateway.simulator.hybrid_tokens import SEND, HandshakeRefused
+from simulator.azure.hybrid_namespace import HybridConnection, Namespace, Registration, Socket, Waiting, own_query
+from simulator.azure.hybrid_tokens import SEND, HandshakeRefused
 
 HOP_HEADERS = ("connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade", "close")
 CONNECTION_HEADERS = frozenset((*HOP_HEADERS, "keep-alive", "proxy-connection", "expect"))

@@ -1,8 +1,8 @@
 """The type system of AMQP 1.0 (part 1 of the standard): values to bytes and back.
 
 Decoding gives plain Python values; encoding takes them too, and one of the number classes below where the peer insists
-on a width. Enough for the stand-in of Service Bus (`bus_service`); decimals, characters and arrays of anything but
-texts, symbols, identifiers and numbers are not written by the clients it is for.
+on a width. Enough for the stand-in of Service Bus (`servicebus_service`); decimals, characters and arrays of anything
+but texts, symbols, identifiers and numbers are not written by the clients it is for.
 """
 
 import struct

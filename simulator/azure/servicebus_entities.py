@@ -1,7 +1,7 @@
 """Queues and topics of the stand-in of Service Bus: what is ready, what is locked, what is dead.
 
 Peek-lock with expiry, delivery counts, dead letters with reasons, duplicate detection by message id, and sessions; in
-memory. Not here: bytes and frames (`bus_connection`).
+memory. Not here: bytes and frames (`servicebus_connection`).
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.simulator.amqp_messages import Message, Refusal
-from gateway.simulator.amqp_types import Symbol
+from simulator.azure.amqp_messages import Message, Refusal
+from simulator.azure.amqp_types import Symbol
 
 NO_LIMIT = 1 << 31
 

@@ -2,9 +2,9 @@
 
 It stands on a stand-in of the Hybrid Connections service and uses it as the real one does: actions go over one hybrid
 connection, on which the gateway listens; events come over another, on which the cloud listens. Beside that it serves
-the programme's HTTPS API (here without TLS) and a door for other processes (`cloud_http`).
+the programme's HTTPS API (here without TLS) and a door for other processes (`http`).
 
-    python -m gateway.simulator.cloud --port 0
+    python -m simulator.cloud --port 0
 
 prints one line of JSON with the addresses and the gateway's settings to use them, and runs until SIGTERM.
 
@@ -26,12 +26,12 @@ from typing import Self, get_args
 from aiohttp import web
 
 from gateway import log
-from gateway.simulator.cloud_http import application
-from gateway.simulator.cloud_memory import EventLog, ImageLog, Mishap
-from gateway.simulator.hybrid_namespace import Faults
-from gateway.simulator.hybrid_service import HybridService
-from gateway.simulator.hybrid_tokens import Key
 from relay.hybrid import HybridListener, HybridSender, Lifetimes, Limits, SasTokens, endpoint
+from simulator.azure.hybrid_namespace import Faults
+from simulator.azure.hybrid_service import HybridService
+from simulator.azure.hybrid_tokens import Key
+from simulator.cloud.http import application
+from simulator.cloud.memory import EventLog, ImageLog, Mishap
 
 ACTIONS, EVENTS = "actions", "events"
 KEY_NAME, KEY, API_TOKEN = "simulated-key", "not a secret", "not-a-secret-either"
@@ -177,7 +177,3 @@ def main() -> None:
     options = parser.parse_args()
     log.configure("WARNING", process="cloud")
     asyncio.run(serve(port=options.port, door_port=options.door_port))
-
-
-if __name__ == "__main__":
-    main()

@@ -23,9 +23,9 @@ from urllib.parse import unquote
 import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from gateway.simulator.hybrid_http import relay_http
-from gateway.simulator.hybrid_namespace import HybridConnection, Namespace, Registration, Socket, Waiting, own_query
-from gateway.simulator.hybrid_tokens import LISTEN, SEND, HandshakeRefused
+from simulator.azure.hybrid_http import relay_http
+from simulator.azure.hybrid_namespace import HybridConnection, Namespace, Registration, Socket, Waiting, own_query
+from simulator.azure.hybrid_tokens import LISTEN, SEND, HandshakeRefused
 
 log = structlog.get_logger()
 

@@ -21,7 +21,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.typedefs import Handler
 
 from gateway.errors import CloudError
-from gateway.simulator.cloud_memory import EventLog, ImageLog, ImageRefused
+from simulator.cloud.memory import EventLog, ImageLog, ImageRefused
 
 _HTTP_STATUS = {"busy": HTTPStatus.SERVICE_UNAVAILABLE, "invalid": HTTPStatus.BAD_REQUEST}
 

@@ -3,7 +3,7 @@
 A JSON file, checked here as a whole before anything is sent; `docs/exams/` has examples of everything. What one act
 may say is checked field by field, what acts may follow each other in `plan`.
 
-Not for: doing anything (`machine`).
+Not for: doing anything (`scripted_machine`).
 """
 
 import json
@@ -15,9 +15,9 @@ from pydicom.charset import python_encoding
 from pydicom.datadict import tag_for_keyword
 
 from gateway.errors import GatewayError
-from gateway.simulator.encoding import SYNTAXES
-from gateway.simulator.exam import MODIFIERS, SCREENING_VIEWS, VIEWS
-from gateway.simulator.steps import REASONS, UNICODE, SpsForm
+from simulator.exam.encoding import SYNTAXES
+from simulator.exam.exam import MODIFIERS, SCREENING_VIEWS, VIEWS
+from simulator.exam.steps import REASONS, UNICODE, SpsForm
 
 
 class ScriptError(GatewayError):

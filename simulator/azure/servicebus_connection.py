@@ -3,7 +3,7 @@
 It knows bytes and no sockets: `feed` takes what came, `write` is called with what goes. What clients rely on beside the
 standard is said where it is done; it was learnt from the official clients for Python and JavaScript.
 
-Not here: queues (`bus_entities`), sockets, tokens and faults (`bus_service`).
+Not here: queues (`servicebus_entities`), sockets, tokens and faults (`servicebus_service`).
 """
 
 import asyncio
@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.simulator import amqp_messages as amqp
-from gateway.simulator.amqp_messages import Message, Refusal, code_of, error, field, fields_of, number, reply, typed
-from gateway.simulator.amqp_types import (
+from simulator.azure import amqp_messages as amqp
+from simulator.azure.amqp_messages import Message, Refusal, code_of, error, field, fields_of, number, reply, typed
+from simulator.azure.amqp_types import (
     Array,
     Described,
     Int,
@@ -28,8 +28,8 @@ from gateway.simulator.amqp_types import (
     decode,
     encode,
 )
-from gateway.simulator.bus_entities import Queue, Topic
-from gateway.simulator.bus_links import SESSION_FILTER, WINDOW, Link, Session
+from simulator.azure.servicebus_entities import Queue, Topic
+from simulator.azure.servicebus_links import SESSION_FILTER, WINDOW, Link, Session
 
 _SASL, _AMQP = b"AMQP\x03\x01\0\0", b"AMQP\0\x01\0\0"
 _FRAME = struct.Struct(">IBBH")

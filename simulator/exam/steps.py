@@ -1,6 +1,7 @@
 """The data sets a machine says its work with: the worklist query, and the steps it begins, changes and ends. Pure.
 
-Not for: how they travel (`modality`, `machine`), how an odd machine encodes them (`encoding`), images (`phantom`).
+Not for: how they travel (`modality`, `scripted_machine`), how an odd machine encodes them (`encoding`), images
+(`phantom`).
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from pydicom import Dataset
 from pydicom import Sequence as Items
 from pydicom.uid import generate_uid
 
-from gateway.simulator.exam import Exam, Participant, code, reference
+from simulator.exam.exam import Exam, Participant, code, reference
 
 SpsForm = Literal["item", "empty item", "no items", "absent"]
 """How a query writes the Scheduled Procedure Step Sequence; the last three ask for every step (PS3.4 C.2.2.2.6)."""

@@ -18,9 +18,9 @@ from email.message import Message
 from pydicom import Dataset
 
 from gateway.hops import Hops, Observed
-from gateway.simulator.door import Door, Json
-from gateway.simulator.modality import Modality, Sent, Step, standard_views
-from gateway.simulator.site import wait_until
+from simulator.cloud.remote_control import Door, Json
+from simulator.modality.modality import Modality, Sent, Step, standard_views
+from simulator.site import wait_until
 
 IMAGE, BEGUN, COMPLETED = "study.image_received", "mpps.in_progress", "mpps.completed"
 QUALITY = "exam.quality"

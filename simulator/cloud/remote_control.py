@@ -19,7 +19,7 @@ class DoorError(GatewayError):
 
 @dataclass(frozen=True)
 class Door:
-    """The stand-in cloud at `url` (see `gateway.simulator.cloud_http`)."""
+    """The stand-in cloud at `url` (see `simulator.cloud.http`)."""
 
     url: str
 
@@ -33,7 +33,7 @@ class Door:
         return found
 
     def fault(self, what: str, *, connection: str = "actions", value: object = None) -> Json:
-        """Order a mishap; `gateway.simulator.cloud.Cloud.fault` lists them."""
+        """Order a mishap; `simulator.cloud.programme.Cloud.fault` lists them."""
         return self._post("/faults", {"what": what, "connection": connection, "value": value})
 
     def listeners(self, connection: str = "actions") -> int:
