@@ -10,6 +10,7 @@ COPY worklist worklist
 COPY pacs pacs
 COPY relay relay
 COPY simulator simulator
+COPY operations operations
 RUN /opt/gateway/.venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.13-slim

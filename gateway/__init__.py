@@ -1,3 +1,3 @@
-"""The ground floor that worklist, pacs and relay stand on, and the roof: operator's command line."""
+"""The ground floor that worklist, pacs and relay stand on."""
 
 __version__ = "0.1.0"

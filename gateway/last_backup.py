@@ -1,6 +1,6 @@
 """When the last complete backup was taken, beside the database of the archive: for people, who forget.
 
-It says what was done here, not whether the backup still exists. Not for: taking one (`gateway.backup`).
+It says what was done here, not whether the backup still exists. Not for: taking one (`operations.backup.backup`).
 """
 
 import json

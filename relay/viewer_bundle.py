@@ -5,7 +5,7 @@ there are in which file is written down here, and another count means that this 
 changed to make OHIF behave differently: that is done in `pages/viewer/app-config.js`, by its own means. Its page, its
 service worker and what tablets and other specialties need are left out. The page is ours (`pages/viewer/index.html`).
 
-Not here: where the files come from and go to (`gateway.viewer_install`), how they are served (`relay.viewer`).
+Not here: where the files come from and go to (`operations.viewer.install`), how they are served (`relay.viewer`).
 """
 
 import hashlib

@@ -11,11 +11,8 @@ import pytest
 from gateway.settings import GatewaySettings, variables
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("gateway", "worklist", "pacs", "relay", "simulator")
-ROOF = ("gateway.__main__", "gateway.appointments", "gateway.backup", "gateway.check", "gateway.cli",
-        "gateway.diagnostics", "gateway.hops", "gateway.link_check", "gateway.outward", "gateway.peers",
-        "gateway.restore", "gateway.selftest", "simulator", "gateway.terminal", "gateway.tls_check",
-        "gateway.viewer_fetch", "gateway.viewer_install")  # fmt: skip
+ROOMS = ("gateway", "worklist", "pacs", "relay", "simulator", "operations")
+ROOF = ("gateway.__main__", "gateway.hops", "operations", "simulator")
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "gateway.outbox_held", "gateway.outbox_standing",
               "gateway.refusals", "gateway.touched", "worklist.item_rows", "worklist.step_rows", "worklist.upkeep",
               "pacs.index", "pacs.judgements", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties",
@@ -86,12 +83,12 @@ HOMES = {
     "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
                  "relay.fields", "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
                  "simulator.modality.script"),
-    "asyncio": ("relay", "gateway.process", "gateway.check", "gateway.link_check", "simulator"),
-    "aiohttp": ("relay", "gateway.check", "simulator"),
+    "asyncio": ("relay", "gateway.process", "operations.checks", "simulator"),
+    "aiohttp": ("relay", "operations.checks.site_check", "simulator"),
     "websockets": ("relay.hybrid_rendezvous", "relay.hybrid_trouble"),
     "azure": ("relay.servicebus", "relay.settings", "relay.hybrid_tokens", "relay.hybrid_identity"),
     "prometheus_client": ("relay.metrics",),
-    "typer": ("gateway.cli", "gateway.terminal"),
+    "typer": ("operations.cli",),
 }  # fmt: skip
 
 

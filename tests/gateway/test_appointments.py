@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.appointments import read
 from gateway.errors import InvalidValue, MissingAttribute, Refusal, Unsupported
+from operations.worklist_file import read
 
 ITEM = {
     "accession_number": "ACC0001",

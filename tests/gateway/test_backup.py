@@ -17,9 +17,9 @@ from tempfile import gettempdir, mkdtemp
 import pytest
 
 from gateway.audit_messages import Actor
-from gateway.backup import BackupError, Beside, Taken, backup, complete, pool_place
 from gateway.errors import Conflict
-from gateway.restore import Restored, restore, verify
+from operations.backup.backup import BackupError, Beside, Taken, backup, complete, pool_place
+from operations.backup.restore import Restored, restore, verify
 from pacs import Archive
 from pacs.files import digest
 from pacs.retention import Policy, prune, remove_ordered
@@ -295,7 +295,7 @@ import os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.backup import Beside, backup
+from operations.backup.backup import Beside, backup
 from pacs import Archive
 from worklist import Worklist
 

@@ -12,8 +12,8 @@ import pytest
 
 from gateway.audit import Head, Trail, lines, trails, verified
 from gateway.audit_messages import Actor, told_restored
-from gateway.backup import BackupError, Beside, Taken, backup
-from gateway.restore import MOVED, WORK, Restored, restore, verify_trail
+from operations.backup.backup import BackupError, Beside, Taken, backup
+from operations.backup.restore import MOVED, WORK, Restored, restore, verify_trail
 from pacs import Archive
 from worklist import Worklist
 

@@ -15,13 +15,13 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from gateway.application import Application
-from gateway.cli import app
 from gateway.errors import PeerError, SettingsError
 from gateway.listener import Listener
 from gateway.renewal import ServerTls
 from gateway.requestor import Peer, calling, verification
 from gateway.settings import GatewaySettings, load
 from gateway.tls import CallFiles
+from operations.cli import app
 from pacs import Archive
 from pacs.commitment import Reference, Transaction
 from pacs.forwarding import Forwarding

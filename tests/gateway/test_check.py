@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.check import CALLING_AE_TITLE, SiteSettings
 from gateway.settings import load
+from operations.checks.site_check import CALLING_AE_TITLE, SiteSettings
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
 from worklist.settings import WorklistSettings

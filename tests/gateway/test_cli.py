@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from gateway import __version__
-from gateway.cli import app
+from operations.cli import app
 from pacs import Archive
 from worklist import Worklist
 

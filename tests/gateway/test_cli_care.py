@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.audit import Trail
-from gateway.cli import app
 from gateway.errors import Conflict
 from gateway.last_backup import last
+from operations.cli import app
 from pacs import Archive
 from pacs.care import Care
 from tests.gateway.test_cli import command

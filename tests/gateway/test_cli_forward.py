@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.check import _forwarded
 from gateway.hops import HopFailed, Hops
 from gateway.settings import load
+from operations.checks.site_check import _forwarded
 from pacs import Archive
 from pacs.duties import Duties
 from pacs.forward import Fate, Settled

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from gateway import audit_messages as messages
 from gateway.audit import BEGINNING, Trail
 from gateway.audit_messages import Actor, Event
-from gateway.cli import app
+from operations.cli import app
 
 PASSWORD = "correct horse battery"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
-from gateway.cli.worklist import query
 from gateway.errors import InvalidValue, NoLongerUpdatable, NotFound
+from operations.cli import app
+from operations.cli.worklist import query
 from tests.worklist.samples import NOW, begun, ended, item, scheduled
 from worklist import Worklist
 

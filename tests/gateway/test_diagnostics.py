@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.check import SiteSettings
-from gateway.diagnostics import LOG_BYTES, collect, own_lines
 from gateway.settings import load
+from operations.checks.diagnostics import LOG_BYTES, collect, own_lines
+from operations.checks.site_check import SiteSettings
 from pacs import Archive
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings

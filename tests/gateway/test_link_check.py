@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.hops import Hops
-from gateway.link_check import check
+from operations.checks.link_check import check
 from relay.settings import RelaySettings
 from simulator.azure.http_proxy import Proxy
 from simulator.azure.hybrid_service import HybridService

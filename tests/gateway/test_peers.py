@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from gateway import association, upper_layer
 from gateway.association import AcceptedContext, ProposedContext, Supported
-from gateway.cli import app
 from gateway.errors import PeerError, ProtocolError
 from gateway.listener import Listener
-from gateway.peers import NotAQuery, NotSendable, files, query
 from gateway.requestor import Peer, calling, verification
 from gateway.upper_layer import Fragment, Reader, State, pack_stream
+from operations.cli import app
+from operations.dicom_peers import NotAQuery, NotSendable, files, query
 from pacs import Archive
 from pacs.reporting import Reporting
 from pacs.scp import application

@@ -23,13 +23,13 @@ from typer.testing import CliRunner
 from gateway import refusals
 from gateway.admission import Caller
 from gateway.application import Application, Limits
-from gateway.cli import app
 from gateway.errors import DatabaseNotReady, MissingAttribute, NoLongerUpdatable
 from gateway.listener import Listener
 from gateway.refusals import Lost, Noting, Refusals, Refused, Seen, recent
 from gateway.remedies import OTHERWISE, REMEDIES, remedy
 from gateway.renewal import ServerTls
 from gateway.sqlite import utc_text
+from operations.cli import app
 from tests.durability.test_disk import fill, mounted
 from tests.foreign import with_dcmtk
 from tests.gateway.test_association import CT

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.selftest import clinic, marked_item
+from operations.checks.selftest import clinic, marked_item
 from worklist import Item
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)

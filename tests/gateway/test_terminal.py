@@ -1,8 +1,8 @@
-"""gateway.terminal: what people see of facts."""
+"""operations.cli.terminal: what people see of facts."""
 
 import pytest
 
-from gateway.terminal import print_table
+from operations.cli.terminal import print_table
 
 
 def test_a_table_shows_names_values_and_what_stands_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:

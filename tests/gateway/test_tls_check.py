@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from gateway.application import Application
-from gateway.cli import app
 from gateway.hops import Hops
 from gateway.listener import Listener
 from gateway.settings import GatewaySettings
-from gateway.tls_check import check_files
+from operations.checks.tls_check import check_files
+from operations.cli import app
 from tests.certificates import Issued, authority, issued, rsa_key
 from tests.gateway.test_tls import CA, GATEWAY, STRANGER, listening, site
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
-from gateway.viewer_fetch import FetchFailed, fetch, verify
-from gateway.viewer_install import Installed, NotAViewer, install, installed, remove
+from operations.cli import app
+from operations.viewer.fetch import FetchFailed, fetch, verify
+from operations.viewer.install import Installed, NotAViewer, install, installed, remove
 from relay.viewer import MARK
 from relay.viewer_bundle import EDITION, SCRIPT, STYLE, UnexpectedBundle
 from tests.relay import viewer_archive

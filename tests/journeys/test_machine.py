@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import appointments
 from gateway.hops import Hops
 from gateway.requestor import Peer
+from operations import worklist_file
 from simulator.journey import create_item
 from simulator.modality.misbehaviour import TABLE
 from simulator.modality.plan import Plan, plan
@@ -51,7 +51,7 @@ def schedule(site: Site) -> str:
     match create_item(now=now()):
         case {"parameters": {"worklist_item": dict(item)}}:
             file.write_text(json.dumps(item | {"accession_number": accession_number}))
-    [each] = appointments.read(file)
+    [each] = worklist_file.read(file)
     with closing(Worklist.attach(site.data / "worklist.db")) as worklist:
         worklist.schedule(each.item, action_id=each.action_id, content_hash=each.content_hash, now=datetime.now(UTC))
     return accession_number

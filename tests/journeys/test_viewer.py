@@ -22,7 +22,7 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from gateway.viewer_fetch import fetch, verify
+from operations.viewer.fetch import fetch, verify
 from relay import viewer
 from relay.viewer_bundle import VERSION
 from simulator.exam.exam import SCREENING_VIEWS, Exam

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import appointments
 from gateway.messages import EVENTS, Check, HealthReport
 from gateway.requestor import Peer
 from gateway.settings import load
+from operations import worklist_file
 from pacs import Archive, Policy
 from relay.deposit import Deposit
 from relay.destinations import allowance, destination
@@ -67,7 +67,7 @@ def test_only_the_clouds_own_actions_are_named_to_the_cloud(stores: tuple[Workli
     sent = {"worklist_item": {**entry, "accession_number": "A2"}}
     action = {"action_type": "worklist.create_item", "action_id": "C1", "parameters": sent}
     (tmp_path / "day.json").write_text(json.dumps([entry, action]))
-    for appointment in appointments.read(tmp_path / "day.json"):
+    for appointment in worklist_file.read(tmp_path / "day.json"):
         worklist.schedule(
             appointment.item, action_id=appointment.action_id, content_hash=appointment.content_hash, now=NOW
         )

@@ -8,7 +8,7 @@ import pytest
 from pydicom import Dataset
 
 from gateway.messages import Check
-from gateway.viewer_install import install
+from operations.viewer.install import install
 from relay.access import rule
 from tests.relay import served, viewer_archive
 from tests.relay.reader import Reader

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.viewer_install import install, remove
+from operations.viewer.install import install, remove
 from relay import viewer
 from relay.viewer_bundle import SCRIPT
 from tests.relay import served, viewer_archive

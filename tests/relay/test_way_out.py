@@ -24,7 +24,7 @@ from azure.servicebus import TransportType
 
 from gateway.errors import CloudError
 from gateway.hops import Hops
-from gateway.link_check import check
+from operations.checks.link_check import check
 from relay import link
 from relay.blob import BlobUpload
 from relay.hybrid_identity import credential

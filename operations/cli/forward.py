@@ -14,7 +14,7 @@ import typer
 
 from gateway.errors import NotFound
 from gateway.settings import load
-from gateway.terminal import AsJson, console, print_json, print_table
+from operations.cli.terminal import AsJson, console, print_json, print_table
 from pacs import Archive
 from pacs.duties import Duties
 from pacs.settings import PacsSettings

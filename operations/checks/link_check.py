@@ -13,7 +13,8 @@
 Listener and echo are taken by the relay while it runs, and asked of it; a second listener would take messages from it.
 Only when it does not run are they taken here, by a listener that answers nothing but its own echo.
 
-Not for: the DICOM side and the outboxes (`gateway.check`), TLS of the DICOM ports (`gateway.tls_check`).
+Not for: the DICOM side and the outboxes (`operations.checks.site_check`), TLS of the DICOM ports
+(`operations.checks.tls_check`).
 """
 
 import asyncio
@@ -27,10 +28,10 @@ from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from time import time
 
-from gateway import outward
-from gateway.check import ask_relay
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
-from gateway.outward import Target, connected, issuer, place, secured
+from operations.checks import cloud_connection
+from operations.checks.cloud_connection import Target, connected, issuer, place, secured
+from operations.checks.site_check import ask_relay
 from relay import link
 from relay.hybrid import HybridListener, Limits
 from relay.hybrid_protocol import Endpoint, endpoint
@@ -57,7 +58,7 @@ def check(settings: RelaySettings, hops: Hops) -> None:
         _look(hops, "link", _not_configured, "")
     else:
         _walk(settings, hops)
-    _look(hops, "doors are reached", lambda note: outward.look(note, settings), _DOORS)
+    _look(hops, "doors are reached", lambda note: cloud_connection.look(note, settings), _DOORS)
 
 
 def _walk(settings: RelaySettings, hops: Hops) -> None:

@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from gateway import __version__, log, process
-from gateway.check import SiteSettings, check
-from gateway.cli import (
-    care,
+from gateway.errors import GatewayError, SettingsError
+from gateway.hops import Hops
+from gateway.settings import load
+from operations.checks.site_check import SiteSettings, check
+from operations.cli import (
+    archive,
     forward,
-    link,
     modality,
+    network,
     outbox,
     peers,
     refusals,
@@ -25,10 +28,7 @@ from gateway.cli import (
     viewer,
     worklist,
 )
-from gateway.errors import GatewayError, SettingsError
-from gateway.hops import Hops
-from gateway.settings import load
-from gateway.terminal import AsJson, console, print_hop, print_json
+from operations.cli.terminal import AsJson, console, print_hop, print_json
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
 from worklist.settings import WorklistSettings
@@ -102,7 +102,7 @@ def version(as_json: AsJson = False) -> None:
 
 
 # in the order in which `gateway --help` shows them
-for _family in (tls, care, forward, link, modality, outbox, peers, refusals, site, users, viewer, worklist):
+for _family in (tls, archive, forward, network, modality, outbox, peers, refusals, site, users, viewer, worklist):
     _family.register(app)
 app.command()(run)
 app.command("check")(check_command)

@@ -28,8 +28,8 @@ from gateway.audit import Finding as Broken
 from gateway.audit import Head, Trail, trails, verified
 from gateway.audit_messages import Actor, Event
 from gateway.audit_messages import restored as restored_trail
-from gateway.backup import FORMAT, MANIFEST, BackupError, Listed, Step, complete, copy_and_hash, pool_place
 from gateway.folders import make_folder, sync_folder
+from operations.backup.backup import FORMAT, MANIFEST, BackupError, Listed, Step, complete, copy_and_hash, pool_place
 from pacs import Archive
 from pacs.fsck import Finding, Fsck
 from worklist import Worklist

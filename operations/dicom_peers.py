@@ -1,6 +1,6 @@
 """What an operator does with another DICOM application: echo, send, find.
 
-Not here: associations (`gateway.requestor`), the form objects are sent in (`pacs.retrieve`), printing (`cli.peers`).
+Not here: associations (`gateway.requestor`), the form objects are sent in (`pacs.retrieve`), printing (`cli`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,6 +1,6 @@
 """The command that says how it stands with the site: status.
 
-Not for: judging it (`relay.health`), proving it (`gateway.check`).
+Not for: judging it (`relay.health`), proving it (`operations.checks.site_check`).
 """
 
 from collections import Counter
@@ -12,9 +12,9 @@ import typer
 from rich.table import Table
 
 from gateway import __version__
-from gateway.check import SiteSettings
 from gateway.settings import load
-from gateway.terminal import AsJson, console, print_json
+from operations.checks.site_check import SiteSettings
+from operations.cli.terminal import AsJson, console, print_json
 from pacs import Archive
 from pacs.duties import Duties
 from pacs.promises import Promises

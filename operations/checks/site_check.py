@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
-from gateway import outward
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
 from gateway.requestor import reachable
 from gateway.tls import client_context
-from gateway.tls_check import in_use
 from gateway.volume import Fullness, volume_of
+from operations.checks import cloud_connection
+from operations.checks.tls_check import in_use
 from pacs import Archive
 from pacs.duties import Duties
 from pacs.settings import PacsSettings
@@ -106,7 +106,8 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
     ]
     if with_cloud:
         looks.insert(
-            6, ("doors are reached", lambda note: outward.look(note, settings.relay), "See: gateway link check.")
+            6,
+            ("doors are reached", lambda note: cloud_connection.look(note, settings.relay), "See: gateway link check."),
         )
         looks.insert(6, ("echo through the cloud", lambda note: _cloud(note, settings.relay), "See OPERATIONS, cloud."))
     for name, look, remedy in looks:

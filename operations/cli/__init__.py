@@ -7,6 +7,6 @@ site `systemd/gateway` runs it with theirs.
 Not for: the rules behind a command; each lives in its own module.
 """
 
-from gateway.cli.root import app, main
+from operations.cli.root import app, main
 
 __all__ = ["app", "main"]

@@ -26,7 +26,7 @@ from gateway.audit_messages import Actor, Event
 from gateway.errors import InvalidValue
 from gateway.process import EXIT_FAILED, EXIT_OK
 from gateway.settings import load
-from gateway.terminal import AsJson, caller, console, print_each, print_json
+from operations.cli.terminal import AsJson, caller, console, print_each, print_json
 from relay.access import Role
 from relay.settings import RelaySettings
 from relay.users import UserFile, account

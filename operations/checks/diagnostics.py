@@ -10,7 +10,7 @@ It holds no patient data and no secrets, by these rules:
 Each part is made by itself; one that cannot be made says so in its place, since a bundle is made when things are wrong.
 It has a few hundred kB: the newest lines of the logs, up to `LOG_BYTES` in all.
 
-Not for: a copy of anything that could be restored (`gateway.backup`).
+Not for: a copy of anything that could be restored (`operations.backup.backup`).
 """
 
 import io
@@ -32,13 +32,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway import __version__
-from gateway.check import SiteSettings
 from gateway.errors import GatewayError
 from gateway.hops import reason
 from gateway.outbox import Outbox
 from gateway.settings import GatewaySettings, variables
 from gateway.sqlite import SQLITE_VERSION
 from gateway.volume import volume_of
+from operations.checks.site_check import SiteSettings
 from pacs import Archive, Listing
 from pacs.fsck import Fsck
 from pacs.promises import Promises

@@ -1,6 +1,6 @@
 """The commands that call another DICOM application: echo, send, find.
 
-Not for: what they do; it is in `gateway.peers`.
+Not for: what they do; it is in `operations.dicom_peers`.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from gateway import peers, process
+from gateway import process
 from gateway.requestor import Peer
 from gateway.settings import load
-from gateway.terminal import AsJson, Progress, console, print_each, print_json
 from gateway.tls import CallFiles
+from operations import dicom_peers
+from operations.cli.terminal import AsJson, Progress, console, print_each, print_json
 from pacs import Archive
 from pacs.retrieve import Outcome, Sendable
 from pacs.settings import PacsSettings
@@ -39,7 +40,7 @@ def echo(peer: Target, calling: Calling = "", as_json: AsJson = False) -> None:
     """
     settings = load(PacsSettings)
     called, began = _peer(peer, settings), monotonic()
-    peers.echo(called, ae_title=calling or settings.aet, tls=CallFiles.of(settings))
+    dicom_peers.echo(called, ae_title=calling or settings.aet, tls=CallFiles.of(settings))
     seconds = round(monotonic() - began, 3)
     if as_json:
         print_json({"peer": called.ae_title, "host": called.host, "port": called.port, "seconds": seconds})
@@ -63,15 +64,15 @@ def send(
     if bool(paths) == bool(study):
         raise typer.BadParameter("Give files or folders, or --study, not both.")
     settings = load(PacsSettings)
-    objects = _of_study(settings, study) if study else list(peers.files(paths or []))
+    objects = _of_study(settings, study) if study else list(dicom_peers.files(paths or []))
     if not objects:
-        raise peers.NotSendable("There is no file in these folders.")
+        raise dicom_peers.NotSendable("There is no file in these folders.")
     progress, failed = Progress("objects sent"), 0
 
     def facts() -> Iterator[dict[str, object]]:
         nonlocal failed
         called, title = _peer(peer, settings), calling or settings.aet
-        for sent in peers.send(called, objects, ae_title=title, tls=CallFiles.of(settings)):
+        for sent in dicom_peers.send(called, objects, ae_title=title, tls=CallFiles.of(settings)):
             progress.seen()
             failed += sent.outcome is Outcome.FAILED
             outcome = sent.outcome.name.lower()
@@ -98,7 +99,7 @@ def find(
     """
     settings = load(PacsSettings)
     called, title = _peer(peer, settings), calling or settings.aet
-    found = peers.find(called, level.upper(), keys or [], ae_title=title, tls=CallFiles.of(settings))
+    found = dicom_peers.find(called, level.upper(), keys or [], ae_title=title, tls=CallFiles.of(settings))
     count = print_each(found, as_json=as_json, line=lambda fact: "  ".join(str(each) or "-" for each in fact.values()))
     if not count and not as_json:
         console.print("Nothing.")

@@ -1,6 +1,6 @@
 """The commands about TLS on the DICOM ports: tls check.
 
-Not for: what is looked at; it is in `gateway.tls_check`.
+Not for: what is looked at; it is in `operations.checks.tls_check`.
 """
 
 from datetime import UTC, datetime
@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from gateway import process, tls_check
+from gateway import process
 from gateway.hops import Hops
 from gateway.settings import load
-from gateway.terminal import AsJson, print_hop, print_json
+from operations.checks import tls_check
+from operations.cli.terminal import AsJson, print_hop, print_json
 from pacs.settings import PacsSettings
 
 tls_app = typer.Typer(help="TLS on the DICOM ports: check.", no_args_is_help=True, rich_markup_mode=None)

@@ -1,14 +1,15 @@
 """The commands about the way to the cloud: link check.
 
-Not for: what is looked at; it is in `gateway.link_check`.
+Not for: what is looked at; it is in `operations.checks.link_check`.
 """
 
 import typer
 
-from gateway import link_check, process
+from gateway import process
 from gateway.hops import Hops
 from gateway.settings import load
-from gateway.terminal import AsJson, print_hop, print_json
+from operations.checks import link_check
+from operations.cli.terminal import AsJson, print_hop, print_json
 from relay.settings import RelaySettings
 
 link_app = typer.Typer(help="The way to the cloud: check.", no_args_is_help=True, rich_markup_mode=None)

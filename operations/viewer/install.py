@@ -4,7 +4,7 @@ Rules. The folder is made beside its place and renamed into it when it is whole 
 or not at all; what a killed installation leaves is taken away by the next. A folder that is not a viewer's is never
 replaced or removed, whatever the settings say.
 
-Not here: where the archive comes from (`gateway.viewer_fetch`), what is changed in it (`relay.viewer_bundle`).
+Not here: where the archive comes from (`operations.viewer.fetch`), what is changed in it (`relay.viewer_bundle`).
 """
 
 import gzip

@@ -1,6 +1,7 @@
 """The commands of care over years: fsck, prune, backup, restore, quarantine, statistics.
 
-Not for: rules; they are in `pacs.fsck`, `pacs.retention`, `pacs.quarantine`, `gateway.backup` and `gateway.restore`.
+Not for: rules; they are in `pacs.fsck`, `pacs.retention`, `pacs.quarantine`, `operations.backup.backup` and
+`operations.backup.restore`.
 """
 
 import time
@@ -16,12 +17,12 @@ from rich.table import Table
 
 from gateway import process
 from gateway.audit_messages import Actor
-from gateway.backup import Beside, backup
 from gateway.deciding import require_decider
-from gateway.restore import Restored, restore, verify, verify_trail
 from gateway.settings import GatewaySettings, load
 from gateway.sqlite import utc_text
-from gateway.terminal import AsJson, Progress, caller, console, print_each, print_json
+from operations.backup.backup import Beside, backup
+from operations.backup.restore import Restored, restore, verify, verify_trail
+from operations.cli.terminal import AsJson, Progress, caller, console, print_each, print_json
 from pacs import Archive, Listing
 from pacs.files import AlreadyServed
 from pacs.fsck import Finding, Fsck

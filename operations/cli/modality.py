@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 
 from gateway import process
-from gateway.check import SiteSettings
 from gateway.hops import HopFailed, Hops
 from gateway.settings import load
-from gateway.terminal import AsJson, print_hop, print_json
 from gateway.tls import client_context
+from operations.checks.site_check import SiteSettings
+from operations.cli.terminal import AsJson, print_hop, print_json
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
 from simulator.exam.exam import SCREENING_VIEWS, VIEWS

@@ -1,6 +1,6 @@
 """The commands about the site as a whole: selftest, diagnostics.
 
-Not for: what they do; it is in `gateway.selftest` and `gateway.diagnostics`.
+Not for: what they do; it is in `operations.checks.selftest` and `operations.checks.diagnostics`.
 """
 
 from datetime import datetime
@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from gateway import process
-from gateway.check import SiteSettings
-from gateway.diagnostics import collect
 from gateway.hops import Hops
-from gateway.selftest import Selftest
 from gateway.settings import load
-from gateway.terminal import AsJson, console, print_hop, print_json
+from operations.checks.diagnostics import collect
+from operations.checks.selftest import Selftest
+from operations.checks.site_check import SiteSettings
+from operations.cli.terminal import AsJson, console, print_hop, print_json
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
 from worklist.settings import WorklistSettings

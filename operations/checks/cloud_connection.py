@@ -1,6 +1,7 @@
 """One connection to something in the cloud, by the site's way out: straight, or through the proxy, as far as TLS.
 
-`look` tries every door that events and tokens take besides the hybrid connection, whose way `gateway.link_check` walks.
+`look` tries every door that events and tokens take besides the hybrid connection, whose way
+`operations.checks.link_check` walks.
 
 Not for: what is said over a connection; here nothing is sent but what a proxy and TLS need.
 """

@@ -11,7 +11,7 @@ import typer
 from gateway.refusals import FILE_NAME, MOST_ROWS, Lost, Seen, recent
 from gateway.remedies import remedy
 from gateway.settings import GatewaySettings, load
-from gateway.terminal import AsJson, console, print_json
+from operations.cli.terminal import AsJson, console, print_json
 
 
 def register(app: typer.Typer) -> None:

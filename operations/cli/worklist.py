@@ -16,12 +16,13 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from rich.table import Table
 
-from gateway import appointments, identifiers, matching
+from gateway import identifiers, matching
 from gateway.deciding import require_decider
 from gateway.errors import InvalidValue
 from gateway.settings import load
 from gateway.sqlite import utc_text
-from gateway.terminal import AsJson, console, print_each, print_json
+from operations import worklist_file
+from operations.cli.terminal import AsJson, console, print_each, print_json
 from worklist import Item, Origin, Worklist
 from worklist.day_end import Outcome, candidates, first_day_kept, prune
 from worklist.item_rows import KEYS
@@ -66,7 +67,7 @@ def worklist_add(
       "scheduled": {"date": "20261122", "time": "093000"},
       "procedure": {"modality": "MG", "study_description": "Screening"}}]
     """
-    read = appointments.read(file)
+    read = worklist_file.read(file)
     with _worklist() as worklist:
         items = [
             worklist.schedule(

@@ -4,7 +4,7 @@ npm is used and not a download of our own, because a site's npm knows the way th
 there is none, one is installed by pip into an environment that is thrown away with the download. Whatever the way, the
 SHA-512 decides.
 
-Not here: what becomes of the archive (`gateway.viewer_install`).
+Not here: what becomes of the archive (`operations.viewer.install`).
 """
 
 import base64

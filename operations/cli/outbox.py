@@ -14,7 +14,7 @@ import typer
 
 from gateway.outbox import Entry
 from gateway.settings import load
-from gateway.terminal import AsJson, print_json, print_table
+from operations.cli.terminal import AsJson, print_json, print_table
 from pacs import Archive, discard
 from pacs.settings import PacsSettings
 from worklist import Worklist

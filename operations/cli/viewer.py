@@ -1,6 +1,6 @@
 """The commands about the viewer: install, status, remove.
 
-Not for: how it is fetched, made and served (`gateway.viewer_fetch`, `gateway.viewer_install`, `relay.viewer`).
+Not for: how it is fetched, made and served (`operations.viewer.fetch`, `operations.viewer.install`, `relay.viewer`).
 """
 
 import sys
@@ -13,9 +13,9 @@ import typer
 
 from gateway import process
 from gateway.settings import load
-from gateway.terminal import AsJson, console, print_json
-from gateway.viewer_fetch import fetch, verify
-from gateway.viewer_install import Installed, install, installed, remove
+from operations.cli.terminal import AsJson, console, print_json
+from operations.viewer.fetch import fetch, verify
+from operations.viewer.install import Installed, install, installed, remove
 from relay.settings import RelaySettings
 from relay.viewer_bundle import EDITION, ROOT
 

@@ -1,0 +1,1 @@
+"""Copies of a site's databases, and the way back from one."""

@@ -1,0 +1,1 @@
+"""OHIF: fetched through npm, unpacked, and set up for mammograms."""
