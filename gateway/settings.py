@@ -27,7 +27,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from gateway.admission import Caller
+from gateway.dicom.admission import Caller
 from gateway.errors import SettingsError
 
 

@@ -25,7 +25,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from gateway.errors import DatabaseNotReady, OutOfResources, Unsettled
-from gateway.folders import make_folder
+from gateway.fsync import make_folder
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another process's writer; far above any commit, far below a modality's patience."""

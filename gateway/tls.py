@@ -8,7 +8,8 @@ own certificate is one that may call as well, so that `gateway check` and `gatew
 Peers that we call always prove who they are: their certificate has to be signed by, or be, what is in the file of CAs,
 and has to name the host that `PACS_PEERS` has for them. They are shown our own certificate if there is one.
 
-Not for: bytes and sockets (`wire`), certificates that are renewed (`renewal`), judging files in detail (`tls_check`).
+Not for: bytes and sockets (`transport`), certificates that are renewed (`tls_reload`), judging files in detail
+(`tls_check`).
 """
 
 import re

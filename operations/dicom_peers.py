@@ -1,6 +1,6 @@
 """What an operator does with another DICOM application: echo, send, find.
 
-Not here: associations (`gateway.requestor`), the form objects are sent in (`pacs.retrieve`), printing (`cli`).
+Not here: associations (`gateway.dicom.requestor`), the form objects are sent in (`pacs.retrieve`), printing (`cli`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,10 +11,10 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
-from gateway.application import UNCOMPRESSED
-from gateway.association import ProposedContext
+from gateway.dicom.application import UNCOMPRESSED
+from gateway.dicom.negotiation import ProposedContext
+from gateway.dicom.requestor import Peer, calling, proposals, verification
 from gateway.errors import GatewayError, PeerError
-from gateway.requestor import Peer, calling, proposals, verification
 from gateway.tls import CallFiles
 from pacs.retrieve import Outcome, Sendable, sent
 

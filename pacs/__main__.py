@@ -3,15 +3,15 @@
 import sys
 from contextlib import closing
 
-from gateway.application import Limits
-from gateway.listener import Listener
+from gateway.audit.recorder import Recording
+from gateway.dicom.application import Limits
+from gateway.dicom.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
-from gateway.recording import Recording
 from gateway.refusals import FILE_NAME, Noting
-from gateway.renewal import ServerTls
 from gateway.settings import load
 from gateway.tls import CallFiles, calling_context
+from gateway.tls_reload import ServerTls
 from pacs.archive import Archive
 from pacs.audit import Accounts
 from pacs.care import Care, Rounds

@@ -28,14 +28,14 @@ import structlog
 from pydicom import Dataset
 
 from gateway import outbox
-from gateway.conditions import AnyOf
+from gateway.disk_space import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
 from gateway.errors import Conflict, InvalidDataSet, NotFound, OutOfResources, Unsettled
-from gateway.matching import column_value, conditions, ignored
 from gateway.messages import ImageQuarantined, ImageReceived
 from gateway.outbox import Outbox
+from gateway.outbox.changed_exams import Touched
+from gateway.query.conditions import AnyOf
+from gateway.query.matching import column_value, conditions, ignored
 from gateway.sqlite import Database, utc_text
-from gateway.touched import Touched
-from gateway.volume import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
 from pacs.attributes import Json, text
 from pacs.files import Files, announced_uid, digest, quarantine_name
 from pacs.identity import Identity, identity, is_uid

@@ -5,7 +5,7 @@ TOLD_SECONDS after the first of them: PS3.15 A.5.3.7 has one message for the obj
 and a process that is killed loses what is only counted. An object that is refused has not been transferred. What needs
 the database is looked up by the thread that writes.
 
-Not for: writing (`gateway.recording`).
+Not for: writing (`gateway.audit.recorder`).
 """
 
 import threading
@@ -17,11 +17,11 @@ from time import monotonic
 
 from pydicom import Dataset
 
-from gateway import audit_messages as messages
-from gateway.application import Association, Incoming, Progress, Request
-from gateway.audit_messages import Actor, Event, Outcome, Patient
+from gateway.audit import messages
+from gateway.audit.messages import Actor, Event, Outcome, Patient
+from gateway.audit.recorder import Recording, actor
+from gateway.dicom.application import Association, Incoming, Progress, Request
 from gateway.errors import NotFound
-from gateway.recording import Recording, actor
 from pacs.archive import Archive, Stored
 from pacs.attributes import text
 from pacs.receiving import Receiving

@@ -15,8 +15,8 @@ from typing import Self
 
 import structlog
 
+from gateway.disk_space import Fullness, volume_of
 from gateway.errors import GatewayError
-from gateway.volume import Fullness, volume_of
 from pacs.archive import Archive
 from pacs.quarantine import carry_out
 from pacs.retention import Policy, prune, remove_ordered

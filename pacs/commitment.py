@@ -23,9 +23,9 @@ from pydicom import Dataset
 from pydicom import Sequence as Items
 from pydicom.datadict import tag_for_keyword
 
-from gateway.dimse import Command
+from gateway.dicom.dimse import Command
+from gateway.dicom.event_reports import EventReport
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, MissingValue, NoSuchAction, NotFound
-from gateway.reports import EventReport
 from pacs.identity import is_uid
 
 SOP_CLASS_UID = "1.2.840.10008.1.20.1"

@@ -5,14 +5,14 @@ under a new UID. In one transaction the image's event is closed, and the cloud i
 in its place. The image stays on site, where viewers show it, and goes by the rules of retention, to which it counts as
 confirmed.
 
-Not for: what is held back, and why (`relay.holding`); the rows of the outbox (`gateway.outbox`).
+Not for: what is held back, and why (`relay.holding`); the rows of the outbox (`gateway.outbox.entries`).
 """
 
 from datetime import datetime
 
 from gateway.messages import ImageReceived, ImageRejected
+from gateway.outbox.changed_exams import touch
 from gateway.sqlite import utc_text
-from gateway.touched import touch
 from pacs.archive import Archive
 
 

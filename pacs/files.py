@@ -26,9 +26,9 @@ from pathlib import Path
 
 from pydicom.filereader import read_file_meta_info
 
-from gateway.association import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from gateway.dicom.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.errors import GatewayError
-from gateway.folders import make_folder, sync_folder
+from gateway.fsync import make_folder, sync_folder
 
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 """The names of folders, in both levels."""

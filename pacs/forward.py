@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
 
-from gateway.dimse import Command
+from gateway.dicom.dimse import Command
+from gateway.dicom.requestor import MOST_CONTEXTS, described
 from gateway.errors import NotAcceptable, Refusal
-from gateway.requestor import MOST_CONTEXTS, described
 from pacs.archive import Stored
 from pacs.retrieve import Destination, Outcome, form, outcome, outgoing
 

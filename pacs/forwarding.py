@@ -17,9 +17,9 @@ from typing import Self
 
 import structlog
 
-from gateway.application import place
+from gateway.dicom.application import place
+from gateway.dicom.requestor import Peer, calling, proposals
 from gateway.errors import GatewayError, NotFound, PeerError
-from gateway.requestor import Peer, calling, proposals
 from gateway.tls import CallFiles
 from pacs.archive import Archive, Stored
 from pacs.duties import Duties

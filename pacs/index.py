@@ -1,6 +1,6 @@
 """The index: every statement of pacs.db. What is matched stands in columns, what is answered is DICOM JSON.
 
-Not for: what a query means (`gateway.matching`), what happens to files (`archive`).
+Not for: what a query means (`gateway.query.matching`), what happens to files (`archive`).
 """
 
 import json
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.conditions import Condition, Key, Kind, where
 from gateway.errors import NotFound
-from gateway.matching import column_value
+from gateway.outbox.changed_exams import touch
+from gateway.query.conditions import Condition, Key, Kind, where
+from gateway.query.matching import column_value
 from gateway.sqlite import Database
-from gateway.touched import touch
 from pacs.attributes import Json, frame_count, items, text
 from pacs.identity import Identity
 

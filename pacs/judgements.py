@@ -14,8 +14,8 @@ from datetime import datetime
 
 from gateway.messages import ExamQuality
 from gateway.outbox import Outbox
+from gateway.outbox.changed_exams import Note, settle
 from gateway.sqlite import Database
-from gateway.touched import Note, settle
 
 
 class Judgements:

@@ -10,7 +10,7 @@ Rules:
 * An answer has the keys that were asked, empty where unknown, and always the level, the unique keys down to it and who
   to retrieve from (C.4.1.1.3.2). It is given in Unicode, and says so.
 
-Not here: matching (`gateway.matching`), SQL (`index`), associations (`scp`).
+Not here: matching (`gateway.query.matching`), SQL (`index`), associations (`scp`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +27,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from gateway.application import encode
+from gateway.dicom.application import encode
 from gateway.errors import InvalidQuery
-from gateway.matching import requested
+from gateway.query.matching import requested
 from pacs.attributes import Json
 from pacs.index import Level
 

@@ -9,11 +9,11 @@ from itertools import count
 import structlog
 from pydicom import Dataset
 
-from gateway.application import Match, Progress, Request
-from gateway.dimse import CommandField
+from gateway.dicom.application import Match, Progress, Request
+from gateway.dicom.dimse import CommandField
+from gateway.dicom.requestor import Peer, calling, proposals
+from gateway.dicom.store_suboperations import StoreSender
 from gateway.errors import PeerError, UnknownDestination
-from gateway.requestor import Peer, calling, proposals
-from gateway.suboperations import StoreSender
 from gateway.tls import CallFiles
 from pacs import query, retrieve
 from pacs.archive import Archive, Stored

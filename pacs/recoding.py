@@ -25,7 +25,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
 
-from gateway.application import encode
+from gateway.dicom.application import encode
 from gateway.errors import NotAcceptable
 from pacs.decoding import Cells, decode
 from pacs.files import part10_header

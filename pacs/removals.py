@@ -7,8 +7,8 @@ import sqlite3
 from datetime import datetime
 
 from gateway.errors import NotFound
+from gateway.outbox.changed_exams import touch
 from gateway.sqlite import utc_text
-from gateway.touched import touch
 
 _CHOSEN = (
     "SELECT instance.id FROM instance JOIN series ON series.id = series_id WHERE study_id = :study"

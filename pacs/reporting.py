@@ -21,12 +21,12 @@ import structlog
 from pynetdicom import AE, build_role
 from pynetdicom.association import Association
 
-from gateway.application import UNCOMPRESSED, place
-from gateway.association import ProposedContext
+from gateway.dicom.application import UNCOMPRESSED, place
+from gateway.dicom.event_reports import NotReported, WayBack
+from gateway.dicom.negotiation import ProposedContext
+from gateway.dicom.pynetdicom_race import steady
+from gateway.dicom.requestor import Peer, calling, context_for
 from gateway.errors import GatewayError, NotFound, PeerError
-from gateway.reactor import steady
-from gateway.reports import NotReported, WayBack
-from gateway.requestor import Peer, calling, context_for
 from gateway.tls import CallFiles
 from pacs.archive import Archive
 from pacs.commitment import SOP_CLASS_UID, Outcome, Reference, Transaction, pause, report

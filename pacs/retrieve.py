@@ -19,11 +19,11 @@ from typing import BinaryIO, Protocol
 
 import structlog
 
-from gateway.application import UNCOMPRESSED, Progress
-from gateway.dimse import Command
+from gateway.dicom.application import UNCOMPRESSED, Progress
+from gateway.dicom.dimse import Command
+from gateway.dicom.requestor import described
+from gateway.dicom.store_suboperations import Outgoing
 from gateway.errors import NotAcceptable, NotFound, PeerError, Refusal
-from gateway.requestor import described
-from gateway.suboperations import Outgoing
 from pacs.archive import Stored
 from pacs.transcoding import converted
 

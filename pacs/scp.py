@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pydicom import Dataset, uid
 from pynetdicom import AllStoragePresentationContexts
 
-from gateway.application import UNCOMPRESSED, Application, Incoming, Nobody, Request
+from gateway.dicom.application import UNCOMPRESSED, Application, Incoming, Nobody, Request
+from gateway.dicom.requestor import Peer
 from gateway.errors import ClassMismatch
-from gateway.requestor import Peer
 from gateway.tls import CallFiles
 from pacs import commitment, query
 from pacs.archive import Archive

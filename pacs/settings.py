@@ -7,9 +7,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 from pydicom.uid import UID
 
-from gateway.requestor import Peer
+from gateway.dicom.requestor import Peer
+from gateway.disk_space import USUAL_WATERMARKS, Watermarks
 from gateway.settings import AeTitle, CommaList, GatewaySettings, Port
-from gateway.volume import USUAL_WATERMARKS, Watermarks
 
 
 def _peers(value: object) -> object:

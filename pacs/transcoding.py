@@ -17,7 +17,7 @@ from typing import BinaryIO
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.application import encode
+from gateway.dicom.application import encode
 from gateway.errors import NotAcceptable
 from pacs.decoding import decode
 from pacs.stored_frames import Layout, opened

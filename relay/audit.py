@@ -9,7 +9,7 @@ The same person doing the same to the same study from the same place is recorded
 for one study in hundreds of requests, and PS3.15 A.5.3.6 has one message for a study that is looked at. Actions are
 never folded, and are recorded before they are done as well: one that cannot be recorded does not happen.
 
-Not here: the files (`gateway.audit`), the form of messages (`gateway.audit_messages`).
+Not here: the files (`gateway.audit.trail`), the form of messages (`gateway.audit.messages`).
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from time import monotonic
 import structlog
 from pydicom import Dataset
 
-from gateway import audit_messages as messages
-from gateway.audit import Head, Trail
-from gateway.audit_messages import Actor, Event, Outcome, Patient
+from gateway.audit import messages
+from gateway.audit.messages import Actor, Event, Outcome, Patient
+from gateway.audit.trail import Head, Trail
 from gateway.errors import AuditNotWritten
 from pacs import Archive
 from relay.access import Recorded

@@ -16,10 +16,10 @@ from urllib.parse import urlencode
 import structlog
 from aiohttp import web
 
-from gateway.deciding import require_decider
 from gateway.errors import Conflict, GatewayError, NotFound, Refusal
-from gateway.refusals import Lost, recent
-from gateway.remedies import remedy
+from gateway.refusals.log import Lost, recent
+from gateway.refusals.remedies import remedy
+from gateway.sign_off import require_decider
 from pacs import Archive, Comparison, SetAside, Stored, Viewport, compare, rendered
 from relay.access import Role
 from relay.door import ANYBODY, STUDY, USER

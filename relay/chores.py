@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from gateway.folders import make_folder
+from gateway.fsync import make_folder
 from gateway.messages import (
     CollectDiagnostics,
     CreateTestItem,

@@ -35,8 +35,9 @@ from gateway.messages import (
     UpdateItem,
     UpdateStatus,
 )
-from gateway.refusals import Note, Refused, unnoted
-from gateway.remedies import CLOUD
+from gateway.refusals import Note, Refused
+from gateway.refusals.log import unnoted
+from gateway.refusals.remedies import CLOUD
 from relay import protocol
 from relay.chores import Chores
 from relay.full_images import FullImages

@@ -19,7 +19,7 @@ Nothing here is remembered over a restart, and nothing needs to be: an entry is 
 so a process killed at any moment sends it again under the same message id.
 
 Not for: what an event says (`gateway.messages`, `relay.composer`), how a destination speaks (`relay.hybrid_sender`,
-`relay.uploads`, `relay.servicebus`), what is owed (`gateway.outbox`).
+`relay.uploads`, `relay.servicebus`), what is owed (`gateway.outbox.entries`).
 """
 
 import asyncio
@@ -34,7 +34,8 @@ from tenacity import retry, retry_if_exception_type, wait_exponential_jitter
 
 from gateway.errors import CloudError, HeldBack, OutOfResources
 from gateway.messages import Envelope
-from gateway.outbox import ANYWHERE, Entry, Outbox
+from gateway.outbox import Entry, Outbox
+from gateway.outbox.entries import ANYWHERE
 from relay.allowance import METADATA, THUMBNAILS, Allowance
 from relay.protocol import Json
 

@@ -3,7 +3,7 @@
 So everything that is true of a modality's image is true of an upload: checked, synced, indexed, told to the cloud and
 forwarded before it is called stored, and refused for the same reasons. Blocking; called in a thread.
 
-Not here: HTTP (`relay.stow`), calling (`gateway.requestor`).
+Not here: HTTP (`relay.stow`), calling (`gateway.dicom.requestor`).
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import structlog
 
-from gateway.dimse import Command
-from gateway.requestor import Call, NothingAccepted, Peer, calling, proposals
-from gateway.suboperations import Outgoing
+from gateway.dicom.dimse import Command
+from gateway.dicom.requestor import Call, NothingAccepted, Peer, calling, proposals
+from gateway.dicom.store_suboperations import Outgoing
 from gateway.tls import CallFiles
 from pacs import Part10
 

@@ -28,8 +28,8 @@ from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Middleware
 
-from gateway import audit_messages as messages
-from gateway.audit_messages import Actor, Outcome
+from gateway.audit import messages
+from gateway.audit.messages import Actor, Outcome
 from gateway.errors import AuditNotWritten, Denied, NotFound, Refusal
 from relay import cookies, forwarded
 from relay.access import READING, Recorded, Role, Rule, foreign_origin, is_loopback, rule

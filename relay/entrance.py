@@ -7,10 +7,10 @@ import ssl
 from collections.abc import Callable
 from datetime import datetime
 
-from gateway.audit import Trail
+from gateway.audit.trail import Trail
 from gateway.errors import SettingsError
-from gateway.renewal import ServerTls
 from gateway.tls import TlsFiles, own_context
+from gateway.tls_reload import ServerTls
 from pacs import Archive
 from relay import access, link
 from relay.audit import Recorder, patient_ids

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import structlog
 
+from gateway.disk_space import USUAL_WATERMARKS, Watermarks, volume_of
 from gateway.outbox import Outbox
-from gateway.volume import USUAL_WATERMARKS, Watermarks, volume_of
 from pacs import Archive, Duties
 from relay.health import Disk, Forwards, Images, Queue
 from worklist import Worklist

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 from gateway.errors import CloudError, Conflict, GatewayError, NotAcceptable, NotAllowed, NotFound, Refusal, Unsupported
-from gateway.folders import make_folder
+from gateway.fsync import make_folder
 from gateway.messages import Answering, ImageUnavailable, RequestImage, UploadCompleted, WantedImage
 from pacs import COMPRESSIONS, Archive, Stored, compress
 from relay.blob import BlobUpload, Refused, UrlRefused, beneath

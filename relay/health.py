@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gateway.disk_space import USUAL_WATERMARKS, Fullness, Volume, Watermarks
 from gateway.messages import Check, HealthReport
 from gateway.sqlite import utc_text
-from gateway.volume import USUAL_WATERMARKS, Fullness, Volume, Watermarks
 
 PROVEN_WITHIN = timedelta(minutes=3)
 """A hop is well while its last round trip is younger; twice the longest pause between two proofs, and some."""

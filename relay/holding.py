@@ -19,7 +19,7 @@ The rules:
   the item is corrected: the person who lets it go has seen that it fits now.
 * A person may also decide that it never leaves (`pacs.discard`): then its pixels do not either.
 
-Not for: comparing (`relay.exams`), parking and releasing (`gateway.outbox`).
+Not for: comparing (`relay.exams`), parking and releasing (`gateway.outbox.entries`).
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -23,7 +23,7 @@ from aiohttp import web
 
 from gateway.errors import DatabaseNotReady, Denied, OutOfResources
 from gateway.messages import HealthReport
-from gateway.refusals import version
+from gateway.refusals.log import version
 from gateway.sqlite import Database
 from pacs import Archive
 from worklist import Worklist

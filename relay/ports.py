@@ -1,8 +1,9 @@
 """The two DICOM ports, proven as a machine uses them: an association and a C-ECHO to each, again and again.
 
 Rules. Within TLS when the ports speak it. Under a title of our own, which is let in without a place on the list of
-callers, and written to no log or trail when all is well (`gateway.admission`). A port that does not answer is asked
-again soon, then more and more seldom, at least every PAUSE_SECONDS. Every wait is bounded, and ends with the relay.
+callers, and written to no log or trail when all is well (`gateway.dicom.admission`). A port that does not answer is
+asked again soon, then more and more seldom, at least every PAUSE_SECONDS. Every wait is bounded, and ends with the
+relay.
 
 Not for: judging how old a proof may be (`relay.health`).
 """
@@ -14,9 +15,9 @@ from datetime import UTC, datetime
 
 import structlog
 
-from gateway.admission import OWN_TITLE
+from gateway.dicom.admission import OWN_TITLE
+from gateway.dicom.requestor import Peer, calling, reachable, verification
 from gateway.errors import PeerError
-from gateway.requestor import Peer, calling, reachable, verification
 from gateway.tls import CallFiles
 from relay.health import Hop
 from relay.settings import RelaySettings

@@ -7,7 +7,7 @@ with other people's images. Attributes are named by keyword or by eight hexadeci
 unknown (PS3.18 Tables 10.6.3-3 to 10.6.3-5), and the attributes of the levels that the path does not fix are added
 (Table 10.6.1-2).
 
-Not here: matching itself (the archive does it, by the rules of `gateway.matching`), HTTP (`relay.dicomweb`).
+Not here: matching itself (the archive does it, by the rules of `gateway.query.matching`), HTTP (`relay.dicomweb`).
 """
 
 import re

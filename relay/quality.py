@@ -22,8 +22,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from gateway.errors import OutOfResources
+from gateway.outbox.changed_exams import Note
 from gateway.sqlite import utc_text
-from gateway.touched import Note
 from pacs import Archive
 from relay.evidence import Evidence
 from relay.exams import judgement

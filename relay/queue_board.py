@@ -1,7 +1,7 @@
 """What the page of the delivery queue shows: destinations, what waits and what is parked there, and the last exams.
 
 A destination is one line, whichever of the two databases owes it something. Values for templates only; what is done
-about an entry is `gateway.outbox`'s to know. Not here: HTML (`relay/pages`), HTTP (`relay.care_pages`).
+about an entry is `gateway.outbox.entries`'s to know. Not here: HTML (`relay/pages`), HTTP (`relay.care_pages`).
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from datetime import datetime
 
 from gateway.errors import NotFound
 from gateway.outbox import Entry, Outbox
-from gateway.outbox_standing import Alike, Line, Told
+from gateway.outbox.overview import Alike, Line, Told
 from gateway.sqlite import utc_text
 from pacs import Archive, Listing, discard
 from relay.surroundings import Breaker, Surroundings

@@ -20,7 +20,7 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from gateway.requestor import reachable
+from gateway.dicom.requestor import reachable
 from relay.dicomweb import ROOT
 from relay.hybrid import HttpAnswer, HttpRequest
 from relay.hybrid_protocol import Endpoint

@@ -11,9 +11,9 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from gateway.fields import TimeZone
+from gateway.disk_space import USUAL_WATERMARKS, Watermarks
+from gateway.messages.fields import TimeZone
 from gateway.settings import AeTitle, CommaList, GatewaySettings, Port, variables
-from gateway.volume import USUAL_WATERMARKS, Watermarks
 from relay.fields import (
     ApiUrl,
     CalledTitles,

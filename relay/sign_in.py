@@ -11,7 +11,7 @@ last (`relay.sessions`), how cookies look (`relay.cookies`).
 
 from aiohttp import web
 
-from gateway.audit_messages import Actor
+from gateway.audit.messages import Actor
 from gateway.errors import Denied, NotFound
 from relay import cookies, oidc_code
 from relay.door import ADDRESS, Door

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from math import floor
 
+from gateway.disk_space import Fullness, Volume, Watermarks, volume_of
 from gateway.last_backup import LastBackup, last
 from gateway.sqlite import utc_text
-from gateway.volume import Fullness, Volume, Watermarks, volume_of
 from pacs import Archive, Damaged, Duties, Listing, Outcome, Policy, Standing, candidates
 from relay.plots import Plot, plot
 from relay.surroundings import Surroundings

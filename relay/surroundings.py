@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from gateway.disk_space import USUAL_WATERMARKS, Watermarks
 from gateway.refusals import FILE_NAME
-from gateway.volume import USUAL_WATERMARKS, Watermarks
 from pacs import Policy
 from relay.delivery import Delivery
 from relay.settings import RelaySettings

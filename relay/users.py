@@ -26,7 +26,7 @@ from pathlib import Path
 from time import monotonic
 
 from gateway.errors import Conflict, InvalidValue, NotFound, SettingsError
-from gateway.folders import make_folder, sync_folder
+from gateway.fsync import make_folder, sync_folder
 from relay.access import Role
 
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1

@@ -21,7 +21,7 @@ from aiohttp.typedefs import Middleware
 
 from gateway.errors import DatabaseNotReady, Denied, OutOfResources, Refusal
 from gateway.messages import HealthReport
-from gateway.renewal import ServerTls
+from gateway.tls_reload import ServerTls
 from pacs import Archive
 from relay import dicomweb, rest, slow
 from relay.board import Board

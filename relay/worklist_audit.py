@@ -2,17 +2,17 @@
 
 It is noted beside the answer and never holds it up or fails it: an appointment that is not taken because a disk is full
 would be missed by a person. What cannot be written waits and is tried again, and what is too much is counted, as for
-the machines (`gateway.recording`). Patient and study are looked up by the thread that writes; of an item that has left
-the worklist meanwhile, the accession number is told.
+the machines (`gateway.audit.recorder`). Patient and study are looked up by the thread that writes; of an item that has
+left the worklist meanwhile, the accession number is told.
 
 Not here: HTTP (`relay.audit`), MPPS (`worklist.audit`).
 """
 
-from gateway import audit_messages as messages
-from gateway.audit_messages import Actor, Patient
+from gateway.audit import messages
+from gateway.audit.messages import Actor, Patient
+from gateway.audit.recorder import Recording
 from gateway.errors import NotFound
 from gateway.messages import Action, CancelItem, CreateItem, CreateTestItem, RescheduleItem, UpdateItem, UpdateStatus
-from gateway.recording import Recording
 from relay.users import CLOUD
 from worklist import Worklist
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import pytest
 from pynetdicom import AE
 
-from gateway.reactor import steady
+from gateway.dicom.pynetdicom_race import steady
 
 
 @pytest.fixture(scope="session", autouse=True)
 def steady_clients() -> Iterator[None]:
-    """Close the race (`gateway.reactor`) in every association that a test requests."""
+    """Close the race (`gateway.dicom.pynetdicom_race`) in every association that a test requests."""
     stock = AE.associate
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AE, "associate", lambda *args, **kwargs: steady(stock(*args, **kwargs)))

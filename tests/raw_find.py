@@ -12,7 +12,7 @@ from typing import Self
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.dimse import Command, pack_command, parse_command
+from gateway.dicom.dimse import Command, pack_command, parse_command
 from tests.gateway.test_association import build_context, request_pdu
 
 MWL = "1.2.840.10008.5.1.4.31"

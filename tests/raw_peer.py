@@ -4,8 +4,8 @@ import socket
 from types import TracebackType
 from typing import Self
 
-from gateway.dimse import Command, Messages, pack_command
-from gateway.upper_layer import Fragment, Reader, State, pack_data
+from gateway.dicom.dimse import Command, Messages, pack_command
+from gateway.dicom.pdu import Fragment, Reader, State, pack_data
 from tests.gateway.test_association import build_context, request_pdu
 
 

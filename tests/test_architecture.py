@@ -13,8 +13,8 @@ from gateway.settings import GatewaySettings, variables
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay", "simulator", "operations")
 ROOF = ("gateway.__main__", "gateway.hops", "operations", "simulator")
-STATEMENTS = ("gateway.sqlite", "gateway.outbox", "gateway.outbox_held", "gateway.outbox_standing",
-              "gateway.refusals", "gateway.touched", "worklist.item_rows", "worklist.step_rows", "worklist.upkeep",
+STATEMENTS = ("gateway.sqlite", "gateway.outbox", "gateway.refusals",
+              "worklist.item_rows", "worklist.step_rows", "worklist.upkeep",
               "pacs.index", "pacs.judgements", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties",
               "pacs.listing")  # fmt: skip
 """Where statements of SQL are."""
@@ -80,7 +80,7 @@ def test_a_module_says_what_it_is_for(module: str) -> None:
 HOMES = {
     "sqlite3": (*STATEMENTS,
                 "worklist.store", "pacs.archive"),  # pass their transaction on and name the type; no statements
-    "pydantic": ("gateway.fields", "gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
+    "pydantic": ("gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
                  "relay.fields", "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
                  "simulator.modality.script"),
     "asyncio": ("relay", "gateway.process", "operations.checks", "simulator"),

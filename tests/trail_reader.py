@@ -4,7 +4,7 @@ import base64
 from pathlib import Path
 from xml.etree.ElementTree import Element, fromstring
 
-from gateway.audit import Trail, lines
+from gateway.audit.trail import Trail, lines
 
 
 def messages(folder: Path) -> list[Element]:

@@ -3,14 +3,14 @@
 import sys
 from contextlib import closing
 
-from gateway.application import Limits
-from gateway.listener import Listener
+from gateway.audit.recorder import Recording
+from gateway.dicom.application import Limits
+from gateway.dicom.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
-from gateway.recording import Recording
 from gateway.refusals import FILE_NAME, Noting
-from gateway.renewal import ServerTls
 from gateway.settings import load
+from gateway.tls_reload import ServerTls
 from worklist.audit import Accounts
 from worklist.day_end import DayEnd
 from worklist.scp import Scp

@@ -9,7 +9,7 @@ UTF-8. A peer that is set to one gets nothing else: letters that it has not lose
 `Answer.is_approximate` says that this happened. The set is named in (0008,0005) whether that was asked for or not; the
 default repertoire has no name there (PS3.3 C.12.1.1.2).
 
-Not here: which items are answered (`store`), what a text is in bytes (`gateway.character_sets`).
+Not here: which items are answered (`store`), what a text is in bytes (`gateway.dataset.character_sets`).
 """
 
 import json
@@ -23,10 +23,10 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.application import encode
-from gateway.character_sets import UNICODE, CharacterSet, DoesNotFit
-from gateway.identifiers import Identifier, Shape
-from gateway.matching import NOT_MATCHED, SPECIFIC_CHARACTER_SET
+from gateway.dataset.character_sets import UNICODE, CharacterSet, DoesNotFit
+from gateway.dicom.application import encode
+from gateway.query.identifiers import Identifier, Shape
+from gateway.query.matching import NOT_MATCHED, SPECIFIC_CHARACTER_SET
 from worklist import attributes
 from worklist.attributes import DicomJson, tag
 

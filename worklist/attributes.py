@@ -14,10 +14,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import MAX_VALUE_LEN, validate_value
 
-from gateway.application import encode
-from gateway.conditions import Kind
+from gateway.dicom.application import encode
 from gateway.errors import InvalidDataSet, InvalidValue
-from gateway.matching import column_value
+from gateway.query.conditions import Kind
+from gateway.query.matching import column_value
 
 DicomJson = dict[str, object]
 

@@ -3,15 +3,15 @@
 A step is a Procedure Record (PS3.15 A.5.3.15): created by N-CREATE, updated by N-SET, read by N-GET. Its patient and
 study are looked up by the thread that writes.
 
-Not for: writing (`gateway.recording`).
+Not for: writing (`gateway.audit.recorder`).
 """
 
 from pydicom import Dataset
 
-from gateway import audit_messages as messages
-from gateway.application import Association, Request
-from gateway.audit_messages import Patient
-from gateway.recording import Recording, actor
+from gateway.audit import messages
+from gateway.audit.messages import Patient
+from gateway.audit.recorder import Recording, actor
+from gateway.dicom.application import Association, Request
 from worklist.store import Worklist
 
 

@@ -21,7 +21,7 @@ from typing import Self
 import structlog
 
 from gateway.errors import GatewayError
-from gateway.folders import make_folder, sync_folder
+from gateway.fsync import make_folder, sync_folder
 from gateway.sqlite import Database, utc_text
 from worklist.store import Worklist
 from worklist.upkeep import ItemFacts, Upkeep

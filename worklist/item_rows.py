@@ -9,9 +9,9 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
 
-from gateway.conditions import Key, Kind
 from gateway.errors import Conflict, NotFound
-from gateway.matching import column_value
+from gateway.query.conditions import Key, Kind
+from gateway.query.matching import column_value
 from gateway.sqlite import utc_text
 from worklist.items import Item, Origin, State
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal, Self, get_args
 
-from gateway.conditions import AnyOf, Between, Condition, Key, Kind, Period, matches
+from gateway.query.conditions import AnyOf, Between, Condition, Key, Kind, Period, matches
 from worklist.items import State
 
 Station = Literal["open", "calling", "strict"]

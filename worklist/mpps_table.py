@@ -17,9 +17,9 @@ from typing import Literal, NamedTuple
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from gateway.conditions import Kind
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, MissingValue, NotAllowed
-from gateway.matching import column_value
+from gateway.query.conditions import Kind
+from gateway.query.matching import column_value
 from worklist.attributes import DicomJson, element, items, sequence, tag, text
 
 SOP_CLASS = "1.2.840.10008.3.1.2.3.3"

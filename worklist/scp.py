@@ -1,7 +1,7 @@
 """The worklist towards modalities: which presentation contexts are accepted, and a handler for each service.
 
 A handler unpacks the request, calls one verb of `Worklist` and returns; refusals pass through to the listener. Not
-here: sockets and failures (`gateway.listener`), what anything means (`store`, `mpps`, `gateway.matching`).
+here: sockets and failures (`gateway.dicom.listener`), what anything means (`store`, `mpps`, `gateway.query.matching`).
 """
 
 import re
@@ -17,11 +17,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
 )
 
-from gateway import identifiers, matching
-from gateway.application import UNCOMPRESSED, Application, Match, Nobody, Request
-from gateway.audit_messages import Action
-from gateway.character_sets import CharacterSet
+from gateway.audit.messages import Action
+from gateway.dataset.character_sets import CharacterSet
+from gateway.dicom.application import UNCOMPRESSED, Application, Match, Nobody, Request
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, Unsupported
+from gateway.query import identifiers, matching
 from worklist import answers
 from worklist.audit import Accounts
 from worklist.item_rows import KEYS

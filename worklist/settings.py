@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from gateway.character_sets import CharacterSet, character_set
+from gateway.dataset.character_sets import CharacterSet, character_set
 from gateway.settings import AeTitle, CommaList, GatewaySettings, Port, ae_title, split_commas
 from worklist.manners import SHOWN, Book, Manners, PeerManners, Station, Window, known_states
 

@@ -2,7 +2,7 @@
 
 A performed step, the move of its items and the event to the cloud are one transaction; so are a change of an item and
 the action that asked for it. Not here: what may happen to an item (`items`) or a step (`mpps`), the SQL (`item_rows`,
-`step_rows`), what a query means (`gateway.matching`), what a peer is shown (`manners`), what leaves (`day_end`).
+`step_rows`), what a query means (`gateway.query.matching`), what a peer is shown (`manners`), what leaves (`day_end`).
 """
 
 import json
@@ -16,12 +16,13 @@ from typing import NamedTuple, Self
 
 from pydicom.dataset import Dataset
 
-from gateway import matching, outbox
-from gateway.conditions import AnyOf, where
+from gateway import outbox
 from gateway.errors import Conflict, NotFound, OutOfResources
 from gateway.outbox import Outbox
+from gateway.outbox.changed_exams import Touched, touch
+from gateway.query import matching
+from gateway.query.conditions import AnyOf, where
 from gateway.sqlite import Database, utc_text
-from gateway.touched import Touched, touch
 from worklist import attributes, item_rows, mpps, step_rows
 from worklist.item_rows import KEYS, PAGE, STATION
 from worklist.items import LOCAL, Item, Origin, State, new_study, performed_state

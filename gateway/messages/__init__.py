@@ -2,9 +2,9 @@
 
 The shapes are the wire contract, so they are written here once, as pydantic models: the worklist and the archive build
 their events with them, the relay reads actions with them, and `docs/messages/` shows one example of each with its JSON
-Schema. Reading is strict about what we keep (`gateway.fields`: what DICOM cannot hold is refused at this border, never
-at the modality) and blind to what we do not know (unknown keys are ignored). Writing never fails on what a modality
-sent: events carry texts as they came and measures as numbers or null.
+Schema. Reading is strict about what we keep (`gateway.messages.fields`: what DICOM cannot hold is refused at this
+border, never at the modality) and blind to what we do not know (unknown keys are ignored). Writing never fails on what
+a modality sent: events carry texts as they came and measures as numbers or null.
 
 One file for each subject; who imports a message says `from gateway.messages import ...` and need not know which. Here
 is only the table of all events, as that of all actions is with them.

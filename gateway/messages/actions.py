@@ -1,6 +1,6 @@
 """The actions: imperative, from the cloud.
 
-Reading is strict about what is kept: the types of `gateway.fields` refuse here what DICOM cannot hold.
+Reading is strict about what is kept: the types of `gateway.messages.fields` refuse here what DICOM cannot hold.
 
 Not for: what an action does (`relay.commands`).
 """
@@ -11,7 +11,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gateway.fields import (
+from gateway.messages.envelope import SCHEMA_VERSION, Message
+from gateway.messages.fields import (
     AccessionNumber,
     ActionId,
     CodeString,
@@ -29,7 +30,6 @@ from gateway.fields import (
     Time,
     TimeZone,
 )
-from gateway.messages.envelope import SCHEMA_VERSION, Message
 
 LOCAL_ACTION = "file-"
 """How the action ids begin that were made on site, from a file; the cloud does not know them and is not told."""

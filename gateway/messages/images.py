@@ -5,8 +5,8 @@ Not for: how they follow from a data set (`pacs.telling`), the thumbnail (`relay
 
 from typing import Literal
 
-from gateway.fields import Measure
 from gateway.messages.envelope import EventParameters, Message
+from gateway.messages.fields import Measure
 
 
 class ImagedParticipant(Message):

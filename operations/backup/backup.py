@@ -38,9 +38,9 @@ from io import FileIO
 from pathlib import Path
 
 import gateway
-from gateway.audit import trails
+from gateway.audit.trail import trails
 from gateway.errors import GatewayError
-from gateway.folders import make_folder, sync_folder
+from gateway.fsync import make_folder, sync_folder
 from gateway.last_backup import LastBackup, remember
 from gateway.sqlite import Database, utc_text
 from pacs import Archive

@@ -24,11 +24,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-from gateway.audit import Finding as Broken
-from gateway.audit import Head, Trail, trails, verified
-from gateway.audit_messages import Actor, Event
-from gateway.audit_messages import restored as restored_trail
-from gateway.folders import make_folder, sync_folder
+from gateway.audit.messages import Actor, Event
+from gateway.audit.messages import restored as restored_trail
+from gateway.audit.trail import Finding as Broken
+from gateway.audit.trail import Head, Trail, trails, verified
+from gateway.fsync import make_folder, sync_folder
 from operations.backup.backup import FORMAT, MANIFEST, BackupError, Listed, Step, complete, copy_and_hash, pool_place
 from pacs import Archive
 from pacs.fsck import Finding, Fsck

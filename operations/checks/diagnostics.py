@@ -32,12 +32,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway import __version__
+from gateway.disk_space import volume_of
 from gateway.errors import GatewayError
 from gateway.hops import reason
 from gateway.outbox import Outbox
 from gateway.settings import GatewaySettings, variables
 from gateway.sqlite import SQLITE_VERSION
-from gateway.volume import volume_of
 from operations.checks.site_check import SiteSettings
 from pacs import Archive, Listing
 from pacs.fsck import Fsck

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
+from gateway.dicom.requestor import reachable
+from gateway.disk_space import Fullness, volume_of
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
-from gateway.requestor import reachable
 from gateway.tls import client_context
-from gateway.volume import Fullness, volume_of
 from operations.checks import cloud_connection
 from operations.checks.tls_check import in_use
 from pacs import Archive

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from gateway.dicom.requestor import Peer, context_for
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
-from gateway.requestor import Peer, context_for
 from gateway.settings import GatewaySettings
 from gateway.tls import CallFiles, TlsFiles, call_failure, client_context, failure, profile
 

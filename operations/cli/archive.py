@@ -16,9 +16,9 @@ import typer
 from rich.table import Table
 
 from gateway import process
-from gateway.audit_messages import Actor
-from gateway.deciding import require_decider
+from gateway.audit.messages import Actor
 from gateway.settings import GatewaySettings, load
+from gateway.sign_off import require_decider
 from gateway.sqlite import utc_text
 from operations.backup.backup import Beside, backup
 from operations.backup.restore import Restored, restore, verify, verify_trail

@@ -1,6 +1,6 @@
 """`gateway outbox`: what is owed to the cloud, and what a person does about an entry that cannot be told.
 
-Not for: the rules (`gateway.outbox`).
+Not for: the rules (`gateway.outbox.entries`).
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ EntryId = Annotated[int, typer.Argument(metavar="ID", help="Its id in `gateway o
 
 
 class OutboxState(StrEnum):
-    """`gateway.outbox.State`, as typer wants it."""
+    """`gateway.outbox.entries.State`, as typer wants it."""
 
     OPEN = "open"
     DELIVERED = "delivered"

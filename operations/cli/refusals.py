@@ -1,6 +1,6 @@
 """`gateway refusals`: what machines and the cloud were refused lately, why, and what to do about it.
 
-Not for: how it is kept (`gateway.refusals`).
+Not for: how it is kept (`gateway.refusals.log`).
 """
 
 from dataclasses import asdict
@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.refusals import FILE_NAME, MOST_ROWS, Lost, Seen, recent
-from gateway.remedies import remedy
+from gateway.refusals import FILE_NAME
+from gateway.refusals.log import MOST_ROWS, Lost, Seen, recent
+from gateway.refusals.remedies import remedy
 from gateway.settings import GatewaySettings, load
 from operations.cli.terminal import AsJson, console, print_json
 

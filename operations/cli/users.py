@@ -3,7 +3,7 @@
 A password is asked for, or read from standard input when that is not a terminal; it is never an argument, which other
 users of the machine could see. Each change of users, and each look at the audit trail, is itself in the audit trail.
 
-Not for: accounts (`relay.users`), the trail (`gateway.audit`).
+Not for: accounts (`relay.users`), the trail (`gateway.audit.trail`).
 """
 
 import getpass
@@ -20,9 +20,9 @@ from xml.etree.ElementTree import ParseError, fromstring
 import typer
 from rich.table import Table
 
-from gateway import audit_messages as messages
-from gateway.audit import Finding, Head, Line, Trail, lines, trails, verified
-from gateway.audit_messages import Actor, Event
+from gateway.audit import messages
+from gateway.audit.messages import Actor, Event
+from gateway.audit.trail import Finding, Head, Line, Trail, lines, trails, verified
 from gateway.errors import InvalidValue
 from gateway.process import EXIT_FAILED, EXIT_OK
 from gateway.settings import load

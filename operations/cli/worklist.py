@@ -16,10 +16,10 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from rich.table import Table
 
-from gateway import identifiers, matching
-from gateway.deciding import require_decider
 from gateway.errors import InvalidValue
+from gateway.query import identifiers, matching
 from gateway.settings import load
+from gateway.sign_off import require_decider
 from gateway.sqlite import utc_text
 from operations import worklist_file
 from operations.cli.terminal import AsJson, console, print_each, print_json

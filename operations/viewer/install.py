@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import GatewayError
-from gateway.folders import make_folder, sync_folder
+from gateway.fsync import make_folder, sync_folder
 from relay import viewer_bundle
 from relay.viewer import MARK
 

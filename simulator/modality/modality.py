@@ -26,9 +26,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
+from gateway.dicom.pynetdicom_race import steady
+from gateway.dicom.requestor import PENDING, Peer
 from gateway.errors import GatewayError
-from gateway.reactor import steady
-from gateway.requestor import PENDING, Peer
 from simulator.exam import phantom, steps
 from simulator.exam.exam import SCREENING_VIEWS, Exam
 from simulator.exam.steps import Sent, sent_of

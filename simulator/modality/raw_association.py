@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 
-from gateway import association, dimse, upper_layer
-from gateway.association import AcceptedContext, ProposedContext
-from gateway.dimse import Command, CommandField, CommandReceived, DataReceived
+from gateway.dicom import dimse, negotiation, pdu
+from gateway.dicom.dimse import Command, CommandField, CommandReceived, DataReceived
+from gateway.dicom.negotiation import AcceptedContext, ProposedContext
+from gateway.dicom.pdu import Aborted, AssociateAccepted, AssociateRejected, Fragment, Reader, Released, State
+from gateway.dicom.requestor import PENDING, Peer, rejection
 from gateway.errors import PeerError, ProtocolError
-from gateway.requestor import PENDING, Peer, rejection
-from gateway.upper_layer import Aborted, AssociateAccepted, AssociateRejected, Fragment, Reader, Released, State
 
 CONNECT_SECONDS = 10.0
 LARGEST_ANSWER = 2 << 20
@@ -101,7 +101,7 @@ class Line:
     def associate(self, proposed: Sequence[ProposedContext]) -> None:
         """Raises Rejected, or PeerError when nothing that was proposed is accepted."""
         self._reader.state = State.AWAITING_ANSWER
-        request = association.encode_request(
+        request = negotiation.encode_request(
             proposed,
             called_ae_title=self.peer.ae_title,
             calling_ae_title=self._caller.ae_title,
@@ -115,7 +115,7 @@ class Line:
         if not isinstance(event, AssociateAccepted):
             raise Ended(f"{self.peer} ended the association instead of answering.", how="aborted")
         self._reader.state = State.ESTABLISHED
-        self.contexts, theirs = association.parse_accept(event.body, proposed)
+        self.contexts, theirs = negotiation.parse_accept(event.body, proposed)
         if not self.contexts:
             raise PeerError(f"{self.peer} accepted the association but none of what was proposed.")
         self._max_length = min(theirs or self._caller.max_pdu_bytes, self._caller.max_pdu_bytes)
@@ -152,7 +152,7 @@ class Line:
 
     def packed(self, context: AcceptedContext, data: bytes, *, is_command: bool) -> bytes:
         """Cut into PDUs as long as this machine's and the peer's may be."""
-        return upper_layer.pack_data(context.context_id, data, is_command=is_command, max_length=self._max_length)
+        return pdu.pack_data(context.context_id, data, is_command=is_command, max_length=self._max_length)
 
     def ask(self, context: AcceptedContext, command: Command, data: bytes = b"") -> Command:
         """Send a request and give its response."""
@@ -212,7 +212,7 @@ class Line:
         """End in order. What was answered stands, so a peer that just closes is not an error."""
         self._reader.state = State.AWAITING_RELEASE
         with suppress(PeerError):
-            self.write(upper_layer.RELEASE_REQUEST)
+            self.write(pdu.RELEASE_REQUEST)
             while not isinstance(self._event(), Released | Aborted):
                 pass
         self.hang_up()
@@ -220,7 +220,7 @@ class Line:
     def abort(self) -> None:
         """A-ABORT, and close."""
         with suppress(PeerError):
-            self.write(upper_layer.pack_abort(source=0, reason=0))
+            self.write(pdu.pack_abort(source=0, reason=0))
         self.hang_up()
 
     def hang_up(self) -> None:
@@ -238,7 +238,7 @@ class Line:
         except ProtocolError as error:
             raise PeerError(f"{self.peer} does not keep to the protocol: {error}") from error
 
-    def _event(self) -> upper_layer.Event:
+    def _event(self) -> pdu.Event:
         try:
             while (event := self._reader.next_event()) is None:
                 count = self._connection.recv_into(self._reader.space())

@@ -22,11 +22,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
-from gateway.application import decode, response
-from gateway.dimse import Command, CommandField
+from gateway.dicom.application import decode, response
+from gateway.dicom.dimse import Command, CommandField
+from gateway.dicom.requestor import PENDING, Peer, described
 from gateway.errors import PeerError
 from gateway.hops import Hops, Observed
-from gateway.requestor import PENDING, Peer, described
 from simulator.exam import phantom, steps, structured_reports
 from simulator.exam.encoding import SYNTAXES, Style, compress, encoded
 from simulator.exam.exam import Exam, derived_uid

@@ -21,11 +21,11 @@ from pynetdicom import AE, build_context
 from rich.console import Console
 from rich.table import Table
 
-from gateway.application import Application
-from gateway.listener import Listener
+from gateway.dicom.application import Application
+from gateway.dicom.listener import Listener
 from gateway.log import configure
-from gateway.renewal import ServerTls
 from gateway.settings import GatewaySettings
+from gateway.tls_reload import ServerTls
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from tests.certificates import issued
 from tests.gateway.test_association import request_pdu

@@ -27,8 +27,8 @@ from random import Random
 import structlog
 from pydicom import Dataset
 
-from gateway.conditions import Kind
-from gateway.matching import column_value
+from gateway.query.conditions import Kind
+from gateway.query.matching import column_value
 from gateway.sqlite import utc_text
 from pacs import Archive
 from pacs.receiving import Origin

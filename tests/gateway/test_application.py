@@ -1,10 +1,10 @@
-"""gateway.application: data sets read from messages."""
+"""gateway.dicom.application: data sets read from messages."""
 
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.application import decode, encode
+from gateway.dicom.application import decode, encode
 from gateway.errors import InvalidDataSet
 
 

@@ -19,8 +19,8 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
-from gateway import association
-from gateway.association import AssociateRequest, ProposedContext, Rejection, Supported
+from gateway.dicom import negotiation
+from gateway.dicom.negotiation import AssociateRequest, ProposedContext, Rejection, Supported
 from gateway.errors import ProtocolError
 
 CT, MG, EXPLICIT, IMPLICIT, J2K = (
@@ -57,7 +57,7 @@ def test_a_request_is_read() -> None:
     identity = UserIdentityNegotiation()
     identity.user_identity_type, identity.primary_field = 1, b"somebody"
     body = request_pdu([build_context(CT, [EXPLICIT, IMPLICIT]), build_context(MG, [J2K])], role, identity)[6:]
-    assert association.parse_request(body) == AssociateRequest(
+    assert negotiation.parse_request(body) == AssociateRequest(
         called_ae_title="SCREENING_PACS",
         calling_ae_title="MAMMO_1",
         application_context="1.2.840.10008.3.1.1.1",
@@ -73,10 +73,10 @@ def test_a_request_is_read() -> None:
 def answered(*extras: object) -> A_ASSOCIATE_AC:
     """Our answer to a request for one context with these user items, as pynetdicom reads it."""
     pdu = request_pdu([build_context(CT, [EXPLICIT])], *extras)
-    request = association.parse_request(pdu[6:])
-    accepted, items = association.negotiate(request, Supported({CT: (EXPLICIT,)}))
+    request = negotiation.parse_request(pdu[6:])
+    accepted, items = negotiation.negotiate(request, Supported({CT: (EXPLICIT,)}))
     answer = A_ASSOCIATE_AC()
-    answer.decode(association.encode_accept(request, pdu[6:], items, max_length=131072, accepted=accepted))
+    answer.decode(negotiation.encode_accept(request, pdu[6:], items, max_length=131072, accepted=accepted))
     return answer
 
 
@@ -116,12 +116,12 @@ def test_pynetdicom_reads_our_answer_as_we_meant_it_and_decides_alike(
     proposed: list[tuple[str, list[str]]], supported: dict[str, list[str]]
 ) -> None:
     pdu = request_pdu([build_context(name, syntaxes) for name, syntaxes in proposed])
-    request = association.parse_request(pdu[6:])
-    accepted, items = association.negotiate(
+    request = negotiation.parse_request(pdu[6:])
+    accepted, items = negotiation.negotiate(
         request, Supported({name: tuple(syntaxes) for name, syntaxes in supported.items()})
     )
     answer = A_ASSOCIATE_AC()
-    answer.decode(association.encode_accept(request, pdu[6:], items, max_length=131072))
+    answer.decode(negotiation.encode_accept(request, pdu[6:], items, max_length=131072))
     primitive = answer.to_primitive()
     theirs = A_ASSOCIATE_RQ()
     theirs.decode(pdu)
@@ -143,10 +143,10 @@ def test_a_role_is_answered_with_what_the_peer_may_be() -> None:
     role = SCP_SCU_RoleSelectionNegotiation()
     role.sop_class_uid, role.scu_role, role.scp_role = CT, True, True
     pdu = request_pdu([build_context(CT, [EXPLICIT])], role)
-    request = association.parse_request(pdu[6:])
-    _, items = association.negotiate(request, Supported({CT: (EXPLICIT,)}))
+    request = negotiation.parse_request(pdu[6:])
+    _, items = negotiation.negotiate(request, Supported({CT: (EXPLICIT,)}))
     answer = A_ASSOCIATE_AC()
-    answer.decode(association.encode_accept(request, pdu[6:], items, max_length=0))
+    answer.decode(negotiation.encode_accept(request, pdu[6:], items, max_length=0))
     assert [(r.scu_role, r.scp_role) for r in answer.user_information.role_selection.values()] == [(1, 0)]
 
 
@@ -163,10 +163,10 @@ def test_a_peer_may_be_scp_of_storage_with_c_get(proposed: tuple[str, ...], scp:
     role = SCP_SCU_RoleSelectionNegotiation()
     role.sop_class_uid, role.scu_role, role.scp_role = CT, False, True
     pdu = request_pdu([build_context(name, [J2K, IMPLICIT, EXPLICIT]) for name in proposed], role)
-    request = association.parse_request(pdu[6:])
-    accepted, items = association.negotiate(request, GET_AND_CT)
+    request = negotiation.parse_request(pdu[6:])
+    accepted, items = negotiation.negotiate(request, GET_AND_CT)
     answer = A_ASSOCIATE_AC()
-    answer.decode(association.encode_accept(request, pdu[6:], items, max_length=0, accepted=accepted))
+    answer.decode(negotiation.encode_accept(request, pdu[6:], items, max_length=0, accepted=accepted))
     assert [(r.scu_role, r.scp_role) for r in answer.user_information.role_selection.values()] == [(0, scp)]
     assert [(c.transfer_syntax, c.peer_is_scp) for c in accepted if c.abstract_syntax == CT] == [(syntax, scp == 1)]
 
@@ -175,17 +175,17 @@ def test_extended_negotiation_is_answered_with_what_both_can_do() -> None:
     wish = SOPClassExtendedNegotiation()
     wish.sop_class_uid, wish.service_class_application_information = CT, b"\x01\x01\x00"
     pdu = request_pdu([build_context(CT, [EXPLICIT])], wish)
-    request = association.parse_request(pdu[6:])
-    accepted, items = association.negotiate(request, Supported({CT: (EXPLICIT,)}, extended={CT: b"\x01\x00"}))
+    request = negotiation.parse_request(pdu[6:])
+    accepted, items = negotiation.negotiate(request, Supported({CT: (EXPLICIT,)}, extended={CT: b"\x01\x00"}))
     answer = A_ASSOCIATE_AC()
-    answer.decode(association.encode_accept(request, pdu[6:], items, max_length=0, accepted=accepted))
+    answer.decode(negotiation.encode_accept(request, pdu[6:], items, max_length=0, accepted=accepted))
     assert [item.app_info for item in answer.user_information.ext_neg] == [b"\x01\x00"]
     assert [context.extended for context in accepted] == [b"\x01\x00"]
 
 
 def test_a_rejection_is_read_by_pynetdicom() -> None:
     answer = A_ASSOCIATE_RJ()
-    answer.decode(association.encode_reject(Rejection(2, 3, 2, "Full.")))
+    answer.decode(negotiation.encode_reject(Rejection(2, 3, 2, "Full.")))
     assert (answer.result, answer.source, answer.reason_diagnostic) == (2, 3, 2)
 
 
@@ -200,7 +200,7 @@ def test_a_mutated_request_is_read_or_refused_and_nothing_else(data: st.DataObje
         body[place] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(68, len(body)))
     try:
-        association.parse_request(bytes(body[:cut]))
+        negotiation.parse_request(bytes(body[:cut]))
     except ProtocolError as error:
         assert str(error)
 
@@ -210,10 +210,10 @@ def test_a_context_proposed_twice_or_with_an_even_number_is_refused() -> None:
     even = GOOD.replace(b"\x03\x00\x00\x00\x30", b"\x02\x00\x00\x00\x30")
     for body in (twice, even):
         with pytest.raises(ProtocolError):
-            association.parse_request(body)
+            negotiation.parse_request(body)
 
 
 def test_the_conformance_statement_names_the_implementation_that_peers_are_told() -> None:
     statement = (Path(__file__).parents[2] / "CONFORMANCE.md").read_text(encoding="utf-8")
-    assert f"| Implementation Class UID | {association.IMPLEMENTATION_CLASS_UID} |" in statement
-    assert f"| Implementation Version Name | {association.IMPLEMENTATION_VERSION_NAME} |" in statement
+    assert f"| Implementation Class UID | {negotiation.IMPLEMENTATION_CLASS_UID} |" in statement
+    assert f"| Implementation Version Name | {negotiation.IMPLEMENTATION_VERSION_NAME} |" in statement

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.audit import BEGINNING, Head, Trail, chained, judged, lines, read, verified
+from gateway.audit.trail import BEGINNING, Head, Trail, chained, judged, lines, read, verified
 from gateway.errors import AuditNotWritten
 
 MESSAGES = [f"<AuditMessage number='{number}'/>" for number in range(1, 7)]
@@ -144,7 +144,7 @@ def test_a_file_that_a_power_cut_left_empty_is_filled(trail: Trail) -> None:
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from gateway.audit import Trail
+from gateway.audit.trail import Trail
 from gateway.errors import AuditNotWritten
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 trail = Trail(Path(sys.argv[1]))
@@ -181,9 +181,7 @@ def test_a_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
 
 
 def test_every_line_is_synced_before_append_returns(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from gateway.audit import Trail; Trail(Path(sys.argv[1])).append(['m'])"
-    )
+    code = "import sys, pathlib; from gateway.audit.trail import Trail; Trail(pathlib.Path(sys.argv[1])).append(['m'])"
     record = tmp_path / "calls"
     traced = ["strace", "-f", "-e", "trace=write,pwrite64,fsync", "-y", "-o", str(record)]
     subprocess.run(

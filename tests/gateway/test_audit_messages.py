@@ -6,8 +6,8 @@ from xml.etree.ElementTree import fromstring
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import audit_messages as messages
-from gateway.audit_messages import Actor, Event, Outcome, Patient
+from gateway.audit import messages
+from gateway.audit.messages import Actor, Event, Outcome, Patient
 
 EVENT = Event(datetime(2026, 11, 22, 9, 30, tzinfo=UTC), "Van 7")
 WHO = Actor("vera", "10.0.0.9")

@@ -16,7 +16,7 @@ from tempfile import gettempdir, mkdtemp
 
 import pytest
 
-from gateway.audit_messages import Actor
+from gateway.audit.messages import Actor
 from gateway.errors import Conflict
 from operations.backup.backup import BackupError, Beside, Taken, backup, complete, pool_place
 from operations.backup.restore import Restored, restore, verify

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit import Head, Trail, lines, trails, verified
-from gateway.audit_messages import Actor, told_restored
+from gateway.audit.messages import Actor, told_restored
+from gateway.audit.trail import Head, Trail, lines, trails, verified
 from operations.backup.backup import BackupError, Beside, Taken, backup
 from operations.backup.restore import MOVED, WORK, Restored, restore, verify_trail
 from pacs import Archive

@@ -14,13 +14,13 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from gateway.application import Application
+from gateway.dicom.application import Application
+from gateway.dicom.listener import Listener
+from gateway.dicom.requestor import Peer, calling, verification
 from gateway.errors import PeerError, SettingsError
-from gateway.listener import Listener
-from gateway.renewal import ServerTls
-from gateway.requestor import Peer, calling, verification
 from gateway.settings import GatewaySettings, load
 from gateway.tls import CallFiles
+from gateway.tls_reload import ServerTls
 from operations.cli import app
 from pacs import Archive
 from pacs.commitment import Reference, Transaction

@@ -1,4 +1,4 @@
-"""gateway.character_sets: texts that fit, texts that do not, and values of (0008,0005)."""
+"""gateway.dataset.character_sets: texts that fit, texts that do not, and values of (0008,0005)."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydicom.charset import TEXT_VR_DELIMS, convert_encodings, decode_bytes
 from pydicom.values import convert_PN
 
-from gateway.character_sets import DEFAULT_REPERTOIRE, UNICODE, CharacterSet, DoesNotFit, character_set
+from gateway.dataset.character_sets import DEFAULT_REPERTOIRE, UNICODE, CharacterSet, DoesNotFit, character_set
 
 SETS = (
     "ISO_IR 13", "ISO_IR 100", "ISO_IR 101", "ISO_IR 109", "ISO_IR 110", "ISO_IR 126", "ISO_IR 127", "ISO_IR 138",

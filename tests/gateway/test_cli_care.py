@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from gateway.audit import Trail
+from gateway.audit.trail import Trail
 from gateway.errors import Conflict
 from gateway.last_backup import last
 from operations.cli import app

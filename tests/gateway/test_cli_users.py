@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gateway import audit_messages as messages
-from gateway.audit import BEGINNING, Trail
-from gateway.audit_messages import Actor, Event
+from gateway.audit import messages
+from gateway.audit.messages import Actor, Event
+from gateway.audit.trail import BEGINNING, Trail
 from operations.cli import app
 
 PASSWORD = "correct horse battery"

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pydicom.uid import UID
 from pynetdicom.dsutils import decode
 
-from gateway import dimse
-from gateway.dimse import Command, CommandReceived, DataReceived, Messages
+from gateway.dicom import dimse
+from gateway.dicom.dimse import Command, CommandReceived, DataReceived, Messages
+from gateway.dicom.pdu import Fragment
 from gateway.errors import ProtocolError
-from gateway.upper_layer import Fragment
 
 STORE = Command(
     command_field=0x0001,

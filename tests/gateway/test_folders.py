@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.folders import make_folder
+from gateway.fsync import make_folder
 
 
 def test_a_folder_is_made_with_what_is_missing_above_it_and_making_it_again_changes_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""gateway.identifiers: queries read by hand, as pydicom reads them."""
+"""gateway.query.identifiers: queries read by hand, as pydicom reads them."""
 
 import pytest
 from hypothesis import given, settings
@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.application import decode, encode
-from gateway.character_sets import DEFAULT_REPERTOIRE, CharacterSet
+from gateway.dataset.character_sets import DEFAULT_REPERTOIRE, CharacterSet
+from gateway.dicom.application import decode, encode
 from gateway.errors import GatewayError, InvalidDataSet, InvalidQuery
-from gateway.identifiers import Identifier, from_data_set, read
+from gateway.query.identifiers import Identifier, from_data_set, read
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 STEP = "ScheduledProcedureStepSequence"

@@ -13,10 +13,10 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, Verification
 from structlog.testing import capture_logs
 
-from gateway.admission import OWN_TITLE, Caller, Seat, rejection
-from gateway.application import Application, Limits
-from gateway.association import AssociateRequest, ProposedContext, Rejection
-from gateway.listener import Listener
+from gateway.dicom.admission import OWN_TITLE, Caller, Seat, rejection
+from gateway.dicom.application import Application, Limits
+from gateway.dicom.listener import Listener
+from gateway.dicom.negotiation import AssociateRequest, ProposedContext, Rejection
 from tests.gateway.test_association import CT, EXPLICIT
 from tests.gateway.test_listener import SYNTAXES, Memory, everything, image, raw_connection, wait_until
 

@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ModalityWorklistInformationFind
 
-from gateway.association import (
+from gateway.dicom.negotiation import (
     AcceptedContext,
     ProposedContext,
     Supported,
@@ -19,8 +19,8 @@ from gateway.association import (
     negotiate,
     parse_request,
 )
+from gateway.dicom.requestor import Peer
 from gateway.errors import PeerError
-from gateway.requestor import Peer
 from simulator.exam.encoding import encoded
 from simulator.exam.steps import query
 from simulator.modality.raw_association import Caller, Line, Rejected

@@ -1,4 +1,4 @@
-"""gateway.matching and gateway.conditions: what a query means, decided the same in SQL and in Python."""
+"""gateway.query.matching and gateway.query.conditions: what a query means, decided the same in SQL and in Python."""
 
 import sqlite3
 from io import BytesIO
@@ -11,9 +11,9 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
-from gateway.conditions import AnyOf, Between, Condition, Key, Kind, Like, Period, matches, where
 from gateway.errors import InvalidQuery
-from gateway.matching import column_value, conditions, ignored, requested
+from gateway.query.conditions import AnyOf, Between, Condition, Key, Kind, Like, Period, matches, where
+from gateway.query.matching import column_value, conditions, ignored, requested
 
 STEP = "ScheduledProcedureStepSequence"
 ID = Key("PatientID", Kind.TEXT, "patient_id")

@@ -1,4 +1,4 @@
-"""gateway.names: the form a person name is compared in, and what a query for one finds."""
+"""gateway.query.person_names: the form a person name is compared in, and what a query for one finds."""
 
 from fnmatch import fnmatchcase
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.names import fold, patterns
+from gateway.query.person_names import fold, patterns
 
 
 @pytest.mark.parametrize(

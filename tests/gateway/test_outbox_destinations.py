@@ -8,7 +8,8 @@ import pytest
 
 from gateway import outbox
 from gateway.errors import NotFound
-from gateway.outbox import ANYWHERE, Entry, Outbox
+from gateway.outbox import Entry, Outbox
+from gateway.outbox.entries import ANYWHERE
 from gateway.sqlite import Database
 from tests.gateway.test_outbox import put
 

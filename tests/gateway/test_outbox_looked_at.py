@@ -9,7 +9,7 @@ import pytest
 
 from gateway import outbox
 from gateway.outbox import Outbox
-from gateway.outbox_standing import Alike, Line, Told
+from gateway.outbox.overview import Alike, Line, Told
 from gateway.sqlite import Database, utc_text
 from tests.gateway.test_outbox import put
 

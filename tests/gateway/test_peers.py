@@ -16,12 +16,12 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from gateway import association, upper_layer
-from gateway.association import AcceptedContext, ProposedContext, Supported
+from gateway.dicom import negotiation
+from gateway.dicom.listener import Listener
+from gateway.dicom.negotiation import AcceptedContext, ProposedContext, Supported
+from gateway.dicom.pdu import Fragment, Reader, State, pack_abort, pack_stream
+from gateway.dicom.requestor import Peer, calling, verification
 from gateway.errors import PeerError, ProtocolError
-from gateway.listener import Listener
-from gateway.requestor import Peer, calling, verification
-from gateway.upper_layer import Fragment, Reader, State, pack_stream
 from operations.cli import app
 from operations.dicom_peers import NotAQuery, NotSendable, files, query
 from pacs import Archive
@@ -41,7 +41,7 @@ PROPOSED = (ProposedContext(1, MG, (J2K,)), ProposedContext(3, "1.2.3", (EXPLICI
 
 
 def request() -> bytes:
-    return association.encode_request(
+    return negotiation.encode_request(
         PROPOSED, called_ae_title="SITE_PACS", calling_ae_title="SCREENING_PACS", max_length=131072
     )
 
@@ -60,19 +60,19 @@ def test_pynetdicom_reads_our_request_as_we_meant_it() -> None:
 
 def test_our_own_answer_to_our_request_is_read() -> None:
     body = request()[6:]
-    asked = association.parse_request(body)
-    _, items = association.negotiate(asked, Supported({"1.2.3": (J2K,)}))
-    answer = association.encode_accept(asked, body, items, max_length=16384)
+    asked = negotiation.parse_request(body)
+    _, items = negotiation.negotiate(asked, Supported({"1.2.3": (J2K,)}))
+    answer = negotiation.encode_accept(asked, body, items, max_length=16384)
     accepted = (AcceptedContext(3, "1.2.3", J2K, peer_is_scp=True),)
-    assert association.parse_accept(answer[6:], PROPOSED) == (accepted, 16384)
+    assert negotiation.parse_accept(answer[6:], PROPOSED) == (accepted, 16384)
 
 
 def test_a_peer_that_accepts_what_was_not_proposed_breaks_the_protocol() -> None:
     body = request()[6:]
-    asked = association.parse_request(body)
-    _, items = association.negotiate(asked, Supported({"1.2.3": (J2K,)}))
+    asked = negotiation.parse_request(body)
+    _, items = negotiation.negotiate(asked, Supported({"1.2.3": (J2K,)}))
     with pytest.raises(ProtocolError):
-        association.parse_accept(association.encode_accept(asked, body, items, max_length=0)[6:], PROPOSED[:1])
+        negotiation.parse_accept(negotiation.encode_accept(asked, body, items, max_length=0)[6:], PROPOSED[:1])
 
 
 @given(size=st.integers(0, 5000), max_length=st.sampled_from([0, 12, 13, 100, 1000, 16384]))
@@ -142,7 +142,7 @@ def saying(answer: bytes) -> Iterator[Peer]:
     [
         (b"", "closed the connection"),
         (b"HTTP/1.1 400 Bad Request", "does not keep to the protocol"),
-        (upper_layer.pack_abort(source=2, reason=0), "aborted the association"),
+        (pack_abort(source=2, reason=0), "aborted the association"),
         (bytes.fromhex("03000000000400010107"), "rejected the association: that is not its AE title"),
         (bytes.fromhex("03000000000400010103"), "rejected the association: it does not know our AE title"),
         (b"\2\0\0\0\0\x44" + bytes(68), "none of what was proposed"),

@@ -5,7 +5,7 @@ import threading
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from gateway.reactor import steady
+from gateway.dicom.pynetdicom_race import steady
 
 
 def test_who_was_let_through_does_not_count_as_paused() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit import Trail, lines, verified
-from gateway.recording import NOTE_BYTES, Recording, silence
+from gateway.audit.recorder import NOTE_BYTES, Recording, silence
+from gateway.audit.trail import Trail, lines, verified
 from tests.trail_reader import detail, messages
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)

@@ -21,14 +21,15 @@ from pynetdicom.sop_class import CTImageStorage, DigitalMammographyXRayImageStor
 from typer.testing import CliRunner
 
 from gateway import refusals
-from gateway.admission import Caller
-from gateway.application import Application, Limits
+from gateway.dicom.admission import Caller
+from gateway.dicom.application import Application, Limits
+from gateway.dicom.listener import Listener
 from gateway.errors import DatabaseNotReady, MissingAttribute, NoLongerUpdatable
-from gateway.listener import Listener
-from gateway.refusals import Lost, Noting, Refusals, Refused, Seen, recent
-from gateway.remedies import OTHERWISE, REMEDIES, remedy
-from gateway.renewal import ServerTls
+from gateway.refusals import Noting, Refused
+from gateway.refusals.log import Lost, Refusals, Seen, recent
+from gateway.refusals.remedies import OTHERWISE, REMEDIES, remedy
 from gateway.sqlite import utc_text
+from gateway.tls_reload import ServerTls
 from operations.cli import app
 from tests.durability.test_disk import fill, mounted
 from tests.foreign import with_dcmtk

@@ -11,7 +11,7 @@ from pathlib import Path
 from pynetdicom.sop_class import Verification
 from structlog.testing import capture_logs
 
-from gateway import renewal
+from gateway import tls_reload
 from tests.certificates import Issued, issued
 from tests.gateway.test_tls import CA, GATEWAY, STRANGER, associated, listening, site, trusting
 
@@ -67,7 +67,7 @@ def test_files_that_do_not_serve_change_nothing_are_said_once_and_are_read_again
         (tmp_path / "gateway.key").write_bytes(STRANGER.key_pem)
         eventually(lambda: said("certificate not renewed"))
         assert shown(listener.port, trusting(tmp_path)) == GATEWAY.fingerprint
-        time.sleep(renewal.LOOK_SECONDS)
+        time.sleep(tls_reload.LOOK_SECONDS)
         assert said("certificate not renewed") == [
             "GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY cannot be used (KEY_VALUES_MISMATCH): see `gateway tls check`."
         ]

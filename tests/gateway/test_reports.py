@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from pydicom import Dataset
 
-from gateway.reports import EventReport, NotReported, WayBack
+from gateway.dicom.event_reports import EventReport, NotReported, WayBack
 
 SECONDS = 10.0
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from gateway.admission import Caller
+from gateway.dicom.admission import Caller
 from gateway.errors import SettingsError
 from gateway.settings import AeTitle, GatewaySettings, Port, load, variables
 

@@ -15,12 +15,12 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, ModalityWorklistInformationFind, Verification
 from structlog.testing import capture_logs
 
-from gateway.application import Application, Limits
+from gateway.dicom.application import Application, Limits
+from gateway.dicom.listener import Listener
 from gateway.errors import SettingsError
-from gateway.listener import Listener
-from gateway.renewal import ServerTls
 from gateway.settings import GatewaySettings
 from gateway.tls import client_context, profile
+from gateway.tls_reload import ServerTls
 from tests.certificates import Issued, authority, issued
 from tests.foreign import with_dcmtk
 from tests.gateway.test_association import CT, request_pdu

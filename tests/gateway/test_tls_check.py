@@ -12,9 +12,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from gateway.application import Application
+from gateway.dicom.application import Application
+from gateway.dicom.listener import Listener
 from gateway.hops import Hops
-from gateway.listener import Listener
 from gateway.settings import GatewaySettings
 from operations.checks.tls_check import check_files
 from operations.cli import app

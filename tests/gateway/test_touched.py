@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway import outbox
+from gateway.outbox.changed_exams import Note, Touched, settle, touch
 from gateway.sqlite import Database
-from gateway.touched import Note, Touched, settle, touch
 
 FIRST, SECOND = "2026-11-22T08:00:00.000Z", "2026-11-22T08:00:01.000Z"
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import ProtocolError
-from gateway.upper_layer import (
+from gateway.dicom.pdu import (
     RELEASE_RESPONSE,
     Aborted,
     AbortReason,
@@ -17,6 +16,7 @@ from gateway.upper_layer import (
     pack_abort,
     pack_data,
 )
+from gateway.errors import ProtocolError
 
 RELEASE = b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 ASSOCIATE = b"\x01\x00\x00\x00\x00\x44" + bytes(68)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.volume import Fullness, Volume, Watermarks, volume_of
+from gateway.disk_space import Fullness, Volume, Watermarks, volume_of
 
 
 @pytest.mark.parametrize(

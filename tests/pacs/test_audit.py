@@ -15,11 +15,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from gateway.application import decode
-from gateway.listener import Listener
-from gateway.recording import MOST_BYTES, Recording
-from gateway.renewal import ServerTls
-from gateway.requestor import Peer
+from gateway.audit.recorder import MOST_BYTES, Recording
+from gateway.dicom.application import decode
+from gateway.dicom.listener import Listener
+from gateway.dicom.requestor import Peer
+from gateway.tls_reload import ServerTls
 from pacs import Archive
 from pacs.audit import Accounts
 from pacs.reporting import Reporting

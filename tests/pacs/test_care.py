@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.disk_space import Watermarks, volume_of
 from gateway.errors import Conflict, OutOfResources
-from gateway.volume import Watermarks, volume_of
 from pacs import Archive
 from pacs.care import Care, Rounds
 from pacs.retention import Policy

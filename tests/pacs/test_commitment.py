@@ -23,13 +23,13 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel
 from structlog.testing import capture_logs
 
-from gateway.application import encode
-from gateway.dimse import Command, CommandReceived, Messages
+from gateway.dicom.application import encode
+from gateway.dicom.dimse import Command, CommandReceived, Messages
+from gateway.dicom.listener import Listener
+from gateway.dicom.pdu import Fragment, Reader, State
+from gateway.dicom.requestor import Peer
 from gateway.errors import DuplicateTransaction, Refusal
-from gateway.listener import Listener
-from gateway.renewal import ServerTls
-from gateway.requestor import Peer
-from gateway.upper_layer import Fragment, Reader, State
+from gateway.tls_reload import ServerTls
 from pacs import Archive
 from pacs.commitment import Outcome, Reference, Transaction, pause, report, requested
 from pacs.promises import Promises

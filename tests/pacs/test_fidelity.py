@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pydicom.uid import JPEG2000Lossless
 from structlog.testing import capture_logs
 
-from gateway.listener import Listener
+from gateway.dicom.listener import Listener
 from pacs import Archive
 from pacs.attributes import Json
 from pacs.reporting import Reporting

@@ -23,9 +23,9 @@ from pydicom import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from structlog.testing import capture_logs
 
-from gateway.dimse import Command
+from gateway.dicom.dimse import Command
+from gateway.dicom.requestor import MOST_CONTEXTS, Peer, calling, proposals
 from gateway.errors import Conflict, NotFound
-from gateway.requestor import MOST_CONTEXTS, Peer, calling, proposals
 from pacs import Archive
 from pacs.duties import Duties, Owed, Standing
 from pacs.forward import FIRST_PAUSE, LONGEST_PAUSE, MOST_KINDS, Duty, Fate, Settled, batch, judged, pause

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import dcmread
 
+from gateway.disk_space import Watermarks
 from gateway.errors import DatabaseNotReady, GatewayError
-from gateway.volume import Watermarks
 from pacs import Archive
 from pacs.files import Found, digest
 from pacs.fsck import KINDS, Finding, Fsck, joined

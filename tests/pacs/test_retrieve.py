@@ -28,11 +28,11 @@ from pynetdicom.sop_class import (
 )
 from structlog.testing import capture_logs
 
-from gateway.application import Progress, decode, encode
-from gateway.dimse import Command
+from gateway.dicom.application import Progress, decode, encode
+from gateway.dicom.dimse import Command
+from gateway.dicom.listener import Listener
+from gateway.dicom.requestor import MOST_CONTEXTS, Peer, proposals
 from gateway.errors import InvalidQuery, NotAcceptable
-from gateway.listener import Listener
-from gateway.requestor import MOST_CONTEXTS, Peer, proposals
 from pacs import Archive
 from pacs.identity import Identity
 from pacs.index import Receipt

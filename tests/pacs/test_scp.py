@@ -10,7 +10,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts
 from structlog.testing import capture_logs
 
-from gateway.listener import Listener
+from gateway.dicom.listener import Listener
 from pacs import Archive
 from pacs.reporting import Reporting
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES, application

@@ -20,9 +20,9 @@ from types import CodeType, FrameType
 import structlog
 from pydicom import Dataset
 
-from gateway import outbox, sqlite, touched
+from gateway import outbox, sqlite
 from gateway.errors import Conflict
-from gateway.outbox import Entry
+from gateway.outbox import Entry, changed_exams
 from pacs import Archive, judgements
 from pacs.quarantine import carry_out
 from pacs.receiving import Origin
@@ -141,7 +141,7 @@ def _reference(sop_instance_uid: str) -> Dataset:
 
 NEVER = sys.maxsize
 
-OURS = {str(module.__file__) for module in (quality, evidence, touched, judgements, outbox)}
+OURS = {str(module.__file__) for module in (quality, evidence, changed_exams, judgements, outbox)}
 
 
 def ours(code: CodeType) -> bool:

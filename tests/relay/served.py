@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from gateway.messages import Check, HealthReport
-from gateway.renewal import ServerTls
+from gateway.tls_reload import ServerTls
 from pacs import Archive
 from pacs.receiving import Origin
 from relay.dicomweb import Changes

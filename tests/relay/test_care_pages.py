@@ -9,12 +9,12 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from gateway.disk_space import Watermarks
 from gateway.errors import Conflict
 from gateway.last_backup import LastBackup, remember
-from gateway.refusals import Refusals, Seen
-from gateway.remedies import remedy
+from gateway.refusals.log import Refusals, Seen
+from gateway.refusals.remedies import remedy
 from gateway.sqlite import utc_text
-from gateway.volume import Watermarks
 from pacs import Archive, Policy
 from pacs.quarantine import carry_out
 from relay.surroundings import Breaker, Surroundings

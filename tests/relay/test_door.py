@@ -15,9 +15,9 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 
-from gateway.audit import Trail, lines, verified
-from gateway.renewal import ServerTls
+from gateway.audit.trail import Trail, lines, verified
 from gateway.tls import TlsFiles
+from gateway.tls_reload import ServerTls
 from pacs import Archive, Duties
 from relay.access import Role
 from relay.audit import Recorder, patient_ids

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from gateway.disk_space import Volume
 from gateway.messages import Check
-from gateway.volume import Volume
 from relay.health import Disk, Facts, Forwards, Hop, Images, Port, Queue, report
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)

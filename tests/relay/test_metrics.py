@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.volume import Volume
+from gateway.disk_space import Volume
 from relay.health import Disk, Facts, Hop, Images, Queue, report
 from relay.metrics import Link, exposition
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.admission import Caller
-from gateway.application import Application
-from gateway.listener import Listener
+from gateway.dicom.admission import Caller
+from gateway.dicom.application import Application
+from gateway.dicom.listener import Listener
+from gateway.dicom.requestor import Peer
 from gateway.refusals import Refused
-from gateway.renewal import ServerTls
-from gateway.requestor import Peer
 from gateway.tls import CallFiles, TlsFiles
+from gateway.tls_reload import ServerTls
 from pacs import Archive
 from relay.facts import last_image, last_step
 from relay.health import Hop

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from gateway.errors import Refusal
-from gateway.touched import Note
+from gateway.outbox.changed_exams import Note
 from pacs import Policy, delete
 from relay.exams import judgement
 from relay.quality import LONGEST, PUT_OFF, SETTLE, is_ripe

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.disk_space import Fullness, Volume, Watermarks
 from gateway.last_backup import LastBackup, last, remember
-from gateway.volume import Fullness, Volume, Watermarks
 from pacs import Outcome, Policy
 from pacs.upkeep import StudyFacts
 from relay.plots import HEIGHT, LEFT, WIDTH, ceiling, plot

@@ -11,9 +11,9 @@ from dicomweb_client import DICOMwebClient
 from pydicom import Dataset, dcmread, dcmwrite
 from requests import HTTPError
 
-from gateway.listener import Listener
-from gateway.requestor import Peer
-from gateway.volume import Watermarks
+from gateway.dicom.listener import Listener
+from gateway.dicom.requestor import Peer
+from gateway.disk_space import Watermarks
 from pacs import Archive
 from pacs.reporting import Reporting
 from pacs.scp import application

@@ -9,8 +9,8 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
+from gateway.audit.recorder import RELAY, Recording
 from gateway.messages import CancelItem
-from gateway.recording import RELAY, Recording
 from pacs import Archive
 from relay import commands
 from relay.worklist_audit import WorklistAudit

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gateway import identifiers
-from gateway.application import decode, encode
+from gateway.dicom.application import decode, encode
 from gateway.messages import WorklistItem
+from gateway.query import identifiers
 from worklist import Item, Worklist, answers
 from worklist.manners import Granted
 

@@ -9,10 +9,10 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway import matching
-from gateway.application import decode, encode
-from gateway.character_sets import CharacterSet, character_set
-from gateway.identifiers import Identifier, from_data_set, read
+from gateway.dataset.character_sets import CharacterSet, character_set
+from gateway.dicom.application import decode, encode
+from gateway.query import matching
+from gateway.query.identifiers import Identifier, from_data_set, read
 from tests.worklist.samples import item, query
 from worklist.answers import Answer, form, packed
 from worklist.attributes import DicomJson, element, sequence, tag

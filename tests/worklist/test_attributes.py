@@ -3,7 +3,7 @@
 import pytest
 from pydicom.dataset import Dataset
 
-from gateway.application import decode, encode
+from gateway.dicom.application import decode, encode
 from gateway.errors import InvalidDataSet, InvalidValue
 from worklist.attributes import DicomJson, check, element, from_data_set, items, sequence, tag, text, to_data_set
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 
-from gateway.admission import Caller
-from gateway.application import decode
-from gateway.listener import Listener
-from gateway.recording import Recording
+from gateway.audit.recorder import Recording
+from gateway.dicom.admission import Caller
+from gateway.dicom.application import decode
+from gateway.dicom.listener import Listener
 from tests.trail_reader import detail, messages, query, told
 from tests.worklist.samples import NOW, STUDY, begun, ended, item
 from tests.worklist.samples import query as identifier

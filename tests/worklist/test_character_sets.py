@@ -12,10 +12,10 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from structlog.testing import capture_logs
 
-from gateway.application import decode
-from gateway.character_sets import CharacterSet
-from gateway.dimse import Command
-from gateway.listener import Listener
+from gateway.dataset.character_sets import CharacterSet
+from gateway.dicom.application import decode
+from gateway.dicom.dimse import Command
+from gateway.dicom.listener import Listener
 from tests.foreign import with_dcmtk
 from tests.raw_find import RawFinder, element
 from tests.worklist.samples import NOW, item, participant

@@ -21,11 +21,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
 )
 
-from gateway.application import Association, Request, encode
-from gateway.association import AcceptedContext
-from gateway.dimse import Command, CommandField
+from gateway.dicom.application import Association, Request, encode
+from gateway.dicom.dimse import Command, CommandField
+from gateway.dicom.listener import Listener
+from gateway.dicom.negotiation import AcceptedContext
 from gateway.errors import InvalidValue, MissingAttribute, Refusal
-from gateway.listener import Listener
 from tests.raw_find import RawFinder, element
 from tests.worklist.samples import NOW, begun, ended, item, query, scheduled
 from worklist import Worklist

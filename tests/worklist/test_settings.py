@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.character_sets import CharacterSet
+from gateway.dataset.character_sets import CharacterSet
 from gateway.errors import SettingsError
 from gateway.settings import load, variables
 from worklist.manners import Book, Manners, Window

@@ -18,9 +18,9 @@ from pynetdicom import AE
 from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
-from gateway import conditions, matching
-from gateway.dimse import parse_command
-from gateway.listener import Listener
+from gateway.dicom.dimse import parse_command
+from gateway.dicom.listener import Listener
+from gateway.query import conditions, matching
 from tests.foreign import free_port, is_open, with_dcmtk
 from tests.raw_find import RawFinder, element, item
 from tests.worklist.crowd import A_DAY, FIRST_DAY, day, fill

@@ -1,7 +1,7 @@
 """C-STORE sub-operations (PS3.4 C.4.2, C.4.3): objects sent to a peer over an association that exists already.
 
-Used by C-GET, over the association the peer asks on, and by associations of our own (`gateway.requestor`). The data set
-goes from its file to the socket in pieces, so an object of any size takes a megabyte of memory.
+Used by C-GET, over the association the peer asks on, and by associations of our own (`gateway.dicom.requestor`). The
+data set goes from its file to the socket in pieces, so an object of any size takes a megabyte of memory.
 
 Not for: which objects are sent, in which form, and what is made of the answers (`pacs.retrieve`).
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import BinaryIO
 
-from gateway import dimse, upper_layer
-from gateway.association import AcceptedContext
-from gateway.dimse import Command, CommandField
+from gateway.dicom import dimse, pdu
+from gateway.dicom.dimse import Command, CommandField
+from gateway.dicom.negotiation import AcceptedContext
 from gateway.errors import NotAcceptable
 
 
@@ -66,10 +66,8 @@ class StoreSender:
             raise NotAcceptable("The peer accepted no presentation context for this object.")
         request = self._request(outgoing)
         packed = dimse.pack_command(request)
-        self._send(upper_layer.pack_data(context_id, packed, is_command=True, max_length=self._max_length))
-        for pdus in upper_layer.pack_stream(
-            context_id, outgoing.data, outgoing.size_bytes, max_length=self._max_length
-        ):
+        self._send(pdu.pack_data(context_id, packed, is_command=True, max_length=self._max_length))
+        for pdus in pdu.pack_stream(context_id, outgoing.data, outgoing.size_bytes, max_length=self._max_length):
             self._send(pdus)
         assert request.message_id is not None
         return self._answer(request.message_id)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import NamedTuple
 
+from gateway.dicom.pdu import AbortReason, Fragment
 from gateway.errors import ProtocolError
-from gateway.upper_layer import AbortReason, Fragment
 
 LARGEST_COMMAND = 1 << 16
 """Bytes; PS3.7's largest command has a handful of UIDs, only a long Attribute Identifier List could come near."""

@@ -3,7 +3,7 @@
 `where` and `matches` decide the same (a property test compares them), so that a query can be explained row by row.
 Columns hold what `matching.column_value` makes of an attribute: text in which an unknown value is ''.
 
-Not here: which conditions a query means (`gateway.matching`), the SELECT around them.
+Not here: which conditions a query means (`gateway.query.matching`), the SELECT around them.
 """
 
 import json

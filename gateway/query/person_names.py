@@ -8,7 +8,7 @@
   places; groups it leaves empty match anything. A `*` may run on into the next group.
 * `SMITH^*` also finds a SMITH without a given name, as a component may be empty.
 
-Not here: any other kind of value (`gateway.matching`).
+Not here: any other kind of value (`gateway.query.matching`).
 """
 
 import re

@@ -4,7 +4,7 @@ A modality asks for its worklist all day, with a handful of values among two doz
 takes a tenth of pydicom's time. Whatever is unusual is left to pydicom: letters beyond ASCII, private or binary values,
 attributes out of order. A property test holds both to the same reading.
 
-Not here: what a value means (`gateway.matching`), what is answered.
+Not here: what a value means (`gateway.query.matching`), what is answered.
 """
 
 import struct
@@ -17,10 +17,10 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian
 
-from gateway import matching
-from gateway.application import decode
-from gateway.character_sets import DEFAULT_REPERTOIRE, CharacterSet, character_set
+from gateway.dataset.character_sets import DEFAULT_REPERTOIRE, CharacterSet, character_set
+from gateway.dicom.application import decode
 from gateway.errors import InvalidQuery
+from gateway.query import matching
 
 Shape = tuple[tuple[int, "Shape | None"], ...]
 """Tags in ascending order, each with what is asked of its items: None for what is no sequence, () for all of them."""

@@ -15,7 +15,7 @@ Worklist and archive each have a chain of their own below the trail's folder, so
 What the cloud changes through the relay goes into the relay's own chain, beside what that records of HTTP.
 
 Not for: what is told of which request (`worklist.audit`, `pacs.audit`, `relay.worklist_audit`), the form of messages
-(`audit_messages`).
+(`messages`).
 """
 
 import socket
@@ -30,10 +30,10 @@ from typing import Self
 
 import structlog
 
-from gateway import audit_messages as messages
-from gateway.application import Association, Request, place
-from gateway.audit import Head, Trail
-from gateway.audit_messages import Actor, Event, Outcome
+from gateway.audit import messages
+from gateway.audit.messages import Actor, Event, Outcome
+from gateway.audit.trail import Head, Trail
+from gateway.dicom.application import Association, Request, place
 from gateway.errors import AuditNotWritten
 
 PAUSE_SECONDS = 0.5

@@ -1,6 +1,6 @@
 """What a request is answered with: once, or again and again for C-FIND, C-GET and C-MOVE. No sockets.
 
-C-STORE is not here, because its data set is streamed; `conversation` takes it in. Refusals pass through.
+C-STORE is not here, because its data set is streamed; `acceptor` takes it in. Refusals pass through.
 """
 
 import time
@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from pydicom import Dataset
 
-from gateway.application import Application, AttributesHandler, Request, progressed, response
-from gateway.dimse import Command, CommandField
+from gateway.dicom.application import Application, AttributesHandler, Request, progressed, response
+from gateway.dicom.dimse import Command, CommandField
+from gateway.dicom.store_suboperations import StoreSender
 from gateway.errors import Unsupported
-from gateway.suboperations import StoreSender
 
 Answer = tuple[Command, Dataset | bytes | None]
 """A response and its data set, which may be encoded already."""

@@ -2,13 +2,13 @@
 
 A kind is the word of a rejected association below, or the `code` of a refusal (`gateway.errors`).
 
-Not for: why something was refused; the refusal's own sentence says that (`gateway.refusals`).
+Not for: why something was refused; the refusal's own sentence says that (`gateway.refusals.log`).
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gateway.association import Rejection
+from gateway.dicom.negotiation import Rejection
 
 TLS, BROKEN, NO_CONTEXT, CROWDED, FAILED = "tls", "broken_protocol", "no_context", "crowded", "failed"
 

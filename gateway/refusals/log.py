@@ -13,7 +13,7 @@ Rules:
 The file belongs to nobody's facts and is in no backup: whoever writes first makes it, and losing it loses nothing but
 hints.
 
-Not for: what to do about a refusal (`gateway.remedies`), metrics, the audit trail.
+Not for: what to do about a refusal (`gateway.refusals.remedies`), metrics, the audit trail.
 """
 
 import re
@@ -30,7 +30,7 @@ from typing import Self
 
 import structlog
 
-from gateway.application import place
+from gateway.dicom.application import place
 from gateway.errors import GatewayError
 from gateway.sqlite import Database, utc_text
 
@@ -67,7 +67,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """One refusal, as who refuses knows it. `kind` is a key of `gateway.remedies`; what is not known is empty."""
+    """One refusal, as who refuses knows it. `kind` is a key of `remedies`; what is not known is empty."""
 
     service: str
     kind: str

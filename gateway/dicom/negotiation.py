@@ -8,15 +8,15 @@ is the only wish a peer can express, and what is accepted is kept as sent, so th
 side. It is different where the peer wants to be sent objects (C-GET): everything can be made Explicit VR Little
 Endian, but not everything can be made what the peer likes best, so that is taken where it is in the list.
 
-The other half, for associations that we start (`gateway.requestor`): the request is written, the answer is read.
+The other half, for associations that we start (`gateway.dicom.requestor`): the request is written, the answer is read.
 """
 
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gateway.dicom.pdu import AbortReason, PduType
 from gateway.errors import ProtocolError
-from gateway.upper_layer import AbortReason, PduType
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"

@@ -11,7 +11,7 @@ Rules:
   subjects do not wait for one another. A parked one no longer holds its subject back, since it could do so for ever.
 * A passing failure postpones (`retry`) and never parks; only what can never succeed is parked, with the reason, until a
   person releases it. Nothing here deletes what is owed.
-* What a person has to look at first is held back (`gateway.outbox_held`): parked as well, but released only by name.
+* What a person has to look at first is held back (`gateway.outbox.held`): parked as well, but released only by name.
 * What arrived is delivered, even if it was parked or held back while it was under way.
 """
 
@@ -24,11 +24,11 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
 
-from gateway.deciding import require_decider
 from gateway.errors import InvalidValue, NotFound
 from gateway.messages import EventParameters
-from gateway.outbox_held import Held, mark_parked
-from gateway.outbox_standing import OPEN, Standing
+from gateway.outbox.held import Held, mark_parked
+from gateway.outbox.overview import OPEN, Standing
+from gateway.sign_off import require_decider
 from gateway.sqlite import Database, utc_text
 
 SCHEMA = files("gateway") / "schema" / "outbox"
@@ -224,7 +224,7 @@ class Outbox:
     def release(self, entry_id: int, *, now: datetime, by: str = "") -> None:
         """Make a parked entry due again. Raises NotFound when no parked entry has this id.
 
-        `by` is who decides so; raises InvalidValue when it is no name (`gateway.deciding`) for one that is held back.
+        `by` is who decides so; raises InvalidValue when it is no name (`gateway.sign_off`) for one that is held back.
         """
         with self.database.write() as conn:
             changed = self._release(conn, entry_id, by=by, now=now)

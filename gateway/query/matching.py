@@ -1,7 +1,8 @@
 """Matching by the book: what an identifier (query data set) asks becomes conditions.
 
 Worklist C-FIND, archive C-FIND and QIDO-RS all decide here what a query means. Not here: which attributes can be
-matched (the owner's table of `Key`), how a condition is decided (`gateway.conditions`), and how an answer is sent.
+matched (the owner's table of `Key`), how a condition is decided (`gateway.query.conditions`), and how an answer is
+sent.
 
 The rules are those of PS3.4 C.2.2.2:
 
@@ -20,7 +21,7 @@ The rules are those of PS3.4 C.2.2.2:
   period from the first date and time to the last (K.6.1.2.2); where the date is open, the time at that end says
   nothing. In any other mixture the two are matched apart.
 * Sequences (C.2.2.2.6): the query has one item, and all its keys have to match within the same stored item.
-* Person names: without regard to case and accents, across the component groups (`gateway.names`).
+* Person names: without regard to case and accents, across the component groups (`gateway.query.person_names`).
 * Letters that the character set of the query has not are no value (`SpecificCharacterSet` is wrong): an error.
 
 Columns hold what `column_value` makes of an attribute: text in which an unknown value is ''.
@@ -38,9 +39,9 @@ from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
-from gateway import names
-from gateway.conditions import AnyOf, Between, Condition, Key, Kind, Like, Period
 from gateway.errors import InvalidQuery
+from gateway.query import person_names
+from gateway.query.conditions import AnyOf, Between, Condition, Key, Kind, Like, Period
 
 LONGEST_VALUE = 1024
 """Characters of one key; more than any VR that can be matched may have (PN: 3 groups of 64)."""
@@ -95,7 +96,7 @@ def column_value(kind: Kind, text: str) -> str:
     """Turn an attribute's text into the form that is stored and compared; '' when it has no usable value."""
     bare = plain(text)
     if kind is Kind.NAME:
-        return names.fold(bare)
+        return person_names.fold(bare)
     if kind is Kind.DATE:
         return _day(bare) or ""
     if kind is Kind.TIME:
@@ -211,9 +212,9 @@ def _condition(key: Key, text: str) -> Condition:
     if "\\" in text:
         raise InvalidQuery(f"{name} has more than one value; lists are allowed for UIDs only.")
     if key.kind is Kind.TEXT:
-        return Like(key, (names.glob(text),)) if _is_wild(text) else AnyOf(key, (text,))
+        return Like(key, (person_names.glob(text),)) if _is_wild(text) else AnyOf(key, (text,))
     if key.kind is Kind.NAME:
-        return Like(key, names.patterns(text))
+        return Like(key, person_names.patterns(text))
     if _is_wild(text):
         raise InvalidQuery(f"{name} is a {key.kind}, in which wildcards are not allowed.")
     if key.kind is Kind.NUMBER:

@@ -1,4 +1,4 @@
-"""One association from accept to close: a thread, a socket, and the pure `upper_layer`, `association` and `dimse`.
+"""One association from accept to close: a thread, a socket, and the pure `pdu`, `negotiation` and `dimse`.
 
 Rules:
 
@@ -8,7 +8,7 @@ Rules:
 * A broken peer loses its own association (A-ABORT with the reason of PS3.8 Table 9-26) and nobody else's.
 * A C-STORE data set is streamed into what `handle_store` returns. Success is sent only after its `finish` returned.
   If it refuses half-way, the rest of the data set is read and dropped so that the peer gets its answer.
-* Whatever is refused is logged and noted (`gateway.refusals`), in the same words.
+* Whatever is refused is logged and noted (`gateway.refusals.log`), in the same words.
 * Stopping lets a message that is under way end, within a grace period, and then aborts the associations.
 """
 
@@ -23,9 +23,9 @@ import structlog
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from gateway import association, dimse, services, upper_layer
-from gateway.admission import is_own_echo
-from gateway.application import (
+from gateway.dicom import dimse, dispatch, negotiation, pdu
+from gateway.dicom.admission import is_own_echo
+from gateway.dicom.application import (
     VERIFICATION,
     Application,
     Association,
@@ -37,16 +37,17 @@ from gateway.application import (
     place,
     response,
 )
-from gateway.association import AcceptedContext, Rejection
-from gateway.dimse import Command, CommandField, CommandReceived
+from gateway.dicom.dimse import Command, CommandField, CommandReceived
+from gateway.dicom.event_reports import EventReport, WayBack
+from gateway.dicom.negotiation import AcceptedContext, Rejection
+from gateway.dicom.pdu import Aborted, AbortReason, AssociateRequested, Fragment, ReleaseRequested
+from gateway.dicom.pdu_stream import PeerGone, Stream
+from gateway.dicom.store_suboperations import StoreSender
+from gateway.dicom.transport import Wire
 from gateway.errors import HandshakeFailed, InvalidDataSet, ProtocolError, Refusal, Unsupported
-from gateway.refusals import Note, Refused, unnoted
-from gateway.remedies import BROKEN, FAILED, NO_CONTEXT, TLS, rejected
-from gateway.reports import EventReport, WayBack
-from gateway.stream import PeerGone, Stream
-from gateway.suboperations import StoreSender
-from gateway.upper_layer import Aborted, AbortReason, AssociateRequested, Fragment, ReleaseRequested
-from gateway.wire import Wire
+from gateway.refusals import Note, Refused
+from gateway.refusals.log import unnoted
+from gateway.refusals.remedies import BROKEN, FAILED, NO_CONTEXT, TLS, rejected
 
 _FLUSH_BYTES = 1 << 16
 """C-FIND answers are collected up to this size before they are sent."""
@@ -58,13 +59,13 @@ log = structlog.get_logger()
 
 @dataclass
 class Conversation:
-    """One connection from accept to close. `stream` lets other threads end it."""
+    """One connection from accept to close. `pdu_stream` lets other threads end it."""
 
     wire: Wire
     address: str
     application: Application
     limits: Limits
-    rejection: Callable[[association.AssociateRequest], Rejection | None]
+    rejection: Callable[[negotiation.AssociateRequest], Rejection | None]
     """Why this association is not taken, or None if it is."""
     stopping: threading.Event
     note: Note = unnoted
@@ -73,7 +74,7 @@ class Conversation:
     messages: dimse.Messages = field(default_factory=dimse.Messages)
     contexts: dict[int, AcceptedContext] = field(default_factory=dict)
     peer_max_length: int = 0
-    association: Association | None = None
+    negotiation: Association | None = None
     caller: str = ""
     """The calling AE title, as soon as it is known."""
     identity: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -102,12 +103,12 @@ class Conversation:
         except ProtocolError as error:
             self.log.warning("association aborted", reason=str(error))
             self._note("association", BROKEN, str(error))
-            self.stream.say_goodbye(upper_layer.pack_abort(source=2, reason=error.reason))
+            self.stream.say_goodbye(pdu.pack_abort(source=2, reason=error.reason))
         except PeerGone as error:
             self.log.warning("association lost", reason=str(error))
         except Exception as error:  # noqa: BLE001  the thread must end in order, and the text may quote a data set
             self.log.error("association failed", error=type(error).__name__, place=place(error))
-            self.stream.say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
+            self.stream.say_goodbye(pdu.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
         finally:
             self.wire.close()
             if self.association is not None:
@@ -136,30 +137,30 @@ class Conversation:
                     return
             elif isinstance(event, ReleaseRequested):
                 self._tell("association released")
-                self.stream.say_goodbye(upper_layer.RELEASE_RESPONSE)
+                self.stream.say_goodbye(pdu.RELEASE_RESPONSE)
                 return
             elif isinstance(event, Aborted):
                 self.log.warning("association aborted by peer", source=event.source, reason=event.reason)
                 return
 
     def _associate(self, body: bytes) -> bool:
-        request = association.parse_request(body)
+        request = negotiation.parse_request(body)
         self.caller = request.calling_ae_title
         self.log = self.log.bind(calling_ae_title=self.caller)
         rejection = self.rejection(request)
         if rejection is not None:
             self.log.warning("association rejected", reason=rejection.sentence)
-            if rejection.result == association.PERMANENT:  # and not because there is no room now
+            if rejection.result == negotiation.PERMANENT:  # and not because there is no room now
                 self.application.witness.turned_away(self.address, request.calling_ae_title, rejection.sentence)
             self._note("association", rejected(rejection), rejection.sentence)
-            self.stream.say_goodbye(association.encode_reject(rejection))
+            self.stream.say_goodbye(negotiation.encode_reject(rejection))
             return False
-        accepted, items = association.negotiate(request, self.application.supported())
+        accepted, items = negotiation.negotiate(request, self.application.supported())
         self.contexts = {context.context_id: context for context in accepted}
         self.peer_max_length = request.max_length
         self.association = Association(self.identity, request.calling_ae_title, request.called_ae_title, self.address)
         most = self.limits.max_pdu_bytes
-        self.stream.send(association.encode_accept(request, body, items, max_length=most, accepted=accepted))
+        self.stream.send(negotiation.encode_accept(request, body, items, max_length=most, accepted=accepted))
         self.stream.established()
         self._is_own_echo = is_own_echo(request, self.address, self.at)
         self._tell("association accepted", **_offer(request, accepted))
@@ -289,7 +290,7 @@ class Conversation:
         )
         out = bytearray()
         try:
-            for answer, data_set in services.answers(self.application, request, sender):
+            for answer, data_set in dispatch.answers(self.application, request, sender):
                 out += self._packed_answer(request, answer, data_set)
                 if len(out) >= _FLUSH_BYTES or request.command.command_field != CommandField.C_FIND:
                     self.stream.send(out)
@@ -365,9 +366,7 @@ class Conversation:
         )
         parts = ((dimse.pack_command(command), True), (encode(report.data_set, context.transfer_syntax), False))
         most = self.peer_max_length
-        packed = (
-            upper_layer.pack_data(context.context_id, data, is_command=kind, max_length=most) for data, kind in parts
-        )
+        packed = (pdu.pack_data(context.context_id, data, is_command=kind, max_length=most) for data, kind in parts)
         self.stream.send(b"".join(packed))
 
     # ---- answers ---------------------------------------------------------------------------------------------------
@@ -377,7 +376,7 @@ class Conversation:
         command = request.command
         answer = failure(command, error)
         facts = {
-            "command": services.name(command.command_field),
+            "command": dispatch.name(command.command_field),
             "sop_class_uid": _loggable(answer.affected_sop_class_uid),
             "sop_instance_uid": _loggable(answer.affected_sop_instance_uid),
             "status": f"{answer.status:04X}H",
@@ -407,7 +406,7 @@ class Conversation:
 
     def _packed(self, request: Request, data: bytes, *, is_command: bool) -> bytes:
         context_id, most = request.context.context_id, self.peer_max_length
-        return upper_layer.pack_data(context_id, data, is_command=is_command, max_length=most)
+        return pdu.pack_data(context_id, data, is_command=is_command, max_length=most)
 
 
 @lru_cache(maxsize=64)  # the answers of a query have one and the same
@@ -420,7 +419,7 @@ def _loggable(uid: str | None) -> str | None:
     return uid if uid is None or _UID.fullmatch(uid) else "not a UID"
 
 
-def _useless(request: association.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> str:
+def _useless(request: negotiation.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> str:
     """Why the peer can do nothing it may have come for, beyond an echo; '' when it can do something."""
     wanted = {context.abstract_syntax for context in request.contexts} - {VERIFICATION}
     if not wanted or any(context.abstract_syntax in wanted for context in accepted):
@@ -431,7 +430,7 @@ def _useless(request: association.AssociateRequest, accepted: tuple[AcceptedCont
     )
 
 
-def _offer(request: association.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> dict[str, object]:
+def _offer(request: negotiation.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> dict[str, object]:
     """What was proposed and what became of it, for the log."""
     taken = {context.context_id for context in accepted}
     refused = [context for context in request.contexts if context.context_id not in taken]

@@ -18,8 +18,8 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Self
 
-from gateway.application import VERIFICATION, Limits
-from gateway.association import APPLICATION_CONTEXT, AssociateRequest, Rejection
+from gateway.dicom.application import VERIFICATION, Limits
+from gateway.dicom.negotiation import APPLICATION_CONTEXT, AssociateRequest, Rejection
 
 OWN_TITLE = "GATEWAY_HEALTH"
 """Who the gateway says it is when it proves its own ports."""

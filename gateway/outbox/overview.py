@@ -2,7 +2,7 @@
 
 Each question is answered in a time that does not grow with what was delivered over the years (0005_looked_at.sql).
 
-Not here: the entries themselves and what happens to them (`gateway.outbox`).
+Not here: the entries themselves and what happens to them (`gateway.outbox.entries`).
 """
 
 import sqlite3

@@ -14,15 +14,16 @@ from typing import Self
 
 import structlog
 
-from gateway import admission
-from gateway.admission import Caller, Seat
-from gateway.application import Application, Limits
-from gateway.association import AssociateRequest, Rejection
-from gateway.conversation import Conversation
-from gateway.refusals import Note, Refused, unnoted
-from gateway.remedies import CROWDED
-from gateway.renewal import ServerTls
-from gateway.wire import PlainWire, TlsWire
+from gateway.dicom import admission
+from gateway.dicom.acceptor import Conversation
+from gateway.dicom.admission import Caller, Seat
+from gateway.dicom.application import Application, Limits
+from gateway.dicom.negotiation import AssociateRequest, Rejection
+from gateway.dicom.transport import PlainWire, TlsWire
+from gateway.refusals import Note, Refused
+from gateway.refusals.log import unnoted
+from gateway.refusals.remedies import CROWDED
+from gateway.tls_reload import ServerTls
 
 _BREATH_SECONDS = 0.5
 """Rest after a connection could not be taken: what is missing (descriptors, threads, memory) is so for a while."""

@@ -7,7 +7,7 @@ Rules:
   counted as told nowhere (0007_discarded.sql).
 * What arrived although it was held back while it was under way has been told: nothing holds it back any more.
 
-Not here: releasing, which is the same for all that is parked (`gateway.outbox`), and why something is held back
+Not here: releasing, which is the same for all that is parked (`gateway.outbox.entries`), and why something is held back
 (`relay.holding`).
 """
 
@@ -16,9 +16,9 @@ import sqlite3
 from collections.abc import Collection
 from datetime import datetime
 
-from gateway.deciding import require_decider, require_reason
 from gateway.errors import NotFound
-from gateway.outbox_standing import OPEN
+from gateway.outbox.overview import OPEN
+from gateway.sign_off import require_decider, require_reason
 from gateway.sqlite import Database, utc_text
 
 

@@ -13,7 +13,7 @@ written is taken away by the next `append`. Several processes may append; a lock
 
 The trail holds patient ids, because PS3.15 wants them: only its owner may read it.
 
-Not for: what messages say (`gateway.audit_messages`).
+Not for: what messages say (`gateway.audit.messages`).
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import AuditNotWritten
-from gateway.folders import make_folder, sync_folder
+from gateway.fsync import make_folder, sync_folder
 
 FILE_BYTES = 16 * 1024 * 1024
 """About 16,000 messages; a site with two machines writes a file in some weeks."""

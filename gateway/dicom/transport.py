@@ -8,7 +8,7 @@ Timeouts are the kernel's (`SO_RCVTIMEO`), which keeps the socket blocking: one 
 works on two buffers in memory and never sees the socket. So the kernel's timeouts hold there too, one system call
 brings many records, one can look without waiting, and another thread may shut the socket down at any time.
 
-Not for: what the bytes mean (`upper_layer`), nor which TLS is good enough (`tls`).
+Not for: what the bytes mean (`pdu`), nor which TLS is good enough (`tls`).
 """
 
 import socket

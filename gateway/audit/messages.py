@@ -3,7 +3,8 @@
 One function for each event of PS3.15 A.5.3 that happens here; participants, roles and object types are what its tables
 ask for. Participants are named by their ids (Patient ID, Study Instance UID), never by their names.
 
-Not for: keeping messages (`gateway.audit`), and what is which event (`relay.audit`, `pacs.audit`, `worklist.audit`).
+Not for: keeping messages (`gateway.audit.trail`), and what is which event (`relay.audit`, `pacs.audit`,
+`worklist.audit`).
 """
 
 import base64

@@ -17,14 +17,14 @@ from typing import Self
 
 from pydicom import Dataset
 
-from gateway import association, dimse, upper_layer
-from gateway.application import UNCOMPRESSED, VERIFICATION, decode, encode
-from gateway.association import AcceptedContext, ProposedContext
-from gateway.dimse import Command, CommandField, CommandReceived, DataReceived
+from gateway.dicom import dimse, negotiation, pdu
+from gateway.dicom.application import UNCOMPRESSED, VERIFICATION, decode, encode
+from gateway.dicom.dimse import Command, CommandField, CommandReceived, DataReceived
+from gateway.dicom.negotiation import AcceptedContext, ProposedContext
+from gateway.dicom.pdu import Aborted, AssociateAccepted, AssociateRejected, Event, Fragment, Reader, Released, State
+from gateway.dicom.store_suboperations import Outgoing, StoreSender
 from gateway.errors import InvalidDataSet, PeerError, ProtocolError, SettingsError
-from gateway.suboperations import Outgoing, StoreSender
 from gateway.tls import CallFiles, call_failure, calling_context
-from gateway.upper_layer import Aborted, AssociateAccepted, AssociateRejected, Event, Fragment, Reader, Released, State
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120.0
@@ -155,7 +155,7 @@ class Call:
     def associate(self, contexts: Sequence[ProposedContext], ae_title: str) -> None:
         """Ask for the association. Raises PeerError when it is rejected or none of the contexts is accepted."""
         self._reader.state = State.AWAITING_ANSWER
-        request = association.encode_request(
+        request = negotiation.encode_request(
             contexts, called_ae_title=self.peer.ae_title, calling_ae_title=ae_title, max_length=MAX_PDU_BYTES
         )
         self._send(request)
@@ -175,7 +175,7 @@ class Call:
         self._reader.state = State.AWAITING_RELEASE
         with suppress(PeerError, OSError):
             self._answer_seconds = FAREWELL_SECONDS
-            self._send(upper_layer.RELEASE_REQUEST)
+            self._send(pdu.RELEASE_REQUEST)
             while not isinstance(self._event(), Released | Aborted):
                 pass
 
@@ -211,7 +211,7 @@ class Call:
     def abort(self) -> None:
         """End the association at once."""
         with suppress(OSError):  # the peer may be gone
-            self._connection.sendall(upper_layer.pack_abort(source=0, reason=0))
+            self._connection.sendall(pdu.pack_abort(source=0, reason=0))
         self._connection.close()
 
     # ---- messages --------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ class Call:
             status = answer.status
 
     def _packed(self, context: AcceptedContext, data: bytes, *, is_command: bool) -> bytes:
-        return upper_layer.pack_data(context.context_id, data, is_command=is_command, max_length=self._max_length)
+        return pdu.pack_data(context.context_id, data, is_command=is_command, max_length=self._max_length)
 
     def _answer(self, message_id: int) -> tuple[Command, bytes]:
         """Wait for one response and its data set."""
@@ -319,7 +319,7 @@ class Call:
 
     def _reading(self, body: bytes, contexts: Sequence[ProposedContext]) -> tuple[tuple[AcceptedContext, ...], int]:
         try:
-            return association.parse_accept(body, contexts)
+            return negotiation.parse_accept(body, contexts)
         except ProtocolError as error:
             raise self._garbled(error) from error
 

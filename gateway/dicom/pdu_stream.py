@@ -8,7 +8,7 @@ Rules:
   stop, who stops does it the other way round, so that one of the two sees the other.
 * While nothing is under way, `meanwhile` waits in the place of a read; it may have something to say to the peer.
 
-Not for: what the events mean (`gateway.conversation`), TLS (`gateway.wire`).
+Not for: what the events mean (`gateway.dicom.acceptor`), TLS (`gateway.dicom.transport`).
 """
 
 import socket
@@ -19,10 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from gateway import upper_layer
-from gateway.application import Limits
-from gateway.upper_layer import AbortReason, Event, Reader, State
-from gateway.wire import Wire
+from gateway.dicom.application import Limits
+from gateway.dicom.pdu import AbortReason, Event, Reader, State, pack_abort
+from gateway.dicom.transport import Wire
 
 _FAREWELL_SECONDS = 5.0
 """How long the peer may take to close after the last PDU."""
@@ -123,7 +122,7 @@ class Stream:
         if count:
             self._reader.received(count)
         elif self.stopping.is_set():
-            self.say_goodbye(upper_layer.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
+            self.say_goodbye(pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
             raise PeerGone("this service is stopping")
         else:
             raise PeerGone("the peer closed the connection without releasing the association")

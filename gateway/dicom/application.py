@@ -19,12 +19,12 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway import character_sets as _character_sets  # noqa: F401  completes pydicom's tables, for whoever decodes
-from gateway.association import AcceptedContext, Supported
-from gateway.dimse import NO_DATA_SET, RESPONSE, Command, CommandField
+from gateway.dataset import character_sets as _character_sets  # noqa: F401  completes pydicom's tables, for whoever decodes
+from gateway.dicom.dimse import NO_DATA_SET, RESPONSE, Command, CommandField
+from gateway.dicom.event_reports import WayBack
+from gateway.dicom.negotiation import AcceptedContext, Supported
+from gateway.dicom.store_suboperations import StoreSender
 from gateway.errors import InvalidDataSet, Refusal
-from gateway.reports import WayBack
-from gateway.suboperations import StoreSender
 
 VERIFICATION = "1.2.840.10008.1.1"
 

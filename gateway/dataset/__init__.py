@@ -1,0 +1,1 @@
+"""DICOM data sets as they travel and as they are kept: bytes, character sets, DICOM JSON."""
