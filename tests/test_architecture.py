@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worklist", "pacs", "relay", "simulator", "operations")
 ROOF = ("gateway.__main__", "gateway.hops", "operations", "simulator")
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "gateway.refusals",
-              "worklist.item_rows", "worklist.step_rows", "worklist.upkeep",
+              "worklist.item_rows", "worklist.step_rows", "worklist.expiry_rows",
               "pacs.index", "pacs.judgements", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties",
               "pacs.listing")  # fmt: skip
 """Where statements of SQL are."""

@@ -12,7 +12,7 @@ from gateway.refusals import FILE_NAME, Noting
 from gateway.settings import load
 from gateway.tls_reload import ServerTls
 from worklist.audit import Accounts
-from worklist.day_end import DayEnd
+from worklist.expiry import DayEnd
 from worklist.scp import Scp
 from worklist.settings import WorklistSettings
 from worklist.store import Worklist

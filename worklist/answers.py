@@ -27,8 +27,8 @@ from gateway.dataset.character_sets import UNICODE, CharacterSet, DoesNotFit
 from gateway.dicom.application import encode
 from gateway.query.identifiers import Identifier, Shape
 from gateway.query.matching import NOT_MATCHED, SPECIFIC_CHARACTER_SET
-from worklist import attributes
-from worklist.attributes import DicomJson, tag
+from worklist import dicom_json
+from worklist.dicom_json import DicomJson, tag
 
 KEPT = 2048
 """Answers that are kept packed, some 4 kB each: today's list, for all who ask for it again and again."""
@@ -125,9 +125,9 @@ def packed(form: Form, data_set: str, station: str) -> Answer:
 
 
 def _assign(stored: DicomJson, station: str) -> None:
-    for step in attributes.items(stored, "ScheduledProcedureStepSequence"):
-        if not attributes.text(step, "ScheduledStationAETitle"):
-            step[_STATION] = attributes.element("ScheduledStationAETitle", station)
+    for step in dicom_json.items(stored, "ScheduledProcedureStepSequence"):
+        if not dicom_json.text(step, "ScheduledStationAETitle"):
+            step[_STATION] = dicom_json.element("ScheduledStationAETitle", station)
 
 
 def _packed(form: Form, stored: DicomJson, *, fit: Callable[[str], str] = str) -> bytes:
@@ -217,7 +217,7 @@ def _ascii(attribute: DicomJson) -> bytes | None:
 
 
 def _name(value: object) -> str:
-    return attributes.joined_name(value) if isinstance(value, dict) else _text(value)
+    return dicom_json.joined_name(value) if isinstance(value, dict) else _text(value)
 
 
 def _text(value: object) -> str:

@@ -1,7 +1,7 @@
 """Items as rows: the SQL of the tables items and actions, and which column holds what can be matched of an item.
 
 Every function works inside its caller's transaction. Not here: what may happen to an item (`worklist.items`), which
-transaction (`worklist.store`), what leaves for good (`worklist.upkeep`).
+transaction (`worklist.store`), what leaves for good (`worklist.expiry_rows`).
 """
 
 import json

@@ -23,8 +23,8 @@ from uuid import NAMESPACE_OID, uuid5
 
 from gateway.errors import Conflict, InvalidValue
 from gateway.messages import WorklistItem
-from worklist import attributes
-from worklist.attributes import DicomJson, element, items, sequence, tag, text, texts
+from worklist import dicom_json
+from worklist.dicom_json import DicomJson, element, items, sequence, tag, text, texts
 
 State = Literal["scheduled", "in_progress", "completed", "discontinued", "cancelled"]
 
@@ -124,7 +124,7 @@ class Item:
         Raises InvalidValue naming the attribute, never its value.
         """
         complete = _completed({key.upper(): value for key, value in data_set.items()})
-        attributes.check(complete)
+        dicom_json.check(complete)
         return cls(data_set=complete, action_id=action_id, appointment_id=appointment_id)
 
     @property
@@ -227,7 +227,7 @@ class Item:
             tag("ScheduledProcedureStepStartTime"): element("ScheduledProcedureStepStartTime", time),
         }
         data_set = _completed(self.data_set | {tag(_STEP): sequence(step)})
-        attributes.check(data_set)
+        dicom_json.check(data_set)
         return replace(self, data_set=data_set)
 
     def moved(self, state: State) -> Self:
@@ -274,7 +274,7 @@ def _completed(data_set: DicomJson) -> DicomJson:
     for keyword, required in _REQUIRED_WITHIN.items():
         for item in items(data_set, keyword) + items(step, keyword):
             _require({key.upper(): value for key, value in item.items()}, required)
-    charset = {tag("SpecificCharacterSet"): element("SpecificCharacterSet", attributes.UTF_8)}
+    charset = {tag("SpecificCharacterSet"): element("SpecificCharacterSet", dicom_json.UTF_8)}
     step = _completed_step(step, accession_number, text(complete, "RequestedProcedureDescription"))
     empty = {tag(keyword): element(keyword) for keyword in _TYPE_2}
     whole = empty | complete | charset | {tag(_STEP): sequence(step)}

@@ -25,8 +25,8 @@ from gateway.query import identifiers, matching
 from worklist import answers
 from worklist.audit import Accounts
 from worklist.item_rows import KEYS
-from worklist.manners import Book
 from worklist.store import Worklist
+from worklist.visibility import Book
 
 PENDING, PENDING_WITH_WARNING = 0xFF00, 0xFF01
 """More answers follow; with the warning that an optional key was not matched (PS3.4 Table K.4-1)."""
@@ -52,7 +52,7 @@ def _utc_now() -> datetime:
 class Scp:
     """The handlers over one worklist.
 
-    `manners` say what a peer is shown, `character_sets` in which one a peer, by its AE title, is always answered;
+    `visibility` say what a peer is shown, `character_sets` in which one a peer, by its AE title, is always answered;
     `clock` gives the time that is recorded. `accounts` tell the audit trail.
     """
 

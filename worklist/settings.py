@@ -9,7 +9,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from gateway.dataset.character_sets import CharacterSet, character_set
 from gateway.settings import AeTitle, CommaList, GatewaySettings, Port, ae_title, split_commas
-from worklist.manners import SHOWN, Book, Manners, PeerManners, Station, Window, known_states
+from worklist.visibility import SHOWN, Book, Manners, PeerManners, Station, Window, known_states
 
 
 def _window(value: object) -> object:

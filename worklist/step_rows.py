@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.sqlite import utc_text
-from worklist.attributes import items, text
+from worklist.dicom_json import items, text
 from worklist.mpps import Step
 from worklist.mpps_table import REFERENCES, SERIES
 

@@ -2,7 +2,8 @@
 
 A performed step, the move of its items and the event to the cloud are one transaction; so are a change of an item and
 the action that asked for it. Not here: what may happen to an item (`items`) or a step (`mpps`), the SQL (`item_rows`,
-`step_rows`), what a query means (`gateway.query.matching`), what a peer is shown (`manners`), what leaves (`day_end`).
+`step_rows`), what a query means (`gateway.query.matching`), what a peer is shown (`visibility`), what leaves
+(`expiry`).
 """
 
 import json
@@ -23,12 +24,12 @@ from gateway.outbox.changed_exams import Touched, touch
 from gateway.query import matching
 from gateway.query.conditions import AnyOf, where
 from gateway.sqlite import Database, utc_text
-from worklist import attributes, item_rows, mpps, step_rows
+from worklist import dicom_json, item_rows, mpps, step_rows
 from worklist.item_rows import KEYS, PAGE, STATION
 from worklist.items import LOCAL, Item, Origin, State, new_study, performed_state
-from worklist.manners import Granted, first_day, unsatisfied
 from worklist.mpps import Step
 from worklist.step_rows import Performed
+from worklist.visibility import Granted, first_day, unsatisfied
 
 
 class Found(NamedTuple):
@@ -163,14 +164,14 @@ class Worklist:
 
     def begin(self, mpps_instance_uid: str, data_set: Dataset, *, now: datetime) -> None:
         """Keep a step that a modality has begun (N-CREATE). Raises the Refusals of `mpps.begin`."""
-        given = attributes.from_data_set(data_set)
+        given = dicom_json.from_data_set(data_set)
         with self.database.write() as conn:
             stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.begin(stored, mpps_instance_uid, given), now=now)
 
     def change(self, mpps_instance_uid: str, data_set: Dataset, *, now: datetime) -> None:
         """Keep what a modality says about its step now (N-SET). Raises the Refusals of `mpps.change`."""
-        given = attributes.from_data_set(data_set)
+        given = dicom_json.from_data_set(data_set)
         with self.database.write() as conn:
             stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.change(stored, given), now=now)
@@ -192,7 +193,7 @@ class Worklist:
             step = step_rows.find_step(conn, mpps_instance_uid)
         if step is None:
             raise NotFound("No performed procedure step has this UID.")
-        return attributes.to_data_set(step.data_set)
+        return dicom_json.to_data_set(step.data_set)
 
     def steps(self, accession_number: str) -> list[Step]:
         """All steps that performed an item, in the order they began."""

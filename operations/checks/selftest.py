@@ -30,7 +30,7 @@ from pacs import Archive
 from simulator.journey import data_set_of, only_part
 from simulator.modality.modality import Modality, Sent, Step, standard_views
 from worklist import Item, Worklist
-from worklist.upkeep import Upkeep
+from worklist.expiry_rows import Upkeep
 
 MARK = "SELFTEST"
 """How the accession number of every test begins."""

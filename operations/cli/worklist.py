@@ -2,7 +2,7 @@
 
 Names, birth dates and ids of participants are never printed: lists are seen over shoulders and piped into files.
 
-Not for: rules; they are in `worklist.items`, `worklist.manners`, `worklist.mpps` and `worklist.day_end`.
+Not for: rules; they are in `worklist.items`, `worklist.visibility`, `worklist.mpps` and `worklist.expiry`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from gateway.sqlite import utc_text
 from operations import worklist_file
 from operations.cli.terminal import AsJson, console, print_each, print_json
 from worklist import Item, Origin, Worklist
-from worklist.day_end import Outcome, candidates, first_day_kept, prune
+from worklist.expiry import Outcome, candidates, first_day_kept, prune
 from worklist.item_rows import KEYS
 from worklist.mpps import Step
 from worklist.settings import WorklistSettings

@@ -21,7 +21,7 @@ from relay.exams import judgement
 from relay.quality import LONGEST, PUT_OFF, SETTLE, is_ripe
 from tests.relay.judging import FOUR, NOW, ROOT, Exams, attached, before_line, opened, ours
 from tests.relay.served import STUDY
-from worklist.upkeep import Upkeep
+from worklist.expiry_rows import Upkeep
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gateway.messages import WorklistItem
 from worklist import Item, Worklist
-from worklist.attributes import DicomJson, items, sequence, tag
-from worklist.attributes import element as attribute
+from worklist.dicom_json import DicomJson, items, sequence, tag
+from worklist.dicom_json import element as attribute
 
 A_DAY = 50
 FIRST_DAY = date(2020, 1, 6)

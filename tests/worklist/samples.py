@@ -10,7 +10,7 @@ from gateway.dicom.application import decode, encode
 from gateway.messages import WorklistItem
 from gateway.query import identifiers
 from worklist import Item, Worklist, answers
-from worklist.manners import Granted
+from worklist.visibility import Granted
 
 NOW = datetime(2026, 11, 22, 9, 0, 0, 123456, tzinfo=UTC)
 STUDY = "1.2.826.0.1.1"

@@ -15,7 +15,7 @@ from gateway.query import matching
 from gateway.query.identifiers import Identifier, from_data_set, read
 from tests.worklist.samples import item, query
 from worklist.answers import Answer, form, packed
-from worklist.attributes import DicomJson, element, sequence, tag
+from worklist.dicom_json import DicomJson, element, sequence, tag
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 STEP = "ScheduledProcedureStepSequence"

@@ -1,11 +1,11 @@
-"""worklist.attributes: reading, writing and converting DICOM JSON."""
+"""worklist.dicom_json: reading, writing and converting DICOM JSON."""
 
 import pytest
 from pydicom.dataset import Dataset
 
 from gateway.dicom.application import decode, encode
 from gateway.errors import InvalidDataSet, InvalidValue
-from worklist.attributes import DicomJson, check, element, from_data_set, items, sequence, tag, text, to_data_set
+from worklist.dicom_json import DicomJson, check, element, from_data_set, items, sequence, tag, text, to_data_set
 
 
 def test_an_attribute_is_written_with_its_vr_and_without_a_value_if_it_is_empty() -> None:

@@ -1,4 +1,4 @@
-"""worklist.day_end: what leaves at night, what stays and why, and that one can go back."""
+"""worklist.expiry: what leaves at night, what stays and why, and that one can go back."""
 
 import threading
 from contextlib import closing
@@ -10,8 +10,8 @@ import pytest
 
 from tests.worklist.samples import NOW, begun, ended, item, scheduled
 from worklist import Worklist
-from worklist.day_end import COPIES, DayEnd, candidates, copy, first_day_kept, judge, night_of, prune
-from worklist.upkeep import ItemFacts
+from worklist.expiry import COPIES, DayEnd, candidates, copy, first_day_kept, judge, night_of, prune
+from worklist.expiry_rows import ItemFacts
 
 TODAY, LONG_AGO = "20261122", "20261001"
 NIGHT = datetime(2026, 11, 22, 3, 0, 5, tzinfo=timezone(timedelta(hours=1)))

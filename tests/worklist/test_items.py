@@ -9,7 +9,7 @@ from gateway.dicom.application import encode
 from gateway.errors import Conflict, InvalidValue
 from tests.worklist.samples import item, message, query
 from worklist import Item
-from worklist.attributes import from_data_set, to_data_set
+from worklist.dicom_json import from_data_set, to_data_set
 from worklist.items import MOVES, State, new_study, performed_state
 
 

@@ -1,4 +1,4 @@
-"""worklist.manners: what a peer is shown, and that an explanation says the same as an answer."""
+"""worklist.visibility: what a peer is shown, and that an explanation says the same as an answer."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from gateway.errors import OutOfResources
 from tests.worklist.samples import NOW, answered, item, query, scheduled, values
 from worklist import Worklist
 from worklist.items import State
-from worklist.manners import Book, Granted, Manners, PeerManners, Station, Window, unsatisfied
+from worklist.visibility import Book, Granted, Manners, PeerManners, Station, Window, unsatisfied
 
 LONDON = ZoneInfo("Europe/London")
 

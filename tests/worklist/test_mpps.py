@@ -22,7 +22,7 @@ from gateway.errors import (
 )
 from gateway.messages import PerformedSeries, StepChanged
 from tests.worklist.samples import IMAGE, SERIES, STUDY, begun, ended
-from worklist.attributes import DicomJson, element, from_data_set, items, tag, text
+from worklist.dicom_json import DicomJson, element, from_data_set, items, tag, text
 from worklist.mpps import ScheduledStep, Status, Step, begin, change, close, event
 
 UID = "1.2.3"

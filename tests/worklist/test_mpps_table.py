@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset
 
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, MissingValue, NotAllowed, Refusal
 from tests.worklist.samples import begun, ended
-from worklist.attributes import DicomJson, element, from_data_set, sequence, tag
+from worklist.dicom_json import DicomJson, element, from_data_set, sequence, tag
 from worklist.mpps_table import TABLE, Row, check_created, check_final, check_set, completed
 
 UID = "1.2.3"

@@ -8,7 +8,7 @@ import pytest
 from gateway.errors import Conflict, InvalidValue, NotFound
 from tests.worklist.samples import NOW, answered, begun, item, participant, query, scheduled
 from worklist import Item, Origin, Worklist
-from worklist.attributes import element, sequence, tag
+from worklist.dicom_json import element, sequence, tag
 
 EARLY, MIDDLE, LATE = (f"2026-11-22T0{hour}:00:00.000Z" for hour in (6, 7, 8))
 

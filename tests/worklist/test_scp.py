@@ -29,8 +29,8 @@ from gateway.errors import InvalidValue, MissingAttribute, Refusal
 from tests.raw_find import RawFinder, element
 from tests.worklist.samples import NOW, begun, ended, item, query, scheduled
 from worklist import Worklist
-from worklist.manners import Book, Manners
 from worklist.scp import Scp
+from worklist.visibility import Book, Manners
 
 MPPS, RETRIEVE, MWL = (
     ModalityPerformedProcedureStep,

@@ -7,8 +7,8 @@ import pytest
 from gateway.dataset.character_sets import CharacterSet
 from gateway.errors import SettingsError
 from gateway.settings import load, variables
-from worklist.manners import Book, Manners, Window
 from worklist.settings import WorklistSettings
+from worklist.visibility import Book, Manners, Window
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,8 @@ from tests.raw_find import RawFinder, element, item
 from tests.worklist.crowd import A_DAY, FIRST_DAY, day, fill
 from worklist import Worklist
 from worklist.item_rows import FIND, KEYS, PAGE
-from worklist.manners import Granted, Manners, first_day
 from worklist.scp import Scp
+from worklist.visibility import Granted, Manners, first_day
 
 MANY = 10_000
 WHOLE_STEP = element(0x00400100, "SQ", b"")

@@ -23,8 +23,8 @@ import structlog
 from gateway.errors import GatewayError
 from gateway.fsync import make_folder, sync_folder
 from gateway.sqlite import Database, utc_text
+from worklist.expiry_rows import ItemFacts, Upkeep
 from worklist.store import Worklist
-from worklist.upkeep import ItemFacts, Upkeep
 
 COPIES = 7
 """Nights one can go back; a copy of a busy site's worklist has some megabytes."""

@@ -1,6 +1,6 @@
 """All SQL of the worklist's day's end: what is old, what is known about it, and taking it out.
 
-Not here: what may leave (`worklist.day_end`).
+Not here: what may leave (`worklist.expiry`).
 """
 
 import sqlite3
