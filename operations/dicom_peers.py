@@ -1,6 +1,7 @@
 """What an operator does with another DICOM application: echo, send, find.
 
-Not here: associations (`gateway.dicom.requestor`), the form objects are sent in (`pacs.retrieve`), printing (`cli`).
+Not here: associations (`gateway.dicom.requestor`), the form objects are sent in (`pacs.query_retrieve.retrieve`),
+printing (`cli`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from gateway.dicom.negotiation import ProposedContext
 from gateway.dicom.requestor import Peer, calling, proposals, verification
 from gateway.errors import GatewayError, PeerError
 from gateway.tls import CallFiles
-from pacs.retrieve import Outcome, Sendable, sent
+from pacs.query_retrieve.retrieve import Outcome, Sendable, sent
 
 _PREAMBLE = 132
 _GROUP_LENGTH = 12

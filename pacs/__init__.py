@@ -7,19 +7,19 @@ archives. `preview`, `rendered` and `frames` make pictures of a stored file, `re
 `delete` lets go what may go and `candidates` says what that is, `discard` decides that an image never leaves.
 """
 
-from pacs.archive import Archive, Stored
-from pacs.comparing import Comparison, compare
-from pacs.compression import COMPRESSIONS, compress
-from pacs.discarding import discard
-from pacs.duties import Duties, Standing
-from pacs.grayscale import Window
-from pacs.listing import Damaged, Listing, SeriesRow, StudyRow
-from pacs.part10 import Part10, read_part10
-from pacs.pixels import Frame, Picture, Viewport, frames, preview, rendered, start_worker
-from pacs.recoding import RECODED_AS, check_recoding, recode, recoded_frame
-from pacs.retention import Outcome, Policy, candidates, delete
-from pacs.stored_frames import Extent
-from pacs.upkeep import SetAside
+from pacs.archive.archive import Archive, Stored
+from pacs.archive.listing import Damaged, Listing, SeriesRow, StudyRow
+from pacs.archive.maintenance_rows import SetAside
+from pacs.forward.queue_rows import Duties, Standing
+from pacs.images.compare import Comparison, compare
+from pacs.images.compress import COMPRESSIONS, compress
+from pacs.images.grayscale import Window
+from pacs.images.part10 import Part10, read_part10
+from pacs.images.pictures import Frame, Picture, Viewport, frames, preview, rendered, start_worker
+from pacs.images.stored_frames import Extent
+from pacs.images.transcode import RECODED_AS, check_recoding, recode, recoded_frame
+from pacs.maintenance.discard import discard
+from pacs.maintenance.retention import Outcome, Policy, candidates, delete
 
 __all__ = [
     "COMPRESSIONS",

@@ -12,12 +12,12 @@ from gateway.refusals import FILE_NAME, Noting
 from gateway.settings import load
 from gateway.tls import CallFiles, calling_context
 from gateway.tls_reload import ServerTls
-from pacs.archive import Archive
+from pacs.archive.archive import Archive
 from pacs.audit import Accounts
-from pacs.care import Care, Rounds
-from pacs.forwarding import Forwarding
-from pacs.reporting import Reporting
-from pacs.retention import Policy
+from pacs.commitment.reporter import Reporting
+from pacs.forward.sender import Forwarding
+from pacs.maintenance.retention import Policy
+from pacs.maintenance.schedule import Care, Rounds
 from pacs.scp import application
 from pacs.settings import PacsSettings
 

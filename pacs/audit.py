@@ -22,9 +22,9 @@ from gateway.audit.messages import Actor, Event, Outcome, Patient
 from gateway.audit.recorder import Recording, actor
 from gateway.dicom.application import Association, Incoming, Progress, Request
 from gateway.errors import NotFound
-from pacs.archive import Archive, Stored
-from pacs.attributes import text
-from pacs.receiving import Receiving
+from pacs.archive.archive import Archive, Stored
+from pacs.archive.attributes import text
+from pacs.archive.receiving import Receiving
 
 TOLD_SECONDS = 15.0
 MOST_STUDIES = 100

@@ -1,6 +1,6 @@
 """What the pacs serves over DICOM: storage of every class in every transfer syntax it can keep, and its commitment.
 
-Handlers only; those of query and retrieve are in `query_retrieve`.
+Handlers only; those of query and retrieve are in `handlers`.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,13 @@ from gateway.dicom.application import UNCOMPRESSED, Application, Incoming, Nobod
 from gateway.dicom.requestor import Peer
 from gateway.errors import ClassMismatch
 from gateway.tls import CallFiles
-from pacs import commitment, query
-from pacs.archive import Archive
+from pacs.archive.archive import Archive
+from pacs.archive.receiving import Origin
 from pacs.audit import Accounts
-from pacs.query_retrieve import QueryRetrieve
-from pacs.receiving import Origin
-from pacs.reporting import Reporting
+from pacs.commitment import rules
+from pacs.commitment.reporter import Reporting
+from pacs.query_retrieve import query
+from pacs.query_retrieve.handlers import QueryRetrieve
 
 TRANSFER_SYNTAXES = tuple(
     str(syntax)
@@ -65,7 +66,7 @@ def application(
         ae_title=ae_title,
         contexts={
             **dict.fromkeys(storage, TRANSFER_SYNTAXES),
-            **dict.fromkeys((commitment.SOP_CLASS_UID, *query.SOP_CLASSES), UNCOMPRESSED),
+            **dict.fromkeys((rules.SOP_CLASS_UID, *query.SOP_CLASSES), UNCOMPRESSED),
         },
         handle_store=lambda request: handle_store(archive, request, accounts),
         handle_action=lambda request: handle_action(reporting, request, accounts),
@@ -95,8 +96,8 @@ def handle_store(archive: Archive, request: Request, accounts: Accounts | None =
 
 def handle_action(reporting: Reporting, request: Request, accounts: Accounts | None = None) -> Dataset | None:
     """N-ACTION: storage commitment is asked for (PS3.4 J.3.2)."""
-    commitment.expect_request(request.command, request.abstract_syntax)
-    asked = commitment.requested(
+    rules.expect_request(request.command, request.abstract_syntax)
+    asked = rules.requested(
         request.identifier(),
         requester=request.association.calling_ae_title,
         addressed=request.association.called_ae_title,

@@ -4,7 +4,7 @@ Rules. A picture is made in a worker process, once for all who ask for it at the
 the next, up to KEPT_BYTES; the one that was not asked for longest goes first. Its key is the digest of the file and all
 that was asked, so it can never be out of date.
 
-Not here: how a picture is made (`pacs.pixels`), what parameters mean (`relay.wado`).
+Not here: how a picture is made (`pacs.images.pictures`), what parameters mean (`relay.wado`).
 """
 
 import asyncio

@@ -3,7 +3,8 @@
 The rules:
 
 * The worklist's notes are carried over to the archive's, whose outbox tells: note, judgement and event are then of one
-  database and change in one transaction (`pacs.judgements`). A process killed anywhere else has left the note.
+  database and change in one transaction (`pacs.archive.quality_rows`). A process killed anywhere else has left the
+  note.
 * An exam is judged when nothing has touched it for `SETTLE`, since images come in bursts; at the latest when the first
   touch is `LONGEST` ago, since a burst must not hide an exam.
 * What disagrees is held back first (`relay.holding`): a judgement says so of what a person finds parked.

@@ -5,7 +5,7 @@ or make greedy; the relay lives on. Each worker has one job at a time, so a work
 that killed it; the next job gets a new worker. A job that takes longer than its time is ended the same way. Workers
 end with the relay, also when it is killed.
 
-Not here: how a picture is made (`pacs.pixels`), HTTP.
+Not here: how a picture is made (`pacs.images.pictures`), HTTP.
 """
 
 import asyncio

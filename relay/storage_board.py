@@ -1,7 +1,7 @@
 """What the page of the storage shows: what is kept, how it grows, when it is full, what may go, and what is damaged.
 
 Values for templates only. Every number is of the moment the page was made, but where a time stands with it. Not here:
-HTML (`relay/pages`), what may go (`pacs.retention`), plots themselves (`relay.plots`).
+HTML (`relay/pages`), what may go (`pacs.maintenance.retention`), plots themselves (`relay.plots`).
 """
 
 from collections import Counter

@@ -15,8 +15,9 @@ ROOMS = ("gateway", "worklist", "pacs", "relay", "simulator", "operations")
 ROOF = ("gateway.__main__", "gateway.hops", "operations", "simulator")
 STATEMENTS = ("gateway.sqlite", "gateway.outbox", "gateway.refusals",
               "worklist.item_rows", "worklist.step_rows", "worklist.expiry_rows",
-              "pacs.index", "pacs.judgements", "pacs.removals", "pacs.upkeep", "pacs.promises", "pacs.duties",
-              "pacs.listing")  # fmt: skip
+              "pacs.archive.index", "pacs.archive.quality_rows", "pacs.archive.removal_rows",
+              "pacs.archive.maintenance_rows", "pacs.commitment.rows", "pacs.forward.queue_rows",
+              "pacs.archive.listing")  # fmt: skip
 """Where statements of SQL are."""
 SQL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WITH|PRAGMA|BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b\s+\S"
@@ -79,7 +80,7 @@ def test_a_module_says_what_it_is_for(module: str) -> None:
 
 HOMES = {
     "sqlite3": (*STATEMENTS,
-                "worklist.store", "pacs.archive"),  # pass their transaction on and name the type; no statements
+                "worklist.store", "pacs.archive.archive"),  # pass their transaction on and name the type; no statements
     "pydantic": ("gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
                  "relay.fields", "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
                  "simulator.modality.script"),

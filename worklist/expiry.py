@@ -7,7 +7,7 @@ which there is `gateway backup`. Each item leaves in a transaction of its own, i
 An item that was scheduled and never begun leaves like one that is over: nobody came. A step that is in progress holds
 its item for ever; `gateway mpps close` ends it.
 
-Not for: what modalities are shown; that never depends on what has left. Images: `pacs.retention`.
+Not for: what modalities are shown; that never depends on what has left. Images: `pacs.maintenance.retention`.
 """
 
 import threading

@@ -3,7 +3,7 @@
 Used by C-GET, over the association the peer asks on, and by associations of our own (`gateway.dicom.requestor`). The
 data set goes from its file to the socket in pieces, so an object of any size takes a megabyte of memory.
 
-Not for: which objects are sent, in which form, and what is made of the answers (`pacs.retrieve`).
+Not for: which objects are sent, in which form, and what is made of the answers (`pacs.query_retrieve.retrieve`).
 """
 
 from collections.abc import Callable, Iterable

@@ -44,7 +44,7 @@ from gateway.fsync import make_folder, sync_folder
 from gateway.last_backup import LastBackup, remember
 from gateway.sqlite import Database, utc_text
 from pacs import Archive
-from pacs.upkeep import Upkeep
+from pacs.archive.maintenance_rows import Upkeep
 from worklist import Worklist
 
 MANIFEST = "manifest.jsonl"

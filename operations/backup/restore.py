@@ -31,7 +31,7 @@ from gateway.audit.trail import Head, Trail, trails, verified
 from gateway.fsync import make_folder, sync_folder
 from operations.backup.backup import FORMAT, MANIFEST, BackupError, Listed, Step, complete, copy_and_hash, pool_place
 from pacs import Archive
-from pacs.fsck import Finding, Fsck
+from pacs.maintenance.fsck import Finding, Fsck
 from worklist import Worklist
 
 WORK = ".restoring"

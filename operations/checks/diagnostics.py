@@ -40,8 +40,8 @@ from gateway.settings import GatewaySettings, variables
 from gateway.sqlite import SQLITE_VERSION
 from operations.checks.site_check import SiteSettings
 from pacs import Archive, Listing
-from pacs.fsck import Fsck
-from pacs.promises import Promises
+from pacs.commitment.rows import Promises
+from pacs.maintenance.fsck import Fsck
 from worklist import Worklist
 
 Facts = dict[str, object]

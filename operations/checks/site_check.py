@@ -25,7 +25,7 @@ from gateway.tls import client_context
 from operations.checks import cloud_connection
 from operations.checks.tls_check import in_use
 from pacs import Archive
-from pacs.duties import Duties
+from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
 from relay import link
 from relay.entrance import https_files, own_tls

@@ -1,7 +1,7 @@
 """The commands of care over years: fsck, prune, backup, restore, quarantine, statistics.
 
-Not for: rules; they are in `pacs.fsck`, `pacs.retention`, `pacs.quarantine`, `operations.backup.backup` and
-`operations.backup.restore`.
+Not for: rules; they are in `pacs.maintenance.fsck`, `pacs.maintenance.retention`, `pacs.maintenance.quarantine`,
+`operations.backup.backup` and `operations.backup.restore`.
 """
 
 import time
@@ -24,10 +24,10 @@ from operations.backup.backup import Beside, backup
 from operations.backup.restore import Restored, restore, verify, verify_trail
 from operations.cli.terminal import AsJson, Progress, caller, console, print_each, print_json
 from pacs import Archive, Listing
-from pacs.files import AlreadyServed
-from pacs.fsck import Finding, Fsck
-from pacs.quarantine import carry_out
-from pacs.retention import Outcome, Policy, candidates, prune, remove_ordered
+from pacs.archive.files import AlreadyServed
+from pacs.maintenance.fsck import Finding, Fsck
+from pacs.maintenance.quarantine import carry_out
+from pacs.maintenance.retention import Outcome, Policy, candidates, prune, remove_ordered
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
 from worklist import Worklist

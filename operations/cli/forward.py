@@ -1,6 +1,6 @@
 """The commands about forwarding to site archives: list, release, cancel, study, instance.
 
-Not for: rules (`pacs.forward`); the pacs process does what is written down here.
+Not for: rules (`pacs.forward.rules`); the pacs process does what is written down here.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from gateway.errors import NotFound
 from gateway.settings import load
 from operations.cli.terminal import AsJson, console, print_json, print_table
 from pacs import Archive
-from pacs.duties import Duties
+from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
 
 forward_app = typer.Typer(
@@ -31,7 +31,7 @@ To = Annotated[str, typer.Option("--to", metavar="AET", help="The AE title of on
 
 
 class ForwardState(StrEnum):
-    """`pacs.duties.State`, as typer wants it."""
+    """`pacs.forward.queue_rows.State`, as typer wants it."""
 
     OPEN = "open"
     DELIVERED = "delivered"

@@ -18,7 +18,7 @@ from gateway.tls import CallFiles
 from operations import dicom_peers
 from operations.cli.terminal import AsJson, Progress, console, print_each, print_json
 from pacs import Archive
-from pacs.retrieve import Outcome, Sendable
+from pacs.query_retrieve.retrieve import Outcome, Sendable
 from pacs.settings import PacsSettings
 
 Target = Annotated[

@@ -16,8 +16,8 @@ from gateway.settings import load
 from operations.checks.site_check import SiteSettings
 from operations.cli.terminal import AsJson, console, print_json
 from pacs import Archive
-from pacs.duties import Duties
-from pacs.promises import Promises
+from pacs.commitment.rows import Promises
+from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
 from worklist import Worklist

@@ -31,7 +31,7 @@ from gateway.query.conditions import Kind
 from gateway.query.matching import column_value
 from gateway.sqlite import utc_text
 from pacs import Archive
-from pacs.receiving import Origin
+from pacs.archive.receiving import Origin
 from simulator.exam import phantom
 from tests.durability.objects import EXPLICIT
 from tests.pacs.test_attributes import encoded

@@ -26,7 +26,7 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
-from pacs.files import Files
+from pacs.archive.files import Files
 from simulator.exam import phantom
 
 OURS = "gateway"

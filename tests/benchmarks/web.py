@@ -31,7 +31,7 @@ import structlog
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from pacs.receiving import Origin
+from pacs.archive.receiving import Origin
 from simulator.exam import phantom
 from tests.benchmarks.scale import FIRST_DAY, VIEWS, Exam, grow, opened
 from tests.relay.served import NOW, data_set_offset

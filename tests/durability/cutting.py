@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 from pacs import Archive
-from pacs.receiving import Origin
+from pacs.archive.receiving import Origin
 from simulator.site import free_port
 from tests.durability import calls, objects
 from tests.durability.calls import Call

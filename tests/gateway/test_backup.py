@@ -21,8 +21,8 @@ from gateway.errors import Conflict
 from operations.backup.backup import BackupError, Beside, Taken, backup, complete, pool_place
 from operations.backup.restore import Restored, restore, verify
 from pacs import Archive
-from pacs.files import digest
-from pacs.retention import Policy, prune, remove_ordered
+from pacs.archive.files import digest
+from pacs.maintenance.retention import Policy, prune, remove_ordered
 from simulator.exam.phantom import mammogram
 from simulator.site import Site, wait_until
 from tests.journeys.steps import COLUMNS, ROWS, qido, stored

@@ -23,10 +23,10 @@ from gateway.tls import CallFiles
 from gateway.tls_reload import ServerTls
 from operations.cli import app
 from pacs import Archive
-from pacs.commitment import Reference, Transaction
-from pacs.forwarding import Forwarding
-from pacs.promises import Promises
-from pacs.reporting import Reporting
+from pacs.commitment.reporter import Reporting
+from pacs.commitment.rows import Promises
+from pacs.commitment.rules import Reference, Transaction
+from pacs.forward.sender import Forwarding
 from pacs.scp import application
 from pacs.settings import PacsSettings
 from tests.certificates import Issued, issued

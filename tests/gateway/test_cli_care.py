@@ -13,7 +13,7 @@ from gateway.errors import Conflict
 from gateway.last_backup import last
 from operations.cli import app
 from pacs import Archive
-from pacs.care import Care
+from pacs.maintenance.schedule import Care
 from tests.gateway.test_cli import command
 from tests.pacs.test_archive import NOW, image, send
 from tests.pacs.test_care import NOTHING

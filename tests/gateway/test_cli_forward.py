@@ -15,8 +15,8 @@ from gateway.hops import HopFailed, Hops
 from gateway.settings import load
 from operations.checks.site_check import _forwarded
 from pacs import Archive
-from pacs.duties import Duties
-from pacs.forward import Fate, Settled
+from pacs.forward.queue_rows import Duties
+from pacs.forward.rules import Fate, Settled
 from pacs.settings import PacsSettings
 from relay.health import Forwards
 from relay.service import archive_queue

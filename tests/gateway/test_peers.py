@@ -25,7 +25,7 @@ from gateway.errors import PeerError, ProtocolError
 from operations.cli import app
 from operations.dicom_peers import NotAQuery, NotSendable, files, query
 from pacs import Archive
-from pacs.reporting import Reporting
+from pacs.commitment.reporter import Reporting
 from pacs.scp import application
 from tests import corpus
 from tests.foreign import free_port, running, with_dcmtk

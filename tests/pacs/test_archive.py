@@ -16,10 +16,10 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from gateway.errors import ClassMismatch, Conflict, InvalidDataSet, InvalidQuery, NotFound, OutOfResources, Refusal
 from pacs import Archive
-from pacs.attributes import LARGEST_INFLATED, read_attributes
-from pacs.files import digest
-from pacs.index import Receipt
-from pacs.receiving import INLINE_HASH_BYTES, Origin
+from pacs.archive.attributes import LARGEST_INFLATED, read_attributes
+from pacs.archive.files import digest
+from pacs.archive.index import Receipt
+from pacs.archive.receiving import INLINE_HASH_BYTES, Origin
 from tests import corpus
 from tests.pacs.test_attributes import encoded
 

@@ -18,7 +18,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.errors import InvalidDataSet
-from pacs.attributes import (
+from pacs.archive.attributes import (
     DEEPEST_SEQUENCE,
     INLINE_BYTES,
     LONGEST_VALUE,

@@ -22,7 +22,7 @@ from gateway.dicom.requestor import Peer
 from gateway.tls_reload import ServerTls
 from pacs import Archive
 from pacs.audit import Accounts
-from pacs.reporting import Reporting
+from pacs.commitment.reporter import Reporting
 from pacs.scp import application
 from tests.gateway.test_recording import until
 from tests.gateway.test_tls import site

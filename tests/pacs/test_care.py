@@ -13,8 +13,8 @@ import pytest
 from gateway.disk_space import Watermarks, volume_of
 from gateway.errors import Conflict, OutOfResources
 from pacs import Archive
-from pacs.care import Care, Rounds
-from pacs.retention import Policy
+from pacs.maintenance.retention import Policy
+from pacs.maintenance.schedule import Care, Rounds
 from simulator.exam.phantom import mammogram
 from simulator.modality.modality import ModalityError
 from simulator.site import Site

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless
 
-from pacs import codestreams
-from pacs.codestreams import Said
-from pacs.stored_frames import PixelError
+from pacs.images import codestreams
+from pacs.images.codestreams import Said
+from pacs.images.stored_frames import PixelError
 from tests import corpus
 
 LOSSLESS = corpus.compressed(corpus.GREY, JPEGLosslessSV1)

@@ -31,9 +31,9 @@ from gateway.dicom.requestor import Peer
 from gateway.errors import DuplicateTransaction, Refusal
 from gateway.tls_reload import ServerTls
 from pacs import Archive
-from pacs.commitment import Outcome, Reference, Transaction, pause, report, requested
-from pacs.promises import Promises
-from pacs.reporting import Reporting
+from pacs.commitment.reporter import Reporting
+from pacs.commitment.rows import Promises
+from pacs.commitment.rules import Outcome, Reference, Transaction, pause, report, requested
 from pacs.scp import application
 from simulator.modality import modality
 from simulator.modality.modality import Modality, ModalityError, Sent

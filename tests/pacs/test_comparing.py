@@ -7,9 +7,9 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from gateway.errors import InvalidDataSet, Refusal
-from pacs.comparing import Compared, compare
-from pacs.part10 import read_part10
-from pacs.stored_frames import LARGEST_INFLATED
+from pacs.images.compare import Compared, compare
+from pacs.images.part10 import read_part10
+from pacs.images.stored_frames import LARGEST_INFLATED
 from tests import corpus
 from tests.relay.served import mammogram
 

@@ -16,8 +16,8 @@ from pydicom.uid import (
 
 from gateway.errors import NotAcceptable
 from pacs import COMPRESSIONS, compress
-from pacs.compression import write_compressed
-from pacs.stored_frames import PixelError
+from pacs.images.compress import write_compressed
+from pacs.images.stored_frames import PixelError
 from tests import corpus
 
 

@@ -24,8 +24,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pacs.decoding import decode
-from pacs.stored_frames import PixelError, opened
+from pacs.images.decoding import decode
+from pacs.images.stored_frames import PixelError, opened
 from tests import corpus
 
 COLOUR = np.stack([corpus.GREY >> 4, 255 - (corpus.GREY >> 4), corpus.GREY % 200], axis=-1).astype(np.uint8)

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 
 from gateway.dicom.listener import Listener
 from pacs import Archive
-from pacs.attributes import Json
-from pacs.reporting import Reporting
+from pacs.archive.attributes import Json
+from pacs.commitment.reporter import Reporting
 from pacs.scp import application
 from pacs.settings import PacsSettings
 from tests import corpus

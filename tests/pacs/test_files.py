@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from pacs.files import AlreadyServed, Files, digest, part10_header
+from pacs.archive.files import AlreadyServed, Files, digest, part10_header
 
 UID = "1.2.3.4"
 

@@ -27,11 +27,11 @@ from gateway.dicom.dimse import Command
 from gateway.dicom.requestor import MOST_CONTEXTS, Peer, calling, proposals
 from gateway.errors import Conflict, NotFound
 from pacs import Archive
-from pacs.duties import Duties, Owed, Standing
-from pacs.forward import FIRST_PAUSE, LONGEST_PAUSE, MOST_KINDS, Duty, Fate, Settled, batch, judged, pause
-from pacs.forwarding import Forwarding
-from pacs.retention import Policy, candidates
-from pacs.retrieve import outgoing
+from pacs.forward.queue_rows import Duties, Owed, Standing
+from pacs.forward.rules import FIRST_PAUSE, LONGEST_PAUSE, MOST_KINDS, Duty, Fate, Settled, batch, judged, pause
+from pacs.forward.sender import Forwarding
+from pacs.maintenance.retention import Policy, candidates
+from pacs.query_retrieve.retrieve import outgoing
 from tests import corpus
 from tests.foreign import free_port, is_open, running, with_dcmtk
 from tests.pacs.test_archive import NOW, archive, image, send

@@ -13,10 +13,10 @@ from pydicom import dcmread
 from gateway.disk_space import Watermarks
 from gateway.errors import DatabaseNotReady, GatewayError
 from pacs import Archive
-from pacs.files import Found, digest
-from pacs.fsck import KINDS, Finding, Fsck, joined
-from pacs.quarantine import record
-from pacs.upkeep import Kept
+from pacs.archive.files import Found, digest
+from pacs.archive.maintenance_rows import Kept
+from pacs.maintenance.fsck import KINDS, Finding, Fsck, joined
+from pacs.maintenance.quarantine import record
 from tests.pacs.test_archive import EXPLICIT, NOW, begun, events, folder, image, send
 
 

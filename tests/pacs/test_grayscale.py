@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_windowing
 
-from pacs.grayscale import (
+from pacs.images.grayscale import (
     FUNCTIONS,
     Window,
     inverted,
@@ -19,7 +19,7 @@ from pacs.grayscale import (
     stored_window,
     without_air,
 )
-from pacs.stored_frames import Layout, PixelError
+from pacs.images.stored_frames import Layout, PixelError
 
 
 def layout(

@@ -30,8 +30,8 @@ from pydicom.uid import (
 )
 
 from gateway.errors import InvalidValue, NotAcceptable, NotFound
-from pacs.pixels import Frame, Picture, PixelError, Viewport, Window, frames, preview, rendered, start_worker
-from pacs.stored_frames import Extent
+from pacs.images.pictures import Frame, Picture, PixelError, Viewport, Window, frames, preview, rendered, start_worker
+from pacs.images.stored_frames import Extent
 from simulator.exam import phantom
 from tests import corpus
 

@@ -11,10 +11,10 @@ from pydicom import dcmread
 
 from gateway.errors import Conflict, NotFound
 from pacs import Archive
-from pacs.files import digest
-from pacs.fsck import Fsck
-from pacs.quarantine import carry_out, receive_again
-from pacs.upkeep import SetAside
+from pacs.archive.files import digest
+from pacs.archive.maintenance_rows import SetAside
+from pacs.maintenance.fsck import Fsck
+from pacs.maintenance.quarantine import carry_out, receive_again
 from tests.pacs.test_archive import NOW, begun, events, folder, image, reopened, send
 
 

@@ -20,9 +20,9 @@ from pydicom.uid import (
 )
 
 from gateway.errors import NotAcceptable, NotFound
-from pacs.decoding import decode
-from pacs.recoding import RECODED_AS, check_recoding, recode, recoded_frame
-from pacs.stored_frames import opened
+from pacs.images.decoding import decode
+from pacs.images.stored_frames import opened
+from pacs.images.transcode import RECODED_AS, check_recoding, recode, recoded_frame
 from tests import corpus
 from tests.foreign import with_dcmtk
 

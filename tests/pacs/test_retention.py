@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from gateway.errors import Conflict, NotFound
 from gateway.sqlite import utc_text
 from pacs import Archive
-from pacs.fsck import Fsck
-from pacs.quarantine import carry_out
-from pacs.retention import Outcome, Policy, candidates, delete, judge, prune, remove_ordered
-from pacs.upkeep import StudyFacts
+from pacs.archive.maintenance_rows import StudyFacts
+from pacs.maintenance.fsck import Fsck
+from pacs.maintenance.quarantine import carry_out
+from pacs.maintenance.retention import Outcome, Policy, candidates, delete, judge, prune, remove_ordered
 from tests.pacs.test_archive import NOW, folder, image, send
 
 LATER = NOW + timedelta(days=31)

@@ -34,13 +34,13 @@ from gateway.dicom.listener import Listener
 from gateway.dicom.requestor import MOST_CONTEXTS, Peer, proposals
 from gateway.errors import InvalidQuery, NotAcceptable
 from pacs import Archive
-from pacs.identity import Identity
-from pacs.index import Receipt
-from pacs.query import answer, query_level, wanted
-from pacs.reporting import Reporting
-from pacs.retrieve import Outcome, after, ended, form, outcome
+from pacs.archive.identity import Identity
+from pacs.archive.index import Receipt
+from pacs.commitment.reporter import Reporting
+from pacs.images.decompress import LARGEST, converted, decompressed
+from pacs.query_retrieve.query import answer, query_level, wanted
+from pacs.query_retrieve.retrieve import Outcome, after, ended, form, outcome
 from pacs.scp import application
-from pacs.transcoding import LARGEST, converted, decompressed
 from tests import corpus
 from tests.foreign import free_port, running, with_dcmtk
 from tests.pacs.test_archive import archive, image, send

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.dicom.listener import Listener
 from pacs import Archive
-from pacs.reporting import Reporting
+from pacs.commitment.reporter import Reporting
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES, application
 from tests import corpus
 from tests.foreign import with_dcmtk

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pacs import Archive
-from pacs.scrub import Scrub, Stopped, is_due, last_night, trouble
-from pacs.upkeep import Pass
+from pacs.archive.maintenance_rows import Pass
+from pacs.maintenance.scrub import Scrub, Stopped, is_due, last_night, trouble
 from tests.pacs.test_archive import NOW, begun, image, send
 
 FAST = 1 << 40

@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from gateway.errors import NotFound
-from pacs.stored_frames import Fragment, PixelError, grouped, opened
+from pacs.images.stored_frames import Fragment, PixelError, grouped, opened
 from tests import corpus
 
 FRAMES = [(corpus.GREY + step).astype(np.uint16) % 4096 for step in (0, 100, 200)]

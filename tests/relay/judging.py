@@ -23,9 +23,10 @@ from pydicom import Dataset
 from gateway import outbox, sqlite
 from gateway.errors import Conflict
 from gateway.outbox import Entry, changed_exams
-from pacs import Archive, judgements
-from pacs.quarantine import carry_out
-from pacs.receiving import Origin
+from pacs import Archive
+from pacs.archive import quality_rows
+from pacs.archive.receiving import Origin
+from pacs.maintenance.quarantine import carry_out
 from relay import evidence, quality
 from relay.evidence import Evidence
 from relay.holding import Holding
@@ -141,7 +142,7 @@ def _reference(sop_instance_uid: str) -> Dataset:
 
 NEVER = sys.maxsize
 
-OURS = {str(module.__file__) for module in (quality, evidence, changed_exams, judgements, outbox)}
+OURS = {str(module.__file__) for module in (quality, evidence, changed_exams, quality_rows, outbox)}
 
 
 def ours(code: CodeType) -> bool:

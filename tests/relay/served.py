@@ -24,7 +24,7 @@ from pydicom.uid import (
 from gateway.messages import Check, HealthReport
 from gateway.tls_reload import ServerTls
 from pacs import Archive
-from pacs.receiving import Origin
+from pacs.archive.receiving import Origin
 from relay.dicomweb import Changes
 from relay.door import Door
 from relay.rendering import Renderer

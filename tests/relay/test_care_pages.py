@@ -16,7 +16,7 @@ from gateway.refusals.log import Refusals, Seen
 from gateway.refusals.remedies import remedy
 from gateway.sqlite import utc_text
 from pacs import Archive, Policy
-from pacs.quarantine import carry_out
+from pacs.maintenance.quarantine import carry_out
 from relay.surroundings import Breaker, Surroundings
 from tests.relay import served
 from tests.relay.reader import Reader

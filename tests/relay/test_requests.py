@@ -13,8 +13,8 @@ import pytest
 from gateway.errors import Conflict, NotAllowed
 from gateway.outbox import Entry
 from pacs import Archive
-from pacs.quarantine import carry_out
-from pacs.retention import Policy, candidates
+from pacs.maintenance.quarantine import carry_out
+from pacs.maintenance.retention import Policy, candidates
 from relay import commands
 from relay.chores import Chores
 from relay.commands import Context

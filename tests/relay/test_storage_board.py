@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.disk_space import Fullness, Volume, Watermarks
 from gateway.last_backup import LastBackup, last, remember
 from pacs import Outcome, Policy
-from pacs.upkeep import StudyFacts
+from pacs.archive.maintenance_rows import StudyFacts
 from relay.plots import HEIGHT, LEFT, WIDTH, ceiling, plot
 from relay.storage_board import DAYS, MOST_STUDIES, Day, Release, filled, release, room, size
 

@@ -15,7 +15,7 @@ from gateway.dicom.listener import Listener
 from gateway.dicom.requestor import Peer
 from gateway.disk_space import Watermarks
 from pacs import Archive
-from pacs.reporting import Reporting
+from pacs.commitment.reporter import Reporting
 from pacs.scp import application
 from relay.deposit import Deposit
 from relay.dicomweb import Changes

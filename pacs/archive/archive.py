@@ -1,0 +1,415 @@
+"""The archive: one way in for images, and everything that is asked of them.
+
+Receiving one instance, in the order that makes Success true:
+
+1. The data set is streamed to `incoming/` behind a Part 10 header of ours, and hashed on the way.
+2. Its attributes are read and checked: complete, identified, and the class and instance the sender announced.
+3. The file is synced, linked to its place without overwriting, the folder synced.
+4. Index row and outbox row are committed, synced, in one transaction. Only then `finish` returns, and Success is sent.
+
+Killed before 4, the sender was never told Success and will send again: a file that no row knows is replaced by the next
+receipt, and the next start sets it aside. The same is left when 4 could not be synced (`Unsettled`): whether there is a
+row, only the next start can see. Killed after 4, everything is there, and the same object sent again is
+recognised: identical means Success without a second event. A different object under a known UID never replaces what is
+kept; it goes to the quarantine, the cloud is told, and the sender gets a failure.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import structlog
+from pydicom import Dataset
+
+from gateway import outbox
+from gateway.disk_space import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
+from gateway.errors import Conflict, InvalidDataSet, NotFound, OutOfResources, Unsettled
+from gateway.messages import ImageQuarantined, ImageReceived
+from gateway.outbox import Outbox
+from gateway.outbox.changed_exams import Touched
+from gateway.query.conditions import AnyOf
+from gateway.query.matching import column_value, conditions, ignored
+from gateway.sqlite import Database, utc_text
+from pacs.archive.attributes import Json, text
+from pacs.archive.files import Files, announced_uid, digest, quarantine_name
+from pacs.archive.identity import Identity, identity, is_uid
+from pacs.archive.image_event import image_received
+from pacs.archive.index import KEYS, Index, Level, Receipt, plain
+from pacs.archive.maintenance_rows import Upkeep
+from pacs.archive.quality_rows import Judgements
+from pacs.archive.receiving import Origin, Receiving, disk_refusals
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One instance that is kept. `data_set_offset` bytes of Part 10 header stand before the received data set."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    path: Path
+    size_bytes: int
+    sha256: str
+    frames: int
+    received_at: str
+    calling_ae_title: str
+    data_set_offset: int
+    instance_number: str
+
+
+class Archive:
+    """Files and index together. `Archive.open` for the pacs process, `Archive.attach` for everybody else."""
+
+    def __init__(self, database: Database, files: Files, watermarks: Watermarks) -> None:
+        self.database = database
+        self.files = files
+        self.watermarks = watermarks
+        self.index = Index(database)
+        self.upkeep = Upkeep(database)
+        self.outbox = Outbox(database)
+        self.touched = Touched(database)
+        self.judgements = Judgements(database, self.outbox)
+        self._busy = _Turns()
+
+    @classmethod
+    def open(cls, database_path: Path, storage_path: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Self:
+        """Open as the one process that writes: migrate, lock the folders, clean up after a crash.
+
+        Raises AlreadyServed when another pacs process is running, DatabaseNotReady when a newer one has been.
+        """
+        archive = cls(_database(database_path), Files(storage_path), watermarks)
+        archive.files.open()
+        archive.database.migrate()
+        archive.sweep(now=datetime.now(UTC))
+        return archive
+
+    @classmethod
+    def attach(cls, database_path: Path, storage_path: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Self:
+        """Open beside the pacs process, to read and to settle its outbox. Raises DatabaseNotReady until it has run."""
+        archive = cls(_database(database_path), Files(storage_path), watermarks)
+        archive.database.check()
+        return archive
+
+    def close(self) -> None:
+        """End all connections."""
+        self.database.close()
+
+    # ---- in ----------------------------------------------------------------------------------------------------------
+
+    def receive(self, origin: Origin, *, now: datetime) -> Receiving:
+        """Begin to take an object. Raises InvalidDataSet for a UID that is none, OutOfResources for a full disk."""
+        if not is_uid(origin.sop_instance_uid):
+            raise InvalidDataSet("The announced SOP Instance UID is missing or is not a UID.")
+        self._require_room()
+        return Receiving(self.files, origin, now=now, keep=self.keep)
+
+    def keep(self, part: Path, data_set: Json, receipt: Receipt, *, now: datetime) -> None:
+        """Give a complete, synced file its place, row and event. Raises Conflict when the UID has other content."""
+        found = identity(data_set)
+        with self.turn(found.sop_instance_uid):
+            known = self.index.digest(found.sop_instance_uid)
+            if known is None:
+                self._enter(part, data_set, found, receipt, now=now)
+            elif known == receipt.sha256:
+                self._again(part, found, receipt)
+            else:
+                self._quarantine(part, data_set, found, receipt, now=now)
+
+    def tell_again(self, sop_instance_uid: str, *, now: datetime) -> None:
+        """Owe the cloud the event of a stored instance, in case no entry tells of it. Raises NotFound."""
+        row = self.index.locate(sop_instance_uid=sop_instance_uid)[0]
+        receipt = Receipt(
+            **{name: row[name] for name in Receipt.__slots__ if name != "association_id"}, association_id=""
+        )
+        for data_set in self.index.data_sets({"sop_instance_uid": sop_instance_uid}):
+            with self.database.write() as conn:
+                self._tell(conn, image_received(data_set, identity(data_set), receipt), now=now)
+
+    def telling(self, sop_instance_uids: Iterable[str]) -> dict[str, str]:
+        """The message id of the event that tells of each of these instances as it is kept now, where there is one.
+
+        It is not always the UID: other content under it, or a second stay, is told under an id of its own.
+        """
+        return self.index.telling(sop_instance_uids)
+
+    def turn(self, sop_instance_uid: str) -> AbstractContextManager[None]:
+        """Be the only thread of this process that deals with the file of an instance."""
+        return self._busy.turn(sop_instance_uid)
+
+    def sweep(self, *, now: datetime) -> None:
+        """Clean up what a process that was killed has left in `incoming` (see the order at the top)."""
+        for part in self.files.leftovers():
+            try:
+                if self.files.is_linked(part):
+                    self._sweep_linked(part, now=now)
+                elif self.files.is_aside(part):
+                    self._sweep_aside(part, now=now)
+                part.unlink()  # if it was never linked, it was never acknowledged: a rest of a transfer
+            except (OSError, OutOfResources) as error:
+                # A full or failing disk must not keep the archive from serving; the next start tries again.
+                log.warning("leftover not swept", file=part.name, reason=str(error))
+
+    # ---- out ---------------------------------------------------------------------------------------------------------
+
+    def find(self, level: Level, identifier: Dataset, *, limit: int | None = None, offset: int = 0) -> list[Json]:
+        """Answer a query: the data sets of the level with the attributes above it and the counts, as DICOM JSON.
+
+        `identifier` is what a C-FIND carries (PS3.4 C.4.1.1.3) without the level. Raises InvalidQuery.
+        """
+        return self.index.find(level, conditions(identifier, KEYS[level]), limit=limit, offset=offset)
+
+    def unmatched(self, level: Level, identifier: Dataset) -> list[str]:
+        """Name the keys of a query that `find` does not apply, because nothing is indexed that could match them."""
+        return ignored(identifier, KEYS[level])
+
+    def locate(
+        self, study_instance_uid: str, series_instance_uid: str | None = None, sop_instance_uid: str | None = None
+    ) -> list[Stored]:
+        """The instances of a study, series or instance, in the order of their numbers. Raises NotFound for none."""
+        uids = _uids(study_instance_uid, series_instance_uid, sop_instance_uid)
+        return [self._stored(**dict(row)) for row in self.index.locate(**uids)]
+
+    def instance(self, sop_instance_uid: str) -> Stored:
+        """One instance by its UID alone. Raises NotFound."""
+        return self._stored(**dict(self.index.locate(sop_instance_uid=sop_instance_uid)[0]))
+
+    def content(self, sop_instance_uid: str, sha256: str) -> BinaryIO:
+        """Open the stored file of an instance while its content is this one, whatever takes its place later.
+
+        Raises NotFound, or Conflict when the stored file has another digest.
+        """
+        # The row goes before its file is replaced: the same row before and after means that the file was this one.
+        file = self.unchanged(sop_instance_uid, sha256).path.open("rb")
+        try:
+            self.unchanged(sop_instance_uid, sha256)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def unchanged(self, sop_instance_uid: str, sha256: str) -> Stored:
+        """One instance that still has the content of this digest. Raises NotFound, or Conflict when it has not."""
+        stored = self.instance(sop_instance_uid)
+        if stored.sha256 != sha256:
+            raise Conflict(f"The content of {sop_instance_uid} that was meant is not stored; another took its place.")
+        return stored
+
+    def select(self, identifier: Dataset) -> list[Stored]:
+        """The instances that an identifier's keys of any level choose, in the order of their numbers; may be none.
+
+        Raises InvalidQuery.
+        """
+        return [self._stored(**dict(row)) for row in self.index.select(conditions(identifier, KEYS["IMAGE"]))]
+
+    def studies_under(self, accession_numbers: Iterable[str]) -> dict[str, list[str]]:
+        """The Study Instance UIDs under some accession numbers, which are taken as they are, without wildcards."""
+        key = next(key for key in KEYS["STUDY"] if key.path == "AccessionNumber")
+        values = tuple(filter(None, (column_value(key.kind, number) for number in accession_numbers)))
+        studies: dict[str, list[str]] = {}
+        for study in self.index.find("STUDY", [AnyOf(key, values)], limit=None, offset=0) if values else []:
+            studies.setdefault(text(study, "00080050"), []).append(text(study, "0020000D"))
+        return studies
+
+    def metadata(
+        self, study_instance_uid: str, series_instance_uid: str | None = None, sop_instance_uid: str | None = None
+    ) -> Iterator[Json]:
+        """The data sets of instances without bulk data, as DICOM JSON; NotFound is raised at the first one.
+
+        Bulk data stands as `{"vr": ..., "BulkDataURI": path}`, the path being tags and item numbers within the data
+        set; the caller makes it absolute.
+        """
+        return self.index.data_sets(_uids(study_instance_uid, series_instance_uid, sop_instance_uid))
+
+    def data_set(self, sop_instance_uid: str) -> Json:
+        """The data set of one instance, as `metadata` gives it. Raises NotFound."""
+        for data_set in self.index.data_sets({"sop_instance_uid": sop_instance_uid}):
+            return data_set
+        raise NotFound(f"SOP instance {sop_instance_uid} has just left the archive.")
+
+    def received_last(self) -> datetime:
+        """When something came in last, or is coming in now: the newest change in the folder of what is incoming."""
+        return datetime.fromtimestamp(self.files.last_incoming(), UTC)
+
+    def forget(self, study_instance_uid: str, *, now: datetime) -> bool:
+        """Take a study out and order that its files go, whatever anybody is owed of it; False when there is none.
+
+        Only for what nobody will miss, as the images of a test. The pacs process removes the files.
+        """
+        with self.database.write() as conn:
+            study_id = self.upkeep.study_id(conn, study_instance_uid)
+            if study_id is not None:
+                self.upkeep.order_removal(conn, study_id, now=now)
+        return study_id is not None
+
+    def documents(self, instances: Iterable[Stored]) -> Iterator[tuple[Stored, bytes]]:
+        """The same for instances that were located: each with its JSON text in UTF-8, as it was written on receipt.
+
+        What is removed meanwhile is left out.
+        """
+        by_uid = {stored.sop_instance_uid: stored for stored in instances}
+        for uid, document in self.index.documents(list(by_uid)):
+            yield by_uid[uid], plain(document)
+
+    def statistics(self) -> dict[str, int]:
+        """How many studies, series, instances and bytes are kept."""
+        return self.index.totals()
+
+    def latest(self, limit: int) -> list[Stored]:
+        """What came last, newest first."""
+        return [self._stored(**dict(row)) for row in self.index.latest(limit)]
+
+    def _stored(self, *, frame_count: int, sop_instance_uid: str, **values: object) -> Stored:
+        path = self.files.path(sop_instance_uid)
+        return Stored(sop_instance_uid=sop_instance_uid, frames=frame_count, path=path, **values)  # type: ignore[arg-type]
+
+    def _require_room(self) -> None:
+        with disk_refusals("stored"):
+            volume = volume_of(self.files.root)
+        if volume.fullness(self.watermarks) is Fullness.TOO_FULL:
+            raise OutOfResources(
+                f"The image volume is {volume.used_percent:.0f} % full and takes no more from"
+                f" {self.watermarks.stop_percent:g} % on. Make room, for example with 'gateway prune'."
+            )
+
+    # ---- the steps of receiving --------------------------------------------------------------------------------------
+
+    def _enter(self, part: Path, data_set: Json, found: Identity, receipt: Receipt, *, now: datetime) -> None:
+        try:
+            self._place(part, found.sop_instance_uid)
+            event = image_received(data_set, found, receipt)
+            with self.database.write() as conn:
+                self.index.add(conn, data_set, found, receipt)
+                self._tell(conn, event, now=now)
+        except Unsettled:
+            self.files.leave(part)
+            raise
+        except BaseException:
+            self.files.path(found.sop_instance_uid).unlink(missing_ok=True)
+            raise
+        part.unlink()
+        log.info(
+            "instance stored",
+            sop_instance_uid=found.sop_instance_uid,
+            sop_class_uid=found.sop_class_uid,
+            study_instance_uid=found.study_instance_uid,
+            accession_number=text(data_set, "00080050"),
+            size_bytes=receipt.size_bytes,
+            association=receipt.association_id,
+        )
+
+    def _place(self, part: Path, sop_instance_uid: str) -> None:
+        try:
+            self.files.keep(part, sop_instance_uid)
+        except FileExistsError:
+            # No row knows it (we looked, holding the turn of this UID): nobody was told that it is stored.
+            log.warning("orphan replaced", sop_instance_uid=sop_instance_uid)
+            self.files.replace(part, sop_instance_uid)
+
+    def _again(self, part: Path, found: Identity, receipt: Receipt) -> None:
+        """The same object once more: nothing new, but if its file was lost or damaged, here it is again."""
+        uid = found.sop_instance_uid
+        path, damaged = self.files.path(uid), self.upkeep.is_damaged(uid)
+        if damaged or not path.exists() or path.stat().st_size != receipt.size_bytes:
+            self.files.replace(part, uid)
+            self.upkeep.report_well(uid)
+            log.warning("lost file restored by its sender", sop_instance_uid=uid)
+        part.unlink()
+        log.info("instance already stored", sop_instance_uid=found.sop_instance_uid)
+
+    def _quarantine(self, part: Path, data_set: Json, found: Identity, receipt: Receipt, *, now: datetime) -> None:
+        reason = "A different object with this SOP Instance UID is stored already."
+        event = ImageQuarantined(
+            accession_number=text(data_set, "00080050"),
+            study_instance_uid=found.study_instance_uid,
+            sop_instance_uid=found.sop_instance_uid,
+            sha256=receipt.sha256,
+            reason=reason,
+        )
+        name = quarantine_name(part, receipt.sha256)
+        is_new = self.files.copy_aside(part, name)
+        try:
+            with self.database.write() as conn:
+                self.index.add_to_quarantine(
+                    conn, sop_instance_uid=found.sop_instance_uid, file_name=name, receipt=receipt, reason=reason
+                )
+                self.outbox.tell(conn, event, now=now)
+        except Unsettled:
+            self.files.leave(part)
+            raise
+        except BaseException:
+            if is_new:
+                (self.files.quarantine / name).unlink(missing_ok=True)
+            raise
+        raise Conflict(f"SOP instance {found.sop_instance_uid} is stored with other content; this one is quarantined.")
+
+    def _tell(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
+        """Owe the event of an image; with a second id when the usual one told of an earlier stay or other content."""
+        if not self.outbox.tell(conn, event, now=now):
+            self.outbox.tell(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")
+
+    def _sweep_linked(self, part: Path, *, now: datetime) -> None:
+        """Set a file aside whose receipt was cut off between link and commit; after the commit it stays.
+
+        Row, file, and by the caller the name in `incoming`: killed in between, the next start goes on from there. One
+        whose header is damaged stays too: it was synced before it was linked, so it may be one that is acknowledged.
+        """
+        uid = announced_uid(part)
+        if not uid or self.index.digest(uid) is not None:
+            return
+        sha256, target = digest(part), self.files.path(uid)
+        name = quarantine_name(target, sha256)
+        receipt = Receipt("", part.stat().st_size, 0, sha256, "", "", utc_text(now))
+        reason = "The service ended before the sender was told that this object is stored."
+        with self.database.write() as conn:
+            self.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+        self.files.set_aside(target, sha256)
+        log.warning("orphan set aside", sop_instance_uid=uid, file=name)
+
+    def _sweep_aside(self, part: Path, *, now: datetime) -> None:
+        """Make sure of the row of a file that lies in the quarantine; its receipt may have been cut off before it."""
+        uid, sha256 = announced_uid(part), digest(part)
+        receipt = Receipt("", part.stat().st_size, 0, sha256, "", "", utc_text(now))
+        reason = "The service ended before the sender was told that another object with this UID is stored."
+        name = quarantine_name(part, sha256)
+        with self.database.write() as conn:
+            self.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+        log.warning("receipt found in the quarantine", sop_instance_uid=uid, file=name)
+
+
+class _Turns:
+    """Lets one thread at a time deal with the same UID, and different UIDs pass each other."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._taken: set[str] = set()
+
+    @contextmanager
+    def turn(self, uid: str) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: uid not in self._taken)
+            self._taken.add(uid)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._taken.remove(uid)
+                self._condition.notify_all()
+
+
+def _database(path: Path) -> Database:
+    return Database(path, outbox.SCHEMA, resources("pacs") / "schema")
+
+
+def _uids(study: str, series: str | None, instance: str | None) -> dict[str, str]:
+    given = {"study_instance_uid": study, "series_instance_uid": series, "sop_instance_uid": instance}
+    return {name: uid for name, uid in given.items() if uid is not None}

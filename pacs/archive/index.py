@@ -1,0 +1,420 @@
+"""The index: every statement of pacs.db. What is matched stands in columns, what is answered is DICOM JSON.
+
+Not for: what a query means (`gateway.query.matching`), what happens to files (`archive`).
+"""
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.errors import NotFound
+from gateway.outbox.changed_exams import touch
+from gateway.query.conditions import Condition, Key, Kind, where
+from gateway.query.matching import column_value
+from gateway.sqlite import Database
+from pacs.archive.attributes import Json, frame_count, items, text
+from pacs.archive.identity import Identity
+
+Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
+
+COMPRESS_FROM = 1024
+"""Bytes of JSON from which compressing pays; a mammogram's 12 kB shrink to 3."""
+
+_DOCUMENTS = 16  # read at once; a mammogram's has 3 kB in its row, a tomosynthesis's may have a megabyte
+
+TOLD = (
+    "message_id IN (instance.sop_instance_uid, instance.sop_instance_uid || '/' || substr(instance.sha256, 1, 16))"
+    " AND json_extract(parameters, '$.image.sha256') = instance.sha256"
+)
+"""An entry that tells of an instance as it is kept now; one about other content does not count."""
+
+_MODALITIES = "study.id IN (SELECT study_id FROM series WHERE {})"
+
+PATIENT_KEYS = (
+    Key("PatientID", Kind.TEXT, "study.patient_id"),
+    Key("PatientName", Kind.NAME, "study.patient_name"),
+    Key("PatientBirthDate", Kind.DATE, "study.patient_birth_date"),
+    Key("PatientSex", Kind.TEXT, "study.patient_sex"),
+)
+
+STUDY_KEYS = (
+    *PATIENT_KEYS,
+    Key("StudyInstanceUID", Kind.UID, "study.study_instance_uid"),
+    Key("AccessionNumber", Kind.TEXT, "study.accession_number"),
+    Key("StudyDate", Kind.DATE, "study.study_date"),
+    Key("StudyTime", Kind.TIME, "study.study_time", of_date="StudyDate"),
+    Key("StudyID", Kind.TEXT, "study.study_id"),
+    Key("StudyDescription", Kind.TEXT, "study.study_description"),
+    Key("ReferringPhysicianName", Kind.NAME, "study.referring_physician"),
+    Key("ModalitiesInStudy", Kind.TEXT, "series.modality", within=_MODALITIES),
+)
+
+SERIES_KEYS = (
+    Key("SeriesInstanceUID", Kind.UID, "series.series_instance_uid"),
+    Key("Modality", Kind.TEXT, "series.modality"),
+    Key("SeriesNumber", Kind.NUMBER, "series.series_number"),
+    Key("SeriesDescription", Kind.TEXT, "series.series_description"),
+    Key("PerformedProcedureStepStartDate", Kind.DATE, "series.pps_start_date"),
+    Key(
+        "PerformedProcedureStepStartTime",
+        Kind.TIME,
+        "series.pps_start_time",
+        of_date="PerformedProcedureStepStartDate",
+    ),
+    Key("RequestAttributesSequence.ScheduledProcedureStepID", Kind.TEXT, "series.sps_id"),
+    Key("RequestAttributesSequence.RequestedProcedureID", Kind.TEXT, "series.requested_procedure_id"),
+)
+
+IMAGE_KEYS = (
+    Key("SOPInstanceUID", Kind.UID, "instance.sop_instance_uid"),
+    Key("SOPClassUID", Kind.UID, "instance.sop_class_uid"),
+    Key("InstanceNumber", Kind.NUMBER, "instance.instance_number"),
+)
+
+KEYS: Mapping[Level, tuple[Key, ...]] = {
+    "PATIENT": PATIENT_KEYS,
+    "STUDY": STUDY_KEYS,
+    "SERIES": STUDY_KEYS + SERIES_KEYS,
+    "IMAGE": STUDY_KEYS + SERIES_KEYS + IMAGE_KEYS,
+}
+"""What can be matched at each level: its own keys and those above it (relational queries, PS3.4 C.4.1.2.2.1)."""
+
+_STUDY_TAGS = (
+    *("00080005", "00080020", "00080030", "00080050", "00080051", "00080090", "00080201", "00081030", "00081032"),
+    *("00100010", "00100020", "00100021", "00100024", "00100030", "00100032", "00100040", "00101002", "00101010"),
+    *("0020000D", "00200010"),
+)
+_SERIES_TAGS = (
+    *("00080005", "00080021", "00080031", "00080060", "00080070", "00081010", "0008103E", "00081090", "00180015"),
+    *("00181030", "0020000E", "00200011", "00200060", "00400244", "00400245", "00400253", "00400254", "00400275"),
+)
+
+_FROM: Mapping[Level, str] = {
+    "PATIENT": "study",
+    "STUDY": "study",
+    "SERIES": "series JOIN study ON study.id = series.study_id",
+    "IMAGE": "instance JOIN series ON series.id = instance.series_id JOIN study ON study.id = series.study_id",
+}
+
+_GROUPED: Mapping[Level, str] = {
+    # Those without a Patient ID cannot be told to be the same person, so each of their studies is one.
+    "PATIENT": " GROUP BY study.patient_id, CASE study.patient_id WHEN '' THEN study.id END",
+}
+
+_ORDER: Mapping[Level, str] = {
+    "PATIENT": "study.patient_id, study.id",
+    "STUDY": "study.study_date DESC, study.study_time DESC, study.id DESC",
+    "SERIES": "study.id, CAST(series.series_number AS INTEGER), series.id",
+    "IMAGE": "study.id, CAST(series.series_number AS INTEGER), series.id,"
+    " CAST(instance.instance_number AS INTEGER), instance.id",
+}
+
+_OF_PATIENT = (
+    "FROM study AS own WHERE own.patient_id = study.patient_id AND (own.patient_id <> '' OR own.id = study.id)"
+)
+
+_STUDY_COUNTS = (
+    "study.series_count, study.instance_count,"
+    " (SELECT group_concat(modality, '\\') FROM"
+    " (SELECT DISTINCT modality FROM series AS own WHERE own.study_id = study.id AND modality <> '' ORDER BY modality))"
+    " AS modalities"
+)
+
+_ANSWERED: Mapping[Level, str] = {
+    # With MAX the other columns are those of the row that has it (SQLite), which is the latest study.
+    "PATIENT": "study.data_set AS patient_data_set, MAX(study.id),"
+    f" (SELECT COUNT(*) {_OF_PATIENT}) AS patient_study_count,"
+    f" (SELECT SUM(series_count) {_OF_PATIENT}) AS patient_series_count,"
+    f" (SELECT SUM(instance_count) {_OF_PATIENT}) AS patient_instance_count",
+    "STUDY": f"study.data_set AS study_data_set, {_STUDY_COUNTS}",
+    "SERIES": "study.data_set AS study_data_set, series.data_set AS series_data_set,"
+    f" series.instance_count AS series_instance_count, {_STUDY_COUNTS}",
+    "IMAGE": f"instance.data_set AS instance_data_set, series.instance_count AS series_instance_count, {_STUDY_COUNTS}",
+}
+
+_LOCATED = (
+    "study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid, instance.sop_class_uid,"
+    " instance.instance_number, instance.transfer_syntax_uid, instance.frame_count, instance.size_bytes,"
+    " instance.data_set_offset, instance.sha256, instance.calling_ae_title, instance.received_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is known about a file beside its data set. `received_at` is UTC text."""
+
+    transfer_syntax_uid: str
+    size_bytes: int
+    data_set_offset: int
+    sha256: str
+    calling_ae_title: str
+    association_id: str
+    received_at: str
+
+
+class Index:
+    """The tables of pacs.db."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def add(self, conn: sqlite3.Connection, data_set: Json, found: Identity, receipt: Receipt) -> None:
+        """Enter a new instance, its series and study if they are new, counts, and a note that its exam was touched."""
+        study = self._study(conn, data_set, found, receipt)
+        series = self._series(conn, data_set, found, study)
+        conn.execute(
+            "INSERT INTO instance (series_id, sop_instance_uid, sop_class_uid, instance_number, transfer_syntax_uid,"
+            " frame_count, size_bytes, data_set_offset, sha256, calling_ae_title, association_id, received_at,"
+            " data_set) VALUES (:series_id, :sop_instance_uid, :sop_class_uid, :instance_number, :transfer_syntax_uid,"
+            " :frame_count, :size_bytes, :data_set_offset, :sha256, :calling_ae_title, :association_id, :received_at,"
+            " :data_set)",
+            {
+                "series_id": series,
+                "sop_instance_uid": found.sop_instance_uid,
+                "sop_class_uid": found.sop_class_uid,
+                "instance_number": column_value(Kind.NUMBER, text(data_set, "00200013")),
+                "transfer_syntax_uid": receipt.transfer_syntax_uid,
+                "frame_count": frame_count(data_set),
+                "size_bytes": receipt.size_bytes,
+                "data_set_offset": receipt.data_set_offset,
+                "sha256": receipt.sha256,
+                "calling_ae_title": receipt.calling_ae_title,
+                "association_id": receipt.association_id,
+                "received_at": receipt.received_at,
+                "data_set": _packed(data_set),
+            },
+        )
+        counted = {"id": series, "study": study, "bytes": receipt.size_bytes, "now": receipt.received_at}
+        conn.execute("UPDATE series SET instance_count = instance_count + 1 WHERE id = :id", counted)
+        conn.execute(
+            "UPDATE study SET instance_count = instance_count + 1, byte_count = byte_count + :bytes,"
+            " last_received_at = :now WHERE id = :study",
+            counted,
+        )
+        conn.execute("UPDATE total SET instance_count = instance_count + 1, byte_count = byte_count + :bytes", counted)
+        touch(conn, study_instance_uid=found.study_instance_uid, at=receipt.received_at)
+
+    def digest(self, sop_instance_uid: str) -> str | None:
+        """The SHA-256 of the file that is kept for an instance; None when no row knows the instance."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                "SELECT sha256 FROM instance WHERE sop_instance_uid = :uid", {"uid": sop_instance_uid}
+            ).fetchone()
+        return None if row is None else str(row["sha256"])
+
+    def add_to_quarantine(
+        self, conn: sqlite3.Connection, *, sop_instance_uid: str, file_name: str, receipt: Receipt, reason: str
+    ) -> None:
+        """Remember an object that is kept aside; the same content again changes nothing."""
+        conn.execute(
+            "INSERT INTO quarantine (sop_instance_uid, sha256, file_name, reason, calling_ae_title, received_at)"
+            " VALUES (:uid, :sha256, :file_name, :reason, :calling, :now) ON CONFLICT DO NOTHING",
+            {
+                "uid": sop_instance_uid,
+                "sha256": receipt.sha256,
+                "file_name": file_name,
+                "reason": reason,
+                "calling": receipt.calling_ae_title,
+                "now": receipt.received_at,
+            },
+        )
+
+    def quarantined(self) -> list[sqlite3.Row]:
+        """The objects that are kept aside, newest first."""
+        with self.database.read() as conn:
+            return conn.execute(
+                "SELECT sop_instance_uid, sha256, file_name, reason, calling_ae_title, received_at FROM quarantine"
+                " ORDER BY id DESC"
+            ).fetchall()
+
+    def find(self, level: Level, wanted: list[Condition], *, limit: int | None, offset: int) -> list[Json]:
+        """The answers of one level, with the attributes of the levels above and the counts."""
+        condition, values = where(wanted)
+        with self.database.read() as conn:
+            rows = conn.execute(
+                f"SELECT {_ANSWERED[level]} FROM {_FROM[level]} WHERE {condition}{_GROUPED.get(level, '')}"
+                f" ORDER BY {_ORDER[level]} LIMIT :limit OFFSET :offset",
+                {**values, "limit": -1 if limit is None else limit, "offset": offset},
+            ).fetchall()
+        return [_answer(row) for row in rows]
+
+    def locate(self, **uids: str) -> list[sqlite3.Row]:
+        """Where instances are and what they are like, in the order of their numbers. Keys: columns that end in _uid."""
+        condition = " AND ".join(f"{_UID_COLUMNS[name]} = :{name}" for name in uids)
+        with self.database.read() as conn:
+            rows = conn.execute(
+                f"SELECT {_LOCATED} FROM {_FROM['IMAGE']} WHERE {condition} ORDER BY {_ORDER['IMAGE']}", uids
+            ).fetchall()
+        if not rows:
+            raise NotFound("Nothing is stored under " + ", ".join(f"{name} {uid}" for name, uid in uids.items()) + ".")
+        return rows
+
+    def select(self, wanted: list[Condition]) -> list[sqlite3.Row]:
+        """The instances that conditions of any level choose, as `locate` gives them; none is an empty list."""
+        condition, values = where(wanted)
+        with self.database.read() as conn:
+            return conn.execute(
+                f"SELECT {_LOCATED} FROM {_FROM['IMAGE']} WHERE {condition} ORDER BY {_ORDER['IMAGE']}", values
+            ).fetchall()
+
+    def latest(self, limit: int) -> list[sqlite3.Row]:
+        """The instances that came last, newest first."""
+        with self.database.read() as conn:
+            return conn.execute(
+                f"SELECT {_LOCATED} FROM {_FROM['IMAGE']} ORDER BY instance.received_at DESC, instance.id DESC"
+                " LIMIT :limit",
+                {"limit": limit},
+            ).fetchall()
+
+    def data_sets(self, uids: Mapping[str, str]) -> Iterator[Json]:
+        """The data sets of instances, one after the other, in the order of their numbers. Raises NotFound for none."""
+        for _, document in self.documents([row["sop_instance_uid"] for row in self.locate(**uids)]):
+            yield unpacked(document)
+
+    def documents(self, sop_instance_uids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Instances and their data sets as they stand in their rows, in this order; some may have gone."""
+        for first in range(0, len(sop_instance_uids), _DOCUMENTS):
+            page = list(sop_instance_uids[first : first + _DOCUMENTS])
+            with self.database.read() as conn:
+                rows = conn.execute(
+                    "SELECT sop_instance_uid, data_set FROM instance"
+                    " WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids))",
+                    {"uids": json.dumps(page)},
+                ).fetchall()
+            found = {row["sop_instance_uid"]: row["data_set"] for row in rows}
+            yield from ((uid, found[uid]) for uid in page if uid in found)
+
+    def telling(self, sop_instance_uids: Iterable[str]) -> dict[str, str]:
+        """The message id of the newest entry that tells of each of these instances as it is kept, if there is one."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT sop_instance_uid, message_id FROM instance"
+                f" JOIN outbox ON outbox.id = (SELECT max(id) FROM outbox WHERE {TOLD})"
+                " WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids))",
+                {"uids": json.dumps(list(sop_instance_uids))},
+            )
+            return {str(row["sop_instance_uid"]): str(row["message_id"]) for row in rows}
+
+    def totals(self) -> dict[str, int]:
+        """How many studies, series, instances and bytes there are."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                "SELECT study_count AS studies, series_count AS series, instance_count AS instances,"
+                " byte_count AS bytes FROM total"
+            ).fetchone()
+        return dict(row)
+
+    def _study(self, conn: sqlite3.Connection, data_set: Json, found: Identity, receipt: Receipt) -> int:
+        uid = {"uid": found.study_instance_uid}
+        row = conn.execute("SELECT id FROM study WHERE study_instance_uid = :uid", uid).fetchone()
+        if row is not None:
+            return int(row["id"])
+        conn.execute("UPDATE total SET study_count = study_count + 1")
+        inserted = conn.execute(
+            "INSERT INTO study (study_instance_uid, patient_id, patient_name, patient_birth_date, patient_sex,"
+            " accession_number, study_date, study_time, study_id, study_description, referring_physician,"
+            " first_received_at, last_received_at, data_set) VALUES (:uid, :patient_id, :patient_name,"
+            " :patient_birth_date, :patient_sex, :accession_number, :study_date, :study_time, :study_id,"
+            " :study_description, :referring_physician, :now, :now, :data_set)",
+            {
+                **uid,
+                "patient_id": column_value(Kind.TEXT, text(data_set, "00100020")),
+                "patient_name": column_value(Kind.NAME, _name(data_set, "00100010")),
+                "patient_birth_date": column_value(Kind.DATE, text(data_set, "00100030")),
+                "patient_sex": column_value(Kind.TEXT, text(data_set, "00100040")),
+                "accession_number": column_value(Kind.TEXT, text(data_set, "00080050")),
+                "study_date": column_value(Kind.DATE, text(data_set, "00080020")),
+                "study_time": column_value(Kind.TIME, text(data_set, "00080030")),
+                "study_id": column_value(Kind.TEXT, text(data_set, "00200010")),
+                "study_description": column_value(Kind.TEXT, text(data_set, "00081030")),
+                "referring_physician": column_value(Kind.NAME, _name(data_set, "00080090")),
+                "now": receipt.received_at,
+                "data_set": _packed({tag: data_set[tag] for tag in _STUDY_TAGS if tag in data_set}),
+            },
+        )
+        return int(inserted.lastrowid or 0)
+
+    def _series(self, conn: sqlite3.Connection, data_set: Json, found: Identity, study: int) -> int:
+        key = {"study": study, "uid": found.series_instance_uid}
+        row = conn.execute(
+            "SELECT id FROM series WHERE study_id = :study AND series_instance_uid = :uid", key
+        ).fetchone()
+        if row is not None:
+            return int(row["id"])
+        conn.execute("UPDATE study SET series_count = series_count + 1 WHERE id = :study", key)
+        conn.execute("UPDATE total SET series_count = series_count + 1")
+        request = next(iter(items(data_set, "00400275")), Json())
+        inserted = conn.execute(
+            "INSERT INTO series (study_id, series_instance_uid, modality, series_number, series_description,"
+            " pps_start_date, pps_start_time, sps_id, requested_procedure_id, data_set)"
+            " VALUES (:study, :uid, :modality, :series_number, :series_description, :pps_start_date, :pps_start_time,"
+            " :sps_id, :requested_procedure_id, :data_set)",
+            {
+                **key,
+                "modality": column_value(Kind.TEXT, text(data_set, "00080060")),
+                "series_number": column_value(Kind.NUMBER, text(data_set, "00200011")),
+                "series_description": column_value(Kind.TEXT, text(data_set, "0008103E")),
+                "pps_start_date": column_value(Kind.DATE, text(data_set, "00400244")),
+                "pps_start_time": column_value(Kind.TIME, text(data_set, "00400245")),
+                "sps_id": column_value(Kind.TEXT, text(request, "00400009")),
+                "requested_procedure_id": column_value(Kind.TEXT, text(request, "00401001")),
+                "data_set": _packed({tag: data_set[tag] for tag in _SERIES_TAGS if tag in data_set}),
+            },
+        )
+        return int(inserted.lastrowid or 0)
+
+
+_UID_COLUMNS = {
+    "study_instance_uid": "study.study_instance_uid",
+    "series_instance_uid": "series.series_instance_uid",
+    "sop_instance_uid": "instance.sop_instance_uid",
+}
+
+
+def unpacked(stored: bytes) -> Json:
+    """Read a data set as it stands in a row."""
+    found: Json = json.loads(plain(stored))
+    return found
+
+
+def plain(stored: bytes) -> bytes:
+    """A data set as it stands in a row, as JSON text in UTF-8."""
+    return stored if stored[:1] == b"{" else zlib.decompress(stored)
+
+
+def _packed(data_set: Mapping[str, object]) -> bytes:
+    written = json.dumps(data_set, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return written if len(written) < COMPRESS_FROM else zlib.compress(written, 1)
+
+
+def _name(data_set: Json, tag: str) -> str:
+    """A person name with all its component groups, as `matching.fold` takes it."""
+    values = data_set.get(tag, {}).get("Value")
+    first = values[0] if isinstance(values, list) and values and isinstance(values[0], dict) else {}
+    return "=".join(str(first.get(group, "")) for group in ("Alphabetic", "Ideographic", "Phonetic")).rstrip("=")
+
+
+def _answer(row: sqlite3.Row) -> Json:
+    names = row.keys()
+    answer: Json = {}
+    for name in ("study_data_set", "series_data_set", "instance_data_set"):
+        if name in names:
+            answer.update(unpacked(row[name]))
+    if "patient_data_set" in names:
+        latest = unpacked(row["patient_data_set"])
+        answer.update({tag: value for tag, value in latest.items() if tag.startswith("0010")})
+        answer["00201200"] = {"vr": "IS", "Value": [row["patient_study_count"]]}
+        answer["00201202"] = {"vr": "IS", "Value": [row["patient_series_count"]]}
+        answer["00201204"] = {"vr": "IS", "Value": [row["patient_instance_count"]]}
+    if "modalities" in names:
+        answer["00080061"] = {"vr": "CS", "Value": row["modalities"].split("\\")} if row["modalities"] else {"vr": "CS"}
+        answer["00201206"] = {"vr": "IS", "Value": [row["series_count"]]}
+        answer["00201208"] = {"vr": "IS", "Value": [row["instance_count"]]}
+    if "series_instance_count" in names:
+        answer["00201209"] = {"vr": "IS", "Value": [row["series_instance_count"]]}
+    # DICOM JSON is UTF-8 (PS3.18 F.1.1); the data set's own character set no longer applies.
+    answer["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}
+    return answer

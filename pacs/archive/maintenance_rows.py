@@ -1,0 +1,450 @@
+"""The statements of care over years: what fsck, scrub, retention and quarantine ask of pacs.db.
+
+What is asked every day, by modalities and viewers, is in `pacs.archive.index`.
+
+Not for: deciding, and not for files; `fsck`, `scrub`, `retention` and `quarantine` do that with what they find here.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.errors import Conflict, NotFound
+from gateway.sqlite import Database, utc_text
+from pacs.archive.files import file_name, place_of
+from pacs.archive.index import TOLD
+
+_PAGE = 200
+"""Rows read at a time where much is done for each: no snapshot is held meanwhile, which would let the WAL grow."""
+
+_OF_STUDY = "FROM series JOIN instance ON instance.series_id = series.id WHERE series.study_id = study.id"
+
+_STUDY_FACTS = (
+    "SELECT study.id, study.study_instance_uid, study.accession_number, study.last_received_at,"
+    f" (SELECT count(*) {_OF_STUDY}) AS instances,"
+    f" (SELECT coalesce(sum(size_bytes), 0) {_OF_STUDY}) AS size_bytes,"
+    f" (SELECT count(*) {_OF_STUDY} AND EXISTS (SELECT 1 FROM outbox WHERE {TOLD} AND delivered_at IS NOT NULL))"
+    " AS confirmed,"
+    f" (SELECT count(*) {_OF_STUDY} AND committed_at IS NOT NULL) AS committed,"
+    f" (SELECT count(*) {_OF_STUDY} AND instance.id IN (SELECT instance_id FROM damage)) AS damaged,"
+    " (SELECT count(*) FROM outbox WHERE subject = study.study_instance_uid AND delivered_at IS NULL)"
+    " + (SELECT count(*) FROM outbox WHERE subject > 'request/' || study.study_instance_uid || '/'"
+    "     AND subject < 'request/' || study.study_instance_uid || '0' AND delivered_at IS NULL) AS owed,"
+    " (SELECT count(*) FROM forward WHERE study_id = study.id AND delivered_at IS NULL) AS unforwarded"
+    " FROM study"
+)
+
+_ACTUAL = (
+    "SELECT study.id, study.study_instance_uid,"
+    " (SELECT count(*) FROM series WHERE series.study_id = study.id) AS series_count,"
+    f" (SELECT count(*) {_OF_STUDY}) AS instance_count,"
+    f" (SELECT coalesce(sum(size_bytes), 0) {_OF_STUDY}) AS byte_count,"
+    " study.series_count AS said_series, study.instance_count AS said_instances, study.byte_count AS said_bytes,"
+    " EXISTS (SELECT 1 FROM series WHERE series.study_id = study.id AND series.instance_count <>"
+    " (SELECT count(*) FROM instance WHERE instance.series_id = series.id)) AS series_differ FROM study"
+)
+
+_SUMS = (
+    "SELECT (SELECT count(*) FROM study), (SELECT count(*) FROM series), (SELECT count(*) FROM instance),"
+    " (SELECT coalesce(sum(size_bytes), 0) FROM instance)"
+)
+
+_QUARANTINE = (
+    "id, sop_instance_uid, sha256, file_name, reason, calling_ae_title, received_at, decision, decided_by, refusal,"
+    " settled_at, settled_by"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a row says about a file."""
+
+    id: int
+    place: str
+    sop_instance_uid: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFacts:
+    """What retention has to know of a study. Counts are of instances, `owed` of events; times are UTC text."""
+
+    id: int
+    study_instance_uid: str
+    accession_number: str
+    last_received_at: str
+    instances: int
+    size_bytes: int
+    confirmed: int
+    """The cloud confirmed that it was told of exactly this content, or somebody decided by name that it is not told."""
+    committed: int
+    damaged: int
+    owed: int
+    """Events of the study that are not delivered, open or parked, whatever they are about, and requests for it."""
+    unforwarded: int
+    """Duties to forward that are not delivered, open or parked."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """An object in the quarantine. `decision` is what an operator wants, `refusal` why it could not be done.
+
+    `settled_at` (UTC text) is when somebody decided that it stays there and nothing is to be done.
+    """
+
+    id: int
+    sop_instance_uid: str
+    sha256: str
+    file_name: str
+    reason: str
+    calling_ae_title: str
+    received_at: str
+    decision: str | None
+    decided_by: str
+    refusal: str
+    settled_at: str | None
+    settled_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """How far the scrub has come. Times are UTC text; see the schema."""
+
+    began_at: str | None
+    ended_at: str | None
+    instance_id: int
+    file_count: int
+    byte_count: int
+    damaged_count: int
+
+
+class Upkeep:
+    """The side of pacs.db that only those who look after it see."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # ---- fsck --------------------------------------------------------------------------------------------------------
+
+    def by_place(self) -> Iterator[Kept]:
+        """All instances in the order of their files' places; sorted in a file, so that a million are no more memory."""
+        with self.database.read_at_length() as conn:
+            conn.create_function("file_name", 1, file_name, deterministic=True)
+            yield from map(
+                _kept,
+                conn.execute(
+                    "SELECT id, file_name(sop_instance_uid) AS name, sop_instance_uid, size_bytes, sha256"
+                    " FROM instance ORDER BY name"
+                ),
+            )
+
+    def kept(self, sop_instance_uid: str) -> Kept | None:
+        """What the index says about an instance now; None when it says nothing."""
+        return self._one_kept("sop_instance_uid = :uid", uid=sop_instance_uid)
+
+    def wrong_counts(self) -> list[str]:
+        """The Study Instance UIDs whose counts are not those of their rows; '' for the sums over all."""
+        with self.database.read() as conn:
+            studies = conn.execute(
+                f"SELECT study_instance_uid FROM ({_ACTUAL}) WHERE series_differ OR instance_count = 0 OR"
+                " (series_count, instance_count, byte_count) <> (said_series, said_instances, said_bytes)"
+            ).fetchall()
+            said, actual = self._totals(conn)
+        return [str(row[0]) for row in studies] + ([] if said == actual else [""])
+
+    def recount(self) -> None:
+        """Make every count and sum that of the rows, and drop studies and series without instances."""
+        with self.database.write() as conn:
+            conn.execute("DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM instance WHERE series_id = series.id)")
+            conn.execute("DELETE FROM study WHERE NOT EXISTS (SELECT 1 FROM series WHERE study_id = study.id)")
+            conn.execute(
+                "UPDATE series SET instance_count = (SELECT count(*) FROM instance WHERE series_id = series.id)"
+            )
+            conn.execute(
+                "UPDATE study SET series_count = actual.series_count, instance_count = actual.instance_count,"
+                f" byte_count = actual.byte_count FROM ({_ACTUAL}) AS actual WHERE actual.id = study.id"
+            )
+            conn.execute(f"UPDATE total SET (study_count, series_count, instance_count, byte_count) = ({_SUMS})")
+
+    def untold(self) -> Iterator[str]:
+        """The SOP Instance UIDs of instances that no event, sent or unsent, tells of."""
+        with self.database.read() as conn:
+            for row in conn.execute(
+                f"SELECT sop_instance_uid FROM instance WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE {TOLD})"
+            ):
+                yield str(row["sop_instance_uid"])
+
+    # ---- damage ------------------------------------------------------------------------------------------------------
+
+    def report_damage(self, kept: Kept, code: str, *, now: datetime) -> bool:
+        """Remember what is wrong with a file. False when its row has gone or changed since it was looked at."""
+        values = {"id": kept.id, "sha256": kept.sha256, "code": code, "now": utc_text(now)}
+        with self.database.write() as conn:
+            done = conn.execute(
+                "INSERT INTO damage SELECT id, :code, :now FROM instance WHERE id = :id AND sha256 = :sha256"
+                " ON CONFLICT (instance_id) DO UPDATE SET code = :code",
+                values,
+            )
+            return done.rowcount == 1
+
+    def report_well(self, sop_instance_uid: str) -> None:
+        """Forget the damage of an instance, if there was any."""
+        if self.is_damaged(sop_instance_uid):
+            with self.database.write() as conn:
+                conn.execute(
+                    "DELETE FROM damage WHERE instance_id = (SELECT id FROM instance WHERE sop_instance_uid = :uid)",
+                    {"uid": sop_instance_uid},
+                )
+
+    def is_damaged(self, sop_instance_uid: str) -> bool:
+        """Was its file found damaged, and not well since?"""
+        return self._exists(
+            "SELECT 1 FROM damage JOIN instance ON instance.id = instance_id WHERE sop_instance_uid = :uid",
+            uid=sop_instance_uid,
+        )
+
+    def damaged(self) -> int:
+        """How many instances have a damaged file."""
+        with self.database.read() as conn:
+            return int(conn.execute("SELECT count(*) FROM damage").fetchone()[0])
+
+    # ---- scrub -------------------------------------------------------------------------------------------------------
+
+    def scrubbed(self) -> Pass:
+        """How far the scrub has come."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                "SELECT began_at, ended_at, instance_id, file_count, byte_count, damaged_count FROM scrub"
+            ).fetchone()
+        return Pass(**dict(row))
+
+    def remember_scrub(self, reached: Pass) -> None:
+        """Write down how far the scrub has come."""
+        with self.database.write() as conn:
+            conn.execute(
+                "UPDATE scrub SET began_at = :began_at, ended_at = :ended_at, instance_id = :instance_id,"
+                " file_count = :file_count, byte_count = :byte_count, damaged_count = :damaged_count",
+                {name: getattr(reached, name) for name in Pass.__slots__},
+            )
+
+    def next_kept(self, after: int) -> Kept | None:
+        """The instance that follows in the order of rows; None at the end."""
+        return self._one_kept("id > :after ORDER BY id LIMIT 1", after=after)
+
+    # ---- retention ---------------------------------------------------------------------------------------------------
+
+    def studies_until(self, last_received_at: str) -> Iterator[StudyFacts]:
+        """Studies that got nothing since a time (UTC text), the oldest first. They may be removed meanwhile."""
+        at = {"time": "", "id": 0, "until": last_received_at, "page": _PAGE}
+        while page := self._studies(
+            "(last_received_at, study.id) > (:time, :id) AND last_received_at < :until"
+            " ORDER BY last_received_at, study.id LIMIT :page",
+            at,
+        ):
+            yield from page
+            at |= {"time": page[-1].last_received_at, "id": page[-1].id}
+
+    def facts(self, conn: sqlite3.Connection, study_id: int) -> StudyFacts | None:
+        """The facts of one study inside a transaction; None when it is gone."""
+        row = conn.execute(f"{_STUDY_FACTS} WHERE study.id = :id", {"id": study_id}).fetchone()
+        return None if row is None else StudyFacts(**dict(row))
+
+    def study_id(self, conn: sqlite3.Connection, study_instance_uid: str) -> int | None:
+        """Where a study is, inside a transaction; None when it is not there."""
+        row = conn.execute(
+            "SELECT id FROM study WHERE study_instance_uid = :uid", {"uid": study_instance_uid}
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def facts_of(self, conn: sqlite3.Connection, study_instance_uid: str) -> StudyFacts:
+        """The same by the study's UID. Raises NotFound."""
+        row = conn.execute(f"{_STUDY_FACTS} WHERE study_instance_uid = :uid", {"uid": study_instance_uid}).fetchone()
+        if row is None:
+            raise NotFound(f"Nothing is stored under study_instance_uid {study_instance_uid}.")
+        return StudyFacts(**dict(row))
+
+    def order_removal(self, conn: sqlite3.Connection, study_id: int, *, now: datetime) -> None:
+        """Take a study out of the index and order that its files go, in the caller's transaction."""
+        values = {"id": study_id, "now": utc_text(now)}
+        instances = "SELECT instance.id FROM instance JOIN series ON series.id = series_id WHERE study_id = :id"
+        conn.execute(
+            f"INSERT INTO removal SELECT sop_instance_uid, :now FROM instance WHERE id IN ({instances})"
+            " ON CONFLICT DO NOTHING",
+            values,
+        )
+        conn.execute(
+            "UPDATE total SET study_count = study_count - 1, series_count = total.series_count - study.series_count,"
+            " instance_count = total.instance_count - study.instance_count,"
+            " byte_count = total.byte_count - study.byte_count FROM study WHERE study.id = :id",
+            values,
+        )
+        conn.execute(f"DELETE FROM instance WHERE id IN ({instances})", values)
+        conn.execute("DELETE FROM series WHERE study_id = :id", values)
+        conn.execute("DELETE FROM study WHERE id = :id", values)
+
+    def removals(self) -> list[str]:
+        """Some SOP Instance UIDs whose files shall go."""
+        with self.database.read() as conn:
+            rows = conn.execute("SELECT sop_instance_uid FROM removal LIMIT :page", {"page": _PAGE}).fetchall()
+        return [str(row[0]) for row in rows]
+
+    def shall_go(self, sop_instance_uid: str) -> bool:
+        """Is the removal of this file still ordered?"""
+        return self._exists("SELECT 1 FROM removal WHERE sop_instance_uid = :uid", uid=sop_instance_uid)
+
+    def removed(self, sop_instance_uids: Iterable[str]) -> None:
+        """The files are gone, and their folders synced."""
+        with self.database.write() as conn:
+            conn.executemany(
+                "DELETE FROM removal WHERE sop_instance_uid = :uid", [{"uid": uid} for uid in sop_instance_uids]
+            )
+
+    # ---- quarantine --------------------------------------------------------------------------------------------------
+
+    def quarantined(self) -> list[SetAside]:
+        """What is kept aside, the oldest first."""
+        return self._set_aside("TRUE")
+
+    def decided(self) -> list[SetAside]:
+        """What an operator has decided on and nobody has carried out or refused yet."""
+        return self._set_aside("decision IS NOT NULL AND refusal = ''")
+
+    def stands(self, conn: sqlite3.Connection, found: SetAside) -> bool:
+        """Is what was decided about an object still what is wanted, inside a transaction?"""
+        row = conn.execute(
+            "SELECT 1 FROM quarantine WHERE id = :id AND decision = :decision AND decided_by = :by AND refusal = ''",
+            {"id": found.id, "decision": found.decision, "by": found.decided_by},
+        ).fetchone()
+        return row is not None
+
+    def set_aside(self, quarantine_id: int) -> SetAside:
+        """One object of the quarantine. Raises NotFound."""
+        for found in self._set_aside("id = :id", id=quarantine_id):
+            return found
+        raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
+
+    def decide(self, quarantine_id: int, decision: str, *, by: str) -> None:
+        """Write down what an operator wants to be done. Raises NotFound."""
+        values = {"id": quarantine_id, "decision": decision, "by": by}
+        with self.database.write() as conn:
+            changed = conn.execute(
+                "UPDATE quarantine SET decision = :decision, decided_by = :by, refusal = '', settled_at = NULL"
+                " WHERE id = :id",
+                values,
+            ).rowcount
+        if not changed:
+            raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
+
+    def settle(self, quarantine_id: int, *, by: str, now: datetime) -> None:
+        """Write down that an object stays in the quarantine and what is stored stays too. Raises NotFound.
+
+        A decision that was not carried out is taken back. Raises Conflict when nothing is stored under its UID, so that
+        there is nothing to keep, unless it could not be stored either.
+        """
+        values = {"id": quarantine_id, "by": by, "now": utc_text(now)}
+        with self.database.write() as conn:
+            self._require_something_to_keep(conn, quarantine_id)
+            changed = conn.execute(
+                "UPDATE quarantine SET decision = NULL, refusal = '', settled_at = coalesce(settled_at, :now),"
+                " settled_by = iif(settled_at IS NULL, :by, settled_by) WHERE id = :id",
+                values,
+            ).rowcount
+        if not changed:
+            raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
+
+    def _require_something_to_keep(self, conn: sqlite3.Connection, quarantine_id: int) -> None:
+        row = conn.execute(
+            "SELECT sop_instance_uid FROM quarantine AS aside"
+            " WHERE id = :id AND refusal = '' AND sop_instance_uid <> ''"
+            " AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.sop_instance_uid = aside.sop_instance_uid)",
+            {"id": quarantine_id},
+        ).fetchone()
+        if row is not None:
+            raise Conflict(
+                f"Nothing is stored under {row['sop_instance_uid']}, so there is nothing to keep in its place. To store"
+                f" this one: gateway quarantine release {quarantine_id}."
+            )
+
+    def undecided(self) -> int:
+        """How many objects of the quarantine wait for a person: nobody has decided, or it could not be carried out."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                "SELECT count(*) FROM quarantine WHERE settled_at IS NULL AND (decision IS NULL OR refusal <> '')"
+            ).fetchone()
+        return int(row[0])
+
+    def refuse(self, quarantine_id: int, refusal: str) -> None:
+        """Say why a decision cannot be carried out."""
+        with self.database.write() as conn:
+            conn.execute(
+                "UPDATE quarantine SET refusal = :refusal WHERE id = :id", {"id": quarantine_id, "refusal": refusal}
+            )
+
+    def forget_quarantined(self, quarantine_id: int) -> None:
+        """Drop the row of an object that is not in the quarantine any more."""
+        with self.database.write() as conn:
+            conn.execute("DELETE FROM quarantine WHERE id = :id", {"id": quarantine_id})
+
+    def take_out(self, conn: sqlite3.Connection, sop_instance_uid: str) -> None:
+        """Take one instance out of the index, and its series and study when they are empty then."""
+        found = conn.execute(
+            "SELECT instance.id, series_id, study_id, size_bytes FROM instance JOIN series ON series.id = series_id"
+            " WHERE sop_instance_uid = :uid",
+            {"uid": sop_instance_uid},
+        ).fetchone()
+        if found is None:
+            return
+        row = dict(found)
+        conn.execute("DELETE FROM instance WHERE id = :id", row)
+        conn.execute("UPDATE series SET instance_count = instance_count - 1 WHERE id = :series_id", row)
+        conn.execute(
+            "UPDATE study SET instance_count = instance_count - 1, byte_count = byte_count - :size_bytes"
+            " WHERE id = :study_id",
+            row,
+        )
+        conn.execute("UPDATE total SET instance_count = instance_count - 1, byte_count = byte_count - :size_bytes", row)
+        _drop_if_empty(conn, row)
+
+    # ---- rows --------------------------------------------------------------------------------------------------------
+
+    def _one_kept(self, condition: str, **values: object) -> Kept | None:
+        with self.database.read() as conn:
+            row = conn.execute(
+                f"SELECT id, sop_instance_uid, size_bytes, sha256 FROM instance WHERE {condition}", values
+            ).fetchone()
+        return None if row is None else _kept(row)
+
+    def _exists(self, statement: str, **values: object) -> bool:
+        with self.database.read() as conn:
+            return conn.execute(statement, values).fetchone() is not None
+
+    def _studies(self, condition: str, values: dict[str, object]) -> list[StudyFacts]:
+        with self.database.read() as conn:
+            rows = conn.execute(f"{_STUDY_FACTS} WHERE {condition}", values).fetchall()
+        return [StudyFacts(**dict(row)) for row in rows]
+
+    def _set_aside(self, condition: str, **values: object) -> list[SetAside]:
+        with self.database.read() as conn:
+            rows = conn.execute(
+                f"SELECT {_QUARANTINE} FROM quarantine WHERE {condition} ORDER BY id", values
+            ).fetchall()
+        return [SetAside(**dict(row)) for row in rows]
+
+    def _totals(self, conn: sqlite3.Connection) -> tuple[tuple[object, ...], tuple[object, ...]]:
+        said = conn.execute("SELECT study_count, series_count, instance_count, byte_count FROM total").fetchone()
+        return tuple(said), tuple(conn.execute(_SUMS).fetchone())
+
+
+def _drop_if_empty(conn: sqlite3.Connection, row: dict[str, object]) -> None:
+    if conn.execute("DELETE FROM series WHERE id = :series_id AND instance_count = 0", row).rowcount:
+        conn.execute("UPDATE study SET series_count = series_count - 1 WHERE id = :study_id", row)
+        conn.execute("UPDATE total SET series_count = series_count - 1")
+    if conn.execute("DELETE FROM study WHERE id = :study_id AND instance_count = 0", row).rowcount:
+        conn.execute("UPDATE total SET study_count = study_count - 1")
+
+
+def _kept(row: sqlite3.Row) -> Kept:
+    uid = str(row["sop_instance_uid"])
+    return Kept(row["id"], place_of(file_name(uid)), uid, row["size_bytes"], row["sha256"])

@@ -1,0 +1,272 @@
+"""Keeping the word of storage commitment: files are verified, requesters told, until they confirm (PS3.4 J.3.3).
+
+One thread, so that a hundred requests never read a hundred files side by side. It verifies what was asked, at a bounded
+rate, and reports: on the association that asked if that is still open, else on a new one to the address of the
+requester's AE title in PACS_PEERS, all that is due for one requester at once. What could not be told stays in the
+database and is tried again; so does everything that was open when the process ended, however it ended.
+
+Not here: rules (`rules`), statements (`rows`).
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import groupby
+from types import TracebackType
+from typing import Self
+
+import structlog
+from pynetdicom import AE, build_role
+from pynetdicom.association import Association
+
+from gateway.dicom.application import UNCOMPRESSED, place
+from gateway.dicom.event_reports import NotReported, WayBack
+from gateway.dicom.negotiation import ProposedContext
+from gateway.dicom.pynetdicom_race import steady
+from gateway.dicom.requestor import Peer, calling, context_for
+from gateway.errors import GatewayError, NotFound, PeerError
+from gateway.tls import CallFiles
+from pacs.archive.archive import Archive
+from pacs.commitment.rows import Promise, Promises
+from pacs.commitment.rules import SOP_CLASS_UID, Outcome, Reference, Transaction, pause, report
+from pacs.maintenance.scrub import Stopped, trouble
+
+VERIFY_BYTES_PER_SECOND = 200_000_000
+"""An exam of 70 MB is verified within a second, and a fast disk has time for the images that come in."""
+
+ANSWER_SECONDS = 10.0
+"""How long a requester may take to connect, to negotiate and to answer a report."""
+
+AT_ONCE = 100
+"""Transactions that are held in memory together."""
+
+LOOK_SECONDS = 5.0
+"""How often it is looked whether a pause is over."""
+
+OUTCOMES: Mapping[str, Outcome] = {
+    "": Outcome.PROMISED,
+    "missing_file": Outcome.NO_SUCH_INSTANCE,
+    "wrong_size": Outcome.PROCESSING_FAILURE,
+    "wrong_hash": Outcome.PROCESSING_FAILURE,
+    "unreadable_file": Outcome.NO_RESOURCES,
+}
+"""What a file's trouble means to who asked for its safekeeping: send it again, or ask again."""
+
+log = structlog.get_logger()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Reporting:
+    """Verifies and reports from entering to leaving the block.
+
+    `peers` are the applications whose address is known; those that want TLS are called with `tls`.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        peers: Iterable[Peer],
+        *,
+        tls: CallFiles | None = None,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._archive = archive
+        self._promises = Promises(archive.database)
+        self._peers = {peer.ae_title: peer for peer in peers}
+        self._tls = tls
+        self._clock = clock
+        self._ways: dict[str, WayBack] = {}
+        self._taking = threading.Lock()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="commitment", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._promises.hasten(now=self._clock())
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+
+    def still_working(self) -> None:
+        """Raise RuntimeError when nobody is told any more, so that the process ends and is started again."""
+        if not self._thread.is_alive():
+            raise RuntimeError("The thread that reports on storage commitment has died.")
+
+    def take(self, transaction: Transaction, way_back: WayBack) -> None:
+        """Owe the answer to a transaction; when this returns, that is on disk. Raises DuplicateTransaction."""
+        with self._taking:  # what is due and came on an open association is never seen without its way back
+            if self._promises.take(transaction, now=self._clock()):
+                self._ways[transaction.transaction_uid] = way_back
+        self._wake.set()
+        log.info(
+            "commitment requested",
+            transaction_uid=transaction.transaction_uid,
+            requester=transaction.requester,
+            instances=len(transaction.references),
+        )
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            is_more = False
+            try:
+                is_more = self._tell()
+            except Stopped:
+                return
+            except (GatewayError, OSError) as error:  # a full disk, a database that is held: it will pass
+                log.warning("commitment postponed", reason=str(error))
+            if not is_more:
+                self._wake.wait(LOOK_SECONDS)
+
+    def _tell(self) -> bool:
+        """Do what is due, as much as is done in one go. True when there was that much."""
+        with self._taking:
+            due = self._promises.due(now=self._clock(), limit=AT_ONCE)
+        for (requester, addressed), promises in groupby(due, key=_between):
+            verified = [promise if promise.outcomes else self._verified(promise) for promise in promises]
+            left = self._not_told_back(verified)
+            if left:
+                self._tell_anew(requester, addressed, left)
+        return len(due) == AT_ONCE
+
+    # ---- verifying ---------------------------------------------------------------------------------------------------
+
+    def _verified(self, promise: Promise) -> Promise:
+        outcomes = tuple(self._outcome(reference) for reference in promise.transaction.references)
+        self._promises.verified(promise.id, outcomes, now=self._clock())
+        return replace(promise, outcomes=outcomes)
+
+    def _outcome(self, reference: Reference) -> Outcome:
+        try:
+            stored = self._archive.instance(reference.sop_instance_uid)
+        except NotFound:
+            return Outcome.NO_SUCH_INSTANCE
+        if stored.sop_class_uid != reference.sop_class_uid:
+            return Outcome.CLASS_CONFLICT
+        code = trouble(stored.path, size_bytes=stored.size_bytes, sha256=stored.sha256, pace=self._pace)
+        if code == "missing_file" and not self._archive.files.incoming.is_dir():
+            return Outcome.NO_RESOURCES  # the whole volume is away
+        if code:
+            self._report_damage(reference.sop_instance_uid, code)
+        return OUTCOMES[code]
+
+    def _report_damage(self, sop_instance_uid: str, code: str) -> None:
+        """Remember it, so that the same object replaces the file when the machine sends it again."""
+        kept = self._archive.upkeep.kept(sop_instance_uid)
+        if kept is not None and self._archive.upkeep.report_damage(kept, code, now=self._clock()):
+            log.error("instance damaged", sop_instance_uid=sop_instance_uid, code=code)
+
+    def _pace(self, count: int) -> None:
+        if self._stop.wait(count / VERIFY_BYTES_PER_SECOND):
+            raise Stopped
+
+    # ---- reporting ---------------------------------------------------------------------------------------------------
+
+    def _not_told_back(self, promises: Sequence[Promise]) -> list[Promise]:
+        """Tell on the associations that asked; give what could not be told there. None is waited for a second time."""
+        left: list[Promise] = []
+        silent: set[WayBack] = set()
+        for promise in promises:
+            way_back = self._ways.pop(promise.transaction.transaction_uid, None)
+            if way_back is not None and way_back not in silent and self._told_back(promise, way_back):
+                continue
+            left.append(promise)
+            if way_back is not None and way_back.is_open:
+                silent.add(way_back)
+                self._ways[promise.transaction.transaction_uid] = way_back
+        return left
+
+    def _told_back(self, promise: Promise, way_back: WayBack) -> bool:
+        try:
+            status = way_back.report(report(promise.transaction, promise.outcomes), timeout_seconds=ANSWER_SECONDS)
+        except NotReported:
+            return False
+        self._note(promise, status)
+        return True
+
+    def _tell_anew(self, requester: str, addressed: str, promises: Sequence[Promise]) -> None:
+        """Tell a requester everything on one new association; what it does not confirm is left for later."""
+        left = list(promises)
+        try:
+            with self._association(requester, addressed) as assoc:
+                while left:
+                    self._note(left[0], _sent(assoc, left[0]))
+                    left.pop(0)
+        except PeerError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001  a peer may bring a library to fall, but not the others' reports
+            reason = f"The call failed in our own code: {type(error).__name__}, {place(error)}."
+        for promise in left:
+            self._postpone(promise, reason)
+        if left:
+            log.warning("commitment not reported", requester=requester, transactions=len(left), reason=reason)
+
+    def _note(self, promise: Promise, status: int) -> None:
+        if status == 0x0000:
+            self._promises.acknowledged(promise.id, now=self._clock())
+        else:
+            self._postpone(promise, f"{promise.transaction.requester} answered the report with status {status:04X}H.")
+        log.info(
+            "commitment reported",
+            transaction_uid=promise.transaction.transaction_uid,
+            requester=promise.transaction.requester,
+            instances=len(promise.outcomes),
+            refused=len(promise.outcomes) - promise.outcomes.count(Outcome.PROMISED),
+            status=f"{status:04X}H",
+        )
+
+    def _postpone(self, promise: Promise, reason: str) -> None:
+        due_at = self._clock() + pause(promise.attempts + 1)
+        self._promises.retry(promise.id, reason=reason, due_at=due_at)
+
+    @contextmanager
+    def _association(self, requester: str, addressed: str) -> Iterator[Association]:
+        """Call the requester as the SCP that it asked (PS3.4 J.3.3, roles by PS3.7 D.3.3.4). Raises PeerError."""
+        peer = self._peers.get(requester)
+        if peer is None:
+            raise PeerError(f"The address of {requester} is not known: add {requester}=host:port to PACS_PEERS.")
+        ae = AE(addressed)
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ANSWER_SECONDS
+        ae.add_requested_context(SOP_CLASS_UID, list(UNCOMPRESSED))
+        role = build_role(SOP_CLASS_UID, scp_role=True)
+        tls_args = (context_for(peer, self._tls), peer.host) if peer.tls else None
+        assoc = steady(ae.associate(peer.host, peer.port, ae_title=requester, ext_neg=[role], tls_args=tls_args))
+        if not assoc.is_established:
+            if peer.tls:
+                self._explain(peer, addressed)
+            raise PeerError(f"{peer} (PACS_PEERS) does not take our association.")
+        try:
+            yield assoc
+        finally:
+            assoc.release()
+
+    def _explain(self, peer: Peer, addressed: str) -> None:
+        """Raise PeerError with the reason why TLS does not come about, which pynetdicom keeps to itself."""
+        contexts = [ProposedContext(1, SOP_CLASS_UID, UNCOMPRESSED)]
+        with calling(peer, contexts, ae_title=addressed, tls=self._tls, answer_seconds=ANSWER_SECONDS):
+            pass
+
+
+def _between(promise: Promise) -> tuple[str, str]:
+    return promise.transaction.requester, promise.transaction.addressed
+
+
+def _sent(assoc: Association, promise: Promise) -> int:
+    """Send one report and give the status of the answer. Raises PeerError when there is none."""
+    requester = promise.transaction.requester
+    if not any(context.as_scp for context in assoc.accepted_contexts):
+        raise PeerError(f"{requester} does not let us be the SCP of storage commitment (role selection).")
+    told = report(promise.transaction, promise.outcomes)
+    status, _ = assoc.send_n_event_report(told.data_set, told.event_type_id, told.sop_class_uid, told.sop_instance_uid)
+    if "Status" not in status:
+        raise PeerError(f"{requester} did not answer the report.")
+    return int(status.Status)

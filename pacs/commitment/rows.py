@@ -1,0 +1,154 @@
+"""The transactions of storage commitment in pacs.db: every statement about them. What they mean is `rules`'s."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.errors import DuplicateTransaction
+from gateway.sqlite import Database, utc_text
+from pacs.commitment.rules import LONGEST_PAUSE, Outcome, Reference, Transaction
+
+_OPEN = "acknowledged_at IS NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One transaction that its requester has not confirmed. `outcomes` is empty until its files were verified."""
+
+    id: int
+    transaction: Transaction
+    outcomes: tuple[int, ...]
+    attempts: int
+
+
+class Promises:
+    """The commitment tables of pacs.db."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def take(self, transaction: Transaction, *, now: datetime) -> bool:
+        """Owe the answer to a transaction; False when it has been told already. Raises DuplicateTransaction."""
+        with self.database.write() as conn:
+            row = conn.execute(
+                "SELECT id, requester, addressed FROM commitment WHERE transaction_uid = :uid",
+                {"uid": transaction.transaction_uid},
+            ).fetchone()
+            if row is None:
+                self._enter(conn, transaction, now=now)
+                return True
+            if self._transaction(conn, transaction.transaction_uid, row) != transaction:
+                raise DuplicateTransaction("This Transaction UID is in use for another request.")
+            # Whoever asks again is there to be told, if it has not been.
+            done = conn.execute(
+                f"UPDATE commitment SET due_at = :now WHERE id = :id AND {_OPEN}",
+                {"id": row["id"], "now": utc_text(now)},
+            )
+            return done.rowcount == 1
+
+    def due(self, *, now: datetime, limit: int) -> list[Promise]:
+        """What is to be verified or reported now, by requester; further ahead than any pause is a clock set back."""
+        with self.database.read() as conn:
+            rows = conn.execute(
+                "SELECT id, transaction_uid, requester, addressed, attempts, verified_at FROM commitment"
+                f" WHERE {_OPEN} AND (due_at <= :now OR due_at > :beyond)"
+                " ORDER BY requester, addressed, id LIMIT :limit",
+                {"now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE), "limit": limit},
+            ).fetchall()
+            return [self._promise(conn, row) for row in rows]
+
+    def verified(self, promise_id: int, outcomes: Sequence[int], *, now: datetime) -> None:
+        """The instances of a transaction were looked at; `outcomes` in the order of its references."""
+        with self.database.write() as conn:
+            conn.executemany(
+                "UPDATE commitment_reference SET outcome = :outcome WHERE commitment_id = :id AND number = :number",
+                [{"id": promise_id, "number": number, "outcome": outcome} for number, outcome in enumerate(outcomes)],
+            )
+            conn.execute(
+                "UPDATE commitment SET verified_at = :now WHERE id = :id", {"id": promise_id, "now": utc_text(now)}
+            )
+
+    def acknowledged(self, promise_id: int, *, now: datetime) -> None:
+        """The requester has the report: from now on what was promised is promised."""
+        values = {"id": promise_id, "now": utc_text(now), "promised": Outcome.PROMISED.value}
+        with self.database.write() as conn:
+            conn.execute(
+                "UPDATE commitment SET acknowledged_at = :now, attempts = attempts + 1, reason = '' WHERE id = :id",
+                values,
+            )
+            conn.execute(
+                "UPDATE instance SET committed_at = :now WHERE committed_at IS NULL AND sop_instance_uid IN"
+                " (SELECT sop_instance_uid FROM commitment_reference"
+                " WHERE commitment_id = :id AND outcome = :promised)",
+                values,
+            )
+
+    def retry(self, promise_id: int, *, reason: str, due_at: datetime) -> None:
+        """The requester was not told; try again from `due_at` on."""
+        with self.database.write() as conn:
+            conn.execute(
+                "UPDATE commitment SET attempts = attempts + 1, due_at = :due_at, reason = :reason WHERE id = :id",
+                {"id": promise_id, "due_at": utc_text(due_at), "reason": reason},
+            )
+
+    def hasten(self, *, now: datetime) -> None:
+        """Make everything that waits due now, since what was in its way may be gone."""
+        with self.database.write() as conn:
+            conn.execute(f"UPDATE commitment SET due_at = :now WHERE {_OPEN}", {"now": utc_text(now)})
+
+    def facts(self) -> dict[str, object]:
+        """How many transactions wait for their requester, since when, and why the oldest of them does."""
+        with self.database.read() as conn:
+            row = conn.execute(
+                "SELECT count(*) AS open, min(requested_at) AS oldest, reason FROM commitment"
+                f" INDEXED BY commitment_open WHERE {_OPEN}"
+            ).fetchone()
+        return {
+            "commitments to report": row["open"],
+            "oldest commitment to report": row["oldest"],
+            "it waits because": row["reason"] or None,
+        }
+
+    def _enter(self, conn: sqlite3.Connection, transaction: Transaction, *, now: datetime) -> None:
+        inserted = conn.execute(
+            "INSERT INTO commitment (transaction_uid, requester, addressed, requested_at, due_at)"
+            " VALUES (:transaction_uid, :requester, :addressed, :now, :now)",
+            {
+                "transaction_uid": transaction.transaction_uid,
+                "requester": transaction.requester,
+                "addressed": transaction.addressed,
+                "now": utc_text(now),
+            },
+        )
+        conn.executemany(
+            "INSERT INTO commitment_reference (commitment_id, number, sop_class_uid, sop_instance_uid)"
+            " VALUES (:id, :number, :sop_class_uid, :sop_instance_uid)",
+            [
+                {
+                    "id": inserted.lastrowid,
+                    "number": number,
+                    "sop_class_uid": reference.sop_class_uid,
+                    "sop_instance_uid": reference.sop_instance_uid,
+                }
+                for number, reference in enumerate(transaction.references)
+            ],
+        )
+
+    def _promise(self, conn: sqlite3.Connection, row: sqlite3.Row) -> Promise:
+        transaction = self._transaction(conn, row["transaction_uid"], row)
+        outcomes = (reference["outcome"] for reference in self._references(conn, row["id"]))
+        return Promise(row["id"], transaction, tuple(outcomes) if row["verified_at"] else (), row["attempts"])
+
+    def _transaction(self, conn: sqlite3.Connection, transaction_uid: str, row: sqlite3.Row) -> Transaction:
+        references = tuple(
+            Reference(each["sop_class_uid"], each["sop_instance_uid"]) for each in self._references(conn, row["id"])
+        )
+        return Transaction(transaction_uid, row["requester"], row["addressed"], references)
+
+    def _references(self, conn: sqlite3.Connection, promise_id: int) -> list[sqlite3.Row]:
+        return conn.execute(
+            "SELECT sop_class_uid, sop_instance_uid, outcome FROM commitment_reference WHERE commitment_id = :id"
+            " ORDER BY number",
+            {"id": promise_id},
+        ).fetchall()

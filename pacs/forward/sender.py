@@ -1,0 +1,214 @@
+"""Sending what is owed to site archives, until they have it: one thread for each, so that none waits for another.
+
+It asks the database what is due for its target, and sends as much as there is over one association. What became of it
+is written down once a second and at the end: a sync for each small object would take the disk from those that come in.
+
+Not here: rules (`rules`), statements (`queue_rows`).
+"""
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from gateway.dicom.application import place
+from gateway.dicom.requestor import Peer, calling, proposals
+from gateway.errors import GatewayError, NotFound, PeerError
+from gateway.tls import CallFiles
+from pacs.archive.archive import Archive, Stored
+from pacs.forward.queue_rows import Duties
+from pacs.forward.rules import ANSWERED, Duty, Fate, Settled, attempt, batch, pause
+from pacs.maintenance.scrub import Stopped
+
+LOOK_SECONDS = 0.5
+"""How often it is looked what is due; an image waits this long before it leaves."""
+
+SETTLE_SECONDS = 1.0
+"""How long an answer may wait until it is written down; so much is sent twice if the process dies."""
+
+AT_ONCE = 200
+"""Duties that are held in memory together, and sent over one association."""
+
+AFTER_FAILURE_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Forwarding:
+    """Sends from entering to leaving the block.
+
+    `targets` (AE titles, of `peers`) are owed everything that is stored from now on. Others are sent what an operator
+    asked for. Peers that want TLS are called with `tls`.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        peers: Iterable[Peer],
+        targets: Iterable[str],
+        *,
+        ae_title: str,
+        tls: CallFiles | None = None,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._duties = Duties(archive.database)
+        self._targets = tuple(targets)
+        self._peers = tuple(peers)
+        self._clock = clock
+        self._stop = threading.Event()
+        routes = [_Route(archive, peer, self._stop, ae_title=ae_title, tls=tls, clock=clock) for peer in self._peers]
+        self._threads = [
+            threading.Thread(target=route.run, name=f"forward {route.peer.ae_title}", daemon=True) for route in routes
+        ]
+
+    def __enter__(self) -> Self:
+        known = [peer.ae_title for peer in self._peers]
+        self._duties.stand(self._targets, known=known, now=self._clock())
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def still_working(self) -> None:
+        """Raise RuntimeError when one of the threads has died, so that the process ends and is started again."""
+        for thread in self._threads:
+            if not thread.is_alive():
+                raise RuntimeError(f"The thread '{thread.name}' has died.")
+
+
+class _Route:
+    """The way to one target."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        peer: Peer,
+        stop: threading.Event,
+        *,
+        ae_title: str,
+        tls: CallFiles | None,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.peer = peer
+        self._archive = archive
+        self._duties = Duties(archive.database)
+        self._stop = stop
+        self._ae_title = ae_title
+        self._tls = tls
+        self._clock = clock
+
+    def run(self) -> None:
+        """Send what is due until asked to stop."""
+        while not self._stop.is_set():
+            seconds = 0.0
+            try:
+                if not self._forward():
+                    seconds = LOOK_SECONDS
+            except Stopped:
+                return
+            except (GatewayError, OSError) as error:  # a full disk, a database that is held: it will pass
+                log.warning("forwarding postponed", target=self.peer.ae_title, reason=str(error))
+                seconds = AFTER_FAILURE_SECONDS
+            self._stop.wait(seconds)
+
+    def _forward(self) -> bool:
+        """Send what is due, as much as goes over one association; False when nothing is."""
+        due = self._duties.due(self.peer.ae_title, now=self._clock(), limit=AT_ONCE)
+        ready = list(batch(self._ready(due)))
+        if ready:
+            notes = _Notes(self._duties, self.peer.ae_title, self._clock)
+            try:
+                reason = self._call(ready, notes)
+            finally:
+                notes.write()
+            if reason and not notes.is_answered:
+                self._duties.failed(self.peer.ae_title, reason, _pause, now=self._clock())
+        return bool(ready)
+
+    def _ready(self, due: Iterable[Duty]) -> Iterator[tuple[Duty, Stored]]:
+        for duty in due:
+            with suppress(NotFound):  # it went while we looked, and the duty with it
+                yield duty, self._archive.instance(duty.sop_instance_uid)
+
+    def _call(self, ready: Sequence[tuple[Duty, Stored]], notes: "_Notes") -> str:
+        """Send a batch up to the first object that cannot be sent now; what is in the way, '' if nothing of the target.
+
+        An association on which an object was lost belongs to nobody, so what follows has the next one.
+        """
+        contexts = proposals([(stored.sop_class_uid, stored.transfer_syntax_uid) for _, stored in ready])
+        under_way: Duty | None = None
+        try:
+            with calling(self.peer, contexts, ae_title=self._ae_title, tls=self._tls, look=self._look) as call:
+                for under_way, stored in ready:
+                    self._look()
+                    settled = attempt(under_way, stored, call)
+                    notes.add(settled)
+                    if settled.fate not in ANSWERED:
+                        return settled.reason if settled.fate is Fate.NOT_NOW else ""
+                return ""
+        except PeerError as error:
+            reason = str(error)
+        except (Stopped, GatewayError):
+            raise
+        except Exception as error:  # noqa: BLE001  one object or answer must not end what else is sent
+            reason = f"The call failed in our own code: {type(error).__name__}, {place(error)}."
+        log.warning("target not reached", target=self.peer.ae_title, reason=reason)
+        if under_way is not None:
+            notes.add(Settled(under_way, Fate.NOT_NOW, reason))
+        return reason
+
+    def _look(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+
+class _Notes:
+    """What became of the duties of one association, until it is written down."""
+
+    def __init__(self, duties: Duties, target: str, clock: Callable[[], datetime]) -> None:
+        self.is_answered = False
+        """Did the target say yes or no to anything?"""
+        self._duties = duties
+        self._target = target
+        self._clock = clock
+        self._unwritten: list[Settled] = []
+        self._written_at = monotonic()
+
+    def add(self, settled: Settled) -> None:
+        """Remember it, and write down what is old enough."""
+        self._unwritten.append(settled)
+        self.is_answered |= settled.fate in ANSWERED
+        uid, fate = settled.duty.sop_instance_uid, settled.fate.name.lower()
+        if settled.fate is Fate.DELIVERED:
+            log.info("instance forwarded", target=self._target, sop_instance_uid=uid)
+        else:
+            log.warning(
+                "instance not forwarded", target=self._target, sop_instance_uid=uid, fate=fate, reason=settled.reason
+            )
+        if monotonic() - self._written_at >= SETTLE_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write all of it down."""
+        if self._unwritten:
+            self._duties.settle(self._target, self._unwritten, _pause, now=self._clock())
+        self._unwritten = []
+        self._written_at = monotonic()
+
+
+def _pause(attempts: int) -> timedelta:
+    return pause(attempts, random.random())  # noqa: S311  it spreads calls, and keeps no secret

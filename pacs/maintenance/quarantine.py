@@ -1,0 +1,171 @@
+"""What is kept aside, and what an operator decides about it.
+
+Rules:
+
+* A command writes down the decision; the process that owns the folder carries it out (`carry_out`), so that nothing
+  ever happens to a file behind the back of a receipt. Either it is done and the row is gone, or the row says why not.
+* `store`: the object is received once more, by the way every object comes in, and then taken out of the quarantine.
+* To keep what is stored is a decision too (`Upkeep.settle`): nothing is done, and both files stay where they are. It
+  takes back one that is not carried out yet, so each is looked at again before its first step, and once more in the
+  transaction that takes the stored object out.
+* `replace`: the object that is stored under the UID goes into the quarantine first, with the name of who decided so.
+* Nothing leaves the quarantine before it is in its place. Killed anywhere in between, the next look carries on: each
+  step finds what the one before has left.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from pydicom.filereader import read_file_meta_info
+
+from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Refusal
+from gateway.sqlite import utc_text
+from pacs.archive.archive import Archive
+from pacs.archive.files import digest, quarantine_name
+from pacs.archive.index import Receipt
+from pacs.archive.maintenance_rows import Kept, SetAside
+from pacs.archive.receiving import Origin
+
+_CHUNK_BYTES = 1 << 20
+_BEFORE_META = 128 + 4 + 12
+"""Preamble, "DICM" and File Meta Information Group Length, which counts from there (PS3.10 7.1)."""
+
+log = structlog.get_logger()
+
+
+def receive_again(archive: Archive, path: Path, *, calling_ae_title: str, why: str, now: datetime) -> str:
+    """Receive a Part 10 file by the way every object comes in; give its UID. Raises a Refusal; then all is as before.
+
+    `why` takes the place of the association in row and log.
+    """
+    origin, offset = _origin(path, calling_ae_title, why)
+    receiving = archive.receive(origin, now=now)
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while data := file.read(_CHUNK_BYTES):
+                receiving.write(memoryview(data))
+        receiving.finish()
+    except BaseException:
+        receiving.discard()
+        raise
+    return origin.sop_instance_uid
+
+
+def set_aside(archive: Archive, path: Path, *, reason: str, now: datetime) -> None:
+    """Move a file that no row knows into the quarantine, row first."""
+    sha256 = digest(path)
+    _record(archive, announced(path), quarantine_name(path, sha256), sha256=sha256, reason=reason, now=now)
+    archive.files.set_aside(path, sha256)
+
+
+def record(archive: Archive, path: Path, *, reason: str, now: datetime) -> None:
+    """Make a row for a file that lies in the quarantine without one."""
+    _record(archive, announced(path), path.name, sha256=digest(path), reason=reason, now=now)
+
+
+def announced(path: Path) -> str:
+    """The SOP Instance UID a file says it has; '' when it is damaged."""
+    try:
+        return _origin(path, "", "")[0].sop_instance_uid
+    except InvalidDataSet:
+        return ""
+
+
+def carry_out(archive: Archive, *, now: datetime) -> None:
+    """Do what operators have decided; what cannot be done gets its reason. Only for who owns the folder."""
+    with archive.files.changeable() as changeable:
+        for found in archive.upkeep.decided() if changeable else ():
+            try:
+                _carry_out(archive, found, now=now)
+            except OutOfResources:
+                raise  # not now; the decision stands
+            except (Refusal, OSError) as error:
+                archive.upkeep.refuse(found.id, str(error))
+                log.warning("decision not carried out", sop_instance_uid=found.sop_instance_uid, reason=str(error))
+
+
+def _carry_out(archive: Archive, found: SetAside, *, now: datetime) -> None:
+    with archive.database.read() as conn:
+        if not archive.upkeep.stands(conn, found):
+            return
+    path = archive.files.quarantine / found.file_name
+    known = archive.upkeep.kept(found.sop_instance_uid)
+    if known is None or known.sha256 != found.sha256:
+        _require_sound(path, found)
+        if known is not None and not _made_way(archive, known, found, now=now):
+            return
+        receive_again(archive, path, calling_ae_title=found.calling_ae_title, why="quarantine", now=now)
+    path.unlink(missing_ok=True)
+    archive.upkeep.forget_quarantined(found.id)
+    log.info(
+        "released from quarantine",
+        sop_instance_uid=found.sop_instance_uid,
+        decision=found.decision,
+        decided_by=found.decided_by,
+    )
+
+
+def _require_sound(path: Path, found: SetAside) -> None:
+    """What takes the place of a stored object has to be known good before that one goes."""
+    if digest(path) != found.sha256:
+        raise Conflict("The file in the quarantine is not what was set aside; it is damaged and cannot be stored.")
+    if _origin(path, "", "")[0].sop_instance_uid != found.sop_instance_uid:
+        raise Conflict("The file in the quarantine is of another instance than its row says; it cannot be stored.")
+
+
+def _made_way(archive: Archive, known: Kept, found: SetAside, *, now: datetime) -> bool:
+    """Put a second name of the stored file into the quarantine, then take its row out of the index.
+
+    Its name in the tree is then that of an orphan, which the receipt that follows replaces. False when the decision was
+    taken back meanwhile; then all is as before.
+    """
+    uid = known.sop_instance_uid
+    if found.decision != "replace":
+        raise Conflict(f"Another object is stored under {uid}. To put this one in its place, say --replace.")
+    stored = archive.files.path(uid)
+    name = quarantine_name(stored, known.sha256)
+    receipt, reason = _receipt(known.sha256, now), f"Replaced on {utc_text(now)} by decision of {found.decided_by}."
+    with archive.turn(uid):
+        is_there = stored.exists()
+        is_new = is_there and archive.files.copy_aside(stored, name)
+        with archive.database.write() as conn:
+            stands = archive.upkeep.stands(conn, found)
+            if stands and is_there:
+                archive.index.add_to_quarantine(
+                    conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason
+                )
+            if stands:
+                archive.upkeep.take_out(conn, uid)
+        if is_new and not stands:
+            (archive.files.quarantine / name).unlink()
+    return stands
+
+
+def _record(archive: Archive, uid: str, name: str, *, sha256: str, reason: str, now: datetime) -> None:
+    receipt = _receipt(sha256, now)
+    with archive.database.write() as conn:
+        archive.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+
+
+def _receipt(sha256: str, now: datetime) -> Receipt:
+    return Receipt("", 0, 0, sha256, "", "", utc_text(now))
+
+
+def _origin(path: Path, calling_ae_title: str, why: str) -> tuple[Origin, int]:
+    """What a file says it is, and where its data set begins."""
+    try:
+        meta = read_file_meta_info(path)
+        origin = Origin(
+            sop_class_uid=str(meta.MediaStorageSOPClassUID),
+            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
+            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+            calling_ae_title=calling_ae_title,
+            association_id=why,
+        )
+        return origin, _BEFORE_META + int(meta.FileMetaInformationGroupLength)
+    except OSError:
+        raise
+    except Exception as error:  # a parser fed with garbage raises whatever it stumbles over
+        raise InvalidDataSet("The file has no readable File Meta Information; it is damaged.") from error

@@ -1,0 +1,143 @@
+"""What may go, and how it goes. Off unless somebody says for how many days images are kept.
+
+A study goes whole or stays whole, the one that got its last image longest ago first. It may go when every rule below
+lets it; the rules are the only place that decides, and nothing that the cloud or a site archive it is owed to has not
+confirmed ever passes them.
+
+How: the rows go and the removal of the files is ordered in one transaction, in which the rules are asked once more.
+Then the process that owns the folder removes the files (`remove_ordered`), holding the turn of each UID, because the
+same image may be coming in again at that moment: a new row takes the order back. Killed anywhere, the next look carries
+on.
+
+Not for: making room at any price. A disk full of images that the cloud has not confirmed stays full, and images stop.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from gateway.errors import Conflict
+from gateway.sqlite import utc_text
+from pacs.archive import removal_rows
+from pacs.archive.archive import Archive
+from pacs.archive.maintenance_rows import StudyFacts
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long images are kept after the last one of their study came, and whether that has to be committed to."""
+
+    days: int
+    needs_commitment: bool = False
+
+    def until(self, now: datetime) -> datetime:
+        """Studies that got an image at this time or later stay."""
+        return now - timedelta(days=self.days)
+
+
+_Rule = Callable[[StudyFacts, Policy, datetime], bool]
+
+RULES: tuple[tuple[str, _Rule], ...] = (
+    ("it is too young", lambda study, policy, now: study.last_received_at >= utc_text(policy.until(now))),
+    ("the cloud has not confirmed all of it", lambda study, _policy, _now: study.confirmed != study.instances),
+    ("the cloud is still owed events of it", lambda study, _policy, _now: study.owed > 0),
+    (
+        "its safekeeping was not promised to the modality",
+        lambda study, policy, _now: policy.needs_commitment and study.committed != study.instances,
+    ),
+    ("a site archive has not confirmed all of it", lambda study, _policy, _now: study.unforwarded > 0),
+    ("a file of it is damaged, which somebody has to look at", lambda study, _policy, _now: study.damaged > 0),
+)
+"""Why a study stays; it goes when none of these holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a study, or would become: `kept_because` is empty when it goes."""
+
+    study: StudyFacts
+    kept_because: tuple[str, ...]
+
+
+def judge(study: StudyFacts, policy: Policy, *, now: datetime) -> Outcome:
+    """Ask every rule."""
+    return Outcome(study, tuple(reason for reason, holds in RULES if holds(study, policy, now)))
+
+
+def candidates(archive: Archive, policy: Policy, *, now: datetime) -> Iterator[Outcome]:
+    """What is old enough, oldest first, and whether it may go. Changes nothing."""
+    for study in archive.upkeep.studies_until(utc_text(policy.until(now))):
+        yield judge(study, policy, now=now)
+
+
+def prune(archive: Archive, policy: Policy, *, now: datetime) -> Iterator[Outcome]:
+    """Let go what may go, oldest first; each outcome comes when it is committed. Files follow by `remove_ordered`."""
+    for outcome in candidates(archive, policy, now=now):
+        yield outcome if outcome.kept_because else _let_go(archive, outcome, policy, now=now)
+
+
+def _let_go(archive: Archive, outcome: Outcome, policy: Policy, *, now: datetime) -> Outcome:
+    with archive.database.write() as conn:
+        study = archive.upkeep.facts(conn, outcome.study.id)
+        if study is None:
+            return outcome
+        latest = judge(study, policy, now=now)
+        if latest.kept_because:
+            return latest
+        archive.upkeep.order_removal(conn, study.id, now=now)
+    log.info(
+        "study pruned",
+        study_instance_uid=study.study_instance_uid,
+        accession_number=study.accession_number,
+        instances=study.instances,
+        size_bytes=study.size_bytes,
+    )
+    return latest
+
+
+def delete(
+    archive: Archive,
+    policy: Policy,
+    study_instance_uid: str,
+    series_instance_uid: str = "",
+    sop_instance_uid: str = "",
+    *,
+    now: datetime,
+) -> int:
+    """Let a study, or a series or instance of it, go because somebody asked; say how many instances go.
+
+    The rules are asked of the whole study, whatever part of it shall go. Raises NotFound, and Conflict with every
+    reason why it stays. Files follow by `remove_ordered`.
+    """
+    with archive.database.write() as conn:
+        study = archive.upkeep.facts_of(conn, study_instance_uid)
+        outcome = judge(study, policy, now=now + timedelta(seconds=1))  # with no days to wait, not even of this moment
+        if outcome.kept_because:
+            raise Conflict(f"Study {study_instance_uid} stays as it is: {'; '.join(outcome.kept_because)}.")
+        count = removal_rows.order(conn, study.id, series_instance_uid, sop_instance_uid, now=now)
+    log.info(
+        "deleted on request",
+        study_instance_uid=study_instance_uid,
+        series_instance_uid=series_instance_uid,
+        sop_instance_uid=sop_instance_uid,
+        instances=count,
+    )
+    return count
+
+
+def remove_ordered(archive: Archive) -> int:
+    """Remove the files that shall go, unless a backup is being taken; say how many. Only for who owns the folder."""
+    with archive.files.changeable() as changeable:
+        count = 0
+        while changeable and (ordered := archive.upkeep.removals()):
+            for uid in ordered:
+                with archive.turn(uid):
+                    if archive.upkeep.shall_go(uid):
+                        archive.files.remove([uid])
+            archive.upkeep.removed(ordered)
+            count += len(ordered)
+    return count

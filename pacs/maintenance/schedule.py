@@ -1,0 +1,118 @@
+"""Looking after the archive while it serves: decisions are carried out at once, pruning and scrubbing begin at night.
+
+Two threads of the pacs process, because a scrub may take days and an operator waits for his decision. What fails is
+logged and tried again: care must never end the process that takes images.
+
+Not for: rules; `quarantine`, `retention` and `scrub` have them.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from gateway.disk_space import Fullness, volume_of
+from gateway.errors import GatewayError
+from pacs.archive.archive import Archive
+from pacs.maintenance.quarantine import carry_out
+from pacs.maintenance.retention import Policy, prune, remove_ordered
+from pacs.maintenance.scrub import Scrub, Stopped, is_due, last_night
+
+ORDERS_SECONDS = 1.0
+"""How often decisions are looked for; an operator waits this long."""
+
+NIGHT_SECONDS = 30.0
+"""How often it is looked whether it is time for what is done once a night."""
+
+AFTER_FAILURE_SECONDS = 60.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What is done every night. `policy` None: nothing is pruned; `scrub_bytes_per_second` 0: nothing is scrubbed."""
+
+    night_hour: int
+    policy: Policy | None
+    scrub_bytes_per_second: int
+
+
+def local_now() -> datetime:
+    """Nights are local."""
+    return datetime.now().astimezone()
+
+
+class Care:
+    """Looks after an archive from entering to leaving the block."""
+
+    def __init__(self, archive: Archive, rounds: Rounds, *, clock: Callable[[], datetime] = local_now) -> None:
+        self._archive = archive
+        self._rounds = rounds
+        self._clock = clock
+        self._stop = threading.Event()
+        self._pruned: datetime | None = None
+        self._laid_out = last_night(clock(), rounds.night_hour)
+        self._fullness = Fullness.ROOMY
+        self._threads = [
+            threading.Thread(target=self._repeat, args=("orders", self._orders, ORDERS_SECONDS), name="orders"),
+            threading.Thread(target=self._repeat, args=("night", self._night, NIGHT_SECONDS), name="night"),
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _repeat(self, name: str, work: Callable[[], None], seconds: float) -> None:
+        while not self._stop.is_set():
+            pause = seconds
+            try:
+                work()
+            except Stopped:
+                return
+            except (GatewayError, OSError) as error:  # a full disk, a database that is held: it will pass
+                log.warning("care postponed", task=name, reason=str(error))
+                pause = AFTER_FAILURE_SECONDS
+            except Exception:  # whatever it is, images must still be taken
+                log.exception("care failed", task=name)
+                pause = AFTER_FAILURE_SECONDS
+            self._stop.wait(pause)
+
+    def _orders(self) -> None:
+        carry_out(self._archive, now=self._clock())
+        remove_ordered(self._archive)
+
+    def _night(self) -> None:
+        self._watch_the_volume()
+        night = last_night(self._clock(), self._rounds.night_hour)
+        if self._laid_out != night and self._fullness is Fullness.ROOMY:
+            self._archive.files.lay_out(stop=self._stop.is_set)
+            self._laid_out = night
+        if self._rounds.policy is not None and self._pruned != night:
+            self._prune(self._rounds.policy)
+            self._pruned = night
+        if self._rounds.scrub_bytes_per_second and is_due(self._archive.upkeep.scrubbed(), since=night):
+            scrub = Scrub(self._archive, bytes_per_second=self._rounds.scrub_bytes_per_second, stop=self._stop)
+            scrub.run(clock=self._clock)
+
+    def _prune(self, policy: Policy) -> None:
+        for _ in prune(self._archive, policy, now=self._clock()):
+            if self._stop.is_set():
+                raise Stopped
+
+    def _watch_the_volume(self) -> None:
+        volume = volume_of(self._archive.files.root)
+        fullness = volume.fullness(self._archive.watermarks)
+        if fullness != self._fullness:
+            log.warning("volume watched", fullness=str(fullness), used_percent=round(volume.used_percent, 1))
+        self._fullness = fullness

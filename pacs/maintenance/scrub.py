@@ -1,0 +1,153 @@
+"""Reading every file again, night after night: disks forget, and nobody notices until the image is wanted.
+
+Rules:
+
+* A pass reads every file of the archive once, from the disk and not from memory, and compares size and SHA-256. It
+  begins after the hour of the night that is set, or as soon after it as the machine runs: a van is off at night.
+* It reads at a bounded rate, and not at all while images come in. Where it is, is remembered: a pass goes on after a
+  restart.
+* A wrong hash is looked at twice before it is believed. What is damaged is reported and otherwise left alone: the same
+  object sent again by its modality makes it well (`archive`).
+
+Not for: repairing, and not for files nobody knows; that is `fsck`.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from gateway.sqlite import utc_text
+from pacs.archive.archive import Archive
+from pacs.archive.maintenance_rows import Kept, Pass
+
+REMEMBER_SECONDS = 10.0
+"""How much of the way a restart may have to go again; each remembering is a sync."""
+
+BUSY_LOOK_SECONDS = 2.0
+BUSY_WITHIN_SECONDS = 30.0
+"""A file in `incoming` that grew within this time is on its way in; an older one is a leftover."""
+
+_CHUNK_BYTES = 1 << 20
+
+log = structlog.get_logger()
+
+Pace = Callable[[int], None]
+"""Is told how many bytes were read, and takes its time."""
+
+
+class Stopped(Exception):
+    """The process was asked to stop; what is half read is read again."""
+
+
+def unhurried(_count: int) -> None:
+    """Read as fast as the disk gives."""
+
+
+def trouble(path: Path, *, size_bytes: int, sha256: str, pace: Pace = unhurried) -> str:
+    """What is wrong with a file: missing_file, wrong_size, unreadable_file, wrong_hash, or '' when it is well."""
+    for _ in range(2):
+        found = _look(path, size_bytes=size_bytes, sha256=sha256, pace=pace)
+        if found != "wrong_hash":
+            break
+    return found
+
+
+def _look(path: Path, *, size_bytes: int, sha256: str, pace: Pace) -> str:
+    try:
+        with path.open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size != size_bytes:
+                return "wrong_size"
+            return "" if _digest(file.fileno(), pace) == sha256 else "wrong_hash"
+    except FileNotFoundError:
+        return "missing_file"
+    except OSError:
+        return "unreadable_file"
+
+
+def _digest(descriptor: int, pace: Pace) -> str:
+    # What is in memory may be well while the disk is not; and the pages of viewers are not to be pushed out for this.
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    found, buffer = hashlib.sha256(), bytearray(_CHUNK_BYTES)
+    while count := os.readv(descriptor, [buffer]):
+        found.update(memoryview(buffer)[:count])
+        pace(count)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    return found.hexdigest()
+
+
+def last_night(now: datetime, hour: int) -> datetime:
+    """When the hour of the night last struck, in the time zone of `now`."""
+    tonight = now.replace(hour=hour, minute=0, second=0, microsecond=0)
+    return tonight if tonight <= now else tonight - timedelta(days=1)
+
+
+def is_due(reached: Pass, *, since: datetime) -> bool:
+    """Is a pass under way, or has none begun since the last night?"""
+    if reached.began_at is None or reached.ended_at is None:
+        return True
+    return datetime.fromisoformat(reached.began_at) < since
+
+
+class Scrub:
+    """The scrub of one archive, at `bytes_per_second`. `run` does what is left of a pass; `stop` ends it anywhere."""
+
+    def __init__(self, archive: Archive, *, bytes_per_second: int, stop: threading.Event) -> None:
+        self._archive = archive
+        self._rate = bytes_per_second
+        self._stop = stop
+
+    def run(self, *, clock: Callable[[], datetime]) -> None:
+        """Go on with the pass, or begin one, until its end. Raises Stopped."""
+        reached = self._archive.upkeep.scrubbed()
+        if reached.began_at is None or reached.ended_at is not None:
+            reached = Pass(utc_text(clock()), None, 0, 0, 0, 0)
+        remembered = time.monotonic()
+        while kept := self._archive.upkeep.next_kept(reached.instance_id):
+            reached = self._check(kept, reached, now=clock())
+            if time.monotonic() - remembered > REMEMBER_SECONDS:
+                self._archive.upkeep.remember_scrub(reached)
+                remembered = time.monotonic()
+        self._archive.upkeep.remember_scrub(replace(reached, ended_at=utc_text(clock())))
+        log.info("scrub ended", files=reached.file_count, bytes=reached.byte_count, damaged=reached.damaged_count)
+
+    def _check(self, kept: Kept, reached: Pass, *, now: datetime) -> Pass:
+        path = self._archive.files.path(kept.sop_instance_uid)
+        code = trouble(path, size_bytes=kept.size_bytes, sha256=kept.sha256, pace=self._pace)
+        damaged = bool(code) and self._archive.upkeep.report_damage(kept, code, now=now)
+        if damaged:
+            log.error("instance damaged", sop_instance_uid=kept.sop_instance_uid, code=code)
+        elif not code:
+            self._archive.upkeep.report_well(kept.sop_instance_uid)
+        return replace(
+            reached,
+            instance_id=kept.id,
+            file_count=reached.file_count + 1,
+            byte_count=reached.byte_count + kept.size_bytes,
+            damaged_count=reached.damaged_count + damaged,
+        )
+
+    def _pace(self, count: int) -> None:
+        if self._stop.wait(count / self._rate):
+            raise Stopped
+        while self._receiving():
+            if self._stop.wait(BUSY_LOOK_SECONDS):
+                raise Stopped
+
+    def _receiving(self) -> bool:
+        """Is an object on its way in? Its file says so, whoever serves the association."""
+        young = time.time() - BUSY_WITHIN_SECONDS
+        return any(_changed(part) > young for part in self._archive.files.leftovers())
+
+
+def _changed(part: Path) -> float:
+    try:
+        return part.stat().st_mtime
+    except FileNotFoundError:  # it is in its place by now
+        return 0.0

@@ -1,0 +1,1 @@
+"""C-FIND, C-GET and C-MOVE (PS3.4 C)."""
