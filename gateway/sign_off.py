@@ -1,12 +1,12 @@
 """Who stands for a decision that a person has to take, and why: the one rule for each, wherever it is typed.
 
-Not here: who may decide (`relay.access`), and what is decided.
+Not here: who may decide (`relay.access.permissions`), and what is decided.
 """
 
 from gateway.errors import InvalidValue
 
 LONGEST_NAME = 128
-"""As long as the name that an identity provider gives somebody may be here (`relay.oidc`)."""
+"""As long as the name that an identity provider gives somebody may be here (`relay.access.oidc_tokens`)."""
 
 LONGEST_REASON = 200
 

@@ -6,7 +6,7 @@
 
 Reading checks everything before anything is scheduled, so a file goes in whole or not at all where it is wrong.
 
-Not for: the cloud; what it sends takes the way of `relay.commands`, by the same models.
+Not for: the cloud; what it sends takes the way of `relay.cloud.commands`, by the same models.
 """
 
 import hashlib

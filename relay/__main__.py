@@ -9,8 +9,8 @@ from gateway.process import run
 from gateway.refusals import FILE_NAME, Noting
 from gateway.settings import load
 from pacs import Archive
-from relay.entrance import require_safe
-from relay.service import Relay, attached
+from relay.assembly.http_access import require_safe
+from relay.assembly.relay import Relay, attached
 from relay.settings import RelaySettings
 from worklist import Worklist
 

@@ -3,7 +3,7 @@
 A message that cannot be understood is refused in one sentence that names the field and says what was expected. It never
 repeats a value, because values are patient data and the sentence ends up in logs on both sides.
 
-Not here: the shapes (`gateway.messages`), what an action does (`relay.commands`).
+Not here: the shapes (`gateway.messages`), what an action does (`relay.cloud.commands`).
 """
 
 import hashlib

@@ -14,7 +14,8 @@ from pydantic_settings import SettingsConfigDict
 from gateway.disk_space import USUAL_WATERMARKS, Watermarks
 from gateway.messages.fields import TimeZone
 from gateway.settings import AeTitle, CommaList, GatewaySettings, Port, variables
-from relay.fields import (
+from relay.access.sessions import IDLE_MINUTES
+from relay.setting_types import (
     ApiUrl,
     CalledTitles,
     Destinations,
@@ -26,7 +27,6 @@ from relay.fields import (
     ProviderUrl,
     Proxy,
 )
-from relay.sessions import IDLE_MINUTES
 
 _KEY = ("namespace", "key_name", "shared_access_key")
 _CREDENTIALS: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -5,8 +5,9 @@ elsewhere. No page needs a script; the one there is comes from here, as all that
 policy forbids everything else. Query strings hold names and are never logged. It listens where the settings say, on
 loopback unless told otherwise.
 
-Not here: what DICOMweb means (`relay.dicomweb`), pages (`relay.site_pages`), the REST for scripts (`relay.rest`), who
-may come in (`relay.door`), and with which slow clients patience ends (`relay.slow`).
+Not here: what DICOMweb means (`relay.dicomweb.routes`), pages (`relay.pages.routes`), the REST for scripts
+(`relay.api.handlers`), who may come in (`relay.access.middleware`), and with which slow clients patience ends
+(`relay.slow_clients`).
 """
 
 import ssl
@@ -23,24 +24,26 @@ from gateway.errors import DatabaseNotReady, Denied, OutOfResources, Refusal
 from gateway.messages import HealthReport
 from gateway.tls_reload import ServerTls
 from pacs import Archive
-from relay import dicomweb, rest, slow
-from relay.board import Board
-from relay.care_pages import CarePages
-from relay.dicomweb import Changes
-from relay.door import Door
-from relay.evidence import Evidence
-from relay.holding import HOLDS, Holding
-from relay.html import Frame, error_page
-from relay.instances import Instances
-from relay.live import Live
-from relay.overview import Overviews
-from relay.rendering import Renderer
-from relay.sign_in import SignIn
-from relay.site_pages import SitePages
-from relay.spool import Spool
-from relay.studies import Studies
-from relay.surroundings import Surroundings
-from relay.viewer import Viewer
+from relay import slow_clients
+from relay.access.middleware import Door
+from relay.api import handlers
+from relay.dicomweb import routes
+from relay.dicomweb.routes import Changes
+from relay.dicomweb.spool import Spool
+from relay.exams.evidence import Evidence
+from relay.exams.holding import HOLDS, Holding
+from relay.exams.instances import Instances
+from relay.pages.html import Frame, error_page
+from relay.pages.live import Live
+from relay.pages.operator_routes import CarePages
+from relay.pages.overview import Overviews
+from relay.pages.routes import SitePages
+from relay.pages.sign_in import SignIn
+from relay.pages.site_facts import Surroundings
+from relay.pages.studies import Studies
+from relay.pages.viewer import Viewer
+from relay.pages.worklist_board import Board
+from relay.render_pool import Renderer
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -87,12 +90,12 @@ def application(
     peers: Sequence[str] = (),
     surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
     holds: Collection[str] = HOLDS,
-    patience_seconds: float = slow.PATIENCE_SECONDS,
+    patience_seconds: float = slow_clients.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
 
     `viewer` is the folder of the viewer's files; it may be empty or missing. The renderer has to be entered and the
-    spool open before it serves. `holds` are the findings that hold images back from the cloud (`relay.holding`).
+    spool open before it serves. `holds` are the findings that hold images back from the cloud (`relay.exams.holding`).
     Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
     """
     instances = Instances(archive)
@@ -104,14 +107,18 @@ def application(
     counts = {"/queue": overviews.parked, "/quarantine": archive.upkeep.undecided}
     frame = Frame(site, clock=clock, state=live.state, counts=counts)
     care = CarePages(archive, worklist, frame=frame, renderer=renderer, surroundings=surroundings, clock=clock)
-    middlewares: list[Middleware] = [_explained, slow.bounded(patience_seconds), *([door.middleware] if door else [])]
+    middlewares: list[Middleware] = [
+        _explained,
+        slow_clients.bounded(patience_seconds),
+        *([door.middleware] if door else []),
+    ]
     app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
     if door:
         app.on_response_prepare.append(door.before_headers)
         app.add_routes(SignIn(door).routes())
-    app.add_routes(rest.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
-    app.add_routes(dicomweb.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
+    app.add_routes(handlers.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
+    app.add_routes(routes.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())
     app.add_routes(SitePages(frame, overviews, board, studies, health=health, metrics=metrics).routes())
     app.add_routes(care.routes())
@@ -164,7 +171,11 @@ def _explanation(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, Denied):
         return error.status, error.word, str(error)
     if isinstance(error, OutOfResources):
-        return 503, error.code, str(error)  # 507 is for what cannot be stored, which `relay.stow` answers itself
+        return (
+            503,
+            error.code,
+            str(error),
+        )  # 507 is for what cannot be stored, which `relay.dicomweb.stow` answers itself
     if isinstance(error, Refusal):
         return error.http_status, error.code, str(error)
     if isinstance(error, DatabaseNotReady):
@@ -193,7 +204,7 @@ def _note(request: web.Request, error: Exception, *, status: int, code: str) -> 
 
 
 def _error(request: web.Request, *, status: int, code: str, message: str) -> web.Response:
-    if request.path.startswith((dicomweb.ROOT, rest.ROOT)) or "text/html" not in request.headers.get("Accept", ""):
+    if request.path.startswith((routes.ROOT, handlers.ROOT)) or "text/html" not in request.headers.get("Accept", ""):
         return web.json_response({"code": code, "message": message}, status=status)
     return error_page(status=status, message=message)
 

@@ -24,7 +24,7 @@ from rich.status import Status
 from gateway import log
 from gateway.hops import Hop, HopFailed, Hops
 from gateway.process import run
-from relay import viewer
+from relay.pages import viewer
 from simulator.journey import Journey
 from simulator.site import Site
 

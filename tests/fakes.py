@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from gateway.errors import CloudError
-from relay.delivery import Event
+from relay.delivery.delivery import Event
 
 Behaviour = Literal["take", "refuse", "refuse for good", "doubt", "lose", "lose the answer", "repeat", "crash", "hang"]
 """What happens to one event: confirmed; not now; never; one of these two; lost on the way; taken, but the confirmation

@@ -82,13 +82,14 @@ HOMES = {
     "sqlite3": (*STATEMENTS,
                 "worklist.store", "pacs.archive.archive"),  # pass their transaction on and name the type; no statements
     "pydantic": ("gateway.messages", "gateway.settings", "worklist.settings", "pacs.settings",
-                 "relay.fields", "relay.settings", "relay.protocol",  # translates pydantic's errors for the cloud
+                 "relay.setting_types", "relay.settings",
+                 "relay.protocol",  # translates pydantic's errors for the cloud
                  "simulator.modality.script"),
     "asyncio": ("relay", "gateway.process", "operations.checks", "simulator"),
     "aiohttp": ("relay", "operations.checks.site_check", "simulator"),
-    "websockets": ("relay.hybrid_rendezvous", "relay.hybrid_trouble"),
-    "azure": ("relay.servicebus", "relay.settings", "relay.hybrid_tokens", "relay.hybrid_identity"),
-    "prometheus_client": ("relay.metrics",),
+    "websockets": ("relay.hybrid.rendezvous", "relay.hybrid.errors"),
+    "azure": ("relay.delivery.servicebus", "relay.settings", "relay.hybrid.tokens", "relay.hybrid.entra"),
+    "prometheus_client": ("relay.health.metrics",),
     "typer": ("operations.cli",),
 }  # fmt: skip
 
@@ -172,6 +173,6 @@ def test_every_setting_says_what_it_is() -> None:
 
 def test_the_drawing_of_the_house_names_every_module() -> None:
     drawing = set(re.findall(r"\w+", (ROOT / "ARCHITECTURE.md").read_text().split("```")[1]))
-    drawn = {*drawing, *(path.stem for path in (ROOT / "relay").glob("hybrid_*.py")), "__main__", "__init__"}
+    drawn = {*drawing, "__main__", "__init__"}
     found = {path.stem for room in ROOMS for path in (ROOT / room).glob("*.py")}
     assert sorted(found - drawn) == []

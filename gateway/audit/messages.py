@@ -3,7 +3,7 @@
 One function for each event of PS3.15 A.5.3 that happens here; participants, roles and object types are what its tables
 ask for. Participants are named by their ids (Patient ID, Study Instance UID), never by their names.
 
-Not for: keeping messages (`gateway.audit.trail`), and what is which event (`relay.audit`, `pacs.audit`,
+Not for: keeping messages (`gateway.audit.trail`), and what is which event (`relay.access.audit`, `pacs.audit`,
 `worklist.audit`).
 """
 

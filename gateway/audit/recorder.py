@@ -5,16 +5,16 @@ Rules:
 * Who works notes what happened and goes on: a note is an entry of a list. A thread of its own makes the messages and
   writes them, all that wait at a time, every PAUSE_SECONDS; a process that is killed loses what is younger. Who counts
   first and notes later (`pacs.audit`) is asked each time (`ask_each_time`), and loses what it has only counted.
-* Worklist and archive go on when the trail cannot be written, unlike the relay (`relay.audit`): a person who looks at
-  pictures can come back later, an exam cannot. So what cannot be written waits, up to MOST_BYTES of it. What comes on
-  top of these is counted, and the count is in the trail as soon as that can be written again.
+* Worklist and archive go on when the trail cannot be written, unlike the relay (`relay.access.audit`): a person who
+  looks at pictures can come back later, an exam cannot. So what cannot be written waits, up to MOST_BYTES of it. What
+  comes on top of these is counted, and the count is in the trail as soon as that can be written again.
 * A chain that is well is touched at least every PROOF_SECONDS. So the relay sees when a service does not write, and
   says so in its health (`silence`).
 
 Worklist and archive each have a chain of their own below the trail's folder, so that none waits for another's lock.
 What the cloud changes through the relay goes into the relay's own chain, beside what that records of HTTP.
 
-Not for: what is told of which request (`worklist.audit`, `pacs.audit`, `relay.worklist_audit`), the form of messages
+Not for: what is told of which request (`worklist.audit`, `pacs.audit`, `relay.cloud.audit`), the form of messages
 (`messages`).
 """
 

@@ -9,7 +9,8 @@ a modality sent: events carry texts as they came and measures as numbers or null
 One file for each subject; who imports a message says `from gateway.messages import ...` and need not know which. Here
 is only the table of all events, as that of all actions is with them.
 
-Not here: what an action does (`relay.commands`), how an event travels (`relay.delivery`), the outbox itself.
+Not here: what an action does (`relay.cloud.commands`), how an event travels (`relay.delivery.delivery`), the outbox
+itself.
 """
 
 from collections.abc import Mapping

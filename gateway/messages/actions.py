@@ -2,7 +2,7 @@
 
 Reading is strict about what is kept: the types of `gateway.messages.fields` refuse here what DICOM cannot hold.
 
-Not for: what an action does (`relay.commands`).
+Not for: what an action does (`relay.cloud.commands`).
 """
 
 from collections.abc import Mapping

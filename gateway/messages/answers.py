@@ -1,6 +1,6 @@
 """The events that answer: what became of something the cloud has asked for and that takes its time.
 
-Not for: carrying it out (`relay.full_images`, `relay.chores`).
+Not for: carrying it out (`relay.cloud.full_images`, `relay.cloud.site_tasks`).
 """
 
 from typing import Literal

@@ -1,6 +1,6 @@
 """The events about an exam: its performed procedure step, and what its images make of it.
 
-Not for: which steps are taken (`worklist.mpps`), how an exam is judged (`relay.exams`).
+Not for: which steps are taken (`worklist.mpps`), how an exam is judged (`relay.exams.exam`).
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """How the gateway is: the answer to the `health` action, and the heartbeat.
 
-Not for: judging it (`relay.health`).
+Not for: judging it (`relay.health.report`).
 """
 
 from gateway.messages.envelope import EventParameters, Message

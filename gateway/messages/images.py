@@ -1,6 +1,6 @@
 """The events about images: received, rejected, quarantined. Texts are as they came, measures are numbers or null.
 
-Not for: how they follow from a data set (`pacs.archive.image_event`), the thumbnail (`relay.composer`).
+Not for: how they follow from a data set (`pacs.archive.image_event`), the thumbnail (`relay.delivery.composer`).
 """
 
 from typing import Literal

@@ -8,7 +8,7 @@ Rules:
   note, and is looked at again.
 
 A note names a study, an accession number or both; what is unknown is ''. Not here: what an exam looks like
-(`relay.exams`), when somebody looks (`relay.quality`).
+(`relay.exams.exam`), when somebody looks (`relay.exams.quality`).
 """
 
 import sqlite3

@@ -8,7 +8,7 @@ Rules:
 * What arrived although it was held back while it was under way has been told: nothing holds it back any more.
 
 Not here: releasing, which is the same for all that is parked (`gateway.outbox.entries`), and why something is held back
-(`relay.holding`).
+(`relay.exams.holding`).
 """
 
 import json

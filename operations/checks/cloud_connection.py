@@ -17,15 +17,15 @@ from typing import Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gateway.hops import Note, Nothing, Observed
-from relay import link
-from relay.hybrid_way import Way
+from relay.assembly import cloud_link
+from relay.egress import Way
 from relay.settings import RelaySettings
 
 T = TypeVar("T")
 
 SECONDS = 10.0
 _RECEIVED_BYTES = 65_536
-_PORTS = {"https": 443, "wss": 443, "amqps": link.AMQPS_PORT}
+_PORTS = {"https": 443, "wss": 443, "amqps": cloud_link.AMQPS_PORT}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def doors(settings: RelaySettings) -> Iterator[tuple[str, str]]:
     """The doors besides the hybrid connection, each with its address."""
     if {"https", "manage"} & set(settings.destinations):
         yield "API", settings.api_url
-    if host := link.servicebus_host(settings):
+    if host := cloud_link.servicebus_host(settings):
         yield "Service Bus", f"{'amqps' if settings.servicebus_transport == 'amqp' else 'https'}://{host}"
     if settings.oidc_issuer:
         yield "identity provider", settings.oidc_issuer
@@ -72,15 +72,15 @@ def doors(settings: RelaySettings) -> Iterator[tuple[str, str]]:
 
 def look(note: Note, settings: RelaySettings) -> None:
     """Reach every door. Raises Observed for the first that is not reached, Nothing when there is none."""
-    way, seen = link.way(settings), []
+    way, seen = cloud_link.way(settings), []
     for name, url in doors(settings):
         try:
             seen.append(f"{name}: {reached(Target(url, way))}")
         except Observed as error:
-            raise Observed(f"{name}: {error} {link.not_by_proxy(settings)}".strip()) from error
+            raise Observed(f"{name}: {error} {cloud_link.not_by_proxy(settings)}".strip()) from error
     if not seen:
         raise Nothing("No HTTPS API, Service Bus or identity provider is configured.")
-    note.detail = f"{' '.join(seen)} {link.not_by_proxy(settings)}".strip()
+    note.detail = f"{' '.join(seen)} {cloud_link.not_by_proxy(settings)}".strip()
 
 
 def reached(target: Target) -> str:

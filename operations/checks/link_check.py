@@ -32,10 +32,10 @@ from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from operations.checks import cloud_connection
 from operations.checks.cloud_connection import Target, connected, issuer, place, secured
 from operations.checks.site_check import ask_relay
-from relay import link
-from relay.hybrid import HybridListener, Limits
-from relay.hybrid_protocol import Endpoint, endpoint
-from relay.hybrid_trouble import explain
+from relay.assembly import cloud_link
+from relay.hybrid.errors import explain
+from relay.hybrid.listener import HybridListener, Limits
+from relay.hybrid.protocol import Endpoint, endpoint
 from relay.settings import RelaySettings
 
 LISTENS_WITHIN = 20.0
@@ -63,7 +63,7 @@ def check(settings: RelaySettings, hops: Hops) -> None:
 
 def _walk(settings: RelaySettings, hops: Hops) -> None:
     at = endpoint(settings.namespace, settings.hybrid_connection)
-    target = Target(at.base, link.way(settings))
+    target = Target(at.base, cloud_link.way(settings))
     steps: list[tuple[str, Callable[[Note], None], str]] = [
         ("name is resolved", lambda note: _resolve(note, target), _DNS),
         ("proxy connects", lambda note: _through_proxy(note, target), _PROXY),
@@ -154,7 +154,7 @@ def _clock(note: Note, target: Target) -> None:
 
 def _token(note: Note, settings: RelaySettings, at: Endpoint) -> None:
     async def ask() -> float:
-        source = link.tokens(settings)
+        source = cloud_link.tokens(settings)
         try:
             return (await source.token(at.audience)).expires_at
         finally:
@@ -179,7 +179,7 @@ def _echo(note: Note, settings: RelaySettings) -> None:
 
 
 async def _listen_and_echo(settings: RelaySettings) -> str:
-    echo = link.echo(settings)
+    echo = cloud_link.echo(settings)
     listener = _only_echo(settings)
     running = asyncio.create_task(listener.run())
     try:
@@ -204,10 +204,10 @@ def _only_echo(settings: RelaySettings) -> HybridListener:
 
     return HybridListener(
         endpoint(settings.namespace, settings.hybrid_connection),
-        link.tokens(settings),
+        cloud_link.tokens(settings),
         on_message=answer,
         limits=replace(Limits(), listeners=1),
-        way=link.way(settings),
+        way=cloud_link.way(settings),
     )
 
 

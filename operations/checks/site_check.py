@@ -27,12 +27,12 @@ from operations.checks.tls_check import in_use
 from pacs import Archive
 from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
-from relay import link
-from relay.entrance import https_files, own_tls
-from relay.hybrid import SelfEcho
-from relay.remote_web import own_url
+from relay.access.users import CHECK, basic
+from relay.assembly import cloud_link
+from relay.assembly.http_access import https_files, own_tls
+from relay.cloud.dicomweb_proxy import own_url
+from relay.hybrid.listener import SelfEcho
 from relay.settings import RelaySettings
-from relay.users import CHECK, basic
 from simulator.modality.modality import Modality, Peer
 from worklist import Worklist
 from worklist.settings import WorklistSettings
@@ -166,7 +166,7 @@ def ask_relay(relay: RelaySettings, path: str) -> bytes:
 def _cloud(note: Note, relay: RelaySettings) -> None:
     if not relay.listens:
         raise Nothing("No hybrid connection is configured.")
-    asyncio.run(_echo_once(link.echo(relay)))
+    asyncio.run(_echo_once(cloud_link.echo(relay)))
     note.detail = "The message came back by way of the cloud."
 
 

@@ -1,6 +1,6 @@
 """The command that says how it stands with the site: status.
 
-Not for: judging it (`relay.health`), proving it (`operations.checks.site_check`).
+Not for: judging it (`relay.health.report`), proving it (`operations.checks.site_check`).
 """
 
 from collections import Counter

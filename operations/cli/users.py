@@ -3,7 +3,7 @@
 A password is asked for, or read from standard input when that is not a terminal; it is never an argument, which other
 users of the machine could see. Each change of users, and each look at the audit trail, is itself in the audit trail.
 
-Not for: accounts (`relay.users`), the trail (`gateway.audit.trail`).
+Not for: accounts (`relay.access.users`), the trail (`gateway.audit.trail`).
 """
 
 import getpass
@@ -27,9 +27,9 @@ from gateway.errors import InvalidValue
 from gateway.process import EXIT_FAILED, EXIT_OK
 from gateway.settings import load
 from operations.cli.terminal import AsJson, caller, console, print_each, print_json
-from relay.access import Role
+from relay.access.permissions import Role
+from relay.access.users import UserFile, account
 from relay.settings import RelaySettings
-from relay.users import UserFile, account
 
 users_app = typer.Typer(
     help="Who may log in to pages and DICOMweb with a password: add, list, remove, passwd.",
@@ -44,7 +44,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 letters, digi
 
 
 class RoleName(StrEnum):
-    """`relay.access.Role`, as typer wants it."""
+    """`relay.access.permissions.Role`, as typer wants it."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"

@@ -1,6 +1,7 @@
 """The commands about the viewer: install, status, remove.
 
-Not for: how it is fetched, made and served (`operations.viewer.fetch`, `operations.viewer.install`, `relay.viewer`).
+Not for: how it is fetched, made and served (`operations.viewer.fetch`, `operations.viewer.install`,
+`relay.pages.viewer`).
 """
 
 import sys
@@ -16,8 +17,8 @@ from gateway.settings import load
 from operations.cli.terminal import AsJson, console, print_json
 from operations.viewer.fetch import fetch, verify
 from operations.viewer.install import Installed, install, installed, remove
+from relay.pages.viewer_bundle import EDITION, ROOT
 from relay.settings import RelaySettings
-from relay.viewer_bundle import EDITION, ROOT
 
 viewer_app = typer.Typer(help="The image viewer: install, status, remove.", no_args_is_help=True, rich_markup_mode=None)
 

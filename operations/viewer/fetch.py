@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.errors import GatewayError
-from relay.viewer_bundle import INTEGRITY, NAME, VERSION
+from relay.pages.viewer_bundle import INTEGRITY, NAME, VERSION
 
 FETCH_SECONDS = 900.0
 """For 50 MB over the line of a van, and for as much again of npm itself."""

@@ -4,7 +4,7 @@ Rules. The folder is made beside its place and renamed into it when it is whole 
 or not at all; what a killed installation leaves is taken away by the next. A folder that is not a viewer's is never
 replaced or removed, whatever the settings say.
 
-Not here: where the archive comes from (`operations.viewer.fetch`), what is changed in it (`relay.viewer_bundle`).
+Not here: where the archive comes from (`operations.viewer.fetch`), what is changed in it (`relay.pages.viewer_bundle`).
 """
 
 import gzip
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from gateway.errors import GatewayError
 from gateway.fsync import make_folder, sync_folder
-from relay import viewer_bundle
-from relay.viewer import MARK
+from relay.pages import viewer_bundle
+from relay.pages.viewer import MARK
 
 _SQUEEZED = (".js", ".css", ".wasm")
 """Files that are kept compressed as well; pictures and fonts are so already."""

@@ -4,7 +4,7 @@ The note that an exam was touched, the event of its new judgement and the memory
 transaction: killed before it, the exam is judged again; killed after it, everything is done. A judgement that is the
 one told last is not told again, and of an exam that has not begun nothing is told at first.
 
-Not here: what an exam looks like and who decides so (`relay.exams`, `relay.quality`).
+Not here: what an exam looks like and who decides so (`relay.exams.exam`, `relay.exams.quality`).
 """
 
 import json

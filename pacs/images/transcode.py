@@ -6,8 +6,9 @@ Frames go through one at a time, so a tomosynthesis takes the memory of one. Wha
 signatures, which would no longer be right, and padding) is left out. Grey values without sign are compressed, nothing
 else; colour comes out as RGB.
 
-To be run in worker processes like the rest of `pacs.images.pictures`. Not here: who may ask for it (`relay.wado`), and
-what C-MOVE and forwarding need, which is uncompressed alone (`pacs.images.decompress`).
+To be run in worker processes like the rest of `pacs.images.pictures`. Not here: who may ask for it
+(`relay.dicomweb.negotiation`), and what C-MOVE and forwarding need, which is uncompressed alone
+(`pacs.images.decompress`).
 """
 
 import struct

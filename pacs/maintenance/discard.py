@@ -5,7 +5,7 @@ under a new UID. In one transaction the image's event is closed, and the cloud i
 in its place. The image stays on site, where viewers show it, and goes by the rules of retention, to which it counts as
 confirmed.
 
-Not for: what is held back, and why (`relay.holding`); the rows of the outbox (`gateway.outbox.entries`).
+Not for: what is held back, and why (`relay.exams.holding`); the rows of the outbox (`gateway.outbox.entries`).
 """
 
 from datetime import datetime

@@ -26,7 +26,7 @@ from typing import Self, get_args
 from aiohttp import web
 
 from gateway import log
-from relay.hybrid import HybridListener, HybridSender, Lifetimes, Limits, SasTokens, endpoint
+from relay.hybrid.listener import HybridListener, HybridSender, Lifetimes, Limits, SasTokens, endpoint
 from simulator.azure.hybrid_namespace import Faults
 from simulator.azure.hybrid_service import HybridService
 from simulator.azure.hybrid_tokens import Key

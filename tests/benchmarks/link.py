@@ -21,8 +21,8 @@ from rich.table import Table
 
 from gateway.errors import CloudError
 from gateway.log import configure
-from relay.hybrid import Limits
-from relay.hybrid_sender import ECHO_TIMEOUT
+from relay.hybrid.listener import Limits
+from relay.hybrid.sender import ECHO_TIMEOUT
 from tests.relay.hybrid_site import Site, site, until
 
 Kind = Literal["half open", "mute", "forgotten", "mute, may not send"]

@@ -20,8 +20,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from relay.blob import BLOCK_BYTES, BlobUpload
-from relay.pace import Pace
+from relay.cloud.blob_upload import BLOCK_BYTES, BlobUpload
+from relay.cloud.throttle import Pace
 from simulator.azure.blob_storage import Blobs
 from tests import azurite
 from tests.memory import peak_memory

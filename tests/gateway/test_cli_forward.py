@@ -18,8 +18,8 @@ from pacs import Archive
 from pacs.forward.queue_rows import Duties
 from pacs.forward.rules import Fate, Settled
 from pacs.settings import PacsSettings
-from relay.health import Forwards
-from relay.service import archive_queue
+from relay.assembly.relay import archive_queue
+from relay.health.report import Forwards
 from tests.gateway.test_peers import facts, run
 from tests.pacs.test_archive import NOW, image, send
 from worklist import Worklist

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.hybrid import HybridListener, SasTokens, endpoint
+from relay.hybrid.listener import HybridListener, SasTokens, endpoint
 from simulator.cloud.programme import API_TOKEN, KEY, KEY_NAME, Cloud
 
 ENVELOPE = {"message_id": "1.2.3", "message_type": "mpps.completed", "sequence": 1}

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from operations.cli import app
 from operations.viewer.fetch import FetchFailed, fetch, verify
 from operations.viewer.install import Installed, NotAViewer, install, installed, remove
-from relay.viewer import MARK
-from relay.viewer_bundle import EDITION, SCRIPT, STYLE, UnexpectedBundle
+from relay.pages.viewer import MARK
+from relay.pages.viewer_bundle import EDITION, SCRIPT, STYLE, UnexpectedBundle
 from tests.relay import viewer_archive
 
 

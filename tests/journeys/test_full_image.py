@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from relay.blob import BLOCK_BYTES
+from relay.cloud.blob_upload import BLOCK_BYTES
 from simulator.azure.blob_storage import Blobs
 from simulator.modality.modality import standard_views
 from simulator.site import Site, wait_until

@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import urllib.request
 
-from relay.hybrid import endpoint
-from relay.hybrid_tokens import SasTokens
+from relay.hybrid.listener import endpoint
+from relay.hybrid.tokens import SasTokens
 from simulator.cloud.programme import ACTIONS, KEY, KEY_NAME
 from simulator.journey import data_set_of, only_part
 from simulator.site import Site, wait_until

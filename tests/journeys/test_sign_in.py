@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.access import Role
-from relay.users import UserFile, account
+from relay.access.permissions import Role
+from relay.access.users import UserFile, account
 from tests import axe
 from tests.browser import CHROMIUM, Page, page
 from tests.journeys.test_pages import keep

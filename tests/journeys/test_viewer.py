@@ -23,8 +23,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from operations.viewer.fetch import fetch, verify
-from relay import viewer
-from relay.viewer_bundle import VERSION
+from relay.pages import viewer
+from relay.pages.viewer_bundle import VERSION
 from simulator.exam.exam import SCREENING_VIEWS, Exam
 from simulator.exam.phantom import mammogram, raw_mammogram, tomosynthesis
 from simulator.site import Site, SiteError, wait_until

@@ -18,11 +18,11 @@ from gateway import outbox
 from gateway.messages import Envelope
 from gateway.outbox import Entry, Outbox
 from gateway.sqlite import Database
-from relay.delivery import Delivery, Destination, Event
-from relay.hybrid import HybridDestination, HybridSender, SasTokens, endpoint
-from relay.hybrid_protocol import Token
-from relay.servicebus import ServiceBusDestination, by_connection_string
-from relay.uploads import HttpsDestination, fixed_token
+from relay.delivery.delivery import Delivery, Destination, Event
+from relay.delivery.https_api import HttpsDestination, fixed_token
+from relay.delivery.servicebus import ServiceBusDestination, by_connection_string
+from relay.hybrid.listener import HybridDestination, HybridSender, SasTokens, endpoint
+from relay.hybrid.protocol import Token
 from simulator.cloud.programme import API_TOKEN, EVENTS, KEY, KEY_NAME
 
 NAMES = ("hybrid", "https", "servicebus")

@@ -1,4 +1,4 @@
-"""A gateway's link and the service it hangs on, for the tests of `relay.hybrid` and its neighbours."""
+"""A gateway's link and the service it hangs on, for the tests of `relay.hybrid.listener` and its neighbours."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from relay.hybrid import (
+from relay.hybrid.listener import (
     HttpAnswer,
     HttpRequest,
     HybridListener,

@@ -27,10 +27,10 @@ from pacs import Archive
 from pacs.archive import quality_rows
 from pacs.archive.receiving import Origin
 from pacs.maintenance.quarantine import carry_out
-from relay import evidence, quality
-from relay.evidence import Evidence
-from relay.holding import Holding
-from relay.quality import Quality
+from relay.exams import evidence, quality
+from relay.exams.evidence import Evidence
+from relay.exams.holding import Holding
+from relay.exams.quality import Quality
 from tests.pacs.test_attributes import encoded
 from tests.relay import served
 from tests.worklist import samples

@@ -25,12 +25,12 @@ from gateway.messages import Check, HealthReport
 from gateway.tls_reload import ServerTls
 from pacs import Archive
 from pacs.archive.receiving import Origin
-from relay.dicomweb import Changes
-from relay.door import Door
-from relay.rendering import Renderer
-from relay.slow import PATIENCE_SECONDS
-from relay.spool import Spool
-from relay.surroundings import Surroundings
+from relay.access.middleware import Door
+from relay.dicomweb.routes import Changes
+from relay.dicomweb.spool import Spool
+from relay.pages.site_facts import Surroundings
+from relay.render_pool import Renderer
+from relay.slow_clients import PATIENCE_SECONDS
 from relay.web import IDLE_SECONDS, application, serving
 from tests import corpus
 from worklist import Item, Worklist

@@ -10,7 +10,7 @@ import resource
 import sys
 from collections.abc import AsyncIterator
 
-from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, endpoint
+from relay.hybrid.listener import HttpAnswer, HttpRequest, HybridListener, endpoint
 from tests.relay.hybrid_site import PATIENT, TOKENS, echo
 
 PIECE = 256 * 1024

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.access import READING, Recorded, Role, Rule, foreign_origin, is_loopback, rule, start_refusal
-from relay.rest_api import OPERATIONS
+from relay.access.permissions import READING, Recorded, Role, Rule, foreign_origin, is_loopback, rule, start_refusal
+from relay.api.operations import OPERATIONS
 from tests.relay import served
 from tests.relay.test_door import door_in
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, time, timedelta, timezone
 
 import pytest
 
-from relay.allowance import IMAGES, METADATA, STATUS, THUMBNAILS, Allowance, Limit, limits
+from relay.delivery.quota import IMAGES, METADATA, STATUS, THUMBNAILS, Allowance, Limit, limits
 
 SUMMER = timezone(timedelta(hours=1))
 NOON = datetime(2026, 6, 22, 12, 0, tzinfo=SUMMER)

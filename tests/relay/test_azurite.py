@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
-from relay.blob import BLOCK_BYTES, BlobUpload, UrlRefused
+from relay.cloud.blob_upload import BLOCK_BYTES, BlobUpload, UrlRefused
 from tests import azurite
 from tests.azurite import Azurite
 from tests.relay.test_blob import pace

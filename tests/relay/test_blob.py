@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from gateway.errors import CloudError
-from relay.blob import (
+from relay.cloud.blob_upload import (
     BLOCK_BYTES,
     BlobUpload,
     Block,
@@ -24,7 +24,7 @@ from relay.blob import (
     missing,
     staged_blocks,
 )
-from relay.pace import Pace
+from relay.cloud.throttle import Pace
 from simulator.azure.blob_storage import Blobs
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,10 +10,10 @@ from pydicom import Dataset
 
 from gateway.errors import InvalidQuery
 from pacs import Archive
-from relay.board import WALL_ROWS, Board, Day, asked_date
-from relay.evidence import Evidence
-from relay.holding import Holding
-from relay.instances import Instances
+from relay.exams.evidence import Evidence
+from relay.exams.holding import Holding
+from relay.exams.instances import Instances
+from relay.pages.worklist_board import WALL_ROWS, Board, Day, asked_date
 from tests.relay import served
 from tests.relay.served import NOW
 from worklist import Worklist

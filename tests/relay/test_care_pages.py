@@ -17,7 +17,7 @@ from gateway.refusals.remedies import remedy
 from gateway.sqlite import utc_text
 from pacs import Archive, Policy
 from pacs.maintenance.quarantine import carry_out
-from relay.surroundings import Breaker, Surroundings
+from relay.pages.site_facts import Breaker, Surroundings
 from tests.relay import served
 from tests.relay.reader import Reader
 from tests.relay.served import NOW, STUDY, Answer, Site, mammogram

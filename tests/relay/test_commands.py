@@ -13,13 +13,13 @@ import structlog
 from gateway.messages import Check, HealthReport
 from gateway.refusals import Refused
 from pacs import Archive
-from relay import commands
-from relay.chores import Chores
-from relay.commands import Context
-from relay.full_images import Doors, FullImages
-from relay.pace import Pace
+from relay.cloud import commands
+from relay.cloud.commands import Context
+from relay.cloud.deferred import Requests
+from relay.cloud.full_images import Doors, FullImages
+from relay.cloud.site_tasks import Chores
+from relay.cloud.throttle import Pace
 from relay.protocol import Json
-from relay.requests import Requests
 from tests.relay.test_protocol import ACTION_ID, create, without
 from worklist import Worklist
 

@@ -5,8 +5,8 @@ import pytest
 from gateway.errors import InvalidDataSet
 from gateway.messages import Image, ImageReceived, Thumbnail
 from gateway.outbox import Entry
-from relay.composer import Composer
-from relay.delivery import Event
+from relay.delivery.composer import Composer
+from relay.delivery.delivery import Event
 from tests.gateway.test_messages import example
 
 PICTURE = Thumbnail(data="/9j/", width=197, height=256)

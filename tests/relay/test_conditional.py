@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import conditional
-from relay.conditional import RangeNotSatisfiable, Version
+from relay.dicomweb import conditional
+from relay.dicomweb.conditional import RangeNotSatisfiable, Version
 
 HERE = Version("abc", "2026-11-22T09:30:15.123Z")
 DATE = "Sun, 22 Nov 2026 09:30:15 GMT"

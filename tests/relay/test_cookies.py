@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.cookies import local
+from relay.access.cookies import local
 
 HERE = "https://gateway.example/sign-in"
 

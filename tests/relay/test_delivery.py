@@ -17,7 +17,7 @@ from gateway.errors import OutOfResources
 from gateway.messages import Envelope
 from gateway.outbox import Entry, Outbox
 from gateway.sqlite import Database
-from relay.delivery import (
+from relay.delivery.delivery import (
     LONGEST_SILENCE,
     PLACES,
     Circuit,

@@ -9,8 +9,8 @@ import pytest
 from gateway.messages import Envelope
 from gateway.outbox import Outbox
 from gateway.sqlite import Database
-from relay.allowance import Allowance, limits
-from relay.delivery import DOUBTS, PLACES, Delivery, Event, line_up
+from relay.delivery.delivery import DOUBTS, PLACES, Delivery, Event, line_up
+from relay.delivery.quota import Allowance, limits
 from tests.fakes import FakeCloud
 from tests.relay.test_delivery import (
     NOW,

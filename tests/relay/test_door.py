@@ -19,11 +19,11 @@ from gateway.audit.trail import Trail, lines, verified
 from gateway.tls import TlsFiles
 from gateway.tls_reload import ServerTls
 from pacs import Archive, Duties
-from relay.access import Role
-from relay.audit import Recorder, patient_ids
-from relay.door import Door, Policy
-from relay.limits import Buckets
-from relay.users import CHECK, OwnToken, Passwords, UserFile, account
+from relay.access.audit import Recorder, patient_ids
+from relay.access.middleware import Door, Policy
+from relay.access.permissions import Role
+from relay.access.rate_limits import Buckets
+from relay.access.users import CHECK, OwnToken, Passwords, UserFile, account
 from tests.certificates import authority, issued
 from tests.relay import served
 from tests.relay.served import NOW, STUDY, Answer, Site, first_study, item

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.messages import Finding
 from relay.dicom_json import DicomJson
-from relay.exams import NOTHING_PERFORMED, State, belongs, exam, judgement
-from relay.views import count, hanging, image
+from relay.exams.exam import NOTHING_PERFORMED, State, belongs, exam, judgement
+from relay.exams.views import count, hanging, image
 from worklist import Performed
 
 PRESENTATION, PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2", "1.2.840.10008.5.1.4.1.1.1.2.1"

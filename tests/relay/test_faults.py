@@ -14,10 +14,10 @@ from typing import get_args
 import pytest
 from azure.servicebus import TransportType
 
-from relay.delivery import Destination
-from relay.hybrid import HybridDestination, HybridSender, endpoint
-from relay.servicebus import ServiceBusDestination, by_connection_string
-from relay.uploads import HttpsDestination, ManageDestination, fixed_token
+from relay.delivery.delivery import Destination
+from relay.delivery.https_api import HttpsDestination, ManageDestination, fixed_token
+from relay.delivery.servicebus import ServiceBusDestination, by_connection_string
+from relay.hybrid.listener import HybridDestination, HybridSender, endpoint
 from simulator.azure.servicebus_entities import Queue
 from simulator.azure.servicebus_service import Bus
 from simulator.cloud.programme import API_TOKEN, EVENTS, Cloud

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings import load
-from relay.door import Policy
-from relay.forwarded import client
-from relay.limits import Buckets
+from relay.access.middleware import Policy
+from relay.access.proxy_headers import client
+from relay.access.rate_limits import Buckets
 from relay.settings import RelaySettings
 from tests.relay import served
 from tests.relay.served import first_study

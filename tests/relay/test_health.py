@@ -7,7 +7,7 @@ import pytest
 
 from gateway.disk_space import Volume
 from gateway.messages import Check
-from relay.health import Disk, Facts, Forwards, Hop, Images, Port, Queue, report
+from relay.health.report import Disk, Facts, Forwards, Hop, Images, Port, Queue, report
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 ROOM = Disk(Volume(total_bytes=100_000_000_000, free_bytes=60_000_000_000))

@@ -12,12 +12,12 @@ from gateway.errors import HeldBack, InvalidValue, NotFound
 from gateway.messages import Image, Thumbnail
 from gateway.outbox import Entry
 from pacs import Policy, candidates, delete, discard
-from relay.composer import Composer
-from relay.delivery import Delivery, Event
-from relay.exams import COMPARED
-from relay.holding import HOLDS, RULES, Holding, objections
-from relay.rendering import Renderer
-from relay.service import thumbnail
+from relay.assembly.relay import thumbnail
+from relay.delivery.composer import Composer
+from relay.delivery.delivery import Delivery, Event
+from relay.exams.exam import COMPARED
+from relay.exams.holding import HOLDS, RULES, Holding, objections
+from relay.render_pool import Renderer
 from tests.fakes import FakeCloud
 from tests.relay.judging import FOUR, Exams, opened
 from tests.relay.served import STUDY

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from relay.html import age, ago, clock, date, initials, person, seen
+from relay.pages.html import age, ago, clock, date, initials, person, seen
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from gateway.errors import CloudError
-from relay.hybrid import (
+from relay.hybrid.listener import (
     HttpAnswer,
     HttpRequest,
     HybridListener,

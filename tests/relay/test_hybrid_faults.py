@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from relay.hybrid import HybridListener, HybridSender, SasTokens, endpoint
-from relay.hybrid_protocol import Token, sign
+from relay.hybrid.listener import HybridListener, HybridSender, SasTokens, endpoint
+from relay.hybrid.protocol import Token, sign
 from simulator.azure.hybrid_tokens import Key
 from tests.relay.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site, until
 

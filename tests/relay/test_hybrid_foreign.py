@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, HybridSender, SasTokens, SelfEcho, endpoint
+from relay.hybrid.listener import HttpAnswer, HttpRequest, HybridListener, HybridSender, SasTokens, SelfEcho, endpoint
 from tests.relay.hybrid_site import PATIENT, TOKENS, echo, namespace, running, site, until
 from tests.relay.test_hybrid import call
 

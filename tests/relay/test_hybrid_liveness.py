@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.hybrid import HybridListener, HybridSender, Lifetimes, Limits, SasTokens, SelfEcho, endpoint
-from relay.hybrid_liveness import Due, due
+from relay.hybrid.listener import HybridListener, HybridSender, Lifetimes, Limits, SasTokens, SelfEcho, endpoint
+from relay.hybrid.liveness import Due, due
 from tests.relay.hybrid_site import PATIENT, TOKENS, echo, namespace, running, site, until
 
 LIVES = Lifetimes(deaf_after=75, quiet_after=100, old_after=1000)
@@ -70,7 +70,7 @@ async def test_no_message_is_lost_while_channels_are_replaced_again_and_again() 
 
 
 async def test_no_http_request_under_way_is_lost_when_its_channel_is_replaced() -> None:
-    from relay.hybrid import HttpAnswer, HttpRequest
+    from relay.hybrid.listener import HttpAnswer, HttpRequest
     from tests.relay.test_hybrid import call
 
     async def slow(_request: HttpRequest) -> HttpAnswer:

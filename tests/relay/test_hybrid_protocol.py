@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.hybrid_protocol import (
+from relay.hybrid.errors import Trouble, closed, pause, refused_connect, refused_listen
+from relay.hybrid.protocol import (
     Accept,
     Endpoint,
     FrameReader,
@@ -20,7 +21,6 @@ from relay.hybrid_protocol import (
     response,
     sign,
 )
-from relay.hybrid_trouble import Trouble, closed, pause, refused_connect, refused_listen
 
 AT = "wss://g1.example.net/$hc/actions?sb-hc-action=accept&sb-hc-id=1"
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from relay.hybrid import HybridDestination, HybridSender, SasTokens, endpoint
+from relay.hybrid.listener import HybridDestination, HybridSender, SasTokens, endpoint
 from simulator.cloud.programme import KEY, KEY_NAME, Cloud
 from tests.relay.hybrid_site import TOKENS, site
 from tests.relay.told import UID, event, outcome

@@ -12,10 +12,10 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
 from gateway.errors import CloudError
-from relay.hybrid import HybridListener, HybridSender, SelfEcho, Way, endpoint
-from relay.hybrid_protocol import Endpoint
-from relay.hybrid_tokens import SCOPE, EntraTokens
-from relay.hybrid_way import proxy_url
+from relay.egress import proxy_url
+from relay.hybrid.listener import HybridListener, HybridSender, SelfEcho, Way, endpoint
+from relay.hybrid.protocol import Endpoint
+from relay.hybrid.tokens import SCOPE, EntraTokens
 from simulator.azure.http_proxy import Proxy
 from simulator.azure.hybrid_service import HybridService
 from simulator.azure.hybrid_tokens import Bearer, Key

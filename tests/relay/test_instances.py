@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pacs import Archive
-from relay.exams import exam
-from relay.instances import READ, Instances, reduced
+from relay.exams.exam import exam
+from relay.exams.instances import READ, Instances, reduced
 from tests.relay import served
 from tests.relay.served import STUDY
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.limits import FIRST_WAIT, LONGEST_WAIT, REMEMBERED, TRIES, Buckets, Guessing, client, pause
+from relay.access.rate_limits import FIRST_WAIT, LONGEST_WAIT, REMEMBERED, TRIES, Buckets, Guessing, client, pause
 
 
 class Clock:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import SettingsError
-from relay import link
-from relay.health import report
-from relay.hybrid import LinkState, SasTokens
-from relay.hybrid_tokens import EntraTokens
+from relay.assembly import cloud_link
+from relay.health.report import report
+from relay.hybrid.listener import LinkState, SasTokens
+from relay.hybrid.tokens import EntraTokens
 from relay.settings import RelaySettings
 from tests.certificates import issued, rsa_key
 from tests.relay.test_health import facts
@@ -31,7 +31,7 @@ async def test_the_settings_choose_the_credential() -> None:
         settings(AZURE_RELAY_CREDENTIAL="default", proxy="http://proxy:8080"),
         settings(AZURE_RELAY_CREDENTIAL="certificate", AZURE_CLIENT_CERTIFICATE=pem, **APPLICATION),
     ]
-    sources = [link.tokens(each) for each in chosen]
+    sources = [cloud_link.tokens(each) for each in chosen]
     assert [type(source) for source in sources] == [SasTokens, EntraTokens, EntraTokens, EntraTokens]
     assert pem not in repr(chosen)
     for source in sources:
@@ -46,7 +46,7 @@ def rsa_pem() -> str:
 def test_a_certificate_that_is_none_is_refused_without_being_quoted() -> None:
     given = settings(AZURE_RELAY_CREDENTIAL="certificate", AZURE_CLIENT_CERTIFICATE="hunter2", **APPLICATION)
     with pytest.raises(SettingsError, match=r"^AZURE_CLIENT_CERTIFICATE") as caught:
-        link.tokens(given)
+        cloud_link.tokens(given)
     assert "hunter2" not in str(caught.value)
 
 
@@ -55,7 +55,7 @@ def test_a_list_of_authorities_that_cannot_be_read_is_named(tmp_path: Path) -> N
     for name, why in (("gone.pem", "No such file or directory"), ("ca.pem", "it is not PEM")):
         given = settings(AZURE_RELAY_CREDENTIAL="managed", ca_file=tmp_path / name)
         with pytest.raises(SettingsError, match=f"{name} cannot be used: {why}"):
-            link.way(given)
+            cloud_link.way(given)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_a_list_of_authorities_that_cannot_be_read_is_named(tmp_path: Path) -> N
     ],
 )
 def test_what_is_proven_and_what_is_only_connected_is_told_apart(state: LinkState, ok: bool, words: str) -> None:
-    check = report(facts(link.link_hop(state)), now=NOW).checks["hybrid_connection"]
+    check = report(facts(cloud_link.link_hop(state)), now=NOW).checks["hybrid_connection"]
     assert (check.ok, words in check.detail, bool(check.detail)) == (ok, True, bool(words))
 
 
 def test_a_site_without_echoes_that_was_just_proven_needs_no_words() -> None:
     state = LinkState(connected_since=NOW, echoes=False, last_proven=NOW)
-    assert report(facts(link.link_hop(state)), now=NOW).checks["hybrid_connection"].detail == ""
+    assert report(facts(cloud_link.link_hop(state)), now=NOW).checks["hybrid_connection"].detail == ""

@@ -12,8 +12,8 @@ import pytest
 
 from gateway.messages import Check
 from gateway.sqlite import utc_text
-from relay import live
-from relay.live import Live
+from relay.pages import live
+from relay.pages.live import Live
 from tests.relay import served
 from tests.relay.reader import Reader
 from tests.relay.served import Site

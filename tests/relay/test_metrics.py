@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.disk_space import Volume
-from relay.health import Disk, Facts, Hop, Images, Queue, report
-from relay.metrics import Link, exposition
+from relay.health.metrics import Link, exposition
+from relay.health.report import Disk, Facts, Hop, Images, Queue, report
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 FACTS = Facts(

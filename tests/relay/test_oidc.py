@@ -13,9 +13,9 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from gateway.errors import Denied
-from relay.access import Role
-from relay.oidc import AGAIN_SECONDS, KEYS_SECONDS, Issuer, Tokens, usable, values
-from relay.users import User
+from relay.access.oidc_tokens import AGAIN_SECONDS, KEYS_SECONDS, Issuer, Tokens, usable, values
+from relay.access.permissions import Role
+from relay.access.users import User
 from tests.certificates import rsa_key
 
 AUDIENCE = "screening-gateway"

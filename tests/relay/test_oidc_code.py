@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from relay.oidc import Issuer, Tokens
-from relay.oidc_code import PATIENCE_SECONDS, RETURN, Code, challenge
+from relay.access.oidc_login import PATIENCE_SECONDS, RETURN, Code, challenge
+from relay.access.oidc_tokens import Issuer, Tokens
 from tests.relay import served
 from tests.relay.identity_provider import CLIENT, SECRET, IdentityProvider, provided
 from tests.relay.served import Answer, Site

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from pacs import Archive, Picture, Stored, rendered
-from relay.pictures import Pictures
-from relay.rendering import Renderer
-from relay.wado import Rendering
+from relay.dicomweb.negotiation import Rendering
+from relay.dicomweb.rendered import Pictures
+from relay.render_pool import Renderer
 from tests import corpus
 from tests.relay import served
 from tests.relay.served import STUDY

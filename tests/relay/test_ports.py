@@ -19,9 +19,9 @@ from gateway.refusals import Refused
 from gateway.tls import CallFiles, TlsFiles
 from gateway.tls_reload import ServerTls
 from pacs import Archive
-from relay.facts import last_image, last_step
-from relay.health import Hop
-from relay.ports import DicomPort, dicom_ports
+from relay.health.dicom_ports import DicomPort, dicom_ports
+from relay.health.facts import last_image, last_step
+from relay.health.report import Hop
 from relay.settings import RelaySettings
 from simulator.site import free_port
 from tests.gateway.test_tls import CA, GATEWAY

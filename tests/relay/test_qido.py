@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 
 from gateway.errors import InvalidQuery, Refusal
-from relay import qido
+from relay.dicomweb import qido
 
 ROOT = "https://van7.example/dicom-web"
 STUDY = {"0020000D": {"vr": "UI", "Value": ["1.2"]}, "00100010": {"vr": "PN", "Value": [{"Alphabetic": "A^B"}]}}

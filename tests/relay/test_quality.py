@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from gateway.errors import Refusal
 from gateway.outbox.changed_exams import Note
 from pacs import Policy, delete
-from relay.exams import judgement
-from relay.quality import LONGEST, PUT_OFF, SETTLE, is_ripe
+from relay.exams.exam import judgement
+from relay.exams.quality import LONGEST, PUT_OFF, SETTLE, is_ripe
 from tests.relay.judging import FOUR, NOW, ROOT, Exams, attached, before_line, opened, ours
 from tests.relay.served import STUDY
 from worklist.expiry_rows import Upkeep

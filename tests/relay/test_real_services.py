@@ -18,10 +18,19 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.blob import BLOCK_BYTES, BlobUpload, beneath
-from relay.hybrid import HttpAnswer, HttpRequest, HybridListener, HybridSender, Limits, SasTokens, SelfEcho, endpoint
-from relay.hybrid_protocol import Endpoint
-from relay.pace import Pace
+from relay.cloud.blob_upload import BLOCK_BYTES, BlobUpload, beneath
+from relay.cloud.throttle import Pace
+from relay.hybrid.listener import (
+    HttpAnswer,
+    HttpRequest,
+    HybridListener,
+    HybridSender,
+    Limits,
+    SasTokens,
+    SelfEcho,
+    endpoint,
+)
+from relay.hybrid.protocol import Endpoint
 from simulator.azure.blob_storage import Blobs
 from tests.relay.hybrid_site import echo, namespace, running, until
 

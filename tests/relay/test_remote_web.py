@@ -9,11 +9,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.holding import Holding
-from relay.hybrid import HttpAnswer, HttpRequest, endpoint
-from relay.pace import Bucket
-from relay.remote_web import RemoteWeb, local_target, own_url, public_url
-from relay.users import CLOUD
+from relay.access.users import CLOUD
+from relay.cloud.dicomweb_proxy import RemoteWeb, local_target, own_url, public_url
+from relay.cloud.throttle import Bucket
+from relay.exams.holding import Holding
+from relay.hybrid.listener import HttpAnswer, HttpRequest, endpoint
 from tests import corpus
 from tests.memory import forget_peak, peak_memory
 from tests.relay import hybrid_site, served

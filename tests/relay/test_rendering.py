@@ -8,7 +8,7 @@ import time
 import pytest
 
 from gateway.errors import NotFound
-from relay.rendering import Renderer, RenderingFailed
+from relay.render_pool import Renderer, RenderingFailed
 
 
 def double(number: int) -> int:

@@ -15,16 +15,16 @@ from gateway.outbox import Entry
 from pacs import Archive
 from pacs.maintenance.quarantine import carry_out
 from pacs.maintenance.retention import Policy, candidates
-from relay import commands
-from relay.chores import Chores
-from relay.commands import Context
-from relay.delivery import Delivery
-from relay.full_images import Doors, FullImages
-from relay.holding import Holding
-from relay.pace import Pace
+from relay.cloud import commands
+from relay.cloud.commands import Context
+from relay.cloud.deferred import Fulfilment, Requests, request_event
+from relay.cloud.full_images import Doors, FullImages
+from relay.cloud.site_tasks import Chores
+from relay.cloud.throttle import Pace
+from relay.delivery.delivery import Delivery
+from relay.delivery.https_api import Api, fixed_token
+from relay.exams.holding import Holding
 from relay.protocol import Json
-from relay.requests import Fulfilment, Requests, request_event
-from relay.uploads import Api, fixed_token
 from simulator.azure.blob_storage import Blobs
 from simulator.cloud.programme import API_TOKEN, Cloud
 from tests.relay.hybrid_site import until

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pacs import Duties
-from relay import rest_api
-from relay.zip_stream import BLOCK_BYTES, zipped
+from relay.api import operations
+from relay.api.zip_stream import BLOCK_BYTES, zipped
 from tests.relay import served
 from tests.relay.served import NOW, OTHER_STUDY, STUDY, Answer, Site, first_study, item, other_study
 from tests.relay.test_door import ask, told
@@ -213,6 +213,6 @@ def test_a_study_that_retention_lets_go_is_told_whole(tmp_path: Path) -> None:
 
 def test_the_document_names_every_route_and_answers_as_it_stands(site: Site) -> None:
     document = facts(site.get(f"{ROOT}/openapi.json"))
-    assert document == json.loads(json.dumps(rest_api.document(document["info"]["version"])))  # type: ignore[index]
+    assert document == json.loads(json.dumps(operations.document(document["info"]["version"])))  # type: ignore[index]
     described = {(m.upper(), ROOT + path) for path, methods in document["paths"].items() for m in methods}  # type: ignore[attr-defined]
     assert described == {(m, path) for m, path in site.routes if path.startswith(ROOT) and m != "HEAD"}

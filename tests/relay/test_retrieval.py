@@ -17,7 +17,7 @@ from pydicom.uid import (
 from requests import HTTPError
 
 from pacs import Policy
-from relay.dicomweb import Changes
+from relay.dicomweb.routes import Changes
 from tests import corpus
 from tests.relay import served
 from tests.relay.served import OTHER_STUDY, STUDY, Site

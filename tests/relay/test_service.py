@@ -17,18 +17,18 @@ from gateway.messages import EVENTS, Check, HealthReport
 from gateway.settings import load
 from operations import worklist_file
 from pacs import Archive, Policy
-from relay.deposit import Deposit
-from relay.destinations import allowance, destination
-from relay.dicomweb import Changes
-from relay.facts import disk
-from relay.health import Hop
-from relay.holding import HOLDS
-from relay.hybrid import HybridDestination, LinkState
-from relay.link import link_hop
-from relay.service import Relay, attached, changes, cloud_action_id, heartbeat, holds, vital
-from relay.servicebus import ServiceBusDestination
+from relay.assembly.cloud_link import link_hop
+from relay.assembly.destinations import allowance, destination
+from relay.assembly.relay import Relay, attached, changes, cloud_action_id, heartbeat, holds, vital
+from relay.delivery.https_api import HttpsDestination, ManageDestination
+from relay.delivery.servicebus import ServiceBusDestination
+from relay.dicomweb.routes import Changes
+from relay.dicomweb.stow_store import Deposit
+from relay.exams.holding import HOLDS
+from relay.health.facts import disk
+from relay.health.report import Hop
+from relay.hybrid.listener import HybridDestination, LinkState
 from relay.settings import RelaySettings
-from relay.uploads import HttpsDestination, ManageDestination
 from simulator.cloud.programme import Cloud
 from simulator.site import free_port
 from tests.relay.test_settings import LINK

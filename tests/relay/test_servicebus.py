@@ -25,7 +25,7 @@ from azure.servicebus import TransportType
 from azure.servicebus.aio import ServiceBusClient
 
 from gateway.errors import CloudError
-from relay.servicebus import ServiceBusDestination, by_connection_string, by_identity, explain
+from relay.delivery.servicebus import ServiceBusDestination, by_connection_string, by_identity, explain
 from simulator.azure.servicebus_service import KEY, KEY_NAME, Bus
 from tests.certificates import authority, issued
 from tests.relay.told import UID, event, outcome

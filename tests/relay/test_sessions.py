@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.access import Role
-from relay.sessions import LONGEST_SECONDS, REMEMBERED, Sessions
-from relay.users import Account, User
+from relay.access.permissions import Role
+from relay.access.sessions import LONGEST_SECONDS, REMEMBERED, Sessions
+from relay.access.users import Account, User
 
 VERA = User("vera", Role.VIEWER)
 ACCOUNT = Account("vera", Role.VIEWER, "00", "11")

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from relay.access import Role
-from relay.door import Policy
-from relay.users import UserFile, account
+from relay.access.middleware import Policy
+from relay.access.permissions import Role
+from relay.access.users import UserFile, account
 from tests.relay import served
 from tests.relay.served import STUDY, Answer, Site, first_study, item
 from tests.relay.test_door import PASSWORD, ask, basic, door_in, told, trail

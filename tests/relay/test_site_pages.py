@@ -9,7 +9,7 @@ from pydicom import Dataset
 
 from gateway.messages import Check
 from operations.viewer.install import install
-from relay.access import rule
+from relay.access.permissions import rule
 from tests.relay import served, viewer_archive
 from tests.relay.reader import Reader
 from tests.relay.served import OTHER_STUDY, STUDY, Site

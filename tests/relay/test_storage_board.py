@@ -11,8 +11,8 @@ from gateway.disk_space import Fullness, Volume, Watermarks
 from gateway.last_backup import LastBackup, last, remember
 from pacs import Outcome, Policy
 from pacs.archive.maintenance_rows import StudyFacts
-from relay.plots import HEIGHT, LEFT, WIDTH, ceiling, plot
-from relay.storage_board import DAYS, MOST_STUDIES, Day, Release, filled, release, room, size
+from relay.pages.bar_chart import HEIGHT, LEFT, WIDTH, ceiling, plot
+from relay.pages.storage import DAYS, MOST_STUDIES, Day, Release, filled, release, room, size
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 MARKS = Watermarks(85, 95)

@@ -17,8 +17,8 @@ from gateway.disk_space import Watermarks
 from pacs import Archive
 from pacs.commitment.reporter import Reporting
 from pacs.scp import application
-from relay.deposit import Deposit
-from relay.dicomweb import Changes
+from relay.dicomweb.routes import Changes
+from relay.dicomweb.stow_store import Deposit
 from tests.foreign import free_port
 from tests.relay import served
 from tests.relay.served import STUDY, Answer, Site

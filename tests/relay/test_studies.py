@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidQuery
 from pacs import Archive
-from relay.evidence import Evidence
-from relay.holding import Holding
-from relay.instances import Instances
-from relay.studies import Studies, identifier, name_pattern, wanted
+from relay.exams.evidence import Evidence
+from relay.exams.holding import Holding
+from relay.exams.instances import Instances
+from relay.pages.studies import Studies, identifier, name_pattern, wanted
 from tests.relay import served
 from tests.relay.judging import opened
 from tests.relay.served import STUDY, Site

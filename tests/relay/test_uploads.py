@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from gateway.errors import CloudError, NotFound
-from relay.allowance import IMAGES
-from relay.uploads import HttpsDestination, ManageDestination, api_url, fixed_token, judge, weight_of_upload
+from relay.delivery.https_api import HttpsDestination, ManageDestination, api_url, fixed_token, judge, weight_of_upload
+from relay.delivery.quota import IMAGES
 from simulator.cloud.programme import API_TOKEN, Cloud
 from tests.relay.told import UID, event, outcome
 

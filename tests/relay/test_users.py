@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Conflict, InvalidValue, NotFound, SettingsError
-from relay.access import Role
-from relay.users import CHECK, REMEMBERED_SECONDS, Passwords, User, UserFile, account
+from relay.access.permissions import Role
+from relay.access.users import CHECK, REMEMBERED_SECONDS, Passwords, User, UserFile, account
 
 N = 2**10
 PASSWORD = "correct horse battery"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from operations.viewer.install import install, remove
-from relay import viewer
-from relay.viewer_bundle import SCRIPT
+from relay.pages import viewer
+from relay.pages.viewer_bundle import SCRIPT
 from tests.relay import served, viewer_archive
 from tests.relay.served import Site
 from tests.relay.viewer_archive import DECODER

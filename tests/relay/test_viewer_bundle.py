@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from relay.viewer_bundle import CHANGES, SCRIPT, STYLE, UnexpectedBundle, expect_whole, kept, patched
+from relay.pages.viewer_bundle import CHANGES, SCRIPT, STYLE, UnexpectedBundle, expect_whole, kept, patched
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_our_page_loads_this_version_and_has_no_script_inside() -> None:
             assert not (self.inside and data.strip())
 
     reader = Reader()
-    reader.feed((files("relay") / "pages" / "viewer" / "index.html").read_text())
+    reader.feed((files("relay") / "pages" / "viewer_page" / "index.html").read_text())
     assert reader.loaded == (
         "/assets/icon.svg",
         f"/viewer/{STYLE}",

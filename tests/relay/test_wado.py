@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidQuery, NotAcceptable, NotFound, Refusal
 from pacs import Viewport, Window
-from relay import wado
-from relay.wado import MediaRange, Offer, Part, Rendering, Slice
+from relay.dicomweb import negotiation
+from relay.dicomweb.negotiation import MediaRange, Offer, Part, Rendering, Slice
 
 EXPLICIT, JPEG_LS = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.80"
 STORED = Offer("multipart/related", "application/dicom", JPEG_LS)
@@ -42,19 +42,19 @@ JPEG, PNG = Offer("image/jpeg"), Offer("image/png")
     ],
 )
 def test_accept_is_read(header: str, expected: list[MediaRange]) -> None:
-    assert list(wado.accepted(header)) == expected
+    assert list(negotiation.accepted(header)) == expected
 
 
 def test_the_query_parameter_wins_over_the_header() -> None:
     header = 'multipart/related; type="application/octet-stream"'
-    assert wado.accepted(header, "image/jpeg") == (MediaRange("image/jpeg"),)
-    assert wado.accepted("", "application/dicom json") == (MediaRange("application/dicom+json"),)
+    assert negotiation.accepted(header, "image/jpeg") == (MediaRange("image/jpeg"),)
+    assert negotiation.accepted("", "application/dicom json") == (MediaRange("application/dicom+json"),)
 
 
 @pytest.mark.parametrize("header", ["nonsense", ";;;", "image/", "/", "a b/c"])
 def test_an_accept_header_without_a_media_type_is_refused(header: str) -> None:
     with pytest.raises(NotAcceptable):
-        wado.accepted(header)
+        negotiation.accepted(header)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_an_accept_header_without_a_media_type_is_refused(header: str) -> None:
     ],
 )
 def test_the_client_gets_what_it_likes_best(offers: list[Offer], header: str, expected: Offer) -> None:
-    assert wado.choose(offers, wado.accepted(header)) == expected
+    assert negotiation.choose(offers, negotiation.accepted(header)) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,15 @@ def test_the_client_gets_what_it_likes_best(offers: list[Offer], header: str, ex
 )
 def test_what_cannot_be_given_is_refused_with_what_can(offers: list[Offer], header: str) -> None:
     with pytest.raises(NotAcceptable) as refused:
-        wado.choose(offers, wado.accepted(header))
+        negotiation.choose(offers, negotiation.accepted(header))
     assert offers[0].media_type in str(refused.value)
 
 
 def test_a_multipart_body_has_line_ends_and_a_closing_boundary() -> None:
     stored = Slice(Path("one.dcm"), 0, 100)
-    body = list(wado.multipart([Part("image/jls", (b"ab", b"c")), Part("application/dicom", (stored,))], "limit"))
+    body = list(
+        negotiation.multipart([Part("image/jls", (b"ab", b"c")), Part("application/dicom", (stored,))], "limit")
+    )
     assert body == [
         b"--limit\r\nContent-Type: image/jls\r\n\r\n",
         b"ab",
@@ -109,28 +111,28 @@ def test_a_multipart_body_has_line_ends_and_a_closing_boundary() -> None:
         b"\r\n",
         b"--limit--\r\n",
     ]
-    assert wado.size(body) == 100 + sum(len(piece) for piece in body if isinstance(piece, bytes))
+    assert negotiation.size(body) == 100 + sum(len(piece) for piece in body if isinstance(piece, bytes))
 
 
 def test_the_type_of_the_parts_is_quoted() -> None:
-    assert wado.multipart_type("application/dicom", "limit") == (
+    assert negotiation.multipart_type("application/dicom", "limit") == (
         'multipart/related; type="application/dicom"; boundary=limit'
     )
 
 
 def test_frame_lists_are_read() -> None:
-    assert wado.frame_numbers("1,3,2", 3) == (1, 3, 2)
+    assert negotiation.frame_numbers("1,3,2", 3) == (1, 3, 2)
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,", "a", "-1", "1.5", "1;2", "1,0"])
 def test_a_frame_list_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidQuery):
-        wado.frame_numbers(text, 5)
+        negotiation.frame_numbers(text, 5)
 
 
 def test_a_frame_that_is_not_there_is_not_found() -> None:
     with pytest.raises(NotFound, match="There is no frame 6; the instance has 5"):
-        wado.frame_numbers("1,6", 5)
+        negotiation.frame_numbers("1,6", 5)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_a_frame_that_is_not_there_is_not_found() -> None:
     ],
 )
 def test_rendering_parameters_are_read(parameters: dict[str, str], expected: Rendering) -> None:
-    assert wado.rendering(parameters) == expected
+    assert negotiation.rendering(parameters) == expected
 
 
 @pytest.mark.parametrize(
@@ -164,12 +166,16 @@ def test_rendering_parameters_are_read(parameters: dict[str, str], expected: Ren
 )
 def test_rendering_parameters_that_are_none_are_refused(parameters: dict[str, str]) -> None:
     with pytest.raises(InvalidQuery):
-        wado.rendering(parameters)
+        negotiation.rendering(parameters)
 
 
 def test_processed_images_stand_for_a_study_before_raw_ones() -> None:
     presentation, processing = "1.2.840.10008.5.1.4.1.1.1.2", "1.2.840.10008.5.1.4.1.1.1.2.1"
-    assert sorted([processing, "1.2.3", presentation], key=wado.thumbnail_rank) == [presentation, "1.2.3", processing]
+    assert sorted([processing, "1.2.3", presentation], key=negotiation.thumbnail_rank) == [
+        presentation,
+        "1.2.3",
+        processing,
+    ]
 
 
 HEADERS = st.text(alphabet='abc/*;=", q0.1\\', max_size=60) | st.text(max_size=60)
@@ -178,7 +184,11 @@ HEADERS = st.text(alphabet='abc/*;=", q0.1\\', max_size=60) | st.text(max_size=6
 @given(HEADERS, HEADERS)
 def test_any_accept_gives_an_offer_or_a_refusal(header: str, parameter: str) -> None:
     try:
-        assert wado.choose([STORED, SINGLE, JPEG], wado.accepted(header, parameter)) in (STORED, SINGLE, JPEG)
+        assert negotiation.choose([STORED, SINGLE, JPEG], negotiation.accepted(header, parameter)) in (
+            STORED,
+            SINGLE,
+            JPEG,
+        )
     except Refusal as refusal:
         assert refusal.http_status == 406
 
@@ -186,6 +196,6 @@ def test_any_accept_gives_an_offer_or_a_refusal(header: str, parameter: str) -> 
 @given(st.dictionaries(st.sampled_from(["window", "viewport", "quality"]), st.text(alphabet="0123456789.,-+einf")))
 def test_any_rendering_parameters_give_a_look_or_a_refusal(parameters: dict[str, str]) -> None:
     try:
-        assert 1 <= wado.rendering(parameters).quality <= 100
+        assert 1 <= negotiation.rendering(parameters).quality <= 100
     except Refusal as refusal:
         assert refusal.http_status == 400

@@ -13,8 +13,8 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from gateway.errors import InvalidQuery, Refusal
 from pacs import Viewport, Window
-from relay import wado_uri
-from relay.wado import Rendering
+from relay.dicomweb import wado_uri
+from relay.dicomweb.negotiation import Rendering
 from tests import corpus
 from tests.relay import served
 from tests.relay.served import STUDY, Site

@@ -25,18 +25,18 @@ from azure.servicebus import TransportType
 from gateway.errors import CloudError
 from gateway.hops import Hops
 from operations.checks.link_check import check
-from relay import link
-from relay.blob import BlobUpload
-from relay.hybrid_identity import credential
-from relay.hybrid_tokens import EntraTokens
-from relay.hybrid_way import STRAIGHT, Way
-from relay.oidc import Issuer, Tokens
-from relay.oidc_code import Code
-from relay.pace import Pace
-from relay.servicebus import ServiceBusDestination, by_connection_string, way_out
+from relay.access.oidc_login import Code
+from relay.access.oidc_tokens import Issuer, Tokens
+from relay.access.users import User
+from relay.assembly import cloud_link
+from relay.cloud.blob_upload import BlobUpload
+from relay.cloud.throttle import Pace
+from relay.delivery.https_api import HttpsDestination, ManageDestination, fixed_token
+from relay.delivery.servicebus import ServiceBusDestination, by_connection_string, way_out
+from relay.egress import STRAIGHT, Way
+from relay.hybrid.entra import credential
+from relay.hybrid.tokens import EntraTokens
 from relay.settings import RelaySettings
-from relay.uploads import HttpsDestination, ManageDestination, fixed_token
-from relay.users import User
 from simulator.azure.blob_storage import Blobs
 from simulator.azure.http_proxy import Proxy
 from simulator.azure.servicebus_service import KEY, KEY_NAME, Bus
@@ -256,7 +256,7 @@ def bus_settings(**more: str) -> RelaySettings:
     ],
 )
 def test_events_that_leave_past_the_proxy_are_spoken_of(more: dict[str, str], is_said: bool) -> None:
-    said = link.not_by_proxy(bus_settings(**more))
+    said = cloud_link.not_by_proxy(bus_settings(**more))
     assert ("cannot go through RELAY_PROXY" in said, bool(said)) == (is_said, is_said)
 
 

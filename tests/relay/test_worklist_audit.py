@@ -12,8 +12,8 @@ import pytest
 from gateway.audit.recorder import RELAY, Recording
 from gateway.messages import CancelItem
 from pacs import Archive
-from relay import commands
-from relay.worklist_audit import WorklistAudit
+from relay.cloud import commands
+from relay.cloud.audit import WorklistAudit
 from tests.gateway.test_recording import until
 from tests.relay.test_commands import ACCESSION, about, context_of, create
 from tests.trail_reader import detail, messages, told

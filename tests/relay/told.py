@@ -2,7 +2,7 @@
 
 from gateway.errors import CloudError
 from gateway.messages import ActionReference, Envelope
-from relay.delivery import Destination, Event
+from relay.delivery.delivery import Destination, Event
 
 UID = "1.2.826.0.1.3680043.10.1.1"
 

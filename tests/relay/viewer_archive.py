@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from relay.viewer_bundle import CHANGES, LICENCE, SCRIPT
+from relay.pages.viewer_bundle import CHANGES, LICENCE, SCRIPT
 
 DECODER = "1180.bundle.762993518ea30ae3.js"
 CONTENTS = {

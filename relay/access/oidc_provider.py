@@ -1,0 +1,75 @@
+"""Talking to the identity provider over HTTP, by the site's way out: its discovery document, its keys, its tokens.
+
+Rules. Only https, or http on this machine; no redirects; answers are short JSON objects. The discovery document has to
+name the issuer that is configured (OpenID Connect Discovery 1.0, 4.3).
+
+Not here: what a token has to be like (`relay.access.oidc_tokens`), how a browser signs in (`relay.access.oidc_login`).
+"""
+
+import json
+from collections.abc import Mapping
+
+import aiohttp
+
+from relay.access.permissions import require_https
+from relay.egress import STRAIGHT, Way
+
+_TIMEOUT = aiohttp.ClientTimeout(total=10)
+_LONGEST_ANSWER = 1_000_000
+
+
+class ProviderAway(Exception):
+    """The identity provider does not give what it should; the message says why."""
+
+
+class Provider:
+    """One issuer. Every method raises ProviderAway."""
+
+    def __init__(self, url: str, *, way: Way = STRAIGHT) -> None:
+        self.url = url
+        self._way = way
+
+    async def discovery(self) -> Mapping[str, object]:
+        """What the issuer says of itself."""
+        found = await self.get(self.url.rstrip("/") + "/.well-known/openid-configuration")
+        if found.get("issuer") != self.url:
+            raise ProviderAway("its discovery document names another issuer than RELAY_OIDC_ISSUER")
+        return found
+
+    async def get(self, url: str) -> Mapping[str, object]:
+        """The JSON object at an address."""
+        return await self._asked("GET", url, None, {})
+
+    async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, object]:
+        """What a form is answered with."""
+        return await self._asked("POST", url, dict(form), headers)
+
+    async def _asked(
+        self, method: str, url: str, form: dict[str, str] | None, headers: Mapping[str, str]
+    ) -> Mapping[str, object]:
+        try:
+            require_https(url)
+            proxy, tls = self._way.proxy_for(url), self._way.tls_for(url) or True
+            async with (
+                aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+                session.request(
+                    method, url, data=form, headers=headers, allow_redirects=False, proxy=proxy, ssl=tls
+                ) as answer,
+            ):
+                return await _object(answer)
+        except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
+            raise ProviderAway(type(error).__name__) from error
+
+
+async def _object(answer: aiohttp.ClientResponse) -> Mapping[str, object]:
+    if answer.status != 200:
+        raise ProviderAway(f"it answered {answer.status}")
+    body = bytearray()
+    async for piece in answer.content.iter_chunked(65536):
+        body += piece
+        if len(body) > _LONGEST_ANSWER:
+            raise ProviderAway("its answer is too long")
+    found = json.loads(body)
+    if not isinstance(found, dict):
+        raise ProviderAway("its answer is not a JSON object")
+    return found

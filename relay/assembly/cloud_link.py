@@ -1,0 +1,128 @@
+"""The link to Azure Relay made from a site's settings: the way out, the credential, the sender and the listener.
+
+Not here: what any of them does (`relay.hybrid.listener` and its neighbours).
+"""
+
+import ssl
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from gateway.errors import SettingsError
+from gateway.sqlite import utc_text
+from relay.egress import Way
+from relay.health.report import Hop
+from relay.hybrid.listener import (
+    HttpAnswer,
+    HttpRequest,
+    HybridListener,
+    HybridSender,
+    Limits,
+    LinkState,
+    SelfEcho,
+    endpoint,
+)
+from relay.hybrid.sender import ECHO_TIMEOUT
+from relay.hybrid.tokens import EntraTokens, SasTokens, TokenSource
+from relay.settings import RelaySettings, revealed
+
+AMQPS_PORT = 5671
+
+
+def way(settings: RelaySettings) -> Way:
+    """How this site gets out. Raises SettingsError when the authorities it shall trust cannot be read."""
+    out = Way(revealed(settings.proxy), settings.no_proxy, settings.ca_file)
+    try:
+        out.tls_for("https://")
+    except OSError as error:  # of the file, or of what is in it
+        why = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "it is not PEM"
+        raise SettingsError(f"RELAY_CA_FILE={settings.ca_file} cannot be used: {why}.") from error
+    return out
+
+
+def not_by_proxy(settings: RelaySettings) -> str:
+    """Why events leave past the proxy that is set; empty when none do."""
+    host = servicebus_host(settings)
+    if settings.servicebus_transport != "amqp" or way(settings).proxy_for(f"https://{host}") is None or not host:
+        return ""
+    return (
+        f"Plain AMQP (AZURE_SERVICEBUS_TRANSPORT=amqp) cannot go through RELAY_PROXY: events go straight to {host}, "
+        f"port {AMQPS_PORT}. If that port is closed, set AZURE_SERVICEBUS_TRANSPORT=websocket; if it is meant so, name "
+        "the host in RELAY_NO_PROXY."
+    )
+
+
+def servicebus_host(settings: RelaySettings) -> str:
+    """The namespace that events go to; empty when they do not go to Service Bus."""
+    if "servicebus" not in settings.destinations:
+        return ""
+    parts = dict(part.partition("=")[::2] for part in revealed(settings.servicebus_connection_string).split(";"))
+    return urlsplit(parts.get("Endpoint", "").strip()).hostname or settings.servicebus_namespace
+
+
+def tokens(settings: RelaySettings) -> TokenSource:
+    """What this site shows the service. Raises SettingsError when its certificate cannot be read."""
+    if settings.credential == "key":
+        return SasTokens(settings.key_name, revealed(settings.shared_access_key))
+    from relay.hybrid.entra import credential  # noqa: PLC0415 - the identity library is large
+
+    try:
+        identity = credential(
+            settings.credential,
+            tenant_id=settings.tenant_id,
+            client_id=settings.client_id,
+            certificate=revealed(settings.client_certificate),
+            way=way(settings),
+        )
+    except ValueError:  # its text may quote the key
+        raise SettingsError(
+            "AZURE_CLIENT_CERTIFICATE or AZURE_TENANT_ID cannot be used: the first is a certificate with its key, both "
+            "in PEM form and without a password, the second the id or the name of a tenant."
+        ) from None
+    return EntraTokens(identity)
+
+
+def sender(settings: RelaySettings, hybrid_connection: str) -> HybridSender:
+    """Who tells something over one of the namespace's hybrid connections."""
+    return HybridSender(endpoint(settings.namespace, hybrid_connection), tokens(settings), way=way(settings))
+
+
+def echo(settings: RelaySettings) -> SelfEcho:
+    """Who proves the way in: a sender to this site's own hybrid connection."""
+    at = endpoint(settings.namespace, settings.hybrid_connection)
+    return SelfEcho(HybridSender(at, tokens(settings), way=way(settings), timeout=ECHO_TIMEOUT))
+
+
+def listener(
+    settings: RelaySettings,
+    *,
+    on_message: Callable[[str], Awaitable[str]],
+    on_request: Callable[[HttpRequest], Awaitable[HttpAnswer]] | None = None,
+    prove: SelfEcho,
+) -> HybridListener:
+    """The ear to the cloud, proving itself by an echo that takes the way of the cloud's messages."""
+    return HybridListener(
+        endpoint(settings.namespace, settings.hybrid_connection),
+        tokens(settings),
+        on_message=on_message,
+        on_request=on_request,
+        prove=prove,
+        limits=Limits(listeners=settings.listeners, heartbeat=settings.ping_seconds or None),
+        way=way(settings),
+    )
+
+
+def link_hop(state: LinkState) -> Hop:
+    """What the health report says of the link; an older trouble than the last proof is over."""
+    over = state.last_error_at is None or (state.last_proven is not None and state.last_proven > state.last_error_at)
+    return Hop("hybrid_connection", state.last_proven, "" if over else state.last_error, instead=_instead(state))
+
+
+def _instead(state: LinkState) -> str:
+    """What a link that cannot be proven has instead: a listener that the service let in a short while ago."""
+    if state.echoes or state.connected_since is None:
+        return ""
+    since = "yet" if state.last_proven is None else f"since {utc_text(state.last_proven)}"
+    return (
+        f"Connected, not proven: the key may not send. Nothing came from the cloud {since}. The listener is renewed "
+        "within two minutes."
+    )

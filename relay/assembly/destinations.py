@@ -1,0 +1,70 @@
+"""The destinations made from a site's settings: by which doors events and full images leave, and how much by each.
+
+Not here: how a door speaks (`relay.hybrid.sender`, `relay.delivery.servicebus`, `relay.delivery.https_api`), when
+something leaves (`relay.delivery.delivery`), what a limit means (`relay.delivery.quota`).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+from gateway.outbox import Outbox
+from pacs import Archive
+from relay.assembly import cloud_link
+from relay.delivery.delivery import Destination
+from relay.delivery.https_api import SECONDS, Api, HttpsDestination, ManageDestination, fixed_token
+from relay.delivery.quota import IMAGES, Allowance, limits
+from relay.hybrid.listener import HybridDestination
+from relay.setting_types import DestinationName
+from relay.settings import RelaySettings, revealed
+
+MOST_BYTES = {"servicebus": 192 * 1024}
+"""Largest message of a destination that has such a limit. Service Bus Standard takes 256 KiB with the properties, which
+it counts in its own way."""
+
+
+def allowance(settings: RelaySettings) -> Allowance:
+    """What may leave to one destination, and when."""
+    return Allowance(
+        rates=limits(settings.rates), budgets=limits(settings.budgets), clock=lambda: datetime.now().astimezone()
+    )
+
+
+def destination(name: DestinationName, settings: RelaySettings, archive: Archive, own: Allowance) -> Destination:
+    """A door events leave by; images through it at the rate `own` allows."""
+    match name:
+        case "hybrid":
+            return HybridDestination(cloud_link.sender(settings, settings.events_hybrid_connection))
+        case "https":
+            token = fixed_token(revealed(settings.api_token))
+            return HttpsDestination(settings.api_url, token, way=cloud_link.way(settings))
+        case "manage":
+            token = fixed_token(revealed(settings.api_token))
+            return ManageDestination(
+                settings.api_url,
+                token,
+                opened=archive.content,
+                rate=lambda: own.rate(IMAGES),
+                way=cloud_link.way(settings),
+            )
+        case "servicebus":
+            from relay.delivery import servicebus  # noqa: PLC0415 - the client library is large
+
+            return servicebus.from_settings(settings)
+
+
+def sent_by(outboxes: Sequence[Outbox], name: str, since: datetime) -> Counter[int]:
+    """How many bytes a destination has confirmed since then, by class."""
+    total = Counter[int]()
+    for outbox in outboxes:
+        total.update(outbox.sent(name, since=since))
+    return total
+
+
+def image_api(settings: RelaySettings) -> Api | None:
+    """The cloud's API that takes full images; None when there is none."""
+    if not (settings.api_url and settings.api_token):
+        return None
+    return Api(
+        settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS, way=cloud_link.way(settings)
+    )

@@ -1,0 +1,89 @@
+"""Settings become a door: whether the relay may start as it is told, with which certificate, and who may come in.
+
+Not here: the door itself (`relay.access.middleware`), its rules (`relay.access.permissions`).
+"""
+
+import ssl
+from collections.abc import Callable
+from datetime import datetime
+
+from gateway.audit.trail import Trail
+from gateway.errors import SettingsError
+from gateway.tls import TlsFiles, own_context
+from gateway.tls_reload import ServerTls
+from pacs import Archive
+from relay.access import permissions
+from relay.access.audit import Recorder, patient_ids
+from relay.access.middleware import Door, Policy
+from relay.access.oidc_login import Code
+from relay.access.oidc_tokens import Issuer, Tokens
+from relay.access.rate_limits import Buckets
+from relay.access.users import OwnToken, Passwords, UserFile
+from relay.assembly import cloud_link
+from relay.settings import RelaySettings, revealed
+
+BURST_SECONDS = 4.0
+"""So many seconds' worth of requests may come at once: a viewer opens a study with hundreds."""
+
+
+def https_files(settings: RelaySettings) -> TlsFiles | None:
+    """The files that HTTPS is spoken with: its own, or off loopback those of the DICOM ports; None for plain HTTP.
+
+    Raises SettingsError when only one of two is set.
+    """
+    certificate, key = settings.http_tls_certificate, settings.http_tls_key
+    if certificate is not None and key is not None:
+        return TlsFiles(certificate, key, prefix="RELAY")
+    if certificate is not None or key is not None:
+        missing = "RELAY_TLS_KEY" if key is None else "RELAY_TLS_CERTIFICATE"
+        raise SettingsError(f"{missing} is not set, but the other one of the two is; HTTPS needs certificate and key.")
+    if permissions.is_loopback(settings.http_host) or settings.http_behind_tls:
+        return None
+    files = TlsFiles.of(settings)
+    return None if files is None else TlsFiles(files.certificate, files.key)
+
+
+def require_safe(settings: RelaySettings) -> ServerTls | None:
+    """What HTTPS is spoken with, if it is. Raises SettingsError when the relay may not listen as it is told."""
+    files = https_files(settings)
+    has_users = bool(settings.oidc_issuer) or bool(UserFile(settings.users_path).read())
+    has_tls = files is not None or settings.http_behind_tls
+    if refusal := permissions.start_refusal(settings.http_host, has_tls=has_tls, has_users=has_users):
+        raise SettingsError(refusal)
+    return None if files is None else ServerTls.of_files(files)
+
+
+def own_tls(settings: RelaySettings) -> ssl.SSLContext | None:
+    """What this machine holds the certificate of its own relay against; None for plain HTTP."""
+    files = https_files(settings)
+    return None if files is None else own_context(files)
+
+
+def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datetime]) -> Door:
+    """The door as the settings want it."""
+    demanded = settings.http_users_required or not permissions.is_loopback(settings.http_host)
+    tokens = Tokens(issuer(settings), way=cloud_link.way(settings)) if settings.oidc_issuer else None
+    return Door(
+        policy=Policy(is_open=not demanded, origins=frozenset(settings.cors_origins), proxies=settings.trusted_proxies),
+        passwords=Passwords(UserFile(settings.users_path)),
+        recorder=Recorder(Trail(settings.audit_path), site=settings.site, clock=clock),
+        own=OwnToken(settings.own_token_path),
+        patient_id=patient_ids(archive),
+        tokens=tokens,
+        code=code(settings, tokens) if tokens is not None else None,
+        idle_seconds=60 * settings.idle_minutes,
+        buckets=Buckets(settings.http_rate, max(1.0, settings.http_rate * BURST_SECONDS)),
+    )
+
+
+def code(settings: RelaySettings, tokens: Tokens) -> Code | None:
+    """How people sign in with the identity provider at a browser; None when the relay is no client of it."""
+    if not settings.oidc_client_id:
+        return None
+    return Code(tokens, settings.oidc_client_id, secret=revealed(settings.oidc_client_secret))
+
+
+def issuer(settings: RelaySettings) -> Issuer:
+    """Whose tokens are believed."""
+    roles = {value: permissions.Role.named(role) for value, role in settings.oidc_roles} or dict(permissions.ROLES)
+    return Issuer(settings.oidc_issuer, settings.oidc_audience, settings.oidc_claim, roles)

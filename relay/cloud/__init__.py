@@ -1,0 +1,1 @@
+"""What the cloud asks for: worklist actions, full images, the gateway's own tests, DICOMweb through the tunnel."""

@@ -1,0 +1,183 @@
+"""What the cloud may ask for, and what becomes of it: one verb each, answered at once.
+
+Every message gets an answer, and every refusal is a structured one; this is the only place where errors become answers
+for the cloud. Work is acknowledged after it is committed, never before. Idempotence is the worklist's for what it has
+done: it knows which action ids it has carried out, and with which content; and which of two requests for one item was
+made later. What takes its time is a request, which is remembered, answered, and carried out afterwards
+(`relay.cloud.deferred`). An action id has one content, whichever of the two remembers it.
+
+Not here: understanding a message (`relay.protocol`), the connection it came over (`relay.hybrid.listener`), rules about
+items (`worklist`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from functools import partial
+
+import structlog
+
+from gateway.errors import Refusal, Unsupported
+from gateway.messages import (
+    Action,
+    CancelItem,
+    CollectDiagnostics,
+    CreateItem,
+    CreateTestItem,
+    Echo,
+    Health,
+    HealthReport,
+    NewItem,
+    RequestImage,
+    RescheduleItem,
+    RunSelftest,
+    UpdateItem,
+    UpdateStatus,
+)
+from gateway.refusals import Note, Refused
+from gateway.refusals.log import unnoted
+from gateway.refusals.remedies import CLOUD
+from relay import protocol
+from relay.cloud.deferred import Requests
+from relay.cloud.full_images import FullImages
+from relay.cloud.site_tasks import Chores
+from relay.protocol import Json
+from worklist import Item, Worklist
+
+log = structlog.get_logger()
+
+INTERNAL: Json = {
+    "status": "error",
+    "code": "internal",
+    "message": "The gateway failed to do this; its log says why. The same action may be sent again.",
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What commands work with. `cloud_zone` is the zone of times the cloud sends, None for the site's wall time."""
+
+    worklist: Worklist
+    requests: Requests
+    full_images: FullImages
+    chores: Chores
+    health: Callable[[], HealthReport]
+    clock: Callable[[], datetime]
+    cloud_zone: tzinfo | None = None
+    told: Callable[[Action], None] = lambda _action: None
+    """Is told of what was carried out; never waits, never raises."""
+    note: Note = unnoted
+    """Is told of what is refused, for people on site."""
+
+
+async def answer(text: str, context: Context) -> str:
+    """Answer one message of the cloud; never raises."""
+    action_id: str | None = None
+    try:
+        message = protocol.parse(text)
+        action_id = protocol.claimed_action_id(message)
+        return protocol.encode(await apply(protocol.decode(message), context))
+    except Refusal as refusal:
+        log.warning("action refused", action_id=action_id, code=refusal.code, reason=str(refusal))
+        context.note(Refused("cloud command", CLOUD + refusal.code, str(refusal), about=action_id or ""))
+        return protocol.encode(protocol.refused(refusal, action_id=action_id))
+    except Exception:
+        log.exception("action failed", action_id=action_id)
+        return protocol.encode({**INTERNAL, "action_id": action_id})
+
+
+async def apply(action: Action, context: Context) -> Json:
+    """Do what an action asks for and give the answer. Raises a Refusal when it cannot be done."""
+    work: Callable[[], Json]
+    match action:
+        case CreateItem() | CreateTestItem():
+            work = partial(_create, action, context)
+        case UpdateItem():
+            work = partial(_update, action, context)
+        case UpdateStatus():
+            work = partial(_update_status, action, context)
+        case CancelItem():
+            work = partial(_cancel, action, context)
+        case RescheduleItem():
+            work = partial(_reschedule, action, context)
+        case RequestImage() | RunSelftest() | CollectDiagnostics():
+            work = partial(_request, action, context)
+        case Health():
+            work = partial(_health, action, context)
+        case Echo():
+            return {"status": "echo", "payload": action.payload}
+        case _:
+            raise Unsupported(f"Unsupported action: {action.action_type}")
+    done = await asyncio.to_thread(work)
+    context.told(action)
+    return done
+
+
+def _request(action: RequestImage | RunSelftest | CollectDiagnostics, context: Context) -> Json:
+    context.worklist.expect_unused(protocol.origin(action, now=context.clock()))
+    if isinstance(action, RequestImage):
+        context.full_images.accept(action)
+    else:
+        context.chores.accept(action)
+    log.info("request accepted", action_id=action.action_id, action_type=action.action_type)
+    return {"status": "processed", "action_id": action.action_id}
+
+
+def _create(action: CreateItem | CreateTestItem, context: Context) -> Json:
+    now = context.clock()
+    context.requests.expect_same(action)
+    origin = protocol.origin(action, now=now)
+    item = context.worklist.schedule(
+        _item(action, action.parameters, context),
+        action_id=origin.action_id,
+        content_hash=origin.content_hash,
+        asked_at=origin.asked_at,
+        now=now,
+    )
+    log.info("item scheduled", action_id=action.action_id, accession_number=item.accession_number)
+    if isinstance(action, CreateTestItem):
+        context.chores.accept(action)
+    return {"status": "created", "action_id": action.action_id}
+
+
+def _update(action: UpdateItem, context: Context) -> Json:
+    item, now = _item(action, action.parameters, context), context.clock()
+    return _updated(context.worklist.update(item, now=now, origin=protocol.origin(action, now=now)))
+
+
+def _item(action: Action, parameters: NewItem, context: Context) -> Item:
+    asked = parameters.worklist_item
+    here = asked.model_copy(update={"scheduled": protocol.site_time(asked.scheduled, cloud=context.cloud_zone)})
+    return Item.from_message(here, action_id=action.action_id, appointment_id=action.source_reference.appointment_id)
+
+
+def _update_status(action: UpdateStatus, context: Context) -> Json:
+    asked, now = action.parameters.worklist_item, context.clock()
+    origin = protocol.origin(action, now=now)
+    return _updated(context.worklist.change_status(asked.accession_number, asked.status, now=now, origin=origin))
+
+
+def _cancel(action: CancelItem, context: Context) -> Json:
+    asked, now = action.parameters.worklist_item, context.clock()
+    origin = protocol.origin(action, now=now)
+    return _updated(context.worklist.cancel(asked.accession_number, now=now, origin=origin))
+
+
+def _reschedule(action: RescheduleItem, context: Context) -> Json:
+    asked, now = action.parameters.worklist_item, context.clock()
+    here = protocol.site_time(asked.scheduled, cloud=context.cloud_zone)
+    origin = protocol.origin(action, now=now)
+    return _updated(
+        context.worklist.reschedule(asked.accession_number, date=here.date, time=here.time, now=now, origin=origin)
+    )
+
+
+def _updated(item: Item) -> Json:
+    log.info("item updated", accession_number=item.accession_number, state=item.state, revision=item.revision)
+    return {"accession_number": item.accession_number, "status": "updated"}
+
+
+def _health(action: Health, context: Context) -> Json:
+    report = context.health().model_dump(mode="json")
+    return {"status": "ok", "action_id": action.action_id or None, "health": report}

@@ -1,0 +1,247 @@
+"""Carries out `image.request`: full images, to a URL of the cloud's or to its HTTPS API, one at a time.
+
+For each object wanted: it is located, compressed if that was asked for, uploaded, and the cloud is owed what became of
+it. What was told already is skipped, so a request that was cut off goes on with the object it had reached. Objects come
+from the archive's files as they are; a compressed one is a file in a folder of the relay's own for as long as it takes.
+
+Not here: blocks (`relay.cloud.blob_upload`), the memory of requests (`relay.cloud.deferred`), encoding
+(`pacs.compress`).
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote, urlsplit
+
+from gateway.errors import CloudError, Conflict, GatewayError, NotAcceptable, NotAllowed, NotFound, Refusal, Unsupported
+from gateway.fsync import make_folder
+from gateway.messages import Answering, ImageUnavailable, RequestImage, UploadCompleted, WantedImage
+from pacs import COMPRESSIONS, Archive, Stored, compress
+from relay.cloud.blob_upload import BlobUpload, Refused, UrlRefused, beneath
+from relay.cloud.deferred import Requests
+from relay.cloud.throttle import Pace
+from relay.delivery.delivery import Event
+from relay.delivery.https_api import MOST_BYTES, SLOWEST, Api, form
+from relay.egress import STRAIGHT, Way
+
+API_PATIENCE = timedelta(days=1)
+"""The programme's API answers 500 also to what it will never take; after a day of that the image is unavailable."""
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where full images may go: to hosts by URL (a name that begins with a dot stands for all below it), to an API.
+
+    `way` is how hosts are reached; the API has its own.
+    """
+
+    hosts: tuple[str, ...]
+    api: Api | None = None
+    way: Way = STRAIGHT
+
+    def check(self, wanted: WantedImage) -> None:
+        """Raise a Refusal when something is asked for that this site does not do."""
+        if wanted.target_url:
+            self.check_url(wanted.target_url)
+        elif self.api is None:
+            raise Unsupported("This site has no HTTPS API to send images to; give a target_url.")
+        if wanted.transfer_syntax and wanted.transfer_syntax not in COMPRESSIONS:
+            raise Unsupported(f"transfer_syntax must be left out or be one of {', '.join(sorted(COMPRESSIONS))}.")
+
+    def check_url(self, url: str) -> None:
+        """Raise NotAllowed for a URL whose host is not one that this site uploads to."""
+        host = urlsplit(url).hostname or ""
+        if not any(host == name or (name.startswith(".") and host.endswith(name)) for name in self.hosts):
+            raise NotAllowed("The host of target_url is not one that this site uploads to (RELAY_UPLOAD_HOSTS).")
+
+
+class Unavailable(GatewayError):
+    """An object cannot be given; `code` is the word for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An open file as it will be uploaded, and what its content is."""
+
+    content: BinaryIO
+    sha256: str
+    size_bytes: int
+    transfer_syntax_uid: str
+
+
+class FullImages:
+    """`await images(event)` carries out one request; `accept` decides whether there is anything to carry out."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        requests: Requests,
+        doors: Doors,
+        *,
+        pace: Pace,
+        scratch: Path,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        reason_to_hold: Callable[[str], str] = lambda _uid: "",
+    ) -> None:
+        """`scratch` is a folder for compressed objects that nobody else uses. `reason_to_hold` says why an image may
+        not leave yet, '' when it may; it is called in a thread.
+        """
+        self._archive = archive
+        self._requests = requests
+        self._doors = doors
+        self._pace = pace
+        self._scratch = scratch
+        self._clock = clock
+        self._reason_to_hold = reason_to_hold
+        self._turn = asyncio.Lock()
+
+    def accept(self, action: RequestImage) -> None:
+        """Remember a request. Raises a Refusal for one that this site cannot fulfil, NotFound for unknown objects."""
+        wanted = action.parameters
+        if self._requests.expect_same(action):
+            return
+        self._doors.check(wanted)
+        found = self._locate(wanted)
+        self._requests.accept(
+            action,
+            {**wanted.model_dump(), "sop_instance_uids": [stored.sop_instance_uid for stored in found]},
+            about=found[0].study_instance_uid,
+            now=self._clock(),
+        )
+
+    async def __call__(self, event: Event) -> None:
+        """Upload what is left of a request. Raises CloudError when it shall be tried again."""
+        uids = event.parameters["sop_instance_uids"]
+        for uid in uids if isinstance(uids, list) else []:
+            request = _Request(WantedImage.model_validate(event.parameters), str(event.parameters["request_id"]), uid)
+            if not await asyncio.to_thread(self._is_told, request):
+                async with self._turn:
+                    outcome = await self._outcome(request, asked_at=datetime.fromisoformat(event.envelope.timestamp))
+                await asyncio.to_thread(self._requests.owe, outcome, now=self._clock())
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed has left; it is made again."""
+        make_folder(self._scratch)
+        for left in self._scratch.iterdir():
+            left.unlink()
+
+    def _locate(self, wanted: WantedImage) -> list[Stored]:
+        if wanted.study_instance_uid:
+            return self._archive.locate(wanted.study_instance_uid)
+        return [self._archive.instance(wanted.sop_instance_uid)]
+
+    def _is_told(self, request: "_Request") -> bool:
+        return any(
+            self._requests.is_answered(f"{request.id}/{request.uid}/{end}") for end in ("uploaded", "unavailable")
+        )
+
+    async def _outcome(self, request: "_Request", *, asked_at: datetime) -> Answering:
+        try:
+            ready = await asyncio.to_thread(self._ready, request)
+            with ready.content:
+                await self._upload(ready, request, asked_at=asked_at)
+            outcome: Answering = request.completed(ready)
+        except Unavailable as unavailable:
+            outcome = request.unavailable(unavailable.code, str(unavailable))
+        except UrlRefused as error:
+            outcome = request.unavailable("url_refused", str(error))
+        except Refused as error:
+            outcome = request.unavailable("refused", str(error))
+        await asyncio.to_thread(
+            self.sweep
+        )  # what another request, to be tried again, has left goes too, and is made anew
+        return outcome
+
+    def _ready(self, request: "_Request") -> Ready:
+        """Open what is sent. It is of the content that was asked about, since the archive opens no other."""
+        try:
+            stored = self._archive.instance(request.uid)
+            if reason := self._reason_to_hold(request.uid):
+                raise Unavailable("held_back", reason)
+            syntax = request.wanted.transfer_syntax
+            if syntax not in ("", stored.transfer_syntax_uid):
+                return self._ready_compressed(stored, syntax)
+            content = self._archive.content(stored.sop_instance_uid, stored.sha256)
+            return Ready(content, stored.sha256, os.fstat(content.fileno()).st_size, stored.transfer_syntax_uid)
+        except (NotFound, FileNotFoundError) as error:
+            raise Unavailable("not_found", "The object is not in the archive any more.") from error
+        except NotAcceptable as error:
+            raise Unavailable("not_convertible", str(error)) from error
+        except Conflict as error:
+            raise CloudError(str(error), permanent=False) from error
+
+    def _ready_compressed(self, stored: Stored, syntax: str) -> Ready:
+        path = self._scratch / f"{stored.sha256}-{syntax}.dcm"
+        if not path.exists():
+            compress(stored.path, syntax, path)
+        try:
+            self._archive.unchanged(stored.sop_instance_uid, stored.sha256)  # so it was this that was compressed
+        except Refusal:
+            path.unlink()  # it may be what took its place, under the name of what was there
+            raise
+        content = path.open("rb")
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+        return Ready(content, digest, path.stat().st_size, syntax)
+
+    async def _upload(self, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
+        url = request.url
+        if url:
+            await BlobUpload(url, ready.content, ready.sha256, pace=self._pace, way=self._doors.way).run()
+        elif self._doors.api is None:
+            raise Unavailable("refused", "This site has no HTTPS API to send images to any more.")
+        else:
+            await self._put(self._doors.api, ready, request, asked_at=asked_at)
+
+    async def _put(self, api: Api, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
+        if ready.size_bytes > MOST_BYTES:
+            raise Refused("The object is larger than the 100 MiB that the cloud's API takes; give a target_url.")
+        await self._pace.until_quiet()
+        path = f"/dicom/{quote(request.id, safe='')}"
+        rate = min(self._pace.bucket.rate or SLOWEST, SLOWEST)
+        try:
+            name = f"{request.uid}.dcm"
+            headers, body = form(ready.content, name, ready.size_bytes, wait=self._pace.bucket.wait)
+            await api.request("PUT", path, data=body, headers=headers, extra_seconds=ready.size_bytes / rate)
+        except CloudError as error:
+            if error.permanent or self._clock() - asked_at > API_PATIENCE:
+                raise Refused(str(error)) from error
+            raise
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One object of a request."""
+
+    wanted: WantedImage
+    id: str
+    uid: str
+
+    @property
+    def url(self) -> str:
+        """Where the object itself shall go; '' for the API."""
+        if self.wanted.study_instance_uid and self.wanted.target_url:
+            return beneath(self.wanted.target_url, f"{self.uid}.dcm")
+        return self.wanted.target_url
+
+    def completed(self, ready: Ready) -> UploadCompleted:
+        return UploadCompleted(
+            request_id=self.id,
+            sop_instance_uid=self.uid,
+            sha256=ready.sha256,
+            size_bytes=ready.size_bytes,
+            transfer_syntax_uid=ready.transfer_syntax_uid,
+        )
+
+    def unavailable(self, code: str, reason: str) -> ImageUnavailable:
+        return ImageUnavailable.model_validate(
+            {"request_id": self.id, "sop_instance_uid": self.uid, "code": code, "reason": reason}
+        )

@@ -1,0 +1,1 @@
+"""What the cloud is told: the outboxes brought to every destination, in order, for as long as it takes."""

@@ -1,0 +1,218 @@
+"""Azure Service Bus as a destination for events: a queue or a topic, over AMQP in a websocket or plain AMQP.
+
+The official client has traps, and this file is shaped by them:
+
+* Several coroutines that share a sender which is not open yet lose their messages: one at a time uses the one sender,
+  and it is opened first.
+* On a half-open line its own send hangs for minutes: every send has a limit of ours, and the client tries once more at
+  most within it. When an event is tried again is `relay.delivery.delivery`'s to say.
+* A proxy's host has to be given with its scheme, or it is no address to the HTTP client underneath; and a proxy turns
+  plain AMQP into the websocket without a word, so it is only given to that (`relay.assembly.cloud_link` says so to the
+  operator).
+* After an error it may stay broken: it is thrown away, and the next event gets a new one. That also covers the detach
+  after ten idle minutes, which the heartbeat of every minute does not let happen.
+
+The broker knows a repeat by the message id, if duplicate detection was switched on when the queue was made (a window of
+a day is right; Basic has none). A session per subject keeps the order for several consumers, if the queue has them.
+
+Imported only when chosen; the client library is large.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.exceptions import AzureError
+from azure.identity.aio import DefaultAzureCredential
+from azure.servicebus import ServiceBusMessage, TransportType
+from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
+from azure.servicebus.exceptions import (
+    MessageSizeExceededError,
+    MessagingEntityDisabledError,
+    MessagingEntityNotFoundError,
+    ServiceBusAuthenticationError,
+    ServiceBusAuthorizationError,
+    ServiceBusError,
+    ServiceBusQuotaExceededError,
+    ServiceBusServerBusyError,
+)
+
+from gateway.errors import CloudError
+from relay.assembly import cloud_link
+from relay.delivery.delivery import Event
+from relay.egress import Way
+from relay.hybrid.entra import machine_identity
+from relay.settings import RelaySettings, revealed
+
+LONGEST_ID = 128
+"""Characters of a message id and of a session id."""
+
+SECONDS = 30.0
+"""For one send with its opening; the client may try twice within it."""
+
+CLOSE_SECONDS = 3.0
+"""For a client to close; one that is well takes a second."""
+
+_PLAIN: Mapping[str, Any] = MappingProxyType({})
+
+Connect = Callable[[float], ServiceBusClient]
+"""Makes a client whose single tries end within so many seconds."""
+
+
+def by_connection_string(text: str, *, transport: TransportType, outward: Mapping[str, Any] = _PLAIN) -> Connect:
+    """Connect with a shared access key; `outward` is what `way_out` gave."""
+
+    def connect(seconds: float) -> ServiceBusClient:
+        return ServiceBusClient.from_connection_string(
+            text, transport_type=transport, retry_total=1, try_timeout=seconds, **outward
+        )
+
+    return connect
+
+
+def by_identity(
+    namespace: str,
+    *,
+    transport: TransportType,
+    credential: Callable[[], AsyncTokenCredential] = DefaultAzureCredential,
+    use_tls: bool = True,
+    outward: Mapping[str, Any] = _PLAIN,
+) -> Connect:
+    """Connect as this machine's identity in Entra ID, which needs the role Azure Service Bus Data Sender.
+
+    Without TLS is for the stand-in on this machine, where a connection string says so by itself.
+    """
+
+    def connect(seconds: float) -> ServiceBusClient:
+        return ServiceBusClient(
+            namespace,
+            credential(),
+            transport_type=transport,
+            retry_total=1,
+            try_timeout=seconds,
+            use_tls=use_tls,
+            **outward,
+        )
+
+    return connect
+
+
+def way_out(host: str, way: Way, *, transport: TransportType) -> Mapping[str, Any]:
+    """What the client has to be told so that it gets out as the rest of the site does."""
+    url = f"https://{host}"
+    told: dict[str, Any] = {"ssl_context": way.tls_for(url)}
+    proxy = way.proxy_for(url) if transport is TransportType.AmqpOverWebsocket else None
+    if proxy:
+        parts = urlsplit(proxy)
+        name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        told["http_proxy"] = {"proxy_hostname": f"{parts.scheme}://{name}", "proxy_port": parts.port}
+        if parts.username:
+            password = unquote(parts.password or "")
+            told["http_proxy"] |= {"username": unquote(parts.username), "password": password}
+    return told
+
+
+def from_settings(settings: RelaySettings) -> "ServiceBusDestination":
+    """The destination that the settings describe."""
+    transport = TransportType.Amqp if settings.servicebus_transport == "amqp" else TransportType.AmqpOverWebsocket
+    way = cloud_link.way(settings)
+    outward = way_out(cloud_link.servicebus_host(settings), way, transport=transport)
+    if text := revealed(settings.servicebus_connection_string):
+        connect = by_connection_string(text, transport=transport, outward=outward)
+    else:
+        identity = partial(machine_identity, settings.client_id, way)
+        connect = by_identity(settings.servicebus_namespace, transport=transport, credential=identity, outward=outward)
+    return ServiceBusDestination(connect, entity=settings.servicebus_queue, sessions=settings.servicebus_sessions)
+
+
+class ServiceBusDestination:
+    """Sends each event as one message to the queue or topic `entity`; `sessions` when it was made to need them."""
+
+    def __init__(self, connect: Connect, *, entity: str, sessions: bool = False, seconds: float = SECONDS) -> None:
+        self._connect = connect
+        self._entity = entity
+        self._sessions = sessions
+        self._seconds = seconds
+        self._turn = asyncio.Lock()
+        self._client: ServiceBusClient | None = None
+        self._sender: ServiceBusSender | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def send(self, event: Event) -> None:
+        message = self._message(event)
+        async with self._turn:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await (await self._open()).send_messages(message)
+            except MessageSizeExceededError as error:
+                raise CloudError("The event is larger than what Service Bus takes.", permanent=True) from error
+            except Exception as error:  # the client raises TypeError and AttributeError too when its line is cut
+                self._let_go()
+                raise CloudError(explain(error, self._entity), permanent=False) from error
+
+    async def close(self) -> None:
+        self._let_go()
+        await asyncio.gather(*self._leaving)
+
+    def _message(self, event: Event) -> ServiceBusMessage:
+        return ServiceBusMessage(
+            event.text,
+            message_id=_identifier(event.message_id),
+            session_id=_identifier(event.subject) if self._sessions else None,
+            subject=event.message_type,
+            content_type="application/json",
+            application_properties={"site": event.envelope.site, "sequence": event.envelope.sequence},
+        )
+
+    async def _open(self) -> ServiceBusSender:
+        if self._sender is None:
+            self._client = self._connect(self._seconds / 3)
+            sender = self._client.get_queue_sender(self._entity)  # to the client a topic is the same
+            await sender.__aenter__()
+            self._sender = sender
+        return self._sender
+
+    def _let_go(self) -> None:
+        """Let go of the connection; the next event need not wait until one that is dead has noticed."""
+        client, self._client, self._sender = self._client, None, None
+        if client is not None:
+            task = asyncio.create_task(_closed(client))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+
+async def _closed(client: ServiceBusClient) -> None:
+    with suppress(Exception):  # it is dead, which is why it is being closed
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
+
+
+def _identifier(text: str) -> str:
+    """A text as an id of Service Bus; one that is too long by its digest, so that two never become the same."""
+    return text if len(text) <= LONGEST_ID else hashlib.sha256(text.encode()).hexdigest()
+
+
+_WORDS: tuple[tuple[type[Exception], str], ...] = (  # the first that fits; special ones stand before general
+    (ServiceBusAuthenticationError, "Service Bus refused the credentials. Check the key or the identity."),
+    (ServiceBusAuthorizationError, "Service Bus does not let these credentials send to {entity}. Give them Send."),
+    (MessagingEntityNotFoundError, "Service Bus has no queue or topic {entity}. Check the name and the namespace."),
+    (MessagingEntityDisabledError, "The queue or topic {entity} is disabled. Enable it in Azure."),
+    (ServiceBusQuotaExceededError, "The queue or topic {entity} is full. Its consumer does not keep up."),
+    (ServiceBusServerBusyError, "Service Bus is busy and asks to be tried later."),
+    (TimeoutError, "Service Bus did not answer in time."),
+    (ServiceBusError, "Service Bus cannot be used now ({kind}). Check network, proxy and credentials."),
+    (AzureError, "No token for Service Bus can be had ({kind}). Check this machine's identity."),
+)
+
+
+def explain(error: Exception, entity: str) -> str:
+    """Say what an error of the client means; never its own text, which has addresses and more in it."""
+    words = "Service Bus cannot be used now ({kind})."
+    found = next((text for kind, text in _WORDS if isinstance(error, kind)), words)
+    return found.format(entity=entity, kind=type(error).__name__)

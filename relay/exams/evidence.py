@@ -1,0 +1,120 @@
+"""What both databases know of one exam, put together for `relay.exams.exam` to judge.
+
+An image is found by the study of its item and by its accession number: one under the right number with a wrong study is
+a finding, not a missing view.
+
+Methods block: call them in a thread. Not for: rules (`relay.exams.exam`, `relay.exams.holding`).
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from pydicom import Dataset
+
+from pacs import Archive
+from relay.dicom_json import DicomJson, text
+from relay.exams.exam import Exam, belongs, exam
+from relay.exams.holding import Holding, Standing
+from worklist import Item, Worklist
+
+MOST_IMAGES = 500
+"""Instances of one study that are looked at; a screening exam has 4 to 20."""
+
+
+class Evidence:
+    """Asks the archive and the worklist."""
+
+    def __init__(self, archive: Archive, worklist: Worklist, *, holding: Holding) -> None:
+        self._archive = archive
+        self._worklist = worklist
+        self._holding = holding
+
+    def exam(self, item: Item, data_sets: Iterable[DicomJson]) -> Exam:
+        """The exam of an item as it is now, of the instances under its study or its number."""
+        return self._exam(item, self._own(item, data_sets))
+
+    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, Standing]:
+        """How it stands with the event of each of these images."""
+        return self._holding.standings(sop_instance_uids)
+
+    def absent(self, sop_instance_uids: Iterable[str]) -> frozenset[str]:
+        """Which of these images never came."""
+        return frozenset(self._archive.judgements.absent(list(sop_instance_uids)))
+
+    def beside(self, item: Item, data_sets: Iterable[DicomJson]) -> tuple[Item, ...]:
+        """The items that an item's images are compared with, itself among them."""
+        asked = {(item.study_instance_uid, "")}
+        asked |= {(text(each, "0020000D"), text(each, "00080050")) for each in data_sets}
+        found = (
+            each
+            for uid, number in sorted(asked)
+            for each in self._worklist.items_of(study_instance_uid=uid, accession_number=number)
+        )
+        return tuple({each.accession_number: each for each in found}.values())
+
+    def hold(self, *, study_instance_uid: str, accession_number: str, now: datetime) -> list[str]:
+        """Hold back those images of the exams of a study or an accession number that disagree with their items.
+
+        Gives the message ids of what was not held before.
+        """
+        items = self.items_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
+        return self._holding.hold([each for item in items for each in self._instances_of(item)], now=now)
+
+    def items_of(self, *, study_instance_uid: str, accession_number: str) -> list[Item]:
+        """The items whose exams have to do with a study or an accession number, '' being none.
+
+        To a study belong the numbers that its images have, whatever the worklist knows of it.
+        """
+        numbers = {accession_number}
+        if study_instance_uid:
+            numbers |= {text(each, "00080050") for each in self._instances_in(study_instance_uid)}
+        found = [
+            item
+            for number in sorted(numbers)
+            for item in self._worklist.items_of(study_instance_uid=study_instance_uid, accession_number=number)
+        ]
+        return list({item.accession_number: item for item in found}.values())
+
+    def exams_of(self, *, study_instance_uid: str, accession_number: str) -> list[Exam]:
+        """The exams that have to do with a study or an accession number, as they are now."""
+        items = self.items_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
+        return [self._exam(item, self._instances_of(item)) for item in items]
+
+    def exams_to_tell(self, *, study_instance_uid: str, accession_number: str) -> list[Exam]:
+        """The same, but those that lack images because these were removed: what is here does not say what was made."""
+        exams = self.exams_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
+        return [each for each in exams if not (_seems_to_lack(each) and self._has_shrunk(each))]
+
+    def _exam(self, item: Item, instances: Iterable[DicomJson]) -> Exam:
+        instances, performed = list(instances), self._worklist.performed(item.accession_number)
+        return exam(
+            item,
+            instances,
+            performed=performed,
+            not_received=len(self._archive.judgements.absent(performed.images)),
+            held_back=self._holding.held(instances),
+        )
+
+    def _instances_of(self, item: Item) -> list[DicomJson]:
+        under = self._archive.studies_under([item.accession_number]).get(item.accession_number, [])
+        studies = dict.fromkeys((item.study_instance_uid, *under))
+        return self._own(item, [instance for uid in studies for instance in self._instances_in(uid)])
+
+    def _instances_in(self, study_instance_uid: str) -> list[DicomJson]:
+        """Their data sets, in the order of their numbers."""
+        identifier = Dataset()
+        identifier.StudyInstanceUID = study_instance_uid
+        return list(self._archive.find("IMAGE", identifier, limit=MOST_IMAGES))
+
+    def _own(self, item: Item, found: Iterable[DicomJson]) -> list[DicomJson]:
+        others = self._worklist.items_of(study_instance_uid=item.study_instance_uid)
+        own = (instance for instance in found if belongs(item, others, instance))
+        return list({text(instance, "00080018"): instance for instance in own}.values())
+
+    def _has_shrunk(self, seen: Exam) -> bool:
+        studies = {seen.study_instance_uid, *(image.study_instance_uid for image in seen.images)}
+        return self._archive.judgements.has_shrunk(studies)
+
+
+def _seems_to_lack(seen: Exam) -> bool:
+    return not seen.images or any(finding.code == "view_missing" for finding in seen.findings)

@@ -1,0 +1,115 @@
+"""What pages and exams need of stored instances: where they are, and the few attributes that say what they show.
+
+Rules. A stored object never changes, so its data set is read from the index once and its few attributes are kept; that
+it is (still) there is asked each time. READ names the attributes that `relay.exams.views` and `relay.exams.exam` read;
+a test compares what they make of a whole data set and of these.
+
+Not here: what the attributes mean (`relay.exams.views`), other queries (`pacs.Archive`).
+"""
+
+import json
+import re
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pydicom import Dataset
+
+from pacs import Archive, Stored
+from relay.dicom_json import DicomJson
+
+READ = frozenset(
+    {
+        "00080008",  # ImageType
+        "00080016",  # SOPClassUID
+        "00080018",  # SOPInstanceUID
+        "00080050",  # AccessionNumber
+        "00100010",  # PatientName
+        "00100020",  # PatientID
+        "00100030",  # PatientBirthDate
+        "00185101",  # ViewPosition
+        "0020000D",  # StudyInstanceUID
+        "0020000E",  # SeriesInstanceUID
+        "00200060",  # Laterality
+        "00200062",  # ImageLaterality
+        "00280008",  # NumberOfFrames
+        "00280010",  # Rows
+        "00281350",  # PartialView
+        "00540220",  # ViewCodeSequence
+        "52009229",  # SharedFunctionalGroupsSequence
+    }
+)
+_UID = re.compile(r"[0-9.]{1,64}")
+_FRAME_ANATOMY = "00209071"
+MOST_KEPT = 4096
+"""Two or three weeks of a site; some 9 kB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A stored instance and what READ names of its data set."""
+
+    stored: Stored
+    data_set: DicomJson
+
+
+class Instances:
+    """Asks the archive and remembers. Its methods block; they may be called from several threads."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._kept: OrderedDict[tuple[str, str], DicomJson] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def version(self) -> int:
+        """A number that changes when anything in the archive may have."""
+        return self._archive.database.data_version()
+
+    def of_studies(self, study_instance_uids: Iterable[str]) -> list[Instance]:
+        """The instances of some studies, in the order of their numbers; none of what is no UID."""
+        uids = [uid for uid in study_instance_uids if _UID.fullmatch(uid)]
+        return self._of(uids) if uids else []
+
+    def of_exams(self, exams: Iterable[tuple[str, str]]) -> list[list[Instance]]:
+        """The instances of each exam, which is a study and an accession number: those of either."""
+        wanted = list(exams)
+        under = self._archive.studies_under(number for _, number in wanted)
+        studies = [dict.fromkeys((uid, *under.get(number, []))) for uid, number in wanted]
+        found: dict[str, list[Instance]] = defaultdict(list)
+        for instance in self.of_studies({uid: None for each in studies for uid in each}):
+            found[instance.stored.study_instance_uid].append(instance)
+        return [[instance for uid in each for instance in found[uid]] for each in studies]
+
+    def _of(self, study_instance_uids: list[str]) -> list[Instance]:
+        identifier = Dataset()
+        identifier.StudyInstanceUID = study_instance_uids
+        found = self._archive.select(identifier)
+        with self._turn:
+            known = {key: self._kept[key] for key in map(_key, found) if key in self._kept}
+        known |= self._read([stored for stored in found if _key(stored) not in known])
+        return [Instance(stored, known[_key(stored)]) for stored in found if _key(stored) in known]
+
+    def _read(self, unknown: Sequence[Stored]) -> dict[tuple[str, str], DicomJson]:
+        """Read and keep data sets; what is removed meanwhile is left out."""
+        read = {_key(stored): reduced(json.loads(document)) for stored, document in self._archive.documents(unknown)}
+        with self._turn:
+            self._kept |= read
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        return read
+
+
+def reduced(data_set: DicomJson) -> DicomJson:
+    """Keep what READ names; of the functional groups, which may be long, the side alone."""
+    kept = {key: element for key, element in data_set.items() if key in READ}
+    if isinstance(groups := kept.get("52009229"), dict):
+        shared = [
+            {_FRAME_ANATOMY: group[_FRAME_ANATOMY]} for group in groups.get("Value", []) if _FRAME_ANATOMY in group
+        ]
+        kept["52009229"] = {"vr": "SQ", "Value": shared}
+    return kept
+
+
+def _key(stored: Stored) -> tuple[str, str]:
+    return stored.sop_instance_uid, stored.sha256

@@ -1,0 +1,180 @@
+"""Which view of which breast an image shows, read from its data set.
+
+Rules (PS3.3 C.8.11.7; CID 4014 and 4015).
+
+* The view is decided by View Code Sequence; View Position speaks only where no code is known, and a disagreement is a
+  finding. The side is Image Laterality; for multi-frame objects Frame Laterality; the series' Laterality comes last.
+* An image with a view modifier or with Partial View YES is a deliberate extra and does not stand for its view.
+  Implant-displaced images are counted on their own: they come beside the four.
+* One exposure may arrive as several objects: For Processing, For Presentation, tomosynthesis, synthetic 2D. A view is
+  there as many times as its most frequent kind: raw and processed image of one exposure are one, two processed images
+  of one view without a modifier are a repeat.
+
+Not here: what the worklist wanted (`relay.exams.exam`).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from gateway.messages import Finding
+from relay.dicom_json import DicomJson, items, number, text, values
+
+STANDARD_VIEWS = ("RCC", "LCC", "RMLO", "LMLO")
+"""In hanging order: right on the left, CC above MLO."""
+
+_VIEWS = {
+    "CC": ("399162004", "R-10242"),
+    "MLO": ("399368009", "R-10226"),
+    "ML": ("399260004", "R-10224"),
+    "LM": ("399352003", "R-10228"),
+    "XCCL": ("399192008", "R-1024A"),
+    "XCCM": ("399101009", "R-1024B"),
+    "FB": ("399196006", "R-10244"),
+    "LMO": ("399099002", "R-10230"),
+    "SIO": ("399188001", "R-102D0"),
+    "ISO": ("441555000", "R-40AAA"),
+}
+"""CID 4014: SNOMED CT code and the older SNOMED-RT code that units still send."""
+
+_MODIFIERS = {
+    "magnification": ("399163009", "R-102D6"),
+    "spot compression": ("399055006", "R-102D7"),
+    "implant displaced": ("399209000", "R-102D5"),
+    "cleavage": ("399161006", "R-102D2"),
+    "tangential": ("399110001", "R-102C2"),
+    "rolled lateral": ("399197002", "R-102D3"),
+    "axillary tail": ("399011000",),
+    "nipple in profile": ("442581004",),
+    "infra-mammary fold": ("442593008",),
+    "anterior compression": ("441752004",),
+}
+"""CID 4015, inside the view's item."""
+
+_KINDS = {
+    "for presentation": ("1.2.840.10008.5.1.4.1.1.1.2", "1.2.840.10008.5.1.4.1.1.13.1.4"),
+    "for processing": ("1.2.840.10008.5.1.4.1.1.1.2.1", "1.2.840.10008.5.1.4.1.1.13.1.5"),
+    "tomosynthesis": ("1.2.840.10008.5.1.4.1.1.13.1.3",),
+}
+_GENERATED = frozenset({"GENERATED_2D", "TOMO_2D"})
+"""Image Type values of a 2D picture that was computed from a tomosynthesis."""
+
+_SHOWN_FIRST = ("for presentation", "synthetic", "tomosynthesis", "other", "for processing")
+
+
+def _by_code(names: Mapping[str, tuple[str, ...]]) -> Mapping[str, str]:
+    return MappingProxyType({code: name for name, codes in names.items() for code in codes})
+
+
+_VIEW_OF, _MODIFIER_OF, _KIND_OF = _by_code(_VIEWS), _by_code(_MODIFIERS), _by_code(_KINDS)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One instance as an exam sees it; `laterality` and `view` are empty where the object does not say.
+
+    `kind` is "for presentation", "for processing", "tomosynthesis", "synthetic" or "other".
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    kind: str
+    laterality: str
+    view: str
+    modifiers: tuple[str, ...]
+    is_partial: bool
+    frames: int
+    has_pixels: bool
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The view's name as radiographers say it: RCC, LMLO."""
+        return self.laterality + self.view
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether the image stands for one of the four views."""
+        return self.name in STANDARD_VIEWS and not self.modifiers and not self.is_partial
+
+    @property
+    def is_implant_displaced(self) -> bool:
+        """Whether it is one of the four further views of a breast with an implant."""
+        return self.name in STANDARD_VIEWS and self.modifiers == ("implant displaced",) and not self.is_partial
+
+
+def image(data_set: DicomJson) -> Image:
+    """Read view, side and kind of one instance."""
+    view = next(iter(items(data_set, "00540220")), {})
+    coded, position = _VIEW_OF.get(text(view, "00080100"), ""), _position(data_set)
+    own_side, series_side = _own_laterality(data_set), text(data_set, "00200060")
+    return Image(
+        sop_instance_uid=text(data_set, "00080018"),
+        series_instance_uid=text(data_set, "0020000E"),
+        study_instance_uid=text(data_set, "0020000D"),
+        kind=_kind(data_set),
+        laterality=own_side or series_side,
+        view=coded or position,
+        modifiers=_modifiers(view),
+        is_partial=text(data_set, "00281350") == "YES",
+        frames=number(data_set, "00280008", otherwise=1),
+        has_pixels="00280010" in data_set,
+        findings=(*_view_conflict(coded, position), *_side_conflict(own_side, series_side)),
+    )
+
+
+def count(images: Iterable[Image]) -> dict[str, int]:
+    """Count exposures per standard view: the most frequent kind of object of a view says how often it was taken."""
+    kinds = Counter((each.name, each.kind) for each in images)
+    return {view: max((n for (name, _), n in kinds.items() if name == view), default=0) for view in STANDARD_VIEWS}
+
+
+def hanging(images: Sequence[Image]) -> dict[str, Image | None]:
+    """Choose the picture to show for each standard view.
+
+    Processed before synthetic, tomosynthesis and raw; of several takes the last, because a repeat is made where the
+    first was not good enough. Extra views are shown only where the standard one is missing.
+    """
+    return {view: _shown(view, images) for view in STANDARD_VIEWS}
+
+
+def _shown(view: str, images: Sequence[Image]) -> Image | None:
+    candidates = [each for each in reversed(images) if each.name == view]
+    return min(candidates, key=lambda each: (not each.is_standard, _SHOWN_FIRST.index(each.kind)), default=None)
+
+
+def _position(data_set: DicomJson) -> str:
+    position = text(data_set, "00185101").upper()
+    return position if position in _VIEWS else ""
+
+
+def _own_laterality(data_set: DicomJson) -> str:
+    anatomies = (item for group in items(data_set, "52009229") for item in items(group, "00209071"))
+    return text(data_set, "00200062") or next((text(item, "00209072") for item in anatomies), "")
+
+
+def _kind(data_set: DicomJson) -> str:
+    if not _GENERATED.isdisjoint(map(str, values(data_set, "00080008"))):
+        return "synthetic"
+    return _KIND_OF.get(text(data_set, "00080016"), "other")
+
+
+def _modifiers(view: DicomJson) -> tuple[str, ...]:
+    codes = [text(modifier, "00080100") for modifier in items(view, "00540222")]
+    return tuple(_MODIFIER_OF.get(code, "other modifier") for code in codes if code)
+
+
+def _view_conflict(coded: str, position: str) -> Iterator[Finding]:
+    if coded and position and coded != position:
+        yield Finding(
+            code="view_conflict", text=f"View Code Sequence says {coded}, View Position {position}; the code was used."
+        )
+
+
+def _side_conflict(own: str, series: str) -> Iterator[Finding]:
+    if own and series and own != series:
+        yield Finding(
+            code="laterality_conflict", text="The laterality of image and series disagree; the image's was used."
+        )

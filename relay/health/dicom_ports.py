@@ -1,0 +1,130 @@
+"""The two DICOM ports, proven as a machine uses them: an association and a C-ECHO to each, again and again.
+
+Rules. Within TLS when the ports speak it. Under a title of our own, which is let in without a place on the list of
+callers, and written to no log or trail when all is well (`gateway.dicom.admission`). A port that does not answer is
+asked again soon, then more and more seldom, at least every PAUSE_SECONDS. Every wait is bounded, and ends with the
+relay.
+
+Not for: judging how old a proof may be (`relay.health.report`).
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from gateway.dicom.admission import OWN_TITLE
+from gateway.dicom.requestor import Peer, calling, reachable, verification
+from gateway.errors import PeerError
+from gateway.tls import CallFiles
+from relay.health.report import Hop
+from relay.settings import RelaySettings
+
+PAUSE_SECONDS = 60.0
+SOON_SECONDS = 2.0
+"""How soon the first trouble is looked at again: the services start side by side, and restart within seconds."""
+
+ANSWER_SECONDS = 5.0
+"""An echo waits for no disk and no database; what takes longer than this is of no use to a machine either."""
+
+log = structlog.get_logger()
+
+
+class DicomPort:
+    """One port and what is known of it. `trouble` is the last failure with its remedy, '' when the last proof was good.
+
+    `tls` is what it is called with when it speaks TLS. `prove` blocks: call it in a thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        peer: Peer,
+        *,
+        remedy: str,
+        tls: CallFiles | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.name = name
+        self.proven_at: datetime | None = None
+        self.trouble = ""
+        self._peer = peer
+        self._remedy = remedy
+        self._tls = tls
+        self._answer_seconds = answer_seconds
+        self._clock = clock
+        self._ending = threading.Event()
+
+    @property
+    def hop(self) -> Hop:
+        """What the health report is told."""
+        return Hop(self.name, self.proven_at, self.trouble)
+
+    async def run(self) -> None:
+        """Prove it until cancelled."""
+        pause = SOON_SECONDS
+        try:
+            while True:
+                await asyncio.to_thread(self.prove)
+                pause = min(2 * pause, PAUSE_SECONDS) if self.trouble else SOON_SECONDS
+                await asyncio.sleep(pause if self.trouble else PAUSE_SECONDS)
+        finally:
+            self._ending.set()
+
+    def prove(self) -> None:
+        """Make one round trip, and keep when it was good or why it was not."""
+        before = self.trouble
+        try:
+            self._echo()
+        except PeerError as error:
+            self.trouble = f"{error} {self._remedy}"
+            if self.trouble != before and not self._ending.is_set():
+                log.warning("port not proven", port=self.name, reason=self.trouble)
+        else:
+            self.proven_at, self.trouble = self._clock(), ""
+            if before:
+                log.info("port proven again", port=self.name)
+
+    def _echo(self) -> None:
+        with calling(
+            self._peer,
+            verification(),
+            ae_title=OWN_TITLE,
+            tls=self._tls,
+            answer_seconds=self._answer_seconds,
+            look=self._look,
+        ) as call:
+            call.echo()
+
+    def _look(self) -> None:
+        if self._ending.is_set():
+            raise PeerError("The relay stops.")
+
+
+def dicom_ports(settings: RelaySettings) -> tuple[DicomPort, ...]:
+    """The ports of this site. One that may be any free port (0) is not known here, and left out."""
+    tls = CallFiles.of_own_listeners(settings)
+    known = (
+        ("worklist", "WORKLIST", settings.worklist_aet, settings.worklist_host, settings.worklist_port),
+        ("archive", "PACS", settings.pacs_aet, settings.pacs_host, settings.pacs_port),
+    )
+    return tuple(
+        DicomPort(
+            f"{name}_port",
+            Peer(aet, reachable(host), port, tls=tls is not None),
+            remedy=_remedy(prefix),
+            tls=tls,
+        )
+        for name, prefix, aet, host, port in known
+        if port
+    )
+
+
+def _remedy(prefix: str) -> str:
+    return (
+        f"See that gateway-{prefix.lower()} runs, that it and gateway-relay have the same {prefix}_AET, {prefix}_HOST "
+        f"and {prefix}_PORT, and that {OWN_TITLE} is in GATEWAY_CALLING_AETS if they run on different machines."
+    )

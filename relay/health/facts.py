@@ -1,0 +1,80 @@
+"""The facts that the health report is made of, as far as they are looked up: databases, disk, files.
+
+What cannot be looked up is a fact as well: the report has to be made, and says so.
+
+Not for: judging (`relay.health.report`), what the link and the deliveries know of themselves.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from gateway.disk_space import USUAL_WATERMARKS, Watermarks, volume_of
+from gateway.outbox import Outbox
+from pacs import Archive, Duties
+from relay.health.report import Disk, Forwards, Images, Queue
+from worklist import Worklist
+
+log = structlog.get_logger()
+
+
+def queue(name: str, outbox: Outbox) -> Queue:
+    """What is owed from one database, or that it cannot be read."""
+    try:
+        counts, oldest, parked = outbox.counts(), outbox.oldest_open(), outbox.entries("parked", limit=1)
+    except Exception:  # whatever it is, the report has to be made
+        log.exception("database not readable", database=name)
+        return Queue(name, trouble="The database cannot be read; the log says why.")
+    because = parked[0].reason if parked else ""
+    return Queue(name, open=counts["open"], parked=counts["parked"], oldest=oldest, parked_because=because)
+
+
+def archive_queue(archive: Archive) -> Queue:
+    """What the archive owes the cloud, and the site's archives that images are forwarded to."""
+    owed = queue("archive", archive.outbox)
+    if owed.trouble:
+        return owed
+    duties, found = Duties(archive.database), []
+    for each in duties.standings():
+        because = next((one.reason for one in duties.owed("parked", target=each.target, limit=1)), "")
+        found.append(Forwards(each.target, each.open, each.parked, each.oldest_open, each.reason, because))
+    return replace(owed, forwards=tuple(found))
+
+
+def disk(folder: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Disk:
+    """How full the data volume is, or that it is not there."""
+    try:
+        return Disk(volume_of(folder), watermarks)
+    except OSError as error:
+        return Disk(trouble=f"The folder of the images cannot be looked at: {error.strerror}.")
+
+
+def images(archive: Archive) -> Images | None:
+    """What is known of damage; None when the database cannot be read, which its queue says."""
+    try:
+        scrubbed = archive.upkeep.scrubbed()
+        return Images(archive.upkeep.damaged(), scrubbed.began_at, scrubbed.ended_at)
+    except Exception:  # whatever it is, the report has to be made
+        log.exception("database not readable", database="archive")
+        return None
+
+
+def last_step(worklist: Worklist) -> str:
+    """When a machine last began a step; '' when the database cannot be read, which its queue says."""
+    try:
+        at = worklist.began_last()
+    except Exception:  # whatever it is, the report has to be made
+        log.exception("database not readable", database="worklist")
+        return ""
+    return f"A machine last began a step at {at}." if at else "No machine has begun a step yet."
+
+
+def last_image(archive: Archive) -> str:
+    """Who last sent an image that was kept, and when; '' as for `last_step`."""
+    try:
+        last = next(iter(archive.latest(1)), None)
+    except Exception:  # whatever it is, the report has to be made
+        log.exception("database not readable", database="archive")
+        return ""
+    return f"{last.calling_ae_title} last sent an image at {last.received_at}." if last else "No image has come yet."

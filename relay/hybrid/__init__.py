@@ -1,0 +1,1 @@
+"""Azure Relay Hybrid Connections: the listener, its channels and exchanges, the sender. Python has no library of it."""

@@ -1,0 +1,229 @@
+"""The exchanges that come over a hybrid connection, side by side, at most so many at once, whichever channel told.
+
+A sender sends one text message and gets one answer. An HTTP request gets one response: on the control channel when it
+is bytes and small, at the request's own address when it is not. Everybody who is announced is told something: what is
+too much now is refused with 503, for a sender that waits in vain is worse off than one that is told to come back.
+
+Not here: the control channel (`relay.hybrid.channel`), the socket of one exchange (`relay.hybrid.rendezvous`), what an
+action does (`relay.cloud.commands`).
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from gateway.errors import Refusal
+from relay.egress import Way
+from relay.hybrid.errors import SOCKET_ERRORS, Trouble, explain
+from relay.hybrid.http import HttpAnswer, HttpRequest, pieces
+from relay.hybrid.liveness import Lifetimes
+from relay.hybrid.protocol import (
+    CONTROL_LIMIT,
+    Accept,
+    Announcement,
+    Pointer,
+    Request,
+    Unreadable,
+    announced,
+    reject_url,
+    response,
+)
+from relay.hybrid.rendezvous import Rendezvous, reject, rendezvous
+
+log = structlog.get_logger()
+
+RESERVED = frozenset({502, 504})
+"""Statuses by which the service says that no listener answered."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long (seconds) and how many, each with its reason."""
+
+    sessions: int = 16  # exchanges at once; the actions for one site come one by one
+    handshake: float = 15  # the service holds the other side for 30 s
+    first_message: float = 10  # a silent sender must not keep a session from others
+    answer: float = 30  # the cloud waits no longer
+    http_answer: float = 50  # the service gives up after 60 s, which cannot be raised, and after as long a pause
+    farewell: float = 2  # for the peer's close frame
+    drain: float = 60  # a channel that is left waits so long for requests under way; none may take longer
+    heartbeat: float | None = 25  # pings; load balancers forget an idle connection after about 4 minutes
+    listeners: int = 2  # control channels at once: while one is replaced, the other is there; each is paid for
+    stagger: float = 5  # between the openings of the two, so that nothing that ages befalls both at once
+    proof_every: float = 20  # between two echoes to each listener
+    ask_again: float = 600  # when the key may not send: until it is tried whether it may now
+    lifetimes: Lifetimes = Lifetimes()  # noqa: RUF009 - frozen
+    delays: tuple[float, ...] = (0, 1, 2, 5, 10, 30)  # between attempts, those of Microsoft's clients
+
+
+class Origin(Protocol):
+    """The control channel that an exchange was announced on."""
+
+    async def respond(self, head: str, body: bytes) -> bool:
+        """Send a response and its body, which stay together; False when nothing can be sent over it any more."""
+
+    def proven(self) -> None:
+        """Hear that an exchange it announced came all the way."""
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """Who answers messages and requests, and who hears that something `failed`."""
+
+    message: Callable[[str], Awaitable[str]]
+    request: Callable[[HttpRequest], Awaitable[HttpAnswer]]
+    failed: Callable[[Trouble], None]
+
+
+class Exchanges:
+    """Attends to what is announced. `busy` exchanges are under way; since the start `attended`, of those `refused`."""
+
+    def __init__(self, handlers: Handlers, limits: Limits, way: Way) -> None:
+        self._handlers = handlers
+        self._limits = limits
+        self._way = way
+        self.busy = 0
+        self.attended = 0
+        self.refused = 0
+
+    async def attend(self, announcement: Announcement, origin: Origin) -> None:
+        """Carry one exchange through; what goes wrong is reported, not raised."""
+        self.busy += 1
+        self.attended += 1
+        overloaded = self.busy > self._limits.sessions
+        self.refused += overloaded
+        try:
+            await self._exchange(announcement, origin, overloaded=overloaded)
+        except SOCKET_ERRORS as error:
+            self._handlers.failed(explain(error))
+        finally:
+            self.busy -= 1
+
+    async def _exchange(self, announcement: Announcement, origin: Origin, *, overloaded: bool) -> None:
+        match announcement:
+            case Accept() if overloaded:
+                address = reject_url(announcement.address, 503, "The gateway is busy.")
+                await reject(address, self._way, handshake=self._limits.handshake)
+            case Accept():
+                await self._serve_sender(announcement, origin)
+            case Request():
+                await self._serve_request(announcement, origin, ready=_OVERLOADED if overloaded else None)
+            case Pointer():
+                await self._serve_pointer(announcement, origin, ready=_OVERLOADED if overloaded else None)
+            case Unreadable():
+                self._handlers.failed(
+                    Trouble("protocol", f"The service sent what is not understood: {announcement.reason}.")
+                )
+
+    def _rendezvous(self, address: str) -> AbstractAsyncContextManager[Rendezvous]:
+        return rendezvous(address, self._way, handshake=self._limits.handshake, farewell=self._limits.farewell)
+
+    async def _take_leave(self, meeting: Rendezvous, origin: Origin) -> None:
+        if await meeting.farewell(seconds=self._limits.farewell):
+            origin.proven()
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def _serve_sender(self, accept: Accept, origin: Origin) -> None:
+        async with self._rendezvous(accept.address) as meeting:
+            try:
+                message = await meeting.message(seconds=self._limits.first_message)
+            except TimeoutError:
+                await meeting.send(_error("timeout", "No message came; one text message is expected."))
+                return
+            if isinstance(message, bytes):
+                await meeting.send(_error("invalid", "The message is binary; one text message is expected."))
+                return
+            await meeting.send(await self._answer(message))
+            await self._take_leave(meeting, origin)
+
+    async def _answer(self, message: str) -> str:
+        try:
+            async with asyncio.timeout(self._limits.answer):
+                return await self._handlers.message(message)
+        except TimeoutError:
+            return _error("timeout", "The action took too long. Send it again: what was done is not done twice.")
+        except Exception:  # one broken action must not end the link that all others need
+            log.exception("action failed")
+            return _error("internal", "The gateway failed on this action; its log says where.")
+
+    # --- HTTP mode ----------------------------------------------------------------------------------------------------
+
+    async def _serve_request(self, request: Request, origin: Origin, *, ready: HttpAnswer | None) -> None:
+        answer = ready or await self._http_answer(request, pieces(request.body))
+        if isinstance(answer.body, bytes):
+            head = _head(request, answer, has_body=bool(answer.body))
+            is_small = len(head.encode()) + len(answer.body) <= CONTROL_LIMIT
+            if is_small and await origin.respond(head, answer.body):
+                origin.proven()
+                return
+        async with self._rendezvous(request.address) as meeting:
+            await self._respond(meeting, request, answer)
+            await self._take_leave(meeting, origin)
+
+    async def _serve_pointer(self, pointer: Pointer, origin: Origin, *, ready: HttpAnswer | None) -> None:
+        async with self._rendezvous(pointer.address) as meeting:
+            told = announced(await meeting.message(seconds=self._limits.http_answer))
+            if not isinstance(told, Request):
+                raise ConnectionResetError("the address of a request gave no request")
+            body = meeting.body(pace=self._limits.http_answer) if told.body_follows else pieces()
+            await self._respond(meeting, told, ready or await self._http_answer(told, body))
+            await self._take_leave(meeting, origin)
+
+    async def _http_answer(self, request: Request, body: AsyncIterator[bytes]) -> HttpAnswer:
+        """Ask for the answer; one with a body in pieces comes with its first piece, which may be long in coming."""
+        asked = HttpRequest(request.method, request.target, request.headers, body)
+        try:
+            async with asyncio.timeout(self._limits.http_answer):
+                return await _begun(await self._handlers.request(asked))
+        except Refusal as refusal:
+            return HttpAnswer(refusal.http_status, _JSON, _words(refusal.code, str(refusal)))
+        except TimeoutError:
+            return HttpAnswer(503, _JSON, _words("timeout", "The gateway took too long."))
+        except Exception:  # as for messages
+            log.exception("http request failed")
+            return HttpAnswer(500, _JSON, _words("internal", "The gateway failed on this; its log says where."))
+
+    async def _respond(self, meeting: Rendezvous, request: Request, answer: HttpAnswer) -> None:
+        await meeting.send(_head(request, answer, has_body=bool(answer.body)))
+        if answer.body:
+            body = pieces(answer.body) if isinstance(answer.body, bytes) else answer.body
+            await meeting.send_body(body, pace=self._limits.http_answer)
+
+
+async def _begun(answer: HttpAnswer) -> HttpAnswer:
+    """Wait for the first piece of a body: until it is here, a failure can still be said in a status."""
+    if isinstance(answer.body, bytes):
+        return answer
+    async for piece in answer.body:
+        if piece:
+            return replace(answer, body=_from(piece, answer.body))
+    return replace(answer, body=b"")
+
+
+async def _from(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in others:
+        yield piece
+
+
+def _head(request: Request, answer: HttpAnswer, *, has_body: bool) -> str:
+    status = 503 if answer.status in RESERVED else answer.status
+    return response(request.id, status, headers=answer.headers, has_body=has_body)
+
+
+def _error(code: str, message: str) -> str:
+    return json.dumps({"status": "error", "code": code, "message": message})
+
+
+def _words(code: str, message: str) -> bytes:
+    return json.dumps({"code": code, "message": message}).encode()
+
+
+_JSON = {"Content-Type": "application/json"}
+_OVERLOADED = HttpAnswer(503, {**_JSON, "Retry-After": "5"}, _words("busy", "The gateway is busy."))

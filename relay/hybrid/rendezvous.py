@@ -1,0 +1,129 @@
+"""One exchange's own connection to the service: opened at the address that was announced, used for one exchange.
+
+It stands on the `websockets` library, because a body larger than memory is one message in many frames, ended by an
+empty last one; aiohttp, which the control channel stands on, can neither send nor receive a message in pieces.
+
+Not here: which exchanges there are and what is said in them (`relay.hybrid.exchange`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import CloseCode
+
+from relay.egress import Way
+from relay.hybrid.errors import CLOSED
+from relay.hybrid.protocol import MESSAGE_BYTES
+
+FRAME = 64 * 1024
+"""Most bytes of one frame of a body. The service relays in 32 KiB buffers, so longer ones gain nothing."""
+
+GONE = 410
+"""How the service says that it told the sender of a rejection."""
+
+
+class Rendezvous:
+    """An open connection. Its errors are those that `relay.hybrid.errors.explain` understands."""
+
+    def __init__(self, ws: ClientConnection) -> None:
+        self._ws = ws
+
+    async def message(self, *, seconds: float) -> str | bytes:
+        """The next message, whole. Raises TimeoutError, and ConnectionResetError for one longer than is taken."""
+        async with asyncio.timeout(seconds):
+            parts = [part async for part in self._bounded()]
+        return "".join(parts) if isinstance(parts[0], str) else b"".join(parts)  # type: ignore[arg-type]
+
+    async def _bounded(self) -> AsyncIterator[str | bytes]:
+        size = 0
+        async for part in self._ws.recv_streaming():
+            size += len(part)
+            if size > MESSAGE_BYTES:
+                raise ConnectionResetError(CLOSED[1009].text)
+            yield part
+
+    async def body(self, *, pace: float) -> AsyncIterator[bytes]:
+        """The next message piece by piece. Raises TimeoutError when there is a pause of more than `pace` seconds."""
+        received = self._ws.recv_streaming(decode=False)
+        while True:
+            try:
+                async with asyncio.timeout(pace):
+                    piece = await anext(received)
+            except StopAsyncIteration:
+                return
+            if piece:
+                yield bytes(piece)
+
+    async def send(self, message: str | bytes) -> None:
+        await self._ws.send(message)
+
+    async def send_body(self, body: AsyncIterator[bytes], *, pace: float) -> None:
+        """Send one message in frames, as fast as the other side takes it.
+
+        Raises TimeoutError when nothing moves for `pace` seconds, whether `body` or the other side is at fault, and
+        whatever `body` raises; the message is cut off then and the connection of no more use.
+        """
+        async with asyncio.timeout(pace) as patience:
+            await self._ws.send(_paced(body, patience, pace))
+
+    async def farewell(self, *, seconds: float) -> bool:
+        """Let the peer close, which says that it has the answer; False when the line was cut instead.
+
+        One that leaves the closing to us is no worse.
+        """
+        try:
+            await self.message(seconds=seconds)
+        except TimeoutError:
+            return True
+        except ConnectionClosed as ended:
+            return ended.rcvd is not None
+        return True
+
+
+async def _paced(body: AsyncIterator[bytes], patience: asyncio.Timeout, pace: float) -> AsyncIterator[bytes]:
+    now = asyncio.get_running_loop().time
+    async for piece in body:
+        for start in range(0, len(piece), FRAME):
+            patience.reschedule(now() + pace)
+            yield piece[start : start + FRAME]
+
+
+@asynccontextmanager
+async def rendezvous(address: str, way: Way, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
+    """Open an announced address within `handshake` seconds; leaving the block closes it, as an error if with one."""
+    proxy = way.proxy_for(address)
+    to_proxy: dict[str, Any] = {"proxy_ssl": way.tls_for(proxy)} if proxy else {}
+    async with asyncio.timeout(handshake):
+        ws = await connect(
+            address,
+            proxy=proxy,
+            **to_proxy,
+            ssl=way.tls_for(address),
+            compression=None,
+            open_timeout=None,
+            close_timeout=farewell,
+            ping_interval=None,  # whoever reads or writes here has a limit of its own
+            max_size=(None, MESSAGE_BYTES),
+            max_queue=4,
+            user_agent_header=None,
+        )
+    try:
+        yield Rendezvous(ws)
+    except BaseException:
+        await ws.close(CloseCode.INTERNAL_ERROR)
+        raise
+    await ws.close()
+
+
+async def reject(address: str, way: Way, *, handshake: float) -> None:
+    """Open an address that rejects. The handshake is meant to fail: with 410 the sender was told."""
+    try:
+        async with rendezvous(address, way, handshake=handshake, farewell=handshake):
+            pass
+    except InvalidStatus as error:
+        if error.response.status_code != GONE:
+            raise

@@ -1,0 +1,152 @@
+"""The sending side of a hybrid connection: one message there, one answer back.
+
+Two things are built on it. `HybridDestination` tells the cloud an event over the cloud's own hybrid connection.
+`SelfEcho` sends this gateway a message through the service, which proves the whole way a message from the cloud takes.
+
+Not here: when an event is sent again (`relay.delivery.delivery`), the listener (`relay.hybrid.listener`), what went
+wrong in words (`relay.hybrid.errors`).
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Mapping
+
+import aiohttp
+
+from gateway.errors import CloudError
+from relay.delivery.delivery import Event
+from relay.egress import STRAIGHT, Way
+from relay.hybrid.errors import SOCKET_ERRORS, LinkError, closed, explain, refused_connect
+from relay.hybrid.protocol import MESSAGE_BYTES, Endpoint
+from relay.hybrid.tokens import TokenSource
+
+TIMEOUT = 30.0
+"""Seconds that an exchange may take; the cloud's own sender waits no longer."""
+
+ECHO_TIMEOUT = 15.0
+"""Seconds that an echo may take: the service has spikes of 3 to 7, and a deaf listener would take 30."""
+
+ONLY_TO = "Microsoft-Relay-AllowedListeners"
+"""Header that names the listeners which may be given a sender. Undocumented; Microsoft's own tests use it."""
+
+DELIVERED = frozenset({"processed", "created", "updated", "ok"})
+NEVER = frozenset({"invalid", "unsupported", "conflict"})
+"""Codes of an error answer that the same event would get again for ever."""
+
+
+# --- sending ----------------------------------------------------------------------------------------------------------
+
+
+class HybridSender:
+    """Sends over one hybrid connection, a websocket for each message. Several exchanges may run side by side."""
+
+    def __init__(
+        self, endpoint: Endpoint, tokens: TokenSource, *, way: Way = STRAIGHT, timeout: float = TIMEOUT
+    ) -> None:
+        self._endpoint = endpoint
+        self._tokens = tokens
+        self._way = way
+        self._timeout = timeout
+        self._http: aiohttp.ClientSession | None = None
+
+    async def exchange(self, message: str, *, listener_id: str = "") -> str:
+        """Send `message` and give the answer; raises CloudError (passing) unless it came within the timeout.
+
+        With `listener_id` the service is asked to give it to that listener and no other. It answers as if there were
+        none when it does not have that one; services that do not know the wish choose as they like.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._exchange(message, {ONLY_TO: listener_id} if listener_id else {})
+        except aiohttp.WSServerHandshakeError as error:
+            raise LinkError(refused_connect(error.status)) from error
+        except CloudError:
+            raise
+        except SOCKET_ERRORS as error:
+            raise LinkError(explain(error)) from error
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.close()
+        await self._tokens.close()
+
+    async def _exchange(self, message: str, headers: Mapping[str, str]) -> str:
+        token = await self._tokens.token(self._endpoint.audience)
+        if self._http is None:
+            self._http = aiohttp.ClientSession()
+        url = self._endpoint.connect_url()
+        async with self._http.ws_connect(
+            url,
+            headers={"ServiceBusAuthorization": token.text, **headers},
+            proxy=self._way.proxy_for(url),
+            ssl=self._way.tls_for(url) or True,
+            autoclose=False,
+            max_msg_size=MESSAGE_BYTES,
+            timeout=aiohttp.ClientWSTimeout(ws_close=2),
+        ) as ws:
+            await ws.send_str(message)
+            answer = await ws.receive()
+            if answer.type is not aiohttp.WSMsgType.TEXT:
+                raise CloudError(f"No answer came. {closed(ws.close_code).text}", permanent=False)
+            return str(answer.data)
+
+
+class SelfEcho:
+    """Proves the way in: what this gateway sends as a sender must come back through its own listener, unchanged.
+
+    Needs a key that may send as well as listen. Call it, with the id of the listener that is to be proven or for any
+    of them; it raises CloudError when the proof failed.
+    """
+
+    def __init__(self, sender: HybridSender, *, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> None:
+        self._sender = sender
+        self._new_id = new_id
+
+    async def __call__(self, listener_id: str = "") -> None:
+        payload: dict[str, object] = {"schema_version": 1, "action_type": "echo", "action_id": self._new_id()}
+        answer = _object(await self._sender.exchange(json.dumps(payload), listener_id=listener_id))
+        if answer != {"status": "echo", "payload": payload}:
+            raise CloudError("The echo of this gateway's own message came back changed.", permanent=False)
+
+    async def close(self) -> None:
+        await self._sender.close()
+
+
+class HybridDestination:
+    """Tells events over a hybrid connection on which the cloud listens. Delivered is what it answers as processed."""
+
+    def __init__(self, sender: HybridSender) -> None:
+        self._sender = sender
+
+    async def send(self, event: Event) -> None:
+        judge(await self._sender.exchange(event.text))
+
+    async def close(self) -> None:
+        await self._sender.close()
+
+
+def judge(answer: str) -> None:
+    """Return when `answer` confirms the event; otherwise raise CloudError, permanent if it can never be confirmed."""
+    fields = _object(answer)
+    status, code = _word(fields.get("status")), _word(fields.get("code"))
+    if status in DELIVERED:
+        return
+    if status == "error" and code in NEVER:
+        raise CloudError(f"The cloud refused the event for good with code {code}.", permanent=True)
+    raise CloudError(f"The cloud did not confirm the event (status: {status}, code: {code}).", permanent=False)
+
+
+def _object(text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise CloudError("The answer is not a JSON object.", permanent=False)
+    return value
+
+
+def _word(value: object) -> str:
+    # Only what looks like one of our words is repeated: the peer's free text may name a participant.
+    return value if isinstance(value, str) and value.isidentifier() and len(value) <= 32 else "no word"

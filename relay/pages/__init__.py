@@ -1,0 +1,1 @@
+"""What people see in a browser: each page's values, its templates, and the viewer."""

@@ -1,0 +1,231 @@
+"""What the page of the storage shows: what is kept, how it grows, when it is full, what may go, and what is damaged.
+
+Values for templates only. Every number is of the moment the page was made, but where a time stands with it. Not here:
+HTML (`relay/pages`), what may go (`pacs.maintenance.retention`), plots themselves (`relay.pages.bar_chart`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from math import floor
+
+from gateway.disk_space import Fullness, Volume, Watermarks, volume_of
+from gateway.last_backup import LastBackup, last
+from gateway.sqlite import utc_text
+from pacs import Archive, Damaged, Duties, Listing, Outcome, Policy, Standing, candidates
+from relay.pages.bar_chart import Plot, plot
+from relay.pages.site_facts import Surroundings
+
+DAYS = 60
+"""Days of the plots; two months show a season's trend, and a bar is still wide enough to be pointed at."""
+
+GROWTH_DAYS = 30
+"""Whole days of which the growth is the mean: weekends and weeks without a clinic are part of it."""
+
+MOST_STUDIES = 200
+"""Studies that are old enough and are asked whether they may go, the oldest: a page must not take minutes."""
+
+MOST_DAMAGED = 50
+
+
+@dataclass(frozen=True)
+class Day:
+    """What came on one day (UTC), 2026-11-22."""
+
+    day: str
+    studies: int
+    instances: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Room:
+    """The volume of the images. `left_bytes` is what may still come until images stop; None days: it does not grow."""
+
+    volume: Volume
+    fullness: Fullness
+    watermarks: Watermarks
+    left_bytes: int
+    growth_bytes: int
+    """A day, the mean of `growth_days` whole days."""
+    growth_days: int
+    days_left: int | None
+
+
+@dataclass(frozen=True)
+class Release:
+    """What retention makes of the oldest studies. `held` has the reasons why others stay, the most frequent first."""
+
+    policy: Policy
+    looked_at: int
+    is_all: bool
+    goes: int
+    goes_bytes: int
+    held: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Scrubbing:
+    """How far the scrub has come. Times are UTC text; `percent` is of the files there are now."""
+
+    began_at: str | None
+    ended_at: str | None
+    files: int
+    percent: int
+    damaged: int
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The page. `room` None: the volume cannot be looked at, and `trouble` says why."""
+
+    totals: dict[str, int]
+    oldest: str | None
+    newest: str | None
+    days: tuple[Day, ...]
+    plots: tuple[Plot, ...]
+    room: Room | None
+    trouble: str
+    release: Release | None
+    scrub: Scrubbing
+    damaged: tuple[Damaged, ...]
+    forwarding: tuple[Standing, ...]
+    backup: LastBackup | None
+
+
+class StorageBoard:
+    """Asks the archive. Its method blocks: call it in a thread."""
+
+    def __init__(self, archive: Archive, surroundings: Surroundings, *, clock: Callable[[], datetime]) -> None:
+        self._archive = archive
+        self._listing = Listing(archive.database)
+        self._surroundings = surroundings
+        self._clock = clock
+
+    def storage(self) -> Storage:
+        """Put the page together."""
+        now = self._clock().astimezone(UTC)
+        totals, received = self._archive.statistics(), self._listing.received()
+        days = filled(self._listing.growth(utc_text(_first_day(now))), now)
+        room, trouble = self._room(days, received["oldest"], now)
+        return Storage(
+            totals=totals,
+            oldest=received["oldest"],
+            newest=received["newest"],
+            days=days,
+            plots=plots(days),
+            room=room,
+            trouble=trouble,
+            release=self._release(now),
+            scrub=self._scrub(totals["instances"]),
+            damaged=tuple(self._listing.damaged(MOST_DAMAGED)),
+            forwarding=tuple(Duties(self._archive.database).standings()),
+            backup=last(self._surroundings.backups) if self._surroundings.backups else None,
+        )
+
+    def _room(self, days: Sequence[Day], oldest: str | None, now: datetime) -> tuple[Room | None, str]:
+        try:
+            volume = volume_of(self._archive.files.root)
+        except OSError as error:
+            return None, f"The volume of the images cannot be looked at: {error.strerror}."
+        return room(volume, self._surroundings.watermarks, days, oldest=oldest, now=now), ""
+
+    def _release(self, now: datetime) -> Release | None:
+        policy = self._surroundings.policy
+        return None if policy is None else release(policy, candidates(self._archive, policy, now=now))
+
+    def _scrub(self, instances: int) -> Scrubbing:
+        reached = self._archive.upkeep.scrubbed()
+        percent = min(100, 100 * reached.file_count // instances) if instances else 100
+        return Scrubbing(
+            began_at=reached.began_at,
+            ended_at=reached.ended_at,
+            files=reached.file_count,
+            percent=100 if reached.ended_at else percent,
+            damaged=self._archive.upkeep.damaged(),
+        )
+
+
+def filled(rows: Iterable[dict[str, object]], now: datetime) -> tuple[Day, ...]:
+    """The last DAYS days up to today, the oldest first, also those on which nothing came."""
+    known = {str(row["day"]): row for row in rows}
+    days = [(_first_day(now) + timedelta(days=number)).strftime("%Y-%m-%d") for number in range(DAYS)]
+    return tuple(_day(day, known.get(day, {})) for day in days)
+
+
+def room(volume: Volume, marks: Watermarks, days: Sequence[Day], *, oldest: str | None, now: datetime) -> Room:
+    """Judge a volume: how much may still come, and for how many days that is enough at the present growth.
+
+    The growth is that of whole days, at most GROWTH_DAYS, and none from before the first image.
+    """
+    first = oldest[:10] if oldest else now.strftime("%Y-%m-%d")
+    counted = [day for day in days[:-1] if day.day >= first][-GROWTH_DAYS:]
+    growth = sum(day.bytes for day in counted) // len(counted) if counted else 0
+    kept_free = floor(volume.total_bytes * (100 - marks.stop_percent) / 100)
+    left = max(0, volume.free_bytes - kept_free)
+    return Room(
+        volume=volume,
+        fullness=volume.fullness(marks),
+        watermarks=marks,
+        left_bytes=left,
+        growth_bytes=growth,
+        growth_days=len(counted),
+        days_left=left // growth if growth else None,
+    )
+
+
+def release(policy: Policy, outcomes: Iterable[Outcome]) -> Release:
+    """Count what would become of the oldest studies, as far as MOST_STUDIES."""
+    looked = list(islice(outcomes, MOST_STUDIES + 1))
+    judged = looked[:MOST_STUDIES]
+    going = [outcome.study for outcome in judged if not outcome.kept_because]
+    held = Counter(reason for outcome in judged for reason in outcome.kept_because)
+    return Release(
+        policy=policy,
+        looked_at=len(judged),
+        is_all=len(looked) <= MOST_STUDIES,
+        goes=len(going),
+        goes_bytes=sum(study.size_bytes for study in going),
+        held=tuple(held.most_common()),
+    )
+
+
+def plots(days: Sequence[Day]) -> tuple[Plot, ...]:
+    """The plots of the page."""
+    total = sum(day.bytes for day in days)
+    studies = sum(day.studies for day in days)
+    return (
+        plot(
+            "bytes",
+            [(day.day, day.bytes) for day in days],
+            title="Bytes received each day",
+            description=f"{size(total)} in the last {len(days)} days.",
+            words=size,
+        ),
+        plot(
+            "studies",
+            [(day.day, day.studies) for day in days],
+            title="Studies that got images each day",
+            description=f"{studies} in the last {len(days)} days; a study of several days counts on each.",
+        ),
+    )
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people, in powers of 1000."""
+    value, units = float(count), ("B", "kB", "MB", "GB", "TB")
+    for unit in units:
+        if value < 999.5 or unit == units[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("the last unit takes everything")
+
+
+def _first_day(now: datetime) -> datetime:
+    return now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
+
+
+def _day(day: str, row: dict[str, object]) -> Day:
+    return Day(day, *(int(str(row.get(name, 0))) for name in ("studies", "instances", "bytes")))
