@@ -27,8 +27,8 @@ from gateway.log import configure
 from gateway.settings import GatewaySettings
 from gateway.tls_reload import ServerTls
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES
-from tests.certificates import issued
-from tests.gateway.test_association import request_pdu
+from tests.gateway.dicom.test_negotiation import request_pdu
+from tests.tools.certificates import issued
 
 RELEASE = b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 EACH = 20

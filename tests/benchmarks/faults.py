@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from tests.relay.campaign import Tally, campaign
+from tests.relay.delivery.campaign import Tally, campaign
 
 
 def main() -> int:

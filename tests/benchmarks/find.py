@@ -1,9 +1,9 @@
 """How fast a modality gets its worklist, beside DCMTK and Orthanc: `tests/benchmarks/find [--repetitions N]`.
 
 All servers run at once, each on a worklist of its own size, and are asked in turn over one association each, by one and
-the same client: `tests.raw_find`, which sends prepared bytes and counts what comes without looking into it. A query has
-21 return keys, as modalities ask for them. Three questions: the list of one day, the same again and again as machines
-do (50 answers); the list of another day each time; and one participant by Patient ID.
+the same client: `tests.tools.raw_find`, which sends prepared bytes and counts what comes without looking into it. A
+query has 21 return keys, as modalities ask for them. Three questions: the list of one day, the same again and again as
+machines do (50 answers); the list of another day each time; and one participant by Patient ID.
 
 The gateway answers as on a site: a process of its own, a log line for each query. wlmscpfs and Orthanc are tuned
 (TCP_NODELAY=1); wlmscpfs serves each association in a process, as shipped. A server that is not installed is left out.
@@ -29,8 +29,8 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from tests.foreign import free_port, is_open
-from tests.raw_find import RawFinder, element, item
+from tests.tools.dcmtk import free_port, is_open
+from tests.tools.raw_find import RawFinder, element, item
 from tests.worklist.crowd import A_DAY, day, fill, scheduled, template
 
 OURS = "gateway"

@@ -34,7 +34,7 @@ from pacs import Archive
 from pacs.archive.receiving import Origin
 from simulator.exam import phantom
 from tests.durability.objects import EXPLICIT
-from tests.pacs.test_attributes import encoded
+from tests.pacs.archive.test_attributes import encoded
 
 Row = dict[str, object]
 

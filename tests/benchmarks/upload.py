@@ -1,8 +1,8 @@
 """Upload one large object in blocks, whole and cut half-way, and say what it took: `tests/benchmarks/upload --mb 1000`.
 
 The uploading process is one of its own, so that its memory is its own. The storage is our stand-in, or Azurite where it
-is installed (tests/azurite.py). Cut means killed: the second process has to find out what the first one staged. Ends
-with 1 when a block was sent twice (but one that was under way) or the content is another.
+is installed (tests/tools/azurite.py). Cut means killed: the second process has to find out what the first one staged.
+Ends with 1 when a block was sent twice (but one that was under way) or the content is another.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from pathlib import Path
 from relay.cloud.blob_upload import BLOCK_BYTES, BlobUpload
 from relay.cloud.throttle import Pace
 from simulator.azure.blob_storage import Blobs
-from tests import azurite
-from tests.memory import peak_memory
+from tests.tools import azurite
+from tests.tools.memory import peak_memory
 
 
 def main() -> int:

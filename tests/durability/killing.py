@@ -19,7 +19,7 @@ from simulator.site import free_port
 from tests.durability import objects
 from tests.durability.truth import Folder, faults, rows
 from tests.durability.zygote import Pacs, Zygote
-from tests.raw_peer import RawPeer
+from tests.tools.raw_peer import RawPeer
 
 SENDERS = 4
 LIVES_OF_A_FOLDER = 20

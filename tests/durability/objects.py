@@ -8,8 +8,8 @@ from typing import Final
 
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
-from tests import corpus
-from tests.pacs.test_attributes import encoded
+from tests.pacs.archive.test_attributes import encoded
+from tests.tools import corpus
 
 SOP_CLASS: Final = str(DigitalMammographyXRayImageStorageForPresentation)
 EXPLICIT: Final = str(ExplicitVRLittleEndian)

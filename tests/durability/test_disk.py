@@ -16,7 +16,7 @@ from simulator.site import Site
 from tests.durability import objects
 from tests.durability.truth import Folder, faults
 from tests.durability.zygote import Zygote
-from tests.raw_peer import RawPeer
+from tests.tools.raw_peer import RawPeer
 from tests.worklist.samples import item
 from worklist import Worklist
 

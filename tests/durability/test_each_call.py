@@ -11,7 +11,7 @@ import pytest
 from tests.durability import calls, objects
 from tests.durability.truth import Folder, faults
 from tests.durability.zygote import Pacs, Zygote
-from tests.raw_peer import RawPeer
+from tests.tools.raw_peer import RawPeer
 
 pytestmark = pytest.mark.skipif(bool(calls.missing()), reason=calls.missing())
 

@@ -21,10 +21,10 @@ from gateway.errors import SettingsError
 from gateway.settings import GatewaySettings
 from gateway.tls import client_context, profile
 from gateway.tls_reload import ServerTls
-from tests.certificates import Issued, authority, issued
-from tests.foreign import with_dcmtk
-from tests.gateway.test_association import CT, request_pdu
-from tests.gateway.test_listener import SYNTAXES, Memory, asked, everything, find_many, image, wait_until
+from tests.gateway.dicom.test_listener import SYNTAXES, Memory, asked, everything, find_many, image, wait_until
+from tests.gateway.dicom.test_negotiation import CT, request_pdu
+from tests.tools.certificates import Issued, authority, issued
+from tests.tools.dcmtk import with_dcmtk
 
 CA = authority()
 GATEWAY = issued("gateway", CA)

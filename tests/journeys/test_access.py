@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from simulator.site import Site
-from tests.certificates import authority, issued
 from tests.journeys.test_start import run
+from tests.tools.certificates import authority, issued
 
 PASSWORD = "correct horse battery"
 

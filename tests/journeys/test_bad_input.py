@@ -17,7 +17,7 @@ from simulator.journey import IMAGE, create_item
 from simulator.modality.modality import ModalityError, data_set_bytes
 from simulator.site import Site, wait_until
 from tests.journeys.steps import COLUMNS, ROWS, dcmtk, journey, now, personal, qido, status_of, stored, wait_for_events
-from tests.raw_peer import RawPeer
+from tests.tools.raw_peer import RawPeer
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ import pytest
 from pacs import Archive
 from simulator.modality.modality import Modality, ModalityError, Peer
 from simulator.site import Site
-from tests import axe
-from tests.browser import CHROMIUM, Page
-from tests.clinic import COMPLETE, Clinic, accession
 from tests.journeys.test_pages import LOADED, SIZE, browser, judge, keep, opened, press, resize, window
+from tests.tools import axe
+from tests.tools.browser import CHROMIUM, Page
+from tests.tools.clinic import COMPLETE, Clinic, accession
 
 __all__ = ["browser", "judge", "window"]
 

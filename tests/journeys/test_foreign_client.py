@@ -17,8 +17,8 @@ from simulator.exam.phantom import mammogram
 from simulator.journey import IMAGE, Journey, data_set_of
 from simulator.modality.modality import Sent
 from simulator.site import Site, wait_until
-from tests.corpus import compressed
 from tests.journeys.steps import dcmtk, journey, qido, wait_for_events
+from tests.tools.corpus import compressed
 
 pytestmark = pytest.mark.skipif(not shutil.which("storescu"), reason="DCMTK is not installed")
 

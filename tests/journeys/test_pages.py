@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from simulator.site import Site
-from tests import axe, clinic
-from tests.browser import CHROMIUM, Page, page
-from tests.clinic import COMPLETE, NAMES, TOMOSYNTHESIS, UNDER_WAY, Clinic, accession
 from tests.relay import served
+from tests.tools import axe, clinic
+from tests.tools.browser import CHROMIUM, Page, page
+from tests.tools.clinic import COMPLETE, NAMES, TOMOSYNTHESIS, UNDER_WAY, Clinic, accession
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
 SIZE = {"rows": 1248, "columns": 960} if SCREENSHOTS else {"rows": 416, "columns": 320}

@@ -10,13 +10,13 @@ import pytest
 
 from relay.access.permissions import Role
 from relay.access.users import UserFile, account
-from tests import axe
-from tests.browser import CHROMIUM, Page, page
 from tests.journeys.test_pages import keep
 from tests.relay import served
+from tests.relay.access.test_middleware import PASSWORD, door_in, trail
+from tests.relay.access.test_oidc_login import site_with
 from tests.relay.served import first_study, item
-from tests.relay.test_door import PASSWORD, door_in, trail
-from tests.relay.test_oidc_code import site_with
+from tests.tools import axe
+from tests.tools.browser import CHROMIUM, Page, page
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed"),

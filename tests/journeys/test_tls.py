@@ -12,7 +12,7 @@ from simulator.exam.exam import Exam
 from simulator.exam.phantom import mammogram
 from simulator.modality.modality import ModalityError
 from simulator.site import Site, wait_until
-from tests.certificates import authority, issued
+from tests.tools.certificates import authority, issued
 
 
 def secured(folder: Path) -> Site:

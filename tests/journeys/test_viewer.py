@@ -28,9 +28,9 @@ from relay.pages.viewer_bundle import VERSION
 from simulator.exam.exam import SCREENING_VIEWS, Exam
 from simulator.exam.phantom import mammogram, raw_mammogram, tomosynthesis
 from simulator.site import Site, SiteError, wait_until
-from tests import corpus
-from tests.browser import CHROMIUM, Page, page
 from tests.journeys.test_access import PASSWORD, gateway
+from tests.tools import corpus
+from tests.tools.browser import CHROMIUM, Page, page
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
 ROWS, COLUMNS = (1664, 1280) if SCREENSHOTS else (416, 320)

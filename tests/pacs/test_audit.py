@@ -24,11 +24,11 @@ from pacs import Archive
 from pacs.audit import Accounts
 from pacs.commitment.reporter import Reporting
 from pacs.scp import application
-from tests.gateway.test_recording import until
+from tests.gateway.audit.test_recorder import until
 from tests.gateway.test_tls import site
-from tests.pacs.test_archive import image, send
-from tests.pacs.test_commitment import SOP_INSTANCE, question
-from tests.trail_reader import counts, detail, kind, messages, query, told
+from tests.pacs.archive.test_archive import image, send
+from tests.pacs.commitment.test_rules import SOP_INSTANCE, question
+from tests.tools.audit_trail import counts, detail, kind, messages, query, told
 
 HERE = "127.0.0.1"
 FIND, GET, MOVE = (

@@ -14,11 +14,11 @@ from gateway.dicom.listener import Listener
 from pacs import Archive
 from pacs.commitment.reporter import Reporting
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES, application
-from tests import corpus
-from tests.foreign import with_dcmtk
-from tests.pacs.test_archive import events, folder, image
-from tests.pacs.test_attributes import EXPLICIT, encoded
-from tests.raw_peer import RawPeer
+from tests.pacs.archive.test_archive import events, folder, image
+from tests.pacs.archive.test_attributes import EXPLICIT, encoded
+from tests.tools import corpus
+from tests.tools.dcmtk import with_dcmtk
+from tests.tools.raw_peer import RawPeer
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from relay.pages.site_facts import Surroundings
 from relay.render_pool import Renderer
 from relay.slow_clients import PATIENCE_SECONDS
 from relay.web import IDLE_SECONDS, application, serving
-from tests import corpus
+from tests.tools import corpus
 from worklist import Item, Worklist
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)

@@ -11,7 +11,7 @@ from gateway.audit.recorder import Recording
 from gateway.dicom.admission import Caller
 from gateway.dicom.application import decode
 from gateway.dicom.listener import Listener
-from tests.trail_reader import detail, messages, query, told
+from tests.tools.audit_trail import detail, messages, query, told
 from tests.worklist.samples import NOW, STUDY, begun, ended, item
 from tests.worklist.samples import query as identifier
 from tests.worklist.test_scp import MPPS, MWL, RETRIEVE, associated

@@ -16,8 +16,8 @@ from gateway.dataset.character_sets import CharacterSet
 from gateway.dicom.application import decode
 from gateway.dicom.dimse import Command
 from gateway.dicom.listener import Listener
-from tests.foreign import with_dcmtk
-from tests.raw_find import RawFinder, element
+from tests.tools.dcmtk import with_dcmtk
+from tests.tools.raw_find import RawFinder, element
 from tests.worklist.samples import NOW, item, participant
 from worklist import Worklist
 from worklist.scp import Scp

@@ -26,7 +26,7 @@ from gateway.dicom.dimse import Command, CommandField
 from gateway.dicom.listener import Listener
 from gateway.dicom.negotiation import AcceptedContext
 from gateway.errors import InvalidValue, MissingAttribute, Refusal
-from tests.raw_find import RawFinder, element
+from tests.tools.raw_find import RawFinder, element
 from tests.worklist.samples import NOW, begun, ended, item, query, scheduled
 from worklist import Worklist
 from worklist.scp import Scp

@@ -21,8 +21,8 @@ from structlog.testing import capture_logs
 from gateway.dicom.dimse import parse_command
 from gateway.dicom.listener import Listener
 from gateway.query import conditions, matching
-from tests.foreign import free_port, is_open, with_dcmtk
-from tests.raw_find import RawFinder, element, item
+from tests.tools.dcmtk import free_port, is_open, with_dcmtk
+from tests.tools.raw_find import RawFinder, element, item
 from tests.worklist.crowd import A_DAY, FIRST_DAY, day, fill
 from worklist import Worklist
 from worklist.item_rows import FIND, KEYS, PAGE
