@@ -21,6 +21,7 @@ Messages are sentences for people: what, which one, what was expected, what to d
 name the attribute, not its value; UIDs and accession numbers are allowed.
 """
 
+import traceback
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -229,3 +230,9 @@ class Denied(Refusal):
     def __init__(self, message: str, *, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status, self.word, self.http_headers = status, code, dict(headers or {})
+
+
+def place(error: BaseException) -> str:
+    """Where an error was raised. Its text is left out: it may quote values of a data set."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}"

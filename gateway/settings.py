@@ -27,8 +27,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from gateway.dicom.admission import Caller
 from gateway.errors import SettingsError
+from gateway.remote_ae import Caller
 
 
 def ae_title(text: str) -> str:

@@ -14,8 +14,9 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # t
 
 from gateway.dicom.application import UNCOMPRESSED
 from gateway.dicom.negotiation import ProposedContext
-from gateway.dicom.requestor import Peer, calling, proposals, verification
+from gateway.dicom.requestor import calling, proposals, verification
 from gateway.errors import GatewayError, PeerError
+from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.query_retrieve.retrieve import Outcome, Sendable, sent
 

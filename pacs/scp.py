@@ -10,8 +10,8 @@ from pydicom import Dataset, uid
 from pynetdicom import AllStoragePresentationContexts
 
 from gateway.dicom.application import UNCOMPRESSED, Application, Incoming, Nobody, Request
-from gateway.dicom.requestor import Peer
 from gateway.errors import ClassMismatch
+from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive
 from pacs.archive.receiving import Origin

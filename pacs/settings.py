@@ -7,8 +7,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 from pydicom.uid import UID
 
-from gateway.dicom.requestor import Peer
 from gateway.disk_space import USUAL_WATERMARKS, Watermarks
+from gateway.remote_ae import Peer
 from gateway.settings import AeTitle, CommaList, GatewaySettings, Port
 
 

@@ -21,8 +21,9 @@ from typing import Self, TextIO
 import gateway
 from gateway.errors import GatewayError
 from gateway.process import end, uninterrupted
+from gateway.remote_ae import Peer
 from simulator.cloud.remote_control import Door
-from simulator.modality.modality import Modality, Peer
+from simulator.modality.modality import Modality
 
 OURS = ("GATEWAY_", "WORKLIST_", "PACS_", "RELAY_", "AZURE_", "LOG_LEVEL", "NOTIFY_SOCKET", "WATCHDOG_", "CREDENTIALS_")
 """What the caller's environment may say about another gateway."""

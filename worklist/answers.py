@@ -24,7 +24,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.dataset.character_sets import UNICODE, CharacterSet, DoesNotFit
-from gateway.dicom.application import encode
+from gateway.dataset.data_sets import encode
 from gateway.query.identifiers import Identifier, Shape
 from gateway.query.matching import NOT_MATCHED, SPECIFIC_CHARACTER_SET
 from worklist import dicom_json

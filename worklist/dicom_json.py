@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import MAX_VALUE_LEN, validate_value
 
-from gateway.dicom.application import encode
+from gateway.dataset.data_sets import encode
 from gateway.errors import InvalidDataSet, InvalidValue
 from gateway.query.conditions import Kind
 from gateway.query.matching import column_value

@@ -33,8 +33,8 @@ import structlog
 from gateway.audit import messages
 from gateway.audit.messages import Actor, Event, Outcome
 from gateway.audit.trail import Head, Trail
-from gateway.dicom.application import Association, Request, place
-from gateway.errors import AuditNotWritten
+from gateway.dicom.application import Association, Request
+from gateway.errors import AuditNotWritten, place
 
 PAUSE_SECONDS = 0.5
 PROOF_SECONDS = 60.0

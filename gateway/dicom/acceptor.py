@@ -23,6 +23,7 @@ import structlog
 from pydicom import Dataset
 from pydicom.uid import UID
 
+from gateway.dataset.data_sets import encode
 from gateway.dicom import dimse, dispatch, negotiation, pdu
 from gateway.dicom.admission import is_own_echo
 from gateway.dicom.application import (
@@ -32,9 +33,7 @@ from gateway.dicom.application import (
     Incoming,
     Limits,
     Request,
-    encode,
     failure,
-    place,
     response,
 )
 from gateway.dicom.dimse import Command, CommandField, CommandReceived
@@ -44,10 +43,10 @@ from gateway.dicom.pdu import Aborted, AbortReason, AssociateRequested, Fragment
 from gateway.dicom.pdu_stream import PeerGone, Stream
 from gateway.dicom.store_suboperations import StoreSender
 from gateway.dicom.transport import Wire
-from gateway.errors import HandshakeFailed, InvalidDataSet, ProtocolError, Refusal, Unsupported
+from gateway.errors import HandshakeFailed, InvalidDataSet, ProtocolError, Refusal, Unsupported, place
 from gateway.refusals import Note, Refused
 from gateway.refusals.log import unnoted
-from gateway.refusals.remedies import BROKEN, FAILED, NO_CONTEXT, TLS, rejected
+from gateway.refusals.remedies import BROKEN, FAILED, NO_CONTEXT, TLS
 
 _FLUSH_BYTES = 1 << 16
 """C-FIND answers are collected up to this size before they are sent."""
@@ -152,7 +151,7 @@ class Conversation:
             self.log.warning("association rejected", reason=rejection.sentence)
             if rejection.result == negotiation.PERMANENT:  # and not because there is no room now
                 self.application.witness.turned_away(self.address, request.calling_ae_title, rejection.sentence)
-            self._note("association", rejected(rejection), rejection.sentence)
+            self._note("association", rejection.kind, rejection.sentence)
             self.stream.say_goodbye(negotiation.encode_reject(rejection))
             return False
         accepted, items = negotiation.negotiate(request, self.application.supported())

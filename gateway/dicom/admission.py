@@ -15,32 +15,13 @@ away from anybody else.
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Self
 
 from gateway.dicom.application import VERIFICATION, Limits
 from gateway.dicom.negotiation import APPLICATION_CONTEXT, AssociateRequest, Rejection
+from gateway.remote_ae import Caller
 
 OWN_TITLE = "GATEWAY_HEALTH"
 """Who the gateway says it is when it proves its own ports."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """One who may call: an AE title, from anywhere or from one address or network."""
-
-    ae_title: str
-    network: IPv4Network | IPv6Network | None = None
-
-    @classmethod
-    def parse(cls, entry: str) -> Self:
-        """Read `AET` or `AET@address` or `AET@network/bits`. Raises ValueError for what is no address or network."""
-        ae_title, _, place = entry.partition("@")
-        return cls(ae_title.strip(), ip_network(place.strip(), strict=False) if place else None)
-
-    def calls_from(self, address: str) -> bool:
-        """Is this one of the addresses it may call from?"""
-        return self.network is None or ip_address(address) in self.network
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,40 +4,25 @@
 functions at the end turn outcomes into responses: `failure` is the one place where an error becomes a DIMSE status.
 """
 
-import struct
-import traceback
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from typing import Protocol
 
-from pydicom import Dataset, config
-from pydicom.dataelem import RawDataElement
-from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.dataset import character_sets as _character_sets  # noqa: F401  completes pydicom's tables, for whoever decodes
+from gateway.dataset.data_sets import decode
 from gateway.dicom.dimse import NO_DATA_SET, RESPONSE, Command, CommandField
 from gateway.dicom.event_reports import WayBack
 from gateway.dicom.negotiation import AcceptedContext, Supported
 from gateway.dicom.store_suboperations import StoreSender
-from gateway.errors import InvalidDataSet, Refusal
+from gateway.errors import Refusal
 
 VERIFICATION = "1.2.840.10008.1.1"
 
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 """Transfer syntaxes of everything that is not an image."""
-
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_CUT_OFF = "The data set ends in the middle of an element."
-
-# pydicom warns about values that break a rule by quoting them, which would put patient data into the log. What has
-# to be valid is checked where it is used; what a modality sends is kept as it is.
-config.settings.reading_validation_mode = config.IGNORE
-config.settings.writing_validation_mode = config.IGNORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,55 +172,6 @@ class Application:
         return Supported({VERIFICATION: UNCOMPRESSED, **self.contexts}, self.reversible, self.extended)
 
 
-def decode(data: bytes, transfer_syntax: str) -> Dataset:
-    """Read a data set that came in a message. Raises InvalidDataSet when it cannot be read."""
-    try:
-        if transfer_syntax == DeflatedExplicitVRLittleEndian:
-            data = zlib.decompress(data, -zlib.MAX_WBITS)
-        data_set = read_dataset(_Whole(data), transfer_syntax == ImplicitVRLittleEndian, True)
-        if any(_lacks_value(element, len(data)) for element in data_set.values()):
-            raise InvalidDataSet(_CUT_OFF)
-        for _ in data_set.iterall():
-            pass  # values are converted when they are looked at, and only here may that fail
-    except InvalidDataSet:
-        raise
-    except (EOFError, OSError, struct.error):  # pydicom, where a tag, a length or a delimiter is not whole
-        raise InvalidDataSet(_CUT_OFF) from None
-    except Exception as error:
-        # A parser fed with garbage raises whatever it stumbles over.
-        raise InvalidDataSet(f"The data set cannot be read ({type(error).__name__}).") from error
-    return data_set
-
-
-class _Whole(BytesIO):
-    """Bytes that end where an element ends. pydicom takes what is there of the last one; half a name is another name.
-
-    Zeros behind it are padding.
-    """
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        if len(data) < (size or 0) and any(data):
-            raise InvalidDataSet(_CUT_OFF)
-        return data
-
-
-def _lacks_value(element: object, size: int) -> bool:
-    """Is it the head of an element, whose value would be behind the end?"""
-    if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
-        return False
-    return element.value_tell + element.length > size
-
-
-def encode(data_set: Dataset, transfer_syntax: str) -> bytes:
-    """Write a data set for a message in one of the `UNCOMPRESSED` transfer syntaxes."""
-    stream = DicomBytesIO()
-    stream.is_little_endian = True
-    stream.is_implicit_VR = transfer_syntax == ImplicitVRLittleEndian
-    write_dataset(stream, data_set)
-    return stream.getvalue()
-
-
 def response(request: Command, status: int, *, has_data_set: bool = False) -> Command:
     """The response to a request: its class and instance come back as "affected" (PS3.7 Sections 9.3 and 10.3)."""
     return Command(
@@ -303,9 +239,3 @@ def failure(request: Command, error: Exception) -> Command:
 def is_normalized(request: Command) -> bool:
     """Is it one of the N-services (PS3.7 Section 10)?"""
     return CommandField.N_EVENT_REPORT <= request.command_field <= CommandField.N_DELETE
-
-
-def place(error: BaseException) -> str:
-    """Where an error was raised. Its text is left out: it may quote values of a data set."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}"

@@ -16,13 +16,14 @@ import structlog
 
 from gateway.dicom import admission
 from gateway.dicom.acceptor import Conversation
-from gateway.dicom.admission import Caller, Seat
+from gateway.dicom.admission import Seat
 from gateway.dicom.application import Application, Limits
 from gateway.dicom.negotiation import AssociateRequest, Rejection
 from gateway.dicom.transport import PlainWire, TlsWire
 from gateway.refusals import Note, Refused
 from gateway.refusals.log import unnoted
 from gateway.refusals.remedies import CROWDED
+from gateway.remote_ae import Caller
 from gateway.tls_reload import ServerTls
 
 _BREATH_SECONDS = 0.5

@@ -90,6 +90,21 @@ class Rejection:
     reason: int
     sentence: str
 
+    @property
+    def kind(self) -> str:
+        """The word by which refusals are counted and remedies found (`gateway.refusals`)."""
+        return _KINDS.get((self.source, self.reason), "rejected")
+
+
+_KINDS = {
+    (1, 2): "application_context",
+    (1, 3): "calling_ae_title",
+    (1, 7): "called_ae_title",
+    (2, 2): "protocol_version",
+    (3, 2): "no_room",
+}
+"""Source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
+
 
 def parse_request(body: bytes) -> AssociateRequest:
     """Read an A-ASSOCIATE-RQ (what stands behind the PDU header).

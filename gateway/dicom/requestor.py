@@ -10,20 +10,20 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import count
 from time import monotonic
-from typing import Self
 
 from pydicom import Dataset
 
+from gateway.dataset.data_sets import decode, encode
 from gateway.dicom import dimse, negotiation, pdu
-from gateway.dicom.application import UNCOMPRESSED, VERIFICATION, decode, encode
+from gateway.dicom.application import UNCOMPRESSED, VERIFICATION
 from gateway.dicom.dimse import Command, CommandField, CommandReceived, DataReceived
 from gateway.dicom.negotiation import AcceptedContext, ProposedContext
 from gateway.dicom.pdu import Aborted, AssociateAccepted, AssociateRejected, Event, Fragment, Reader, Released, State
 from gateway.dicom.store_suboperations import Outgoing, StoreSender
 from gateway.errors import InvalidDataSet, PeerError, ProtocolError, SettingsError
+from gateway.remote_ae import Peer
 from gateway.tls import CallFiles, call_failure, calling_context
 
 CONNECT_SECONDS = 10.0
@@ -41,34 +41,6 @@ MOST_CONTEXTS = 128
 """Presentation contexts of one association: their numbers are odd and below 256 (PS3.8 9.3.2.2)."""
 
 PENDING = (0xFF00, 0xFF01)
-
-_WITHIN_TLS = "/tls"
-"""Behind the port of a peer that is called within TLS."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A DICOM application to call."""
-
-    ae_title: str
-    host: str
-    port: int
-    tls: bool = False
-    """Is it called within TLS?"""
-
-    @classmethod
-    def parse(cls, text: str, separator: str) -> Self:
-        """Read `AET=host:port` or `AET=host:port/tls`, with any separator. Raises ValueError with a sentence."""
-        ae_title, found, address = (part.strip() for part in text.partition(separator))
-        host, colon, port = address.removesuffix(_WITHIN_TLS).rpartition(":")
-        if not (found and colon and host and port.isdecimal() and 0 < int(port) < 65536):
-            raise ValueError(f"a peer is written as AET{separator}host:port, or AET{separator}host:port{_WITHIN_TLS}")
-        if not 0 < len(ae_title) <= 16 or not ae_title.isascii() or not ae_title.isprintable() or "\\" in ae_title:
-            raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
-        return cls(ae_title, host.strip("[]"), int(port), address.endswith(_WITHIN_TLS))
-
-    def __str__(self) -> str:
-        return f"{self.ae_title} at {self.host}:{self.port}{_WITHIN_TLS * self.tls}"
 
 
 class NothingAccepted(PeerError):
@@ -334,11 +306,6 @@ class Call:
     def _broken_off(self, event: Event) -> PeerError:
         how = "aborted" if isinstance(event, Aborted) else "ended"
         return PeerError(f"{self.peer} {how} the association.")
-
-
-def reachable(host: str) -> str:
-    """The address at which this machine calls what listens on an address of its own."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound
 
 
 def verification() -> list[ProposedContext]:

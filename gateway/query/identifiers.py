@@ -18,7 +18,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian
 
 from gateway.dataset.character_sets import DEFAULT_REPERTOIRE, CharacterSet, character_set
-from gateway.dicom.application import decode
+from gateway.dataset.data_sets import decode
 from gateway.errors import InvalidQuery
 from gateway.query import matching
 

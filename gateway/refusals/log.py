@@ -30,8 +30,7 @@ from typing import Self
 
 import structlog
 
-from gateway.dicom.application import place
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, place
 from gateway.sqlite import Database, utc_text
 
 SCHEMA = files("gateway") / "schema" / "refusals"

@@ -1,6 +1,7 @@
 """What somebody on site can do about a refusal: one sentence for each kind, for the page and the command. Pure.
 
-A kind is the word of a rejected association below, or the `code` of a refusal (`gateway.errors`).
+A kind is the `kind` of a rejected association (`gateway.dicom.negotiation.Rejection`), or the `code` of a refusal
+(`gateway.errors`).
 
 Not for: why something was refused; the refusal's own sentence says that (`gateway.refusals.log`).
 """
@@ -8,18 +9,7 @@ Not for: why something was refused; the refusal's own sentence says that (`gatew
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gateway.dicom.negotiation import Rejection
-
 TLS, BROKEN, NO_CONTEXT, CROWDED, FAILED = "tls", "broken_protocol", "no_context", "crowded", "failed"
-
-_REJECTED = {
-    (1, 2): "application_context",
-    (1, 3): "calling_ae_title",
-    (1, 7): "called_ae_title",
-    (2, 2): "protocol_version",
-    (3, 2): "no_room",
-}
-"""Source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
 
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
@@ -75,8 +65,3 @@ OTHERWISE = "The journal of this process has more."
 def remedy(kind: str) -> str:
     """What to do about a refusal of this kind."""
     return OF_THE_CLOUD if kind.startswith(CLOUD) else REMEDIES.get(kind, OTHERWISE)
-
-
-def rejected(rejection: Rejection) -> str:
-    """The kind of a rejected association."""
-    return _REJECTED.get((rejection.source, rejection.reason), "rejected")

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
-from gateway.dicom.requestor import reachable
 from gateway.disk_space import Fullness, volume_of
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
+from gateway.remote_ae import Peer, reachable
 from gateway.tls import client_context
 from operations.checks import cloud_connection
 from operations.checks.tls_check import in_use
@@ -33,7 +33,7 @@ from relay.assembly.http_access import https_files, own_tls
 from relay.cloud.dicomweb_proxy import own_url
 from relay.hybrid.listener import SelfEcho
 from relay.settings import RelaySettings
-from simulator.modality.modality import Modality, Peer
+from simulator.modality.modality import Modality
 from worklist import Worklist
 from worklist.settings import WorklistSettings
 

@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from gateway.dicom.requestor import Peer, context_for
+from gateway.dicom.requestor import context_for
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
+from gateway.remote_ae import Peer
 from gateway.settings import GatewaySettings
 from gateway.tls import CallFiles, TlsFiles, call_failure, client_context, failure, profile
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from gateway import process
-from gateway.dicom.requestor import Peer
+from gateway.remote_ae import Peer
 from gateway.settings import load
 from gateway.tls import CallFiles
 from operations import dicom_peers

@@ -21,12 +21,13 @@ import structlog
 from pynetdicom import AE, build_role
 from pynetdicom.association import Association
 
-from gateway.dicom.application import UNCOMPRESSED, place
+from gateway.dicom.application import UNCOMPRESSED
 from gateway.dicom.event_reports import NotReported, WayBack
 from gateway.dicom.negotiation import ProposedContext
 from gateway.dicom.pynetdicom_race import steady
-from gateway.dicom.requestor import Peer, calling, context_for
-from gateway.errors import GatewayError, NotFound, PeerError
+from gateway.dicom.requestor import calling, context_for
+from gateway.errors import GatewayError, NotFound, PeerError, place
+from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive
 from pacs.commitment.rows import Promise, Promises

@@ -17,9 +17,9 @@ from typing import Self
 
 import structlog
 
-from gateway.dicom.application import place
-from gateway.dicom.requestor import Peer, calling, proposals
-from gateway.errors import GatewayError, NotFound, PeerError
+from gateway.dicom.requestor import calling, proposals
+from gateway.errors import GatewayError, NotFound, PeerError, place
+from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive, Stored
 from pacs.forward.queue_rows import Duties

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.dicom.application import encode
+from gateway.dataset.data_sets import encode
 from gateway.errors import NotAcceptable
 from pacs.images.decoding import decode
 from pacs.images.stored_frames import Layout, opened

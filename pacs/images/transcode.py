@@ -26,7 +26,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
 
-from gateway.dicom.application import encode
+from gateway.dataset.data_sets import encode
 from gateway.errors import NotAcceptable
 from pacs.archive.files import part10_header
 from pacs.images.decoding import Cells, decode

@@ -11,9 +11,10 @@ from pydicom import Dataset
 
 from gateway.dicom.application import Match, Progress, Request
 from gateway.dicom.dimse import CommandField
-from gateway.dicom.requestor import Peer, calling, proposals
+from gateway.dicom.requestor import calling, proposals
 from gateway.dicom.store_suboperations import StoreSender
 from gateway.errors import PeerError, UnknownDestination
+from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive, Stored
 from pacs.archive.attributes import Json

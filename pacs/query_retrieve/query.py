@@ -27,7 +27,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from gateway.dicom.application import encode
+from gateway.dataset.data_sets import encode
 from gateway.errors import InvalidQuery
 from gateway.query.matching import requested
 from pacs.archive.attributes import Json

@@ -20,13 +20,13 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 import gateway
 from gateway.audit.recorder import RELAY, Recording, silence
-from gateway.dicom.requestor import Peer, reachable
 from gateway.errors import DatabaseNotReady, NotFound
 from gateway.messages import LOCAL_ACTION, Envelope, HealthReport, Heartbeat, Image, Thumbnail
 from gateway.outbox import Entry, Outbox
 from gateway.process import until_stopped_async
 from gateway.refusals import Note
 from gateway.refusals.log import unnoted
+from gateway.remote_ae import Peer, reachable
 from gateway.sqlite import utc_text
 from gateway.tls import CallFiles
 from pacs import Archive, Policy, preview

@@ -20,7 +20,7 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from gateway.dicom.requestor import reachable
+from gateway.remote_ae import reachable
 from relay.cloud.throttle import Bucket
 from relay.dicomweb.routes import ROOT
 from relay.hybrid.listener import HttpAnswer, HttpRequest

@@ -12,8 +12,9 @@ from pathlib import Path
 import structlog
 
 from gateway.dicom.dimse import Command
-from gateway.dicom.requestor import Call, NothingAccepted, Peer, calling, proposals
+from gateway.dicom.requestor import Call, NothingAccepted, calling, proposals
 from gateway.dicom.store_suboperations import Outgoing
+from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs import Part10
 

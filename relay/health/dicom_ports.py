@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 import structlog
 
 from gateway.dicom.admission import OWN_TITLE
-from gateway.dicom.requestor import Peer, calling, reachable, verification
+from gateway.dicom.requestor import calling, verification
 from gateway.errors import PeerError
+from gateway.remote_ae import Peer, reachable
 from gateway.tls import CallFiles
 from relay.health.report import Hop
 from relay.settings import RelaySettings

@@ -19,7 +19,8 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 
-from gateway.dicom.application import decode, response
+from gateway.dataset.data_sets import decode
+from gateway.dicom.application import response
 from gateway.dicom.dimse import CommandField, pack_command
 from gateway.hops import HopFailed, Hops, Observed
 from simulator.exam import steps

@@ -16,11 +16,12 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
-from gateway.dicom.application import decode
+from gateway.dataset.data_sets import decode
 from gateway.dicom.dimse import Command, CommandField, pack_command
-from gateway.dicom.requestor import PENDING, Peer
+from gateway.dicom.requestor import PENDING
 from gateway.errors import PeerError
 from gateway.hops import Observed
+from gateway.remote_ae import Peer
 from simulator.exam import phantom, steps
 from simulator.exam.encoding import encoded
 from simulator.exam.exam import Exam

@@ -27,8 +27,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gateway.dicom.pynetdicom_race import steady
-from gateway.dicom.requestor import PENDING, Peer
+from gateway.dicom.requestor import PENDING
 from gateway.errors import GatewayError
+from gateway.remote_ae import Peer
 from simulator.exam import phantom, steps
 from simulator.exam.exam import SCREENING_VIEWS, Exam
 from simulator.exam.steps import Sent, sent_of

@@ -17,8 +17,9 @@ from gateway.dicom import dimse, negotiation, pdu
 from gateway.dicom.dimse import Command, CommandField, CommandReceived, DataReceived
 from gateway.dicom.negotiation import AcceptedContext, ProposedContext
 from gateway.dicom.pdu import Aborted, AssociateAccepted, AssociateRejected, Fragment, Reader, Released, State
-from gateway.dicom.requestor import PENDING, Peer, rejection
+from gateway.dicom.requestor import PENDING, rejection
 from gateway.errors import PeerError, ProtocolError
+from gateway.remote_ae import Peer
 
 CONNECT_SECONDS = 10.0
 LARGEST_ANSWER = 2 << 20

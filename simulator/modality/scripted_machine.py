@@ -22,11 +22,13 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModelInstance,
 )
 
-from gateway.dicom.application import decode, response
+from gateway.dataset.data_sets import decode
+from gateway.dicom.application import response
 from gateway.dicom.dimse import Command, CommandField
-from gateway.dicom.requestor import PENDING, Peer, described
+from gateway.dicom.requestor import PENDING, described
 from gateway.errors import PeerError
 from gateway.hops import Hops, Observed
+from gateway.remote_ae import Peer
 from simulator.exam import phantom, steps, structured_reports
 from simulator.exam.encoding import SYNTAXES, Style, compress, encoded
 from simulator.exam.exam import Exam, derived_uid

@@ -6,8 +6,8 @@ import pytest
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from gateway.dicom.admission import Caller
 from gateway.errors import SettingsError
+from gateway.remote_ae import Caller
 from gateway.settings import AeTitle, GatewaySettings, Port, load, variables
 
 

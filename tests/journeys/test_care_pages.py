@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from gateway.remote_ae import Peer
 from pacs import Archive
-from simulator.modality.modality import Modality, ModalityError, Peer
+from simulator.modality.modality import Modality, ModalityError
 from simulator.site import Site
 from tests.journeys.test_pages import LOADED, SIZE, browser, judge, keep, opened, press, resize, window
 from tests.tools import axe

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dicom.requestor import Peer
 from gateway.hops import Hops
+from gateway.remote_ae import Peer
 from operations import worklist_file
 from simulator.journey import create_item
 from simulator.modality.misbehaviour import TABLE

@@ -16,9 +16,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gateway.audit.recorder import MOST_BYTES, Recording
-from gateway.dicom.application import decode
+from gateway.dataset.data_sets import decode
 from gateway.dicom.listener import Listener
-from gateway.dicom.requestor import Peer
+from gateway.remote_ae import Peer
 from gateway.tls_reload import ServerTls
 from pacs import Archive
 from pacs.audit import Accounts

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gateway.dicom.application import decode, encode
+from gateway.dataset.data_sets import decode, encode
 from gateway.messages import WorklistItem
 from gateway.query import identifiers
 from worklist import Item, Worklist, answers

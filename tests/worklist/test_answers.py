@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.dataset.character_sets import CharacterSet, character_set
-from gateway.dicom.application import decode, encode
+from gateway.dataset.data_sets import decode, encode
 from gateway.query import matching
 from gateway.query.identifiers import Identifier, from_data_set, read
 from tests.worklist.samples import item, query

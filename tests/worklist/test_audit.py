@@ -8,9 +8,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 
 from gateway.audit.recorder import Recording
-from gateway.dicom.admission import Caller
-from gateway.dicom.application import decode
+from gateway.dataset.data_sets import decode
 from gateway.dicom.listener import Listener
+from gateway.remote_ae import Caller
 from tests.tools.audit_trail import detail, messages, query, told
 from tests.worklist.samples import NOW, STUDY, begun, ended, item
 from tests.worklist.samples import query as identifier

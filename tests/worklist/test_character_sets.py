@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from structlog.testing import capture_logs
 
 from gateway.dataset.character_sets import CharacterSet
-from gateway.dicom.application import decode
+from gateway.dataset.data_sets import decode
 from gateway.dicom.dimse import Command
 from gateway.dicom.listener import Listener
 from tests.tools.dcmtk import with_dcmtk

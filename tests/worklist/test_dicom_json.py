@@ -3,7 +3,7 @@
 import pytest
 from pydicom.dataset import Dataset
 
-from gateway.dicom.application import decode, encode
+from gateway.dataset.data_sets import decode, encode
 from gateway.errors import InvalidDataSet, InvalidValue
 from worklist.dicom_json import DicomJson, check, element, from_data_set, items, sequence, tag, text, to_data_set
 

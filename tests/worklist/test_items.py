@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gateway.dicom.application import encode
+from gateway.dataset.data_sets import encode
 from gateway.errors import Conflict, InvalidValue
 from tests.worklist.samples import item, message, query
 from worklist import Item

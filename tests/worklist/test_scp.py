@@ -21,7 +21,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
 )
 
-from gateway.dicom.application import Association, Request, encode
+from gateway.dataset.data_sets import encode
+from gateway.dicom.application import Association, Request
 from gateway.dicom.dimse import Command, CommandField
 from gateway.dicom.listener import Listener
 from gateway.dicom.negotiation import AcceptedContext

@@ -4,7 +4,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.dicom.application import decode, encode
+from gateway.dataset.data_sets import decode, encode
 from gateway.errors import InvalidDataSet
 
 

@@ -13,10 +13,11 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, Verification
 from structlog.testing import capture_logs
 
-from gateway.dicom.admission import OWN_TITLE, Caller, Seat, rejection
+from gateway.dicom.admission import OWN_TITLE, Seat, rejection
 from gateway.dicom.application import Application, Limits
 from gateway.dicom.listener import Listener
 from gateway.dicom.negotiation import AssociateRequest, ProposedContext, Rejection
+from gateway.remote_ae import Caller
 from tests.gateway.dicom.test_listener import SYNTAXES, Memory, everything, image, raw_connection, wait_until
 from tests.gateway.dicom.test_negotiation import CT, EXPLICIT
 

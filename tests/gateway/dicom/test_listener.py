@@ -17,12 +17,12 @@ from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, ModalityWorklistInformationFind, Verification
 from structlog.testing import capture_logs
 
-from gateway.dicom.admission import Caller
 from gateway.dicom.application import Application, Incoming, Limits, Match, Request
 from gateway.dicom.dimse import Command, pack_command
 from gateway.dicom.listener import Listener
 from gateway.dicom.pdu import pack_abort, pack_data
 from gateway.errors import Conflict, InvalidQuery, OutOfResources
+from gateway.remote_ae import Caller
 from tests.gateway.dicom.test_dimse import STORE
 from tests.gateway.dicom.test_negotiation import CT, EXPLICIT, GOOD, IMPLICIT, build_context, request_pdu
 from tests.tools.dcmtk import with_dcmtk

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from gateway.dicom.application import Application
 from gateway.dicom.listener import Listener
-from gateway.dicom.requestor import Peer, calling, verification
+from gateway.dicom.requestor import calling, verification
 from gateway.errors import PeerError, SettingsError
+from gateway.remote_ae import Peer
 from gateway.settings import GatewaySettings, load
 from gateway.tls import CallFiles
 from gateway.tls_reload import ServerTls

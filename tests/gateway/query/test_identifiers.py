@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.dataset.character_sets import DEFAULT_REPERTOIRE, CharacterSet
-from gateway.dicom.application import decode, encode
+from gateway.dataset.data_sets import decode, encode
 from gateway.errors import GatewayError, InvalidDataSet, InvalidQuery
 from gateway.query.identifiers import Identifier, from_data_set, read
 

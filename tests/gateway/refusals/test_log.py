@@ -21,13 +21,13 @@ from pynetdicom.sop_class import CTImageStorage, DigitalMammographyXRayImageStor
 from typer.testing import CliRunner
 
 from gateway import refusals
-from gateway.dicom.admission import Caller
 from gateway.dicom.application import Application, Limits
 from gateway.dicom.listener import Listener
 from gateway.errors import DatabaseNotReady, MissingAttribute, NoLongerUpdatable
 from gateway.refusals import Noting, Refused
 from gateway.refusals.log import Lost, Refusals, Seen, recent
 from gateway.refusals.remedies import OTHERWISE, REMEDIES, remedy
+from gateway.remote_ae import Caller
 from gateway.sqlite import utc_text
 from gateway.tls_reload import ServerTls
 from operations.cli import app

@@ -17,8 +17,9 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
+from gateway.remote_ae import Peer
 from simulator.modality.commitment_scu import Reports, question
-from simulator.modality.modality import Modality, ModalityError, Peer, Sent, standard_views
+from simulator.modality.modality import Modality, ModalityError, Sent, standard_views
 
 NOW = datetime(2026, 11, 22, 9, 30, 15).astimezone()
 

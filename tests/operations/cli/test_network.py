@@ -20,8 +20,9 @@ from gateway.dicom import negotiation
 from gateway.dicom.listener import Listener
 from gateway.dicom.negotiation import AcceptedContext, ProposedContext, Supported
 from gateway.dicom.pdu import Fragment, Reader, State, pack_abort, pack_stream
-from gateway.dicom.requestor import Peer, calling, verification
+from gateway.dicom.requestor import calling, verification
 from gateway.errors import PeerError, ProtocolError
+from gateway.remote_ae import Peer
 from operations.cli import app
 from operations.dicom_peers import NotAQuery, NotSendable, files, query
 from pacs import Archive

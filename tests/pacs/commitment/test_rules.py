@@ -23,12 +23,12 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel
 from structlog.testing import capture_logs
 
-from gateway.dicom.application import encode
+from gateway.dataset.data_sets import encode
 from gateway.dicom.dimse import Command, CommandReceived, Messages
 from gateway.dicom.listener import Listener
 from gateway.dicom.pdu import Fragment, Reader, State
-from gateway.dicom.requestor import Peer
 from gateway.errors import DuplicateTransaction, Refusal
+from gateway.remote_ae import Peer
 from gateway.tls_reload import ServerTls
 from pacs import Archive
 from pacs.commitment.reporter import Reporting

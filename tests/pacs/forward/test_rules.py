@@ -24,8 +24,9 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from structlog.testing import capture_logs
 
 from gateway.dicom.dimse import Command
-from gateway.dicom.requestor import MOST_CONTEXTS, Peer, calling, proposals
+from gateway.dicom.requestor import MOST_CONTEXTS, calling, proposals
 from gateway.errors import Conflict, NotFound
+from gateway.remote_ae import Peer
 from pacs import Archive
 from pacs.forward.queue_rows import Duties, Owed, Standing
 from pacs.forward.rules import FIRST_PAUSE, LONGEST_PAUSE, MOST_KINDS, Duty, Fate, Settled, batch, judged, pause

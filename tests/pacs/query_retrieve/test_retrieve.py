@@ -28,11 +28,13 @@ from pynetdicom.sop_class import (
 )
 from structlog.testing import capture_logs
 
-from gateway.dicom.application import Progress, decode, encode
+from gateway.dataset.data_sets import decode, encode
+from gateway.dicom.application import Progress
 from gateway.dicom.dimse import Command
 from gateway.dicom.listener import Listener
-from gateway.dicom.requestor import MOST_CONTEXTS, Peer, proposals
+from gateway.dicom.requestor import MOST_CONTEXTS, proposals
 from gateway.errors import InvalidQuery, NotAcceptable
+from gateway.remote_ae import Peer
 from pacs import Archive
 from pacs.archive.identity import Identity
 from pacs.archive.index import Receipt

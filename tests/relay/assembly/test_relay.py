@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dicom.requestor import Peer
 from gateway.messages import EVENTS, Check, HealthReport
+from gateway.remote_ae import Peer
 from gateway.settings import load
 from operations import worklist_file
 from pacs import Archive, Policy

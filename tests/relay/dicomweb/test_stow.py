@@ -12,8 +12,8 @@ from pydicom import Dataset, dcmread, dcmwrite
 from requests import HTTPError
 
 from gateway.dicom.listener import Listener
-from gateway.dicom.requestor import Peer
 from gateway.disk_space import Watermarks
+from gateway.remote_ae import Peer
 from pacs import Archive
 from pacs.commitment.reporter import Reporting
 from pacs.scp import application

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.dicom.admission import Caller
 from gateway.dicom.application import Application
 from gateway.dicom.listener import Listener
-from gateway.dicom.requestor import Peer
 from gateway.refusals import Refused
+from gateway.remote_ae import Caller, Peer
 from gateway.tls import CallFiles, TlsFiles
 from gateway.tls_reload import ServerTls
 from pacs import Archive

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 
-from gateway.dicom.application import UNCOMPRESSED, decode, encode
+from gateway.dataset.data_sets import decode, encode
+from gateway.dicom.application import UNCOMPRESSED
 from simulator.exam import phantom
 from simulator.exam.encoding import SYNTAXES, Style, compress, encoded
 

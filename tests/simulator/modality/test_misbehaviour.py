@@ -18,8 +18,8 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from gateway.dicom.requestor import Peer
 from gateway.hops import Hops
+from gateway.remote_ae import Peer
 from simulator.modality.misbehaviour import TABLE, show
 from simulator.modality.misbehaviour_kit import Proof, fits
 from simulator.modality.raw_association import Caller

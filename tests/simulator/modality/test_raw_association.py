@@ -19,8 +19,8 @@ from gateway.dicom.negotiation import (
     negotiate,
     parse_request,
 )
-from gateway.dicom.requestor import Peer
 from gateway.errors import PeerError
+from gateway.remote_ae import Peer
 from simulator.exam.encoding import encoded
 from simulator.exam.steps import query
 from simulator.modality.raw_association import Caller, Line, Rejected

@@ -16,8 +16,8 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
 )
 
-from gateway.dicom.requestor import Peer
 from gateway.hops import HopFailed, Hops
+from gateway.remote_ae import Peer
 from simulator.exam import structured_reports
 from simulator.exam.encoding import SYNTAXES
 from simulator.modality import plan as plan_module
