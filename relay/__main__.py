@@ -25,7 +25,7 @@ def main() -> None:
         closing(attached(lambda: Archive.attach(settings.pacs_db_path, settings.pacs_storage_path))) as archive,
         Noting(settings.data_dir / FILE_NAME, process="relay") as noting,
     ):
-        asyncio.run(Relay(settings, worklist, archive, note=noting.note).run())
+        asyncio.run(Relay.of(settings, worklist, archive, note=noting.note).run())
 
 
 if __name__ == "__main__":

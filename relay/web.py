@@ -11,7 +11,7 @@ Not here: what DICOMweb means (`relay.dicomweb.routes`), pages (`relay.pages.rou
 """
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,6 @@ from relay.dicomweb import routes
 from relay.dicomweb.routes import Changes
 from relay.dicomweb.spool import Spool
 from relay.exams.evidence import Evidence
-from relay.exams.holding import HOLDS, Holding
 from relay.exams.instances import Instances
 from relay.pages.html import Frame, error_page
 from relay.pages.live import Live
@@ -81,6 +80,7 @@ def application(
     *,
     spool: Spool,
     changes: Changes = Changes(),  # noqa: B008 - frozen
+    evidence: Evidence,
     health: Callable[[], HealthReport],
     metrics: Callable[[], bytes] = bytes,
     site: str,
@@ -89,17 +89,15 @@ def application(
     door: Door | None = None,
     peers: Sequence[str] = (),
     surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
-    holds: Collection[str] = HOLDS,
     patience_seconds: float = slow_clients.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
 
     `viewer` is the folder of the viewer's files; it may be empty or missing. The renderer has to be entered and the
-    spool open before it serves. `holds` are the findings that hold images back from the cloud (`relay.exams.holding`).
+    spool open before it serves.
     Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
     """
     instances = Instances(archive)
-    evidence = Evidence(archive, worklist, holding=Holding(archive, worklist, holds=holds))
     board = Board(worklist, instances, evidence, clock=clock)
     overviews = Overviews(archive, worklist, board, instances, health=health, clock=clock)
     studies = Studies(archive, instances, evidence, viewer=viewer)

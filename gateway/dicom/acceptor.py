@@ -73,7 +73,7 @@ class Conversation:
     messages: dimse.Messages = field(default_factory=dimse.Messages)
     contexts: dict[int, AcceptedContext] = field(default_factory=dict)
     peer_max_length: int = 0
-    negotiation: Association | None = None
+    association: Association | None = None
     caller: str = ""
     """The calling AE title, as soon as it is known."""
     identity: str = field(default_factory=lambda: uuid.uuid4().hex[:12])

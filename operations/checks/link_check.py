@@ -34,7 +34,8 @@ from operations.checks.cloud_connection import Target, connected, issuer, place,
 from operations.checks.site_check import ask_relay
 from relay.assembly import cloud_link
 from relay.hybrid.errors import explain
-from relay.hybrid.listener import HybridListener, Limits
+from relay.hybrid.exchange import Limits
+from relay.hybrid.listener import HybridListener
 from relay.hybrid.protocol import Endpoint, endpoint
 from relay.settings import RelaySettings
 

@@ -31,7 +31,7 @@ from relay.access.users import CHECK, basic
 from relay.assembly import cloud_link
 from relay.assembly.http_access import https_files, own_tls
 from relay.cloud.dicomweb_proxy import own_url
-from relay.hybrid.listener import SelfEcho
+from relay.hybrid.sender import SelfEcho
 from relay.settings import RelaySettings
 from simulator.modality.modality import Modality
 from worklist import Worklist

@@ -8,20 +8,12 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from gateway.errors import SettingsError
-from gateway.sqlite import utc_text
 from relay.egress import Way
-from relay.health.report import Hop
-from relay.hybrid.listener import (
-    HttpAnswer,
-    HttpRequest,
-    HybridListener,
-    HybridSender,
-    Limits,
-    LinkState,
-    SelfEcho,
-    endpoint,
-)
-from relay.hybrid.sender import ECHO_TIMEOUT
+from relay.hybrid.exchange import Limits
+from relay.hybrid.http import HttpAnswer, HttpRequest
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.protocol import endpoint
+from relay.hybrid.sender import ECHO_TIMEOUT, HybridSender, SelfEcho
 from relay.hybrid.tokens import EntraTokens, SasTokens, TokenSource
 from relay.settings import RelaySettings, revealed
 
@@ -108,21 +100,4 @@ def listener(
         prove=prove,
         limits=Limits(listeners=settings.listeners, heartbeat=settings.ping_seconds or None),
         way=way(settings),
-    )
-
-
-def link_hop(state: LinkState) -> Hop:
-    """What the health report says of the link; an older trouble than the last proof is over."""
-    over = state.last_error_at is None or (state.last_proven is not None and state.last_proven > state.last_error_at)
-    return Hop("hybrid_connection", state.last_proven, "" if over else state.last_error, instead=_instead(state))
-
-
-def _instead(state: LinkState) -> str:
-    """What a link that cannot be proven has instead: a listener that the service let in a short while ago."""
-    if state.echoes or state.connected_since is None:
-        return ""
-    since = "yet" if state.last_proven is None else f"since {utc_text(state.last_proven)}"
-    return (
-        f"Connected, not proven: the key may not send. Nothing came from the cloud {since}. The listener is renewed "
-        "within two minutes."
     )

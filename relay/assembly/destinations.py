@@ -4,17 +4,15 @@ Not here: how a door speaks (`relay.hybrid.sender`, `relay.delivery.servicebus`,
 something leaves (`relay.delivery.delivery`), what a limit means (`relay.delivery.quota`).
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
-from gateway.outbox import Outbox
 from pacs import Archive
 from relay.assembly import cloud_link
 from relay.delivery.delivery import Destination
 from relay.delivery.https_api import SECONDS, Api, HttpsDestination, ManageDestination, fixed_token
+from relay.delivery.hybrid import HybridDestination
 from relay.delivery.quota import IMAGES, Allowance, limits
-from relay.hybrid.listener import HybridDestination
 from relay.setting_types import DestinationName
 from relay.settings import RelaySettings, revealed
 
@@ -48,17 +46,25 @@ def destination(name: DestinationName, settings: RelaySettings, archive: Archive
                 way=cloud_link.way(settings),
             )
         case "servicebus":
-            from relay.delivery import servicebus  # noqa: PLC0415 - the client library is large
-
-            return servicebus.from_settings(settings)
+            return servicebus(settings)
 
 
-def sent_by(outboxes: Sequence[Outbox], name: str, since: datetime) -> Counter[int]:
-    """How many bytes a destination has confirmed since then, by class."""
-    total = Counter[int]()
-    for outbox in outboxes:
-        total.update(outbox.sent(name, since=since))
-    return total
+def servicebus(settings: RelaySettings) -> Destination:
+    """The Service Bus queue or topic that the settings describe."""
+    from relay.delivery import servicebus as bus  # noqa: PLC0415 - the client library is large
+    from relay.hybrid.entra import machine_identity  # noqa: PLC0415 - the same
+
+    transport = bus.TRANSPORTS[settings.servicebus_transport]
+    way = cloud_link.way(settings)
+    outward = bus.way_out(cloud_link.servicebus_host(settings), way, transport=transport)
+    if text := revealed(settings.servicebus_connection_string):
+        connect = bus.by_connection_string(text, transport=transport, outward=outward)
+    else:
+        identity = partial(machine_identity, settings.client_id, way)
+        connect = bus.by_identity(
+            settings.servicebus_namespace, transport=transport, credential=identity, outward=outward
+        )
+    return bus.ServiceBusDestination(connect, entity=settings.servicebus_queue, sessions=settings.servicebus_sessions)
 
 
 def image_api(settings: RelaySettings) -> Api | None:

@@ -23,7 +23,7 @@ from yarl import URL
 from gateway.remote_ae import reachable
 from relay.cloud.throttle import Bucket
 from relay.dicomweb.routes import ROOT
-from relay.hybrid.listener import HttpAnswer, HttpRequest
+from relay.hybrid.http import HttpAnswer, HttpRequest
 from relay.hybrid.protocol import Endpoint
 
 log = structlog.get_logger()

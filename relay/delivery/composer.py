@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway.errors import HeldBack, Refusal
-from gateway.messages import Image, ImageReceived, Thumbnail
+from gateway.errors import HeldBack, NotFound, Refusal
+from gateway.messages import LOCAL_ACTION, Image, ImageReceived, Thumbnail
 from gateway.outbox import Entry
 from relay import protocol
 from relay.delivery.delivery import Event
 from relay.delivery.quota import THUMBNAILS
 from relay.protocol import Json
+from worklist import Worklist
 
 log = structlog.get_logger()
 
@@ -41,6 +42,15 @@ ReasonToHold = Callable[[Entry], Awaitable[str]]
 def always(_kind: int, _size: int) -> bool:
     """The room there is on a line without limits."""
     return True
+
+
+def cloud_action_id(worklist: Worklist, accession_number: str) -> str | None:
+    """The cloud's own id of the action that scheduled an exam; None for what was never scheduled, or on site only."""
+    try:
+        item = worklist.item(accession_number)
+    except NotFound:
+        return None
+    return None if item.action_id.startswith(LOCAL_ACTION) else item.action_id or None
 
 
 class Composer:

@@ -22,7 +22,6 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -44,11 +43,11 @@ from azure.servicebus.exceptions import (
 )
 
 from gateway.errors import CloudError
-from relay.assembly import cloud_link
 from relay.delivery.delivery import Event
 from relay.egress import Way
-from relay.hybrid.entra import machine_identity
-from relay.settings import RelaySettings, revealed
+
+TRANSPORTS = {"amqp": TransportType.Amqp, "websocket": TransportType.AmqpOverWebsocket}
+"""By their names in the settings."""
 
 LONGEST_ID = 128
 """Characters of a message id and of a session id."""
@@ -116,19 +115,6 @@ def way_out(host: str, way: Way, *, transport: TransportType) -> Mapping[str, An
             password = unquote(parts.password or "")
             told["http_proxy"] |= {"username": unquote(parts.username), "password": password}
     return told
-
-
-def from_settings(settings: RelaySettings) -> "ServiceBusDestination":
-    """The destination that the settings describe."""
-    transport = TransportType.Amqp if settings.servicebus_transport == "amqp" else TransportType.AmqpOverWebsocket
-    way = cloud_link.way(settings)
-    outward = way_out(cloud_link.servicebus_host(settings), way, transport=transport)
-    if text := revealed(settings.servicebus_connection_string):
-        connect = by_connection_string(text, transport=transport, outward=outward)
-    else:
-        identity = partial(machine_identity, settings.client_id, way)
-        connect = by_identity(settings.servicebus_namespace, transport=transport, credential=identity, outward=outward)
-    return ServiceBusDestination(connect, entity=settings.servicebus_queue, sessions=settings.servicebus_sessions)
 
 
 class ServiceBusDestination:

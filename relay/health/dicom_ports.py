@@ -18,10 +18,9 @@ import structlog
 from gateway.dicom.admission import OWN_TITLE
 from gateway.dicom.requestor import calling, verification
 from gateway.errors import PeerError
-from gateway.remote_ae import Peer, reachable
+from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from relay.health.report import Hop
-from relay.settings import RelaySettings
 
 PAUSE_SECONDS = 60.0
 SOON_SECONDS = 2.0
@@ -103,29 +102,3 @@ class DicomPort:
     def _look(self) -> None:
         if self._ending.is_set():
             raise PeerError("The relay stops.")
-
-
-def dicom_ports(settings: RelaySettings) -> tuple[DicomPort, ...]:
-    """The ports of this site. One that may be any free port (0) is not known here, and left out."""
-    tls = CallFiles.of_own_listeners(settings)
-    known = (
-        ("worklist", "WORKLIST", settings.worklist_aet, settings.worklist_host, settings.worklist_port),
-        ("archive", "PACS", settings.pacs_aet, settings.pacs_host, settings.pacs_port),
-    )
-    return tuple(
-        DicomPort(
-            f"{name}_port",
-            Peer(aet, reachable(host), port, tls=tls is not None),
-            remedy=_remedy(prefix),
-            tls=tls,
-        )
-        for name, prefix, aet, host, port in known
-        if port
-    )
-
-
-def _remedy(prefix: str) -> str:
-    return (
-        f"See that gateway-{prefix.lower()} runs, that it and gateway-relay have the same {prefix}_AET, {prefix}_HOST "
-        f"and {prefix}_PORT, and that {OWN_TITLE} is in GATEWAY_CALLING_AETS if they run on different machines."
-    )

@@ -2,7 +2,7 @@
 
 What cannot be looked up is a fact as well: the report has to be made, and says so.
 
-Not for: judging (`relay.health.report`), what the link and the deliveries know of themselves.
+Not for: judging (`relay.health.report`), what the deliveries know of themselves.
 """
 
 from dataclasses import replace
@@ -12,8 +12,10 @@ import structlog
 
 from gateway.disk_space import USUAL_WATERMARKS, Watermarks, volume_of
 from gateway.outbox import Outbox
+from gateway.sqlite import utc_text
 from pacs import Archive, Duties
-from relay.health.report import Disk, Forwards, Images, Queue
+from relay.health.report import Disk, Forwards, Hop, Images, Queue
+from relay.hybrid.listener import LinkState
 from worklist import Worklist
 
 log = structlog.get_logger()
@@ -78,3 +80,20 @@ def last_image(archive: Archive) -> str:
         log.exception("database not readable", database="archive")
         return ""
     return f"{last.calling_ae_title} last sent an image at {last.received_at}." if last else "No image has come yet."
+
+
+def link_hop(state: LinkState) -> Hop:
+    """What the health report says of the link; an older trouble than the last proof is over."""
+    over = state.last_error_at is None or (state.last_proven is not None and state.last_proven > state.last_error_at)
+    return Hop("hybrid_connection", state.last_proven, "" if over else state.last_error, instead=_instead(state))
+
+
+def _instead(state: LinkState) -> str:
+    """What a link that cannot be proven has instead: a listener that the service let in a short while ago."""
+    if state.echoes or state.connected_since is None:
+        return ""
+    since = "yet" if state.last_proven is None else f"since {utc_text(state.last_proven)}"
+    return (
+        f"Connected, not proven: the key may not send. Nothing came from the cloud {since}. The listener is renewed "
+        "within two minutes."
+    )

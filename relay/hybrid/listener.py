@@ -13,7 +13,7 @@ Its rules, in plain words:
 * Exchanges run side by side, at most 16 on both channels together; more are refused with 503.
 
 Not here: the frames (`relay.hybrid.protocol`), one channel (`relay.hybrid.channel`), the exchanges over it
-(`relay.hybrid.exchange`), sending (`relay.hybrid.sender`). What others need of those is named here again.
+(`relay.hybrid.exchange`), sending (`relay.hybrid.sender`).
 """
 
 import asyncio
@@ -33,27 +33,9 @@ from relay.hybrid.channel import Channel
 from relay.hybrid.errors import MAY_NOT_SEND, SOCKET_ERRORS, LinkError, Trouble, explain, pause
 from relay.hybrid.exchange import Exchanges, Handlers, Limits
 from relay.hybrid.http import HttpAnswer, HttpRequest
-from relay.hybrid.liveness import Due, Lifetimes, due
-from relay.hybrid.protocol import MESSAGE_BYTES, Endpoint, endpoint
-from relay.hybrid.sender import HybridDestination, HybridSender, SelfEcho
-from relay.hybrid.tokens import SasTokens, TokenSource
-
-__all__ = [
-    "Endpoint",
-    "HttpAnswer",
-    "HttpRequest",
-    "HybridDestination",
-    "HybridListener",
-    "HybridSender",
-    "Lifetimes",
-    "Limits",
-    "LinkState",
-    "SasTokens",
-    "SelfEcho",
-    "TokenSource",
-    "Way",
-    "endpoint",
-]
+from relay.hybrid.liveness import Due, due
+from relay.hybrid.protocol import MESSAGE_BYTES, Endpoint
+from relay.hybrid.tokens import TokenSource
 
 log = structlog.get_logger()
 

@@ -1,10 +1,9 @@
 """The sending side of a hybrid connection: one message there, one answer back.
 
-Two things are built on it. `HybridDestination` tells the cloud an event over the cloud's own hybrid connection.
 `SelfEcho` sends this gateway a message through the service, which proves the whole way a message from the cloud takes.
 
-Not here: when an event is sent again (`relay.delivery.delivery`), the listener (`relay.hybrid.listener`), what went
-wrong in words (`relay.hybrid.errors`).
+Not here: events (`relay.delivery.hybrid`), the listener (`relay.hybrid.listener`), what went wrong in words
+(`relay.hybrid.errors`).
 """
 
 import asyncio
@@ -15,7 +14,6 @@ from collections.abc import Callable, Mapping
 import aiohttp
 
 from gateway.errors import CloudError
-from relay.delivery.delivery import Event
 from relay.egress import STRAIGHT, Way
 from relay.hybrid.errors import SOCKET_ERRORS, LinkError, closed, explain, refused_connect
 from relay.hybrid.protocol import MESSAGE_BYTES, Endpoint
@@ -29,13 +27,6 @@ ECHO_TIMEOUT = 15.0
 
 ONLY_TO = "Microsoft-Relay-AllowedListeners"
 """Header that names the listeners which may be given a sender. Undocumented; Microsoft's own tests use it."""
-
-DELIVERED = frozenset({"processed", "created", "updated", "ok"})
-NEVER = frozenset({"invalid", "unsupported", "conflict"})
-"""Codes of an error answer that the same event would get again for ever."""
-
-
-# --- sending ----------------------------------------------------------------------------------------------------------
 
 
 class HybridSender:
@@ -105,7 +96,7 @@ class SelfEcho:
 
     async def __call__(self, listener_id: str = "") -> None:
         payload: dict[str, object] = {"schema_version": 1, "action_type": "echo", "action_id": self._new_id()}
-        answer = _object(await self._sender.exchange(json.dumps(payload), listener_id=listener_id))
+        answer = json_object(await self._sender.exchange(json.dumps(payload), listener_id=listener_id))
         if answer != {"status": "echo", "payload": payload}:
             raise CloudError("The echo of this gateway's own message came back changed.", permanent=False)
 
@@ -113,31 +104,8 @@ class SelfEcho:
         await self._sender.close()
 
 
-class HybridDestination:
-    """Tells events over a hybrid connection on which the cloud listens. Delivered is what it answers as processed."""
-
-    def __init__(self, sender: HybridSender) -> None:
-        self._sender = sender
-
-    async def send(self, event: Event) -> None:
-        judge(await self._sender.exchange(event.text))
-
-    async def close(self) -> None:
-        await self._sender.close()
-
-
-def judge(answer: str) -> None:
-    """Return when `answer` confirms the event; otherwise raise CloudError, permanent if it can never be confirmed."""
-    fields = _object(answer)
-    status, code = _word(fields.get("status")), _word(fields.get("code"))
-    if status in DELIVERED:
-        return
-    if status == "error" and code in NEVER:
-        raise CloudError(f"The cloud refused the event for good with code {code}.", permanent=True)
-    raise CloudError(f"The cloud did not confirm the event (status: {status}, code: {code}).", permanent=False)
-
-
-def _object(text: str) -> dict[str, object]:
+def json_object(text: str) -> dict[str, object]:
+    """Read an answer. Raises CloudError (passing) unless it is a JSON object."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -145,8 +113,3 @@ def _object(text: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise CloudError("The answer is not a JSON object.", permanent=False)
     return value
-
-
-def _word(value: object) -> str:
-    # Only what looks like one of our words is repeated: the peer's free text may name a participant.
-    return value if isinstance(value, str) and value.isidentifier() and len(value) <= 32 else "no word"

@@ -26,7 +26,12 @@ from typing import Self, get_args
 from aiohttp import web
 
 from gateway import log
-from relay.hybrid.listener import HybridListener, HybridSender, Lifetimes, Limits, SasTokens, endpoint
+from relay.hybrid.exchange import Limits
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.liveness import Lifetimes
+from relay.hybrid.protocol import endpoint
+from relay.hybrid.sender import HybridSender
+from relay.hybrid.tokens import SasTokens
 from simulator.azure.hybrid_namespace import Faults
 from simulator.azure.hybrid_service import HybridService
 from simulator.azure.hybrid_tokens import Key

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from gateway.errors import CloudError
 from gateway.log import configure
-from relay.hybrid.listener import Limits
+from relay.hybrid.exchange import Limits
 from relay.hybrid.sender import ECHO_TIMEOUT
 from tests.relay.hybrid.hybrid_site import Site, site, until
 

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import urllib.request
 
-from relay.hybrid.listener import endpoint
+from relay.hybrid.protocol import endpoint
 from relay.hybrid.tokens import SasTokens
 from simulator.cloud.programme import ACTIONS, KEY, KEY_NAME
 from simulator.journey import data_set_of, only_part

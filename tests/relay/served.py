@@ -28,6 +28,8 @@ from pacs.archive.receiving import Origin
 from relay.access.middleware import Door
 from relay.dicomweb.routes import Changes
 from relay.dicomweb.spool import Spool
+from relay.exams.evidence import Evidence
+from relay.exams.holding import Holding
 from relay.pages.site_facts import Surroundings
 from relay.render_pool import Renderer
 from relay.slow_clients import PATIENCE_SECONDS
@@ -247,6 +249,7 @@ def _serving(served: Site, idle_seconds: float, patience_seconds: float) -> Iter
                 health=lambda: served.report, site="Van 7",
                 clock=lambda: NOW, door=served.door, peers=PEERS, patience_seconds=patience_seconds,
                 surroundings=served.surroundings,
+                evidence=Evidence(served.archive, served.worklist, holding=Holding(served.archive, served.worklist)),
             )  # fmt: skip
             served.routes = tuple((each.method, each.resource.canonical) for each in app.router.routes())
             options = {"tls": served.tls, "idle_seconds": idle_seconds}

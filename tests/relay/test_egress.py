@@ -12,9 +12,10 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
 from gateway.errors import CloudError
-from relay.egress import proxy_url
-from relay.hybrid.listener import HybridListener, HybridSender, SelfEcho, Way, endpoint
-from relay.hybrid.protocol import Endpoint
+from relay.egress import Way, proxy_url
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.protocol import Endpoint, endpoint
+from relay.hybrid.sender import HybridSender, SelfEcho
 from relay.hybrid.tokens import SCOPE, EntraTokens
 from simulator.azure.http_proxy import Proxy
 from simulator.azure.hybrid_service import HybridService

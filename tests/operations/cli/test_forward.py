@@ -18,7 +18,7 @@ from pacs import Archive
 from pacs.forward.queue_rows import Duties
 from pacs.forward.rules import Fate, Settled
 from pacs.settings import PacsSettings
-from relay.assembly.relay import archive_queue
+from relay.health.facts import archive_queue
 from relay.health.report import Forwards
 from tests.operations.cli.test_network import facts, run
 from tests.pacs.archive.test_archive import NOW, image, send

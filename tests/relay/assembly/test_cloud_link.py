@@ -7,9 +7,10 @@ import pytest
 
 from gateway.errors import SettingsError
 from relay.assembly import cloud_link
+from relay.health.facts import link_hop
 from relay.health.report import report
-from relay.hybrid.listener import LinkState, SasTokens
-from relay.hybrid.tokens import EntraTokens
+from relay.hybrid.listener import LinkState
+from relay.hybrid.tokens import EntraTokens, SasTokens
 from relay.settings import RelaySettings
 from tests.relay.health.test_report import facts
 from tests.tools.certificates import issued, rsa_key
@@ -74,10 +75,10 @@ def test_a_list_of_authorities_that_cannot_be_read_is_named(tmp_path: Path) -> N
     ],
 )
 def test_what_is_proven_and_what_is_only_connected_is_told_apart(state: LinkState, ok: bool, words: str) -> None:
-    check = report(facts(cloud_link.link_hop(state)), now=NOW).checks["hybrid_connection"]
+    check = report(facts(link_hop(state)), now=NOW).checks["hybrid_connection"]
     assert (check.ok, words in check.detail, bool(check.detail)) == (ok, True, bool(words))
 
 
 def test_a_site_without_echoes_that_was_just_proven_needs_no_words() -> None:
     state = LinkState(connected_since=NOW, echoes=False, last_proven=NOW)
-    assert report(facts(cloud_link.link_hop(state)), now=NOW).checks["hybrid_connection"].detail == ""
+    assert report(facts(link_hop(state)), now=NOW).checks["hybrid_connection"].detail == ""

@@ -17,17 +17,20 @@ from gateway.remote_ae import Peer
 from gateway.settings import load
 from operations import worklist_file
 from pacs import Archive, Policy
-from relay.assembly.cloud_link import link_hop
 from relay.assembly.destinations import allowance, destination
-from relay.assembly.relay import Relay, attached, changes, cloud_action_id, heartbeat, holds, vital
+from relay.assembly.relay import Relay, attached, vital
+from relay.assembly.site import changes, holds
+from relay.delivery.composer import cloud_action_id
+from relay.delivery.heartbeat import heartbeat
 from relay.delivery.https_api import HttpsDestination, ManageDestination
+from relay.delivery.hybrid import HybridDestination
 from relay.delivery.servicebus import ServiceBusDestination
 from relay.dicomweb.routes import Changes
 from relay.dicomweb.stow_store import Deposit
 from relay.exams.holding import HOLDS
-from relay.health.facts import disk
+from relay.health.facts import disk, link_hop
 from relay.health.report import Hop
-from relay.hybrid.listener import HybridDestination, LinkState
+from relay.hybrid.listener import LinkState
 from relay.settings import RelaySettings
 from simulator.cloud.programme import Cloud
 from simulator.site import free_port
@@ -77,7 +80,7 @@ def test_only_the_clouds_own_actions_are_named_to_the_cloud(stores: tuple[Workli
 async def test_without_a_cloud_it_serves_and_says_that_none_is_configured(
     settings: RelaySettings, stores: tuple[Worklist, Archive]
 ) -> None:
-    running = asyncio.create_task(Relay(settings, *stores).run())
+    running = asyncio.create_task(Relay.of(settings, *stores).run())
     report = await asyncio.to_thread(get_when_there, f"http://127.0.0.1:{settings.http_port}/healthz")
     metrics = await asyncio.to_thread(text_of, f"http://127.0.0.1:{settings.http_port}/metrics")
     os.kill(os.getpid(), signal.SIGTERM)
@@ -153,7 +156,7 @@ async def test_several_destinations_are_served_side_by_side_and_each_is_a_hop(
     async with Cloud() as cloud:
         for name, value in {**cloud.addresses.settings(), "RELAY_DESTINATION": "none, hybrid,https"}.items():
             monkeypatch.setenv(name, value)
-        relay = Relay(load(RelaySettings), *stores)
+        relay = Relay.of(load(RelaySettings), *stores)
         with stores[0].database.write() as conn:
             stores[0].outbox.put(
                 conn, message_id="m1", message_type="mpps.completed", subject="s", priority=1, parameters={}, now=NOW
@@ -161,7 +164,7 @@ async def test_several_destinations_are_served_side_by_side_and_each_is_a_hop(
         running = asyncio.create_task(relay.run())
         while stores[0].outbox.counts()["delivered"] < 1:
             await asyncio.sleep(0.02)
-        checks = (await asyncio.to_thread(relay.health)).checks
+        checks = (await asyncio.to_thread(relay.health.report)).checks
         os.kill(os.getpid(), signal.SIGTERM)
         await running
         assert cloud.events.told["m1"] == 2

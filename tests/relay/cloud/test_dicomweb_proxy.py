@@ -13,7 +13,8 @@ from relay.access.users import CLOUD
 from relay.cloud.dicomweb_proxy import RemoteWeb, local_target, own_url, public_url
 from relay.cloud.throttle import Bucket
 from relay.exams.holding import Holding
-from relay.hybrid.listener import HttpAnswer, HttpRequest, endpoint
+from relay.hybrid.http import HttpAnswer, HttpRequest
+from relay.hybrid.protocol import endpoint
 from tests.relay import served
 from tests.relay.access.test_middleware import ask, basic, door_in
 from tests.relay.hybrid import hybrid_site

@@ -21,7 +21,7 @@ from typing import get_args
 from gateway import outbox
 from gateway.outbox import Outbox
 from gateway.sqlite import Database
-from relay.hybrid.listener import endpoint
+from relay.hybrid.protocol import endpoint
 from simulator.azure.servicebus_entities import Queue
 from simulator.azure.servicebus_service import Bus
 from simulator.cloud.programme import EVENTS, Cloud

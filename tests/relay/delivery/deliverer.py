@@ -20,9 +20,11 @@ from gateway.outbox import Entry, Outbox
 from gateway.sqlite import Database
 from relay.delivery.delivery import Delivery, Destination, Event
 from relay.delivery.https_api import HttpsDestination, fixed_token
+from relay.delivery.hybrid import HybridDestination
 from relay.delivery.servicebus import ServiceBusDestination, by_connection_string
-from relay.hybrid.listener import HybridDestination, HybridSender, SasTokens, endpoint
-from relay.hybrid.protocol import Token
+from relay.hybrid.protocol import Token, endpoint
+from relay.hybrid.sender import HybridSender
+from relay.hybrid.tokens import SasTokens
 from simulator.cloud.programme import API_TOKEN, EVENTS, KEY, KEY_NAME
 
 NAMES = ("hybrid", "https", "servicebus")

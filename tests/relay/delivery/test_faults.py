@@ -16,8 +16,10 @@ from azure.servicebus import TransportType
 
 from relay.delivery.delivery import Destination
 from relay.delivery.https_api import HttpsDestination, ManageDestination, fixed_token
+from relay.delivery.hybrid import HybridDestination
 from relay.delivery.servicebus import ServiceBusDestination, by_connection_string
-from relay.hybrid.listener import HybridDestination, HybridSender, endpoint
+from relay.hybrid.protocol import endpoint
+from relay.hybrid.sender import HybridSender
 from simulator.azure.servicebus_entities import Queue
 from simulator.azure.servicebus_service import Bus
 from simulator.cloud.programme import API_TOKEN, EVENTS, Cloud

@@ -12,9 +12,9 @@ from gateway.errors import HeldBack, InvalidValue, NotFound
 from gateway.messages import Image, Thumbnail
 from gateway.outbox import Entry
 from pacs import Policy, candidates, delete, discard
-from relay.assembly.relay import thumbnail
 from relay.delivery.composer import Composer
 from relay.delivery.delivery import Delivery, Event
+from relay.delivery.thumbnails import thumbnail
 from relay.exams.exam import COMPARED
 from relay.exams.holding import HOLDS, RULES, Holding, objections
 from relay.render_pool import Renderer

@@ -18,7 +18,8 @@ from gateway.remote_ae import Caller, Peer
 from gateway.tls import CallFiles, TlsFiles
 from gateway.tls_reload import ServerTls
 from pacs import Archive
-from relay.health.dicom_ports import DicomPort, dicom_ports
+from relay.assembly.site import dicom_ports
+from relay.health.dicom_ports import DicomPort
 from relay.health.facts import last_image, last_step
 from relay.health.report import Hop
 from relay.settings import RelaySettings

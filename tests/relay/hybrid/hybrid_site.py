@@ -6,17 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from relay.hybrid.listener import (
-    HttpAnswer,
-    HttpRequest,
-    HybridListener,
-    HybridSender,
-    Limits,
-    SasTokens,
-    SelfEcho,
-    TokenSource,
-    endpoint,
-)
+from relay.hybrid.exchange import Limits
+from relay.hybrid.http import HttpAnswer, HttpRequest
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.protocol import endpoint
+from relay.hybrid.sender import HybridSender, SelfEcho
+from relay.hybrid.tokens import SasTokens, TokenSource
 from simulator.azure.hybrid_namespace import HybridConnection
 from simulator.azure.hybrid_service import HybridService
 from simulator.azure.hybrid_tokens import Key

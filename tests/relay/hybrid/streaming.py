@@ -10,7 +10,9 @@ import resource
 import sys
 from collections.abc import AsyncIterator
 
-from relay.hybrid.listener import HttpAnswer, HttpRequest, HybridListener, endpoint
+from relay.hybrid.http import HttpAnswer, HttpRequest
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.protocol import endpoint
 from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo
 
 PIECE = 256 * 1024

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from gateway.errors import NotFound, TooLarge
-from relay.hybrid.http import pieces
-from relay.hybrid.listener import HttpAnswer, HttpRequest, endpoint
+from relay.hybrid.http import HttpAnswer, HttpRequest, pieces
+from relay.hybrid.protocol import endpoint
 from simulator.azure.hybrid_service import HybridService
 from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, namespace, site
 from tests.relay.hybrid.test_listener import call

@@ -9,17 +9,13 @@ import aiohttp
 import pytest
 
 from gateway.errors import CloudError
-from relay.hybrid.listener import (
-    HttpAnswer,
-    HttpRequest,
-    HybridListener,
-    HybridSender,
-    Lifetimes,
-    Limits,
-    SasTokens,
-    SelfEcho,
-    endpoint,
-)
+from relay.hybrid.exchange import Limits
+from relay.hybrid.http import HttpAnswer, HttpRequest
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.liveness import Lifetimes
+from relay.hybrid.protocol import endpoint
+from relay.hybrid.sender import HybridSender, SelfEcho
+from relay.hybrid.tokens import SasTokens
 from simulator.azure.hybrid_service import HybridService
 from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site, until
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from relay.hybrid.listener import HybridListener, HybridSender, SasTokens, endpoint
-from relay.hybrid.protocol import Token, sign
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.protocol import Token, endpoint, sign
+from relay.hybrid.sender import HybridSender
+from relay.hybrid.tokens import SasTokens
 from simulator.azure.hybrid_tokens import Key
 from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site, until
 

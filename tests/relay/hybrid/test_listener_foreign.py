@@ -15,7 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.hybrid.listener import HttpAnswer, HttpRequest, HybridListener, HybridSender, SasTokens, SelfEcho, endpoint
+from relay.hybrid.http import HttpAnswer, HttpRequest
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.protocol import endpoint
+from relay.hybrid.sender import HybridSender, SelfEcho
+from relay.hybrid.tokens import SasTokens
 from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo, namespace, running, site, until
 from tests.relay.hybrid.test_listener import call
 

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.hybrid.listener import HybridListener, HybridSender, Lifetimes, Limits, SasTokens, SelfEcho, endpoint
-from relay.hybrid.liveness import Due, due
+from relay.hybrid.exchange import Limits
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.liveness import Due, Lifetimes, due
+from relay.hybrid.protocol import endpoint
+from relay.hybrid.sender import HybridSender, SelfEcho
+from relay.hybrid.tokens import SasTokens
 from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo, namespace, running, site, until
 
 LIVES = Lifetimes(deaf_after=75, quiet_after=100, old_after=1000)
@@ -70,7 +74,7 @@ async def test_no_message_is_lost_while_channels_are_replaced_again_and_again() 
 
 
 async def test_no_http_request_under_way_is_lost_when_its_channel_is_replaced() -> None:
-    from relay.hybrid.listener import HttpAnswer, HttpRequest
+    from relay.hybrid.http import HttpAnswer, HttpRequest
     from tests.relay.hybrid.test_listener import call
 
     async def slow(_request: HttpRequest) -> HttpAnswer:

@@ -20,17 +20,12 @@ import pytest
 
 from relay.cloud.blob_upload import BLOCK_BYTES, BlobUpload, beneath
 from relay.cloud.throttle import Pace
-from relay.hybrid.listener import (
-    HttpAnswer,
-    HttpRequest,
-    HybridListener,
-    HybridSender,
-    Limits,
-    SasTokens,
-    SelfEcho,
-    endpoint,
-)
-from relay.hybrid.protocol import Endpoint
+from relay.hybrid.exchange import Limits
+from relay.hybrid.http import HttpAnswer, HttpRequest
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.protocol import Endpoint, endpoint
+from relay.hybrid.sender import HybridSender, SelfEcho
+from relay.hybrid.tokens import SasTokens
 from simulator.azure.blob_storage import Blobs
 from tests.relay.hybrid.hybrid_site import echo, namespace, running, until
 

@@ -5,7 +5,10 @@ import json
 
 import pytest
 
-from relay.hybrid.listener import HybridDestination, HybridSender, SasTokens, endpoint
+from relay.delivery.hybrid import HybridDestination
+from relay.hybrid.protocol import endpoint
+from relay.hybrid.sender import HybridSender
+from relay.hybrid.tokens import SasTokens
 from simulator.cloud.programme import KEY, KEY_NAME, Cloud
 from tests.relay.delivery.told import UID, event, outcome
 from tests.relay.hybrid.hybrid_site import TOKENS, site

@@ -13,7 +13,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.hybrid.listener import HybridListener, SasTokens, endpoint
+from relay.hybrid.listener import HybridListener
+from relay.hybrid.protocol import endpoint
+from relay.hybrid.tokens import SasTokens
 from simulator.cloud.programme import API_TOKEN, KEY, KEY_NAME, Cloud
 
 ENVELOPE = {"message_id": "1.2.3", "message_type": "mpps.completed", "sequence": 1}

@@ -1,0 +1,96 @@
+"""Settings become what the cloud may ask for: the commands' context, and the loops that carry out what takes its time.
+
+Not here: what an action does (`relay.cloud.commands`), the connection it comes over (`relay.assembly.cloud_link`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from gateway.audit.recorder import Recording
+from gateway.messages import HealthReport
+from gateway.refusals import Note
+from pacs import Archive
+from relay.assembly import cloud_link
+from relay.assembly.destinations import image_api
+from relay.cloud.audit import WorklistAudit
+from relay.cloud.commands import Context
+from relay.cloud.deferred import Fulfilment, Requests, request_event
+from relay.cloud.full_images import Doors, FullImages
+from relay.cloud.site_tasks import Chores
+from relay.cloud.throttle import Pace
+from relay.delivery.delivery import Delivery
+from relay.delivery.https_api import Api
+from relay.exams.holding import Holding
+from relay.settings import RelaySettings
+from worklist import Worklist
+
+
+@dataclass(frozen=True, slots=True)
+class CloudActions:
+    """What actions are carried out with. `loops` carry out deferred ones, by the name they have in the outbox."""
+
+    context: Context
+    loops: dict[str, Delivery]
+    images: FullImages
+    pace: Pace
+    api: Api | None
+
+
+def cloud_actions(
+    settings: RelaySettings,
+    worklist: Worklist,
+    archive: Archive,
+    *,
+    holding: Holding,
+    recording: Recording,
+    health: Callable[[], HealthReport],
+    note: Note,
+    clock: Callable[[], datetime],
+) -> CloudActions:
+    """Make them, no loop running. `note` keeps refused actions for people on site."""
+    requests, api = Requests(archive.outbox), image_api(settings)
+    pace = Pace(settings.upload_bytes_per_second, received_last=archive.received_last)
+    doors = Doors(settings.hosts, api, cloud_link.way(settings))
+    images = FullImages(
+        archive,
+        requests,
+        doors,
+        pace=pace,
+        scratch=settings.data_dir / "uploads",
+        reason_to_hold=holding.reason_for,
+    )
+    chores = Chores(requests, doors, pace=pace, folder=settings.data_dir / "diagnostics")
+    context = Context(
+        worklist,
+        requests,
+        images,
+        chores,
+        health=health,
+        clock=clock,
+        cloud_zone=ZoneInfo(settings.cloud_timezone) if settings.cloud_timezone else None,
+        note=note,
+        told=WorklistAudit(recording, worklist),
+    )
+    return CloudActions(context, _loops(settings, archive, images, chores, clock=clock), images, pace, api)
+
+
+def _loops(
+    settings: RelaySettings, archive: Archive, images: FullImages, chores: Chores, *, clock: Callable[[], datetime]
+) -> dict[str, Delivery]:
+    # Two, and beside those of the events: a test of the site must not wait for an hour's upload.
+    ways = {
+        "full images": Fulfilment({"image.request": images}),
+        "chores": Fulfilment(
+            {
+                "worklist.create_test_item": chores.perform,
+                "gateway.selftest": chores.selftest,
+                "gateway.diagnostics": chores.diagnose,
+            }
+        ),
+    }  # named as in the outbox (0004_requests.sql)
+    compose = request_event(settings.site)
+    return {
+        name: Delivery([archive.outbox], way, compose=compose, clock=clock, name=name) for name, way in ways.items()
+    }

@@ -1,0 +1,79 @@
+"""What the settings say of this site: its DICOM ports, what holds an image back, what DICOMweb may change, the facts
+that pages show.
+
+Not here: proving a port (`relay.health.dicom_ports`), holding back (`relay.exams.holding`), pages (`relay.pages`).
+"""
+
+from collections.abc import Sequence
+
+from gateway.dicom.admission import OWN_TITLE
+from gateway.refusals import FILE_NAME
+from gateway.remote_ae import Peer, reachable
+from gateway.tls import CallFiles
+from pacs import Policy
+from relay.delivery.delivery import Delivery
+from relay.dicomweb.routes import Changes
+from relay.dicomweb.stow_store import Deposit
+from relay.exams.holding import HOLDS
+from relay.health.dicom_ports import DicomPort
+from relay.pages.site_facts import Breaker, Surroundings
+from relay.settings import RelaySettings
+
+
+def dicom_ports(settings: RelaySettings) -> tuple[DicomPort, ...]:
+    """The ports of this site. One that may be any free port (0) is not known here, and left out."""
+    tls = CallFiles.of_own_listeners(settings)
+    known = (
+        ("worklist", "WORKLIST", settings.worklist_aet, settings.worklist_host, settings.worklist_port),
+        ("archive", "PACS", settings.pacs_aet, settings.pacs_host, settings.pacs_port),
+    )
+    return tuple(
+        DicomPort(
+            f"{name}_port",
+            Peer(aet, reachable(host), port, tls=tls is not None),
+            remedy=_remedy(prefix),
+            tls=tls,
+        )
+        for name, prefix, aet, host, port in known
+        if port
+    )
+
+
+def _remedy(prefix: str) -> str:
+    return (
+        f"See that gateway-{prefix.lower()} runs, that it and gateway-relay have the same {prefix}_AET, {prefix}_HOST "
+        f"and {prefix}_PORT, and that {OWN_TITLE} is in GATEWAY_CALLING_AETS if they run on different machines."
+    )
+
+
+def holds(settings: RelaySettings) -> frozenset[str]:
+    """The findings of an exam that hold its images back from the cloud."""
+    return HOLDS if settings.hold_mismatches else frozenset()
+
+
+def changes(settings: RelaySettings) -> Changes:
+    """What DICOMweb may change on this site."""
+    deposit = None
+    if settings.largest_upload:
+        tls = CallFiles.of_own_listeners(settings)
+        archive = Peer(settings.pacs_aet, reachable(settings.pacs_host), settings.pacs_port, tls=tls is not None)
+        deposit = Deposit(archive, settings.upload_aet, tls)
+    policy = Policy(days=0, needs_commitment=settings.deletion_needs_commitment) if settings.delete else None
+    return Changes(deposit, settings.largest_upload, policy)
+
+
+def site_facts(settings: RelaySettings, deliveries: Sequence[Delivery]) -> Surroundings:
+    """What pages show of this site beyond its databases; `deliveries` are the loops whose circuits they show."""
+    days, needs_commitment = settings.retention_days, settings.deletion_needs_commitment
+    return Surroundings(
+        refusals=settings.data_dir / FILE_NAME,
+        backups=settings.pacs_db_path.parent,
+        policy=Policy(days, needs_commitment) if days else None,
+        watermarks=settings.watermarks,
+        breakers=lambda: {each.name: _breaker(each) for each in deliveries},
+    )
+
+
+def _breaker(delivery: Delivery) -> Breaker:
+    circuit = delivery.circuit
+    return Breaker(circuit.failures, circuit.knock_at, delivery.trouble, delivery.proven_at)
