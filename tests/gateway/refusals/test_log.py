@@ -20,7 +20,7 @@ from pydicom import Dataset
 from pynetdicom.sop_class import CTImageStorage, DigitalMammographyXRayImageStorageForPresentation, Verification
 from typer.testing import CliRunner
 
-from gateway import refusals
+from gateway.refusals import log as refusals
 from gateway.dicom.application import Application, Limits
 from gateway.dicom.listener import Listener
 from gateway.errors import DatabaseNotReady, MissingAttribute, NoLongerUpdatable
