@@ -3,16 +3,14 @@
 Not here: what an action does (`relay.cloud.commands`), the connection it comes over (`relay.assembly.cloud_link`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from gateway.audit.recorder import Recording
-from gateway.messages import HealthReport
 from gateway.refusals import Note
 from pacs import Archive
 from relay.assembly import cloud_link
+from relay.assembly.clock import now
 from relay.assembly.destinations import image_api
 from relay.cloud.audit import WorklistAudit
 from relay.cloud.commands import Context
@@ -23,6 +21,7 @@ from relay.cloud.throttle import Pace
 from relay.delivery.delivery import Delivery
 from relay.delivery.https_api import Api
 from relay.exams.holding import Holding
+from relay.health.site_health import SiteHealth
 from relay.settings import RelaySettings
 from worklist import Worklist
 
@@ -45,9 +44,8 @@ def cloud_actions(
     *,
     holding: Holding,
     recording: Recording,
-    health: Callable[[], HealthReport],
+    health: SiteHealth,
     note: Note,
-    clock: Callable[[], datetime],
 ) -> CloudActions:
     """Make them, no loop running. `note` keeps refused actions for people on site."""
     requests, api = Requests(archive.outbox), image_api(settings)
@@ -67,18 +65,16 @@ def cloud_actions(
         requests,
         images,
         chores,
-        health=health,
-        clock=clock,
+        health=health.report,
+        clock=now,
         cloud_zone=ZoneInfo(settings.cloud_timezone) if settings.cloud_timezone else None,
         note=note,
         told=WorklistAudit(recording, worklist),
     )
-    return CloudActions(context, _loops(settings, archive, images, chores, clock=clock), images, pace, api)
+    return CloudActions(context, _loops(settings, archive, images, chores), images, pace, api)
 
 
-def _loops(
-    settings: RelaySettings, archive: Archive, images: FullImages, chores: Chores, *, clock: Callable[[], datetime]
-) -> dict[str, Delivery]:
+def _loops(settings: RelaySettings, archive: Archive, images: FullImages, chores: Chores) -> dict[str, Delivery]:
     # Two, and beside those of the events: a test of the site must not wait for an hour's upload.
     ways = {
         "full images": Fulfilment({"image.request": images}),
@@ -91,6 +87,4 @@ def _loops(
         ),
     }  # named as in the outbox (0004_requests.sql)
     compose = request_event(settings.site)
-    return {
-        name: Delivery([archive.outbox], way, compose=compose, clock=clock, name=name) for name, way in ways.items()
-    }
+    return {name: Delivery([archive.outbox], way, compose=compose, clock=now, name=name) for name, way in ways.items()}

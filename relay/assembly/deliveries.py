@@ -13,6 +13,7 @@ from functools import partial
 from gateway.messages import HealthReport
 from gateway.outbox import Entry, Outbox
 from pacs import Archive
+from relay.assembly.clock import now
 from relay.assembly.destinations import MOST_BYTES, allowance, destination
 from relay.delivery.composer import Composer, cloud_action_id
 from relay.delivery.delivery import Delivery, Destination, kind_of_message, weight_of_message
@@ -37,7 +38,6 @@ class Deliveries:
     allowances: dict[DestinationName, Allowance]
     site: str
     heartbeat_seconds: float
-    clock: Callable[[], datetime]
 
     def prepare(self) -> None:
         """Tell the outboxes which destinations they serve, and learn from them what was sent to each today. Blocks.
@@ -45,13 +45,13 @@ class Deliveries:
         Without any destination the outboxes go on owing to those they had.
         """
         for outbox in self.outboxes if self.destinations else ():
-            outbox.serve(tuple(self.destinations), now=self.clock())
+            outbox.serve(tuple(self.destinations), now=now())
         for name, own in self.allowances.items():
             own.remember(partial(sent_by, self.outboxes, name))
 
     async def beat(self, loop: Delivery, health: Callable[[], HealthReport]) -> None:
         """Send the site's heartbeat to the destination of a loop until cancelled."""
-        await beat(loop, health=health, site=self.site, seconds=self.heartbeat_seconds, clock=self.clock)
+        await beat(loop, health=health, site=self.site, seconds=self.heartbeat_seconds, clock=now)
 
 
 def deliveries(
@@ -61,7 +61,6 @@ def deliveries(
     *,
     renderer: Renderer,
     holding: Holding,
-    clock: Callable[[], datetime],
 ) -> Deliveries:
     """Make the loops that the settings name, none of them running."""
     outboxes = (worklist.outbox, archive.outbox)
@@ -88,7 +87,7 @@ def deliveries(
             outboxes,
             destinations[name],
             compose=compose,
-            clock=clock,
+            clock=now,
             name=name,
             allowance=own,
             kind_of=kind_of_upload if uploads else kind_of_message,
@@ -96,7 +95,7 @@ def deliveries(
         )
 
     loops = tuple(loop(name, own) for name, own in allowances.items())
-    return Deliveries(outboxes, loops, destinations, allowances, settings.site, settings.heartbeat_seconds, clock)
+    return Deliveries(outboxes, loops, destinations, allowances, settings.site, settings.heartbeat_seconds)
 
 
 def sent_by(outboxes: Sequence[Outbox], name: str, since: datetime) -> Counter[int]:

@@ -10,7 +10,6 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Self, TypeVar
 
@@ -29,9 +28,10 @@ from relay import web
 from relay.access.middleware import Door
 from relay.access.users import CLOUD
 from relay.assembly import cloud_link, http_access
+from relay.assembly.clock import now
 from relay.assembly.cloud_actions import CloudActions, cloud_actions
 from relay.assembly.deliveries import Deliveries, deliveries
-from relay.assembly.site import changes, dicom_ports, holds, site_facts
+from relay.assembly.site import changes, holds, site_facts, site_health
 from relay.cloud import commands
 from relay.cloud.dicomweb_proxy import RemoteWeb, own_url, public_url
 from relay.dicomweb.spool import Spool
@@ -69,7 +69,7 @@ def attached(attach: Callable[[], T]) -> T:
     return attach()
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Relay:
     """Everything the relay does, made by `of`. `run` until the process is asked to stop."""
 
@@ -98,32 +98,14 @@ class Relay:
         holding = Holding(archive, worklist, holds=holds(settings))
         evidence = Evidence(archive, worklist, holding=holding)
         quality = Quality(worklist, archive, evidence, clock=now)
-        sending = deliveries(settings, worklist, archive, renderer=renderer, holding=holding, clock=now)
-        health = SiteHealth(
-            site=settings.site,
-            worklist=worklist,
-            archive=archive,
-            storage=settings.pacs_storage_path,
-            watermarks=settings.watermarks,
-            deliveries=sending.loops,
-            ports=dicom_ports(settings),
-            quality=quality,
-            http_audit=door.recorder,
-            audit=recording,
-            trails=settings.audit_path,
-            started_at=now(),
-            clock=now,
+        sending = deliveries(settings, worklist, archive, renderer=renderer, holding=holding)
+        health = site_health(
+            settings, worklist, archive, deliveries=sending.loops, quality=quality, door=door, recording=recording
         )
         actions = cloud_actions(
-            settings,
-            worklist,
-            archive,
-            holding=holding,
-            recording=recording,
-            health=health.report,
-            note=note,
-            clock=now,
+            settings, worklist, archive, holding=holding, recording=recording, health=health, note=note
         )
+        loops = [*sending.loops, *actions.loops.values()]
         app = web.application(
             archive,
             worklist,
@@ -136,22 +118,10 @@ class Relay:
             door=door,
             peers=settings.peers,
             viewer=settings.viewer_path,
-            surroundings=site_facts(settings, [*sending.loops, *actions.loops.values()]),
+            surroundings=site_facts(settings, loops),
             evidence=evidence,
         )
-        relay = cls(
-            settings=settings,
-            app=app,
-            spool=spool,
-            tls=tls,
-            door=door,
-            recording=recording,
-            renderer=renderer,
-            quality=quality,
-            health=health,
-            deliveries=sending,
-            actions=actions,
-        )
+        relay = cls(settings, app, spool, tls, door, recording, renderer, quality, health, sending, actions)
         if settings.listens:
             relay.listen()
         return relay
@@ -247,7 +217,3 @@ async def vital(name: str, work: Coroutine[None, None, None]) -> None:
     except Exception:
         log.exception("task died", task=name)
         raise
-
-
-def now() -> datetime:
-    return datetime.now(UTC)

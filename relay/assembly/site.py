@@ -6,18 +6,24 @@ Not here: proving a port (`relay.health.dicom_ports`), holding back (`relay.exam
 
 from collections.abc import Sequence
 
+from gateway.audit.recorder import Recording
 from gateway.dicom.admission import OWN_TITLE
 from gateway.refusals import FILE_NAME
 from gateway.remote_ae import Peer, reachable
 from gateway.tls import CallFiles
-from pacs import Policy
+from pacs import Archive, Policy
+from relay.access.middleware import Door
+from relay.assembly.clock import now
 from relay.delivery.delivery import Delivery
 from relay.dicomweb.routes import Changes
 from relay.dicomweb.stow_store import Deposit
 from relay.exams.holding import HOLDS
+from relay.exams.quality import Quality
 from relay.health.dicom_ports import DicomPort
+from relay.health.site_health import SiteHealth
 from relay.pages.site_facts import Breaker, Surroundings
 from relay.settings import RelaySettings
+from worklist import Worklist
 
 
 def dicom_ports(settings: RelaySettings) -> tuple[DicomPort, ...]:
@@ -77,3 +83,31 @@ def site_facts(settings: RelaySettings, deliveries: Sequence[Delivery]) -> Surro
 def _breaker(delivery: Delivery) -> Breaker:
     circuit = delivery.circuit
     return Breaker(circuit.failures, circuit.knock_at, delivery.trouble, delivery.proven_at)
+
+
+def site_health(
+    settings: RelaySettings,
+    worklist: Worklist,
+    archive: Archive,
+    *,
+    deliveries: Sequence[Delivery],
+    quality: Quality,
+    door: Door,
+    recording: Recording,
+) -> SiteHealth:
+    """What reports on this site; its `listener` is set once there is one."""
+    return SiteHealth(
+        site=settings.site,
+        worklist=worklist,
+        archive=archive,
+        storage=settings.pacs_storage_path,
+        watermarks=settings.watermarks,
+        deliveries=deliveries,
+        ports=dicom_ports(settings),
+        quality=quality,
+        http_audit=door.recorder,
+        audit=recording,
+        trails=settings.audit_path,
+        started_at=now(),
+        clock=now,
+    )

@@ -20,11 +20,11 @@ from pydicom import Dataset
 from pynetdicom.sop_class import CTImageStorage, DigitalMammographyXRayImageStorageForPresentation, Verification
 from typer.testing import CliRunner
 
-from gateway.refusals import log as refusals
 from gateway.dicom.application import Application, Limits
 from gateway.dicom.listener import Listener
 from gateway.errors import DatabaseNotReady, MissingAttribute, NoLongerUpdatable
 from gateway.refusals import Noting, Refused
+from gateway.refusals import log as refusals
 from gateway.refusals.log import Lost, Refusals, Seen, recent
 from gateway.refusals.remedies import OTHERWISE, REMEDIES, remedy
 from gateway.remote_ae import Caller
