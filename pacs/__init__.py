@@ -7,52 +7,8 @@ archives. `preview`, `rendered` and `frames` make pictures of a stored file, `re
 `delete` lets go what may go and `candidates` says what that is, `discard` decides that an image never leaves.
 """
 
-from pacs.archive.archive import Archive, Stored
-from pacs.archive.listing import Damaged, Listing, SeriesRow, StudyRow
-from pacs.archive.maintenance_rows import SetAside
-from pacs.forward.queue_rows import Duties, Standing
-from pacs.images.compare import Comparison, compare
-from pacs.images.compress import COMPRESSIONS, compress
-from pacs.images.grayscale import Window
-from pacs.images.part10 import Part10, read_part10
-from pacs.images.pictures import Frame, Picture, Viewport, frames, preview, rendered, start_worker
-from pacs.images.stored_frames import Extent
-from pacs.images.transcode import RECODED_AS, check_recoding, recode, recoded_frame
-from pacs.maintenance.discard import discard
-from pacs.maintenance.retention import Outcome, Policy, candidates, delete
+import lazy_loader
 
-__all__ = [
-    "COMPRESSIONS",
-    "RECODED_AS",
-    "Archive",
-    "Comparison",
-    "Damaged",
-    "Duties",
-    "Extent",
-    "Frame",
-    "Listing",
-    "Outcome",
-    "Part10",
-    "Picture",
-    "Policy",
-    "SeriesRow",
-    "SetAside",
-    "Standing",
-    "Stored",
-    "StudyRow",
-    "Viewport",
-    "Window",
-    "candidates",
-    "check_recoding",
-    "compare",
-    "compress",
-    "delete",
-    "discard",
-    "frames",
-    "preview",
-    "read_part10",
-    "recode",
-    "recoded_frame",
-    "rendered",
-    "start_worker",
-]
+# On demand, because reading the settings of a package or taking one name of it shall not load all the rest: DICOM,
+# pixels, sockets. What is exported stands in `__init__.pyi`.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,9 +6,8 @@ one scheduled procedure step, `Step` a performed one, `Origin` says who wants an
 `Performed` what the steps of an item say was made.
 """
 
-from worklist.items import Item, Origin
-from worklist.mpps import Step
-from worklist.step_rows import Performed
-from worklist.store import Worklist
+import lazy_loader
 
-__all__ = ["Item", "Origin", "Performed", "Step", "Worklist"]
+# On demand, because reading the settings of a package or taking one name of it shall not load all the rest: DICOM,
+# pixels, sockets. What is exported stands in `__init__.pyi`.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
