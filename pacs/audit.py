@@ -19,7 +19,7 @@ from pydicom import Dataset
 
 from gateway.audit import messages
 from gateway.audit.messages import Actor, Event, Outcome, Patient
-from gateway.audit.recorder import Recording, actor
+from gateway.audit.recorder import NoRecording, Recording, actor
 from gateway.dicom.application import Association, Incoming, Progress, Request
 from gateway.errors import NotFound
 from pacs.archive.archive import Archive, Stored
@@ -52,7 +52,9 @@ class _Tally:
 class Accounts:
     """Tells a recording; the `Witness` of the archive's application."""
 
-    def __init__(self, recording: Recording, archive: Archive, *, told_seconds: float = TOLD_SECONDS) -> None:
+    def __init__(
+        self, recording: Recording | NoRecording, archive: Archive, *, told_seconds: float = TOLD_SECONDS
+    ) -> None:
         self._recording = recording
         self._archive = archive
         self._told_seconds = told_seconds

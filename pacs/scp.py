@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pydicom import Dataset, uid
 from pynetdicom import AllStoragePresentationContexts
 
-from gateway.dicom.application import UNCOMPRESSED, Application, Incoming, Nobody, Request
+from gateway.audit.recorder import NoRecording
+from gateway.dicom.application import UNCOMPRESSED, Application, Incoming, Request
 from gateway.errors import ClassMismatch
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
@@ -58,8 +59,10 @@ def application(
 ) -> Application:
     """The application the listener serves for an archive, and for those who report on its commitments.
 
-    `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`. `accounts` tell the audit trail.
+    `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`. `accounts` tell the
+    audit trail; without them there is none.
     """
+    accounts = accounts or Accounts(NoRecording(), archive)
     storage = (*STORAGE_CLASSES, *private_classes)
     query_retrieve = QueryRetrieve(archive, ae_title=ae_title, peers=peers, tls=tls, accounts=accounts)
     return Application(
@@ -74,11 +77,11 @@ def application(
         handle_retrieve=query_retrieve.handle_retrieve,
         reversible=dict.fromkeys(query.GET, frozenset(storage)),
         extended=query.EXTENDED,
-        witness=accounts or Nobody(),
+        witness=accounts,
     )
 
 
-def handle_store(archive: Archive, request: Request, accounts: Accounts | None = None) -> Incoming:
+def handle_store(archive: Archive, request: Request, accounts: Accounts) -> Incoming:
     """C-STORE (PS3.4 Annex B): the class has to be the one the context was negotiated for."""
     command = request.command
     if command.affected_sop_class_uid != request.abstract_syntax:
@@ -91,10 +94,10 @@ def handle_store(archive: Archive, request: Request, accounts: Accounts | None =
         association_id=request.association.id,
     )
     receiving = archive.receive(origin, now=datetime.now(UTC))
-    return receiving if accounts is None else accounts.watched(receiving, request.association)
+    return accounts.watched(receiving, request.association)
 
 
-def handle_action(reporting: Reporting, request: Request, accounts: Accounts | None = None) -> Dataset | None:
+def handle_action(reporting: Reporting, request: Request, accounts: Accounts) -> Dataset | None:
     """N-ACTION: storage commitment is asked for (PS3.4 J.3.2)."""
     rules.expect_request(request.command, request.abstract_syntax)
     asked = rules.requested(
@@ -103,6 +106,5 @@ def handle_action(reporting: Reporting, request: Request, accounts: Accounts | N
         addressed=request.association.called_ae_title,
     )
     reporting.take(asked, request.way_back())
-    if accounts is not None:
-        accounts.committed(request, [each.sop_instance_uid for each in asked.references])
+    accounts.committed(request, [each.sop_instance_uid for each in asked.references])
     return None

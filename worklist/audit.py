@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from gateway.audit import messages
 from gateway.audit.messages import Patient
-from gateway.audit.recorder import Recording, actor
+from gateway.audit.recorder import NoRecording, Recording, actor
 from gateway.dicom.application import Association, Request
 from worklist.store import Worklist
 
@@ -18,7 +18,7 @@ from worklist.store import Worklist
 class Accounts:
     """Tells a recording; the `Witness` of the worklist's application."""
 
-    def __init__(self, recording: Recording, worklist: Worklist) -> None:
+    def __init__(self, recording: Recording | NoRecording, worklist: Worklist) -> None:
         self._recording = recording
         self._worklist = worklist
         self.turned_away = recording.turned_away

@@ -17,9 +17,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
 )
 
-from gateway.audit.messages import Action
+from gateway.audit.recorder import NoRecording
 from gateway.dataset.character_sets import CharacterSet
-from gateway.dicom.application import UNCOMPRESSED, Application, Match, Nobody, Request
+from gateway.dicom.application import UNCOMPRESSED, Application, Match, Request
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, Unsupported
 from gateway.query import identifiers, matching
 from worklist import answers
@@ -53,7 +53,7 @@ class Scp:
     """The handlers over one worklist.
 
     `visibility` say what a peer is shown, `character_sets` in which one a peer, by its AE title, is always answered;
-    `clock` gives the time that is recorded. `accounts` tell the audit trail.
+    `clock` gives the time that is recorded. `accounts` tell the audit trail; without them there is none.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Scp:
         self.manners = manners or Book()
         self.character_sets = character_sets
         self.clock = clock
-        self.accounts = accounts
+        self.accounts = accounts or Accounts(NoRecording(), worklist)
 
     def application(self, ae_title: str) -> Application:
         """What to hand to the listener."""
@@ -80,13 +80,12 @@ class Scp:
             handle_create=self.handle_create,
             handle_set=self.handle_set,
             handle_get=self.handle_get,
-            witness=self.accounts or Nobody(),
+            witness=self.accounts,
         )
 
     def handle_find(self, request: Request) -> Iterator[Match]:
         """Modality Worklist C-FIND, PS3.4 K.4.1."""
-        if self.accounts is not None:
-            self.accounts.queried(request)
+        self.accounts.queried(request)
         identifier = identifiers.read(request.data_set, request.transfer_syntax)
         caller = request.association.calling_ae_title
         form = answers.form(identifier, request.transfer_syntax, wanted=self.character_sets.get(caller))
@@ -109,7 +108,7 @@ class Scp:
         """MPPS N-CREATE, PS3.4 F.7.2.1."""
         uid = _step(request, request.command.affected_sop_class_uid, request.command.affected_sop_instance_uid)
         self.worklist.begin(uid, request.identifier(), now=self.clock())
-        self._told(request, uid, "C")
+        self.accounts.step(request, uid, "C")
         log.info("step begun", mpps_instance_uid=uid)
         return None
 
@@ -117,7 +116,7 @@ class Scp:
         """MPPS N-SET, PS3.4 F.7.2.2."""
         uid = _step(request, request.command.requested_sop_class_uid, request.command.requested_sop_instance_uid)
         self.worklist.change(uid, request.identifier(), now=self.clock())
-        self._told(request, uid, "U")
+        self.accounts.step(request, uid, "U")
         log.info("step changed", mpps_instance_uid=uid)
         return None
 
@@ -130,12 +129,8 @@ class Scp:
             served_by=ModalityPerformedProcedureStepRetrieve,
         )
         step, wanted = self.worklist.step(uid), request.command.attribute_identifier_list
-        self._told(request, uid, "R")
+        self.accounts.step(request, uid, "R")
         return step if wanted is None else _only(step, wanted)
-
-    def _told(self, request: Request, mpps_instance_uid: str, action: Action) -> None:
-        if self.accounts is not None:
-            self.accounts.step(request, mpps_instance_uid, action)
 
 
 def _step(

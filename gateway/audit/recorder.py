@@ -212,6 +212,21 @@ class Recording:
             self._made.append(messages.lost(self.event(Outcome.SERIOUS_FAILURE), lost))
 
 
+class NoRecording:
+    """Stands for a recording where there is no audit trail, as in tests and benchmarks: everything told is dropped."""
+
+    def event(self, outcome: Outcome = Outcome.SUCCESS) -> Event:
+        return Event(datetime.now(UTC), "", outcome)
+
+    def note(self, make: Make, *, holds: int = 0) -> None: ...
+
+    def ask_each_time(self, ask: Callable[[], None]) -> None: ...
+
+    def turned_away(self, address: str, ae_title: str, reason: str) -> None: ...
+
+    def queried(self, request: Request) -> None: ...
+
+
 def actor(association: Association) -> Actor:
     """The application on the other side of an association."""
     return Actor(association.calling_ae_title, association.address, association.calling_ae_title)

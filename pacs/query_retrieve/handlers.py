@@ -38,7 +38,7 @@ class QueryRetrieve:
         ae_title: str,
         peers: Iterable[Peer] = (),
         tls: CallFiles | None = None,
-        accounts: Accounts | None = None,
+        accounts: Accounts,
     ) -> None:
         """`accounts` tell the audit trail."""
         self._archive = archive
@@ -49,8 +49,7 @@ class QueryRetrieve:
 
     def handle_find(self, request: Request) -> Iterator[Match]:
         """C-FIND (PS3.4 C.4.1)."""
-        if self._accounts is not None:
-            self._accounts.queried(request)
+        self._accounts.queried(request)
         identifier = request.identifier()
         relational = request.context.extended[:1] == b"\x01"
         level = query.query_level(request.abstract_syntax, identifier, relational=relational)
@@ -86,7 +85,7 @@ class QueryRetrieve:
 
     def _told(self, request: Request, instances: Sequence[Stored], answers: Iterable[Progress]) -> Iterator[Progress]:
         """Tell the audit trail that objects leave, and when they have or the peer was lost, what did."""
-        if self._accounts is None or not instances:
+        if not instances:
             yield from answers
             return
         self._accounts.began(request, instances)
