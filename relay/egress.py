@@ -4,7 +4,7 @@ A proxy is asked to CONNECT, with a name and a password if its address has them 
 this machine is never asked for through a proxy. A proxy that looks into TLS shows certificates of its own, whose CA has
 to be added here; verification cannot be switched off.
 
-Not here: whether the way works (`relay.hybrid_diagnosis`).
+Not here: whether the way works (`operations.checks.link_check`).
 """
 
 import ssl

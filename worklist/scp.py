@@ -52,7 +52,7 @@ def _utc_now() -> datetime:
 class Scp:
     """The handlers over one worklist.
 
-    `visibility` say what a peer is shown, `character_sets` in which one a peer, by its AE title, is always answered;
+    `manners` say what a peer is shown, `character_sets` in which one a peer, by its AE title, is always answered;
     `clock` gives the time that is recorded. `accounts` tell the audit trail; without them there is none.
     """
 

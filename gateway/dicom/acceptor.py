@@ -58,7 +58,7 @@ log = structlog.get_logger()
 
 @dataclass
 class Conversation:
-    """One connection from accept to close. `pdu_stream` lets other threads end it."""
+    """One connection from accept to close. `stream` lets other threads end it."""
 
     wire: Wire
     address: str

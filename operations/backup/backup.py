@@ -14,7 +14,7 @@ Rules:
 * The audit trail after that, up to the message that is last then: what the databases hold is in it, but for what came
   in the seconds before and was not written yet (`recording`). It is copied, never linked, so that who can change the
   trail does not change both. Its full files never change and are copied once; the one that is being written is copied
-  anew each time, so each backup that is kept costs up to `audit.FILE_BYTES` for each chain.
+  anew each time, so each backup that is kept costs up to `trail.FILE_BYTES` for each chain.
 * A file is copied once and then shared: a later backup costs what came since. On one volume files are linked instead:
   that protects from mistakes, not from a broken disk.
 * A name stands only for what is whole and synced, and the manifest comes last: a folder without one is no backup. A

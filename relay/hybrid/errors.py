@@ -4,7 +4,7 @@ Every way to fail has a word for machines and a sentence for the operator, so th
 broken line. `explain` is given whatever a connection attempt or a connection failed with.
 
 Not for: what is done about it (`relay.hybrid.listener`), and which step of the way fails first
-(`relay.hybrid_diagnosis`).
+(`operations.checks.link_check`).
 """
 
 import socket

@@ -2,8 +2,9 @@
 
 Rules. The published files expect to lie at the root of a host, so that every place that says so is changed; how many
 there are in which file is written down here, and another count means that this is not the version we know. Nothing is
-changed to make OHIF behave differently: that is done in `pages/viewer/app-config.js`, by its own means. Its page, its
-service worker and what tablets and other specialties need are left out. The page is ours (`pages/viewer/index.html`).
+changed to make OHIF behave differently: that is done in `relay/pages/viewer_page/app-config.js`, by its own means. Its
+page, its service worker and what tablets and other specialties need are left out. The page is ours
+(`relay/pages/viewer_page/index.html`).
 
 Not here: where the files come from and go to (`operations.viewer.install`), how they are served (`relay.pages.viewer`).
 """
