@@ -1,6 +1,6 @@
 """One association of a machine that has manners of its own: short PDUs, torn writes, farewells that are none.
 
-It stands on the gateway's own pure parts (`upper_layer`, `association`, `dimse`), because it has to be able to send
+It stands on the gateway's own pure parts (`pdu`, `negotiation`, `dimse`), because it has to be able to send
 what no library would, and to stop anywhere. Every wait is bounded by `seconds`; whatever goes wrong is a PeerError.
 
 Not for: what is said (`scripted_machine`, `misbehaviour`).
