@@ -11,8 +11,7 @@ import typer
 from gateway import __version__, log, process
 from gateway.errors import GatewayError, SettingsError
 from gateway.hops import Hops
-from gateway.settings import load
-from operations.checks.site_check import SiteSettings, check
+from operations.checks.site_check import check
 from operations.cli import (
     archive,
     forward,
@@ -29,9 +28,7 @@ from operations.cli import (
     worklist,
 )
 from operations.cli.terminal import AsJson, console, print_hop, print_json
-from pacs.settings import PacsSettings
-from relay.settings import RelaySettings
-from worklist.settings import WorklistSettings
+from operations.site_settings import SiteSettings
 
 app = typer.Typer(
     help="A DICOM edge gateway between breast-screening modalities and the screening programme's cloud.",
@@ -58,10 +55,6 @@ def _command() -> None:
         raise SystemExit(process.EXIT_FAILED) from error
 
 
-def _settings() -> SiteSettings:
-    return SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
-
-
 def run() -> None:
     """Run worklist, pacs and relay in the foreground, for containers and development.
 
@@ -69,7 +62,7 @@ def run() -> None:
 
     Example: GATEWAY_DATA_DIR=/tmp/gateway gateway run
     """
-    settings = _settings()
+    settings = SiteSettings.load()
     log.configure(settings.relay.log_level, process="gateway")
     commands = {name: [sys.executable, "-m", name] for name in ("worklist", "pacs", "relay")}
     raise SystemExit(process.supervise(commands))
@@ -84,7 +77,7 @@ def check_command(
     Example: gateway check --json | jq '.[] | select(.state == "failed")'
     """
     hops = Hops() if as_json else Hops(ended=print_hop)
-    check(_settings(), hops, with_cloud=not local)
+    check(SiteSettings.load(), hops, with_cloud=not local)
     if as_json:
         print_json(hops.facts())
     raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)

@@ -11,14 +11,10 @@ import typer
 
 from gateway import process
 from gateway.hops import Hops
-from gateway.settings import load
 from operations.checks.diagnostics import collect
 from operations.checks.selftest import Selftest
-from operations.checks.site_check import SiteSettings
 from operations.cli.terminal import AsJson, console, print_hop, print_json
-from pacs.settings import PacsSettings
-from relay.settings import RelaySettings
-from worklist.settings import WorklistSettings
+from operations.site_settings import SiteSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +35,7 @@ def selftest(
     Example: gateway selftest --json | jq '.[] | select(.state == "failed")'
     """
     hops = Hops() if as_json else Hops(ended=print_hop)
-    Selftest(_settings(), hops, now=lambda: datetime.now().astimezone()).run(force=force)
+    Selftest(SiteSettings.load(), hops, now=lambda: datetime.now().astimezone()).run(force=force)
     if as_json:
         print_json(hops.facts())
     raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)
@@ -56,12 +52,8 @@ def diagnostics(
 
     Example: gateway diagnostics /tmp/van-7.tar.gz
     """
-    facts = collect(_settings(), target, logs=logs, now=datetime.now().astimezone())
+    facts = collect(SiteSettings.load(), target, logs=logs, now=datetime.now().astimezone())
     if as_json:
         print_json(facts)
     else:
         console.print(f"{target}: {facts['size_bytes']} bytes.", soft_wrap=True, highlight=False)
-
-
-def _settings() -> SiteSettings:
-    return SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))

@@ -12,14 +12,12 @@ import typer
 from rich.table import Table
 
 from gateway import __version__
-from gateway.settings import load
-from operations.checks.site_check import SiteSettings
 from operations.cli.terminal import AsJson, console, print_json
+from operations.site_settings import SiteSettings
 from pacs import Archive
 from pacs.commitment.rows import Promises
 from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
-from relay.settings import RelaySettings
 from worklist import Worklist
 from worklist.settings import WorklistSettings
 
@@ -34,7 +32,7 @@ def status(as_json: AsJson = False) -> None:
 
     Example: gateway status
     """
-    settings = SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
+    settings = SiteSettings.load()
     facts: dict[str, str | dict[str, object]] = {
         "site": settings.relay.site,
         "version": __version__,
