@@ -24,11 +24,6 @@ from simulator.modality.script import Begin, Commit, End, Expose, Query, Script,
 from simulator.modality.scripted_machine import Machine
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(modality)
-
-
 def modality(
     accession_number: Annotated[
         str, typer.Argument(help="The item to perform; the first scheduled one by default.")
