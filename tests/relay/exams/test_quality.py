@@ -21,6 +21,7 @@ from relay.exams.exam import judgement
 from relay.exams.quality import LONGEST, PUT_OFF, SETTLE, is_ripe
 from tests.relay.exams.judging import FOUR, NOW, ROOT, Exams, attached, before_line, opened, ours
 from tests.relay.served import STUDY
+from tests.tools.waiting import until
 from worklist.expiry_rows import Upkeep
 
 
@@ -292,12 +293,6 @@ async def test_a_burst_of_images_gives_few_events(exams: Exams) -> None:
         judging.cancel()
     assert 2 <= len(exams.told()) <= 3
     assert told(exams)[-1][1] == [5, 5, 5, 5]
-
-
-async def until(true: object) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # type: ignore[operator]
-            await asyncio.sleep(0.02)
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------
