@@ -16,7 +16,7 @@ from gateway.settings import load
 from operations.checks.site_check import SiteSettings
 from operations.cli.terminal import AsJson, console, print_json
 from pacs import Archive
-from pacs.commitment.rows import Promises
+from pacs.commitment.rows import CommitmentRows
 from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
@@ -61,7 +61,7 @@ def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
     with closing(Archive.attach(settings.db_path, settings.storage_path)) as archive:
         scrubbed = archive.upkeep.scrubbed()
         care = {"damaged": archive.upkeep.damaged(), "all read again": scrubbed.ended_at}
-        promised = Promises(archive.database).facts()
+        promised = CommitmentRows(archive.database).facts()
         owed = _owed(archive.outbox.counts, archive.outbox.oldest_open)
         return {**archive.statistics(), **care, **promised, **owed, **_forwarding(Duties(archive.database))}
 
