@@ -23,7 +23,7 @@ import structlog
 from gateway.errors import GatewayError
 from gateway.fsync import make_folder, sync_folder
 from gateway.sqlite import Database, utc_text
-from worklist.expiry_rows import ItemFacts, Upkeep
+from worklist.expiry_rows import ExpiryRows, ItemFacts
 from worklist.store import Worklist
 
 COPIES = 7
@@ -48,7 +48,7 @@ RULES: tuple[tuple[str, _Rule], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExpiryOutcome:
     """What became of an item, or would become: `kept_because` is empty when it leaves."""
 
     item: ItemFacts
@@ -65,23 +65,23 @@ def night_of(now: datetime, hour: int) -> date:
     return now.date() - timedelta(days=now.hour < hour)
 
 
-def judge(item: ItemFacts, *, before: str) -> Outcome:
+def judge(item: ItemFacts, *, before: str) -> ExpiryOutcome:
     """Ask every rule."""
-    return Outcome(item, tuple(reason for reason, holds in RULES if holds(item, before)))
+    return ExpiryOutcome(item, tuple(reason for reason, holds in RULES if holds(item, before)))
 
 
-def candidates(worklist: Worklist, *, before: str) -> Iterator[Outcome]:
+def candidates(worklist: Worklist, *, before: str) -> Iterator[ExpiryOutcome]:
     """The items of earlier days, the oldest first, and whether they may leave. Changes nothing."""
-    for item in Upkeep(worklist.database).items_before(before):
+    for item in ExpiryRows(worklist.database).items_before(before):
         yield judge(item, before=before)
 
 
-def prune(worklist: Worklist, *, before: str, now: datetime) -> Iterator[Outcome]:
+def prune(worklist: Worklist, *, before: str, now: datetime) -> Iterator[ExpiryOutcome]:
     """Let leave what may leave, the oldest first; each outcome comes when it is committed.
 
     When all have come, the steps are gone that belong to no item and were last changed when what leaves took place.
     """
-    upkeep, is_copied = Upkeep(worklist.database), False
+    upkeep, is_copied = ExpiryRows(worklist.database), False
     for outcome in list(candidates(worklist, before=before)):
         if not outcome.kept_because and not is_copied:
             log.info("worklist copied", file=str(copy(worklist.database, now=now)))
@@ -106,7 +106,7 @@ def copy(database: Database, *, now: datetime) -> Path:
     return final
 
 
-def _let_go(worklist: Worklist, upkeep: Upkeep, outcome: Outcome, *, before: str) -> Outcome:
+def _let_go(worklist: Worklist, upkeep: ExpiryRows, outcome: ExpiryOutcome, *, before: str) -> ExpiryOutcome:
     with worklist.database.write() as conn:
         item = upkeep.facts(conn, outcome.item.accession_number)
         if item is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.sqlite import Database
-from worklist.items import State
+from worklist.items import ItemState
 
 # Whatever a step told the cloud has a message id that begins with its UID; '0' follows '/' in ASCII.
 _OWED = (
@@ -39,12 +39,12 @@ class ItemFacts:
 
     accession_number: str
     date: str
-    state: State
+    state: ItemState
     open_steps: int
     owed: int
 
 
-class Upkeep:
+class ExpiryRows:
     """The worklist's database, seen by who clears it up."""
 
     def __init__(self, database: Database) -> None:

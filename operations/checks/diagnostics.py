@@ -40,7 +40,7 @@ from gateway.settings import GatewaySettings, variables
 from gateway.sqlite import SQLITE_VERSION
 from operations.site_settings import SiteSettings
 from pacs import Archive, Listing
-from pacs.commitment.rows import Promises
+from pacs.commitment.rows import CommitmentRows
 from pacs.maintenance.fsck import Fsck
 from worklist import Worklist
 
@@ -184,7 +184,7 @@ def _archive(settings: SiteSettings) -> Facts:
             **Listing(archive.database).received(),
             "damaged": archive.upkeep.damaged(),
             "quarantined": len(archive.upkeep.quarantined()),
-            "promises": Promises(archive.database).facts(),
+            "promises": CommitmentRows(archive.database).facts(),
             "outbox": _owed(archive.outbox),
             "database_bytes": settings.pacs.db_path.stat().st_size,
         }

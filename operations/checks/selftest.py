@@ -30,7 +30,7 @@ from pacs import Archive
 from simulator.journey import data_set_of, only_part
 from simulator.modality.modality import Modality, Sent, Step, standard_views
 from worklist import Item, Worklist
-from worklist.expiry_rows import Upkeep
+from worklist.expiry_rows import ExpiryRows
 
 MARK = "SELFTEST"
 """How the accession number of every test begins."""
@@ -168,7 +168,7 @@ class Selftest:
             tests = [item for item in worklist.items() if item.accession_number.startswith(MARK)]
             for item in tests:
                 archive.forget(item.study_instance_uid, now=datetime.now(UTC))
-                Upkeep(worklist.database).forget(item.accession_number)
+                ExpiryRows(worklist.database).forget(item.accession_number)
             self._await_removal(archive)
             if not tests and name != "cleaned up":
                 raise Nothing("Nothing was left of an earlier test.")

@@ -16,8 +16,8 @@ from gateway.sqlite import utc_text
 from operations import databases
 from operations.cli.terminal import AsJson, Progress, console, print_each, print_json, print_table
 from pacs import Listing
-from pacs.maintenance.fsck import Finding, Fsck
-from pacs.maintenance.retention import Outcome, Policy, candidates, prune, remove_ordered
+from pacs.maintenance.fsck import Fsck, FsckFinding
+from pacs.maintenance.retention import RetentionOutcome, RetentionPolicy, candidates, prune, remove_ordered
 from pacs.settings import PacsSettings
 
 
@@ -60,7 +60,7 @@ def prune_command(
     settings = load(PacsSettings)
     if days is None and not settings.retention_days:
         raise typer.BadParameter("PACS_RETENTION_DAYS is not set, so say for how long.", param_hint="--days")
-    policy = Policy(settings.retention_days if days is None else days, settings.retention_needs_commitment)
+    policy = RetentionPolicy(settings.retention_days if days is None else days, settings.retention_needs_commitment)
     with databases.archive(settings) as archive:
         work = candidates if dry_run else prune
         facts = (_outcome(outcome) for outcome in work(archive, policy, now=datetime.now(UTC)))
@@ -98,7 +98,7 @@ def statistics(
         print_table(table, none="")
 
 
-def print_findings(findings: Iterator[Finding], *, as_json: bool) -> int:
+def print_findings(findings: Iterator[FsckFinding], *, as_json: bool) -> int:
     """Print findings as they come; how many of them are left to be done."""
     left = 0
 
@@ -112,7 +112,7 @@ def print_findings(findings: Iterator[Finding], *, as_json: bool) -> int:
     return left
 
 
-def _findings(check: Fsck, *, repair: bool, hashes: bool) -> Iterator[Finding]:
+def _findings(check: Fsck, *, repair: bool, hashes: bool) -> Iterator[FsckFinding]:
     now = datetime.now(UTC)
     for finding in check.findings(hashes=hashes, now=now):
         yield check.repaired(finding, now=now) if repair else finding
@@ -123,7 +123,7 @@ def _finding_line(fact: dict[str, object]) -> str:
     return f"{fact['code']}: {where} {fact['sentence']} {fact['repaired'] or fact['remedy']}"
 
 
-def _outcome(outcome: Outcome) -> dict[str, object]:
+def _outcome(outcome: RetentionOutcome) -> dict[str, object]:
     study = outcome.study
     return {
         "study_instance_uid": study.study_instance_uid,

@@ -16,8 +16,8 @@ from xml.etree.ElementTree import ParseError, fromstring
 import typer
 
 from gateway.audit import messages
-from gateway.audit.messages import Actor, Event
-from gateway.audit.trail import Finding, Head, Line, Trail, lines, trails, verified
+from gateway.audit.messages import Actor, AuditEvent
+from gateway.audit.trail import Head, Trail, TrailFinding, TrailLine, lines, trails, verified
 from gateway.process import EXIT_FAILED, EXIT_OK
 from gateway.settings import load
 from operations.cli.terminal import AsJson, caller, console, print_each, print_json
@@ -71,7 +71,7 @@ def audit_list(
     Example: gateway audit list --chain pacs --from 1000 --json
     """
     settings = load(RelaySettings)
-    trail, event = Trail(settings.audit_path), Event(datetime.now(UTC), settings.site)
+    trail, event = Trail(settings.audit_path), AuditEvent(datetime.now(UTC), settings.site)
     trail.append([messages.log_used(event, Actor(caller()), trail.folder.resolve().as_uri())])
     chosen = [_told(name, each, begin) for name, each in _chains() if chain in ("", name)]
     if not chosen:
@@ -99,7 +99,7 @@ class _Verdict:
 
     name: str
     head: Head
-    findings: list[Finding]
+    findings: list[TrailFinding]
     restored: list[tuple[int, str]]
 
 
@@ -146,11 +146,11 @@ def _expected(text: str) -> tuple[str, Head | None]:
     return chain or RELAY, Head(int(number), digest)
 
 
-def _finding(found: Finding) -> str:
+def _finding(found: TrailFinding) -> str:
     return f"{found.code:9} {found.file}:{found.line}  {found.text}"
 
 
-def _facts(line: Line) -> dict[str, object]:
+def _facts(line: TrailLine) -> dict[str, object]:
     """What of a message is shown."""
     try:
         root = fromstring(line.message)  # noqa: S314 - our own file; what may stand in it, `audit_messages` escaped

@@ -19,7 +19,7 @@ from simulator.exam.exam import SCREENING_VIEWS, VIEWS
 from simulator.modality import misbehaviour
 from simulator.modality.misbehaviour_kit import Proof
 from simulator.modality.plan import plan
-from simulator.modality.raw_association import Caller
+from simulator.modality.raw_association import Dialer
 from simulator.modality.script import Begin, Commit, End, Expose, Query, Script, read
 from simulator.modality.scripted_machine import Machine
 
@@ -133,8 +133,8 @@ def _named(text: str) -> list[str]:
     return names
 
 
-def _caller(settings: SiteSettings, ae_title: str) -> Caller:
-    return Caller(ae_title or settings.calling_ae_title, tls=client_context(settings.worklist))
+def _caller(settings: SiteSettings, ae_title: str) -> Dialer:
+    return Dialer(ae_title or settings.calling_ae_title, tls=client_context(settings.worklist))
 
 
 def _wall_time() -> datetime:

@@ -19,7 +19,7 @@ from operations.checks.diagnostics import collect
 from operations.checks.selftest import Selftest
 from operations.cli.terminal import AsJson, console, print_json, printed_hops
 from operations.site_settings import SiteSettings
-from pacs.commitment.rows import Promises
+from pacs.commitment.rows import CommitmentRows
 from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
 from worklist.settings import WorklistSettings
@@ -104,7 +104,7 @@ def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
     with databases.archive(settings) as archive:
         scrubbed = archive.upkeep.scrubbed()
         read_again = {"damaged": archive.upkeep.damaged(), "all read again": scrubbed.ended_at}
-        promised = Promises(archive.database).facts()
+        promised = CommitmentRows(archive.database).facts()
         owed = _owed(archive.outbox.counts, archive.outbox.oldest_open)
         return {**archive.statistics(), **read_again, **promised, **owed, **_forwarding(Duties(archive.database))}
 

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 
 from gateway.audit import messages
-from gateway.audit.messages import Actor, Event
+from gateway.audit.messages import Actor, AuditEvent
 from gateway.audit.trail import Trail
 from gateway.errors import InvalidValue
 from gateway.settings import load
@@ -109,7 +109,7 @@ def _file() -> UserFile:
 
 def _audited(what: str) -> None:
     settings = load(RelaySettings)
-    event, uri = Event(datetime.now(UTC), settings.site), settings.users_path.resolve().as_uri()
+    event, uri = AuditEvent(datetime.now(UTC), settings.site), settings.users_path.resolve().as_uri()
     message = messages.alert(event, Actor(caller()), messages.USERS_CHANGED, uri, what)
     Trail(settings.audit_path).append([message])
 

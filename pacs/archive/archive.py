@@ -43,7 +43,7 @@ from pacs.archive.image_event import image_received
 from pacs.archive.index import KEYS, Index, Level, Receipt, plain
 from pacs.archive.maintenance_rows import Upkeep
 from pacs.archive.quality_rows import Judgements
-from pacs.archive.receiving import Origin, Receiving, disk_refusals
+from pacs.archive.receiving import ObjectOrigin, Receiving, disk_refusals
 
 log = structlog.get_logger()
 
@@ -106,7 +106,7 @@ class Archive:
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
-    def receive(self, origin: Origin, *, now: datetime) -> Receiving:
+    def receive(self, origin: ObjectOrigin, *, now: datetime) -> Receiving:
         """Begin to take an object. Raises InvalidDataSet for a UID that is none, OutOfResources for a full disk."""
         if not is_uid(origin.sop_instance_uid):
             raise InvalidDataSet("The announced SOP Instance UID is missing or is not a UID.")

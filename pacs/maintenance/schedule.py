@@ -20,7 +20,7 @@ from gateway.errors import GatewayError
 from pacs.archive.archive import Archive
 from pacs.archive.verify import Stopped
 from pacs.maintenance.quarantine import carry_out
-from pacs.maintenance.retention import Policy, prune, remove_ordered
+from pacs.maintenance.retention import RetentionPolicy, prune, remove_ordered
 from pacs.maintenance.scrub import Scrub, is_due, last_night
 
 ORDERS_SECONDS = 1.0
@@ -35,11 +35,11 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Rounds:
+class MaintenanceSchedule:
     """What is done every night. `policy` None: nothing is pruned; `scrub_bytes_per_second` 0: nothing is scrubbed."""
 
     night_hour: int
-    policy: Policy | None
+    policy: RetentionPolicy | None
     scrub_bytes_per_second: int
 
 
@@ -51,7 +51,9 @@ def local_now() -> datetime:
 class Care:
     """Looks after an archive from entering to leaving the block."""
 
-    def __init__(self, archive: Archive, rounds: Rounds, *, clock: Callable[[], datetime] = local_now) -> None:
+    def __init__(
+        self, archive: Archive, rounds: MaintenanceSchedule, *, clock: Callable[[], datetime] = local_now
+    ) -> None:
         self._archive = archive
         self._rounds = rounds
         self._clock = clock
@@ -106,7 +108,7 @@ class Care:
             scrub = Scrub(self._archive, bytes_per_second=self._rounds.scrub_bytes_per_second, stop=self._stop)
             scrub.run(clock=self._clock)
 
-    def _prune(self, policy: Policy) -> None:
+    def _prune(self, policy: RetentionPolicy) -> None:
         for _ in prune(self._archive, policy, now=self._clock()):
             if self._stop.is_set():
                 raise Stopped

@@ -26,14 +26,14 @@ from structlog.testing import capture_logs
 from gateway.dataset.data_sets import encode
 from gateway.dicom.dimse import Command, CommandReceived, Messages
 from gateway.dicom.listener import Listener
-from gateway.dicom.pdu import Fragment, Reader, State
+from gateway.dicom.pdu import AssociationState, Fragment, Reader
 from gateway.errors import DuplicateTransaction, Refusal
 from gateway.remote_ae import Peer
 from gateway.tls_reload import ServerTls
 from pacs import Archive
-from pacs.commitment.reporter import Reporting
-from pacs.commitment.rows import Promises
-from pacs.commitment.rules import Outcome, Reference, Transaction, pause, report, requested
+from pacs.commitment.reporter import Reporter
+from pacs.commitment.rows import CommitmentRows
+from pacs.commitment.rules import CommitmentOutcome, Reference, Transaction, pause, report, requested
 from pacs.scp import application
 from simulator.modality import modality
 from simulator.modality.modality import Modality, ModalityError, Sent
@@ -111,15 +111,15 @@ def test_a_request_that_says_too_little_is_refused(
 
 
 uids = st.from_regex(r"2\.25\.[1-9][0-9]{0,20}", fullmatch=True)
-outcomes_of = st.dictionaries(uids, st.sampled_from(list(Outcome)), min_size=1, max_size=20)
+outcomes_of = st.dictionaries(uids, st.sampled_from(list(CommitmentOutcome)), min_size=1, max_size=20)
 
 
 @given(outcomes_of)
-def test_a_report_names_every_instance_once_and_says_what_became_of_it(outcomes: dict[str, Outcome]) -> None:
+def test_a_report_names_every_instance_once_and_says_what_became_of_it(outcomes: dict[str, CommitmentOutcome]) -> None:
     transaction = Transaction(TRANSACTION, "MAMMO", "SCREENING_PACS", tuple(Reference(MG, uid) for uid in outcomes))
     told = report(transaction, list(outcomes.values()))
     assert (told.sop_class_uid, told.sop_instance_uid) == (SOP_CLASS, SOP_INSTANCE)
-    assert told.event_type_id == (1 if set(outcomes.values()) == {Outcome.PROMISED} else 2)
+    assert told.event_type_id == (1 if set(outcomes.values()) == {CommitmentOutcome.PROMISED} else 2)
     assert named(told.data_set) == {uid: int(outcome) for uid, outcome in outcomes.items()}
     assert (told.data_set.TransactionUID, told.data_set.RetrieveAETitle) == (TRANSACTION, "SCREENING_PACS")
 
@@ -145,7 +145,7 @@ def asked(*numbers: int, requester: str = "MAMMO", transaction_uid: str = TRANSA
 
 
 def test_a_transaction_is_due_until_it_is_acknowledged(archive: Archive) -> None:
-    promises = Promises(archive.database)
+    promises = CommitmentRows(archive.database)
     promises.take(asked(1, 2), now=NOW)
     [promise] = promises.due(now=NOW, limit=10)
     assert (promise.transaction, promise.outcomes, promise.attempts) == (asked(1, 2), (), 0)
@@ -166,14 +166,14 @@ def test_a_transaction_is_due_until_it_is_acknowledged(archive: Archive) -> None
 
 
 def test_a_clock_that_was_set_back_holds_no_report_up(archive: Archive) -> None:
-    promises = Promises(archive.database)
+    promises = CommitmentRows(archive.database)
     promises.take(asked(1), now=NOW)
     assert len(promises.due(now=NOW - timedelta(days=30), limit=10)) == 1
 
 
 @pytest.mark.parametrize("other", [asked(1), asked(1, 3), asked(1, 2, requester="OTHER")])
 def test_a_transaction_uid_is_good_for_one_request(archive: Archive, other: Transaction) -> None:
-    promises = Promises(archive.database)
+    promises = CommitmentRows(archive.database)
     assert [promises.take(asked(1, 2), now=NOW) for _ in range(2)] == [True, True]
     with pytest.raises(DuplicateTransaction):
         promises.take(other, now=NOW)
@@ -259,7 +259,7 @@ def requester() -> Requester:
 def served(archive: Archive, *peers: Peer, tls: ServerTls | None = None) -> Iterator[int]:
     """The archive's port."""
     with (
-        Reporting(archive, peers) as reporting,
+        Reporter(archive, peers) as reporting,
         Listener(
             application(archive, reporting, ae_title="SCREENING_PACS"), host="127.0.0.1", port=0, tls=tls
         ) as listener,
@@ -362,7 +362,7 @@ def test_what_is_no_request_for_commitment_is_refused(
     with served(archive, *requester.address) as port, requester.association(port) as assoc:
         assert action(assoc, question(1), **arguments) == status  # type: ignore[arg-type]
         assert action(assoc, None) == 0x0120
-    assert Promises(archive.database).facts()["commitments to report"] == 0
+    assert CommitmentRows(archive.database).facts()["commitments to report"] == 0
 
 
 def test_an_action_of_another_class_is_refused(archive: Archive) -> None:
@@ -426,7 +426,7 @@ def test_a_request_that_crosses_a_report_is_served_and_the_next_report_waits_for
         peer.send(acknowledgement(first_report))
         second_report = next(said)
         peer.send(acknowledgement(second_report))
-        wait_until(lambda: not Promises(archive.database).facts()["commitments to report"], "both answers")
+        wait_until(lambda: not CommitmentRows(archive.database).facts()["commitments to report"], "both answers")
     assert [(each.command_field, each.event_type_id) for each in (first_report, second_report)] == [(0x0100, 2)] * 2
     assert first_report.message_id != second_report.message_id
 
@@ -434,7 +434,7 @@ def test_a_request_that_crosses_a_report_is_served_and_the_next_report_waits_for
 def commands(peer: RawPeer) -> Iterator[Command]:
     """The command of each message that comes, when the message is complete."""
     reader, messages = Reader(), Messages()
-    reader.state = State.ESTABLISHED
+    reader.state = AssociationState.ESTABLISHED
     command = None
     while True:
         for event in reader.events():
@@ -463,7 +463,7 @@ def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_
 ) -> None:
     send(archive, image(1))
     requester.answers = [0x0110, 0x0110, 0x0000]
-    promises = Promises(archive.database)
+    promises = CommitmentRows(archive.database)
     with requester.listening():
         with served(archive, *requester.address) as port:
             requester.ask(port, question(1))
@@ -482,7 +482,7 @@ def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_
 
 def test_a_requester_without_address_is_kept_and_the_setting_named(archive: Archive, requester: Requester) -> None:
     send(archive, image(1))
-    promises = Promises(archive.database)
+    promises = CommitmentRows(archive.database)
     with capture_logs() as logs, served(archive, *requester.address) as port:
         assert requester.ask(port, question(1)) == 0x0000
         wait_until(lambda: bool(promises.facts()["it waits because"]), "the reason")
@@ -496,7 +496,7 @@ def test_a_requester_without_address_is_kept_and_the_setting_named(archive: Arch
 def test_a_requester_that_takes_nothing_holds_up_no_other(archive: Archive, requester: Requester) -> None:
     """One that only echoes, one that hangs up: both stay owed, and MAMMO, last in the alphabet, is told."""
     send(archive, image(1))
-    promises = Promises(archive.database)
+    promises = CommitmentRows(archive.database)
     for name in ("ECHOES", "HANGS_UP"):
         promises.take(asked(1, requester=name, transaction_uid=f"2.25.{len(name)}"), now=datetime.now(UTC))
     echoes = AE("ECHOES")
@@ -508,7 +508,7 @@ def test_a_requester_that_takes_nothing_holds_up_no_other(archive: Archive, requ
         peers = [Peer(name, "127.0.0.1", each.getsockname()[1]) for name, each in ports.items()]
         peers.append(Peer("MAMMO", "127.0.0.1", requester.port))
         promises.take(asked(1), now=datetime.now(UTC))
-        with capture_logs() as logs, Reporting(archive, peers):
+        with capture_logs() as logs, Reporter(archive, peers):
             assert named(requester.wait()) == {"2.25.1": 0}
     server.shutdown()
     reasons = [line["reason"] for line in logs if line["event"] == "commitment not reported"]
