@@ -38,7 +38,7 @@ from gateway.hops import reason
 from gateway.outbox import Outbox
 from gateway.settings import GatewaySettings, variables
 from gateway.sqlite import SQLITE_VERSION
-from operations.checks.site_check import SiteSettings
+from operations.site_settings import SiteSettings
 from pacs import Archive, Listing
 from pacs.commitment.rows import CommitmentRows
 from pacs.maintenance.fsck import Fsck

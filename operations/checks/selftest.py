@@ -25,7 +25,7 @@ from gateway.errors import Conflict
 from gateway.hops import HopFailed, Hops, Nothing, Observed
 from gateway.messages import LOCAL_ACTION, Participant, Procedure, Scheduled, WorklistItem
 from gateway.outbox import Outbox
-from operations.checks.site_check import SiteSettings
+from operations.site_settings import SiteSettings
 from pacs import Archive
 from simulator.journey import data_set_of, only_part
 from simulator.modality.modality import Modality, Sent, Step, standard_views

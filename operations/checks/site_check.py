@@ -8,82 +8,36 @@ Not for: repairing anything, and nothing it does leaves a trace in the worklist 
 
 import asyncio
 import json
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
 from gateway.disk_space import Fullness, volume_of
 from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
-from gateway.remote_ae import Peer, reachable
-from gateway.tls import client_context
+from gateway.remote_ae import reachable
 from operations.checks import cloud_connection
 from operations.checks.tls_check import in_use
+from operations.site_settings import SiteSettings, relay_url
 from pacs import Archive
 from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
 from relay.access.users import CHECK, basic
 from relay.assembly import cloud_link
-from relay.assembly.http_access import https_files, own_tls
-from relay.cloud.dicomweb_proxy import own_url
+from relay.assembly.http_access import own_tls
 from relay.hybrid.sender import SelfEcho
 from relay.settings import RelaySettings
 from simulator.modality.modality import Modality
 from worklist import Worklist
-from worklist.settings import WorklistSettings
-
-CALLING_AE_TITLE = "GATEWAY_CHECK"
-"""Who we say we are unless a title in GATEWAY_CALLING_AETS may call from this machine."""
 
 OVERDUE = timedelta(minutes=10)
 """An event that the cloud has not confirmed for so long means that the line is down, not that it is slow."""
 
 
 _CERTIFICATE_REMEDY = "The services go on with the one they have; see: gateway tls check."
-
-
-@dataclass(frozen=True)
-class SiteSettings:
-    """What all three processes were told."""
-
-    worklist: WorklistSettings
-    pacs: PacsSettings
-    relay: RelaySettings
-
-    @property
-    def url(self) -> str:
-        """Where pages and DICOMweb are, seen from this machine."""
-        return relay_url(self.relay)
-
-    @property
-    def calling_ae_title(self) -> str:
-        """Who we are for this site when nobody says: the first title that may call from this machine."""
-        callers = self.worklist.calling_aets
-        here = _address(reachable(self.worklist.host)) if callers else ""
-        return next((each.ae_title for each in callers if each.calls_from(here)), CALLING_AE_TITLE)
-
-    @property
-    def peers(self) -> tuple[Peer, Peer]:
-        """Worklist and archive, as they are called from this machine."""
-        return (
-            Peer(self.worklist.aet, reachable(self.worklist.host), self.worklist.port),
-            Peer(self.pacs.aet, reachable(self.pacs.host), self.pacs.port),
-        )
-
-    def modality(self) -> Modality:
-        """A machine that calls this site."""
-        worklist, pacs = self.peers
-        return Modality(self.calling_ae_title, worklist=worklist, pacs=pacs, tls=client_context(self.worklist))
-
-
-def _address(host: str) -> str:
-    """Of which address a call to one of ours is. Raises OSError for a name that nobody knows."""
-    return str(socket.getaddrinfo(host, None)[0][4][0])
 
 
 def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
@@ -141,11 +95,6 @@ def _search(note: Note, settings: SiteSettings) -> None:
     body = ask_relay(settings.relay, "/dicom-web/studies?limit=1")
     found = json.loads(body) if body else []
     note.detail = "QIDO-RS answered with a study." if found else "QIDO-RS answered that there is no study yet."
-
-
-def relay_url(relay: RelaySettings) -> str:
-    """Where this machine reaches the pages and DICOMweb."""
-    return own_url(relay.http_host, relay.http_port, scheme="http" if https_files(relay) is None else "https")
 
 
 def ask_relay(relay: RelaySettings, path: str) -> bytes:

@@ -4,7 +4,7 @@ Not for: rules (`pacs.forward.rules`); the pacs process does what is written dow
 """
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,8 +14,8 @@ import typer
 
 from gateway.errors import NotFound
 from gateway.settings import load
+from operations import databases
 from operations.cli.terminal import AsJson, console, print_json, print_table
-from pacs import Archive
 from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
 
@@ -36,11 +36,6 @@ class StateOption(StrEnum):
     OPEN = "open"
     DELIVERED = "delivered"
     PARKED = "parked"
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.add_typer(forward_app, name="forward")
 
 
 @forward_app.command("list")
@@ -126,6 +121,5 @@ def _which(duty_id: int | None, to: str) -> dict[str, object]:
 
 @contextmanager
 def _duties() -> Iterator[Duties]:
-    settings = load(PacsSettings)
-    with closing(Archive.attach(settings.db_path, settings.storage_path)) as archive:
+    with databases.archive(load(PacsSettings)) as archive:
         yield Duties(archive.database)

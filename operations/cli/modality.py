@@ -12,12 +12,9 @@ import typer
 
 from gateway import process
 from gateway.hops import HopFailed, Hops
-from gateway.settings import load
 from gateway.tls import client_context
-from operations.checks.site_check import SiteSettings
 from operations.cli.terminal import AsJson, print_hop, print_json
-from pacs.settings import PacsSettings
-from relay.settings import RelaySettings
+from operations.site_settings import SiteSettings
 from simulator.exam.exam import SCREENING_VIEWS, VIEWS
 from simulator.modality import misbehaviour
 from simulator.modality.misbehaviour_kit import Proof
@@ -25,12 +22,6 @@ from simulator.modality.plan import plan
 from simulator.modality.raw_association import Dialer
 from simulator.modality.script import Begin, Commit, End, Expose, Query, Script, read
 from simulator.modality.scripted_machine import Machine
-from worklist.settings import WorklistSettings
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(modality)
 
 
 def modality(
@@ -87,14 +78,14 @@ def modality(
 
 
 def _examine(script: Script, ae_title: str, hops: Hops) -> None:
-    planned, settings = plan(script), _settings()
+    planned, settings = plan(script), SiteSettings.load()
     worklist, pacs = settings.peers
     caller = _caller(settings, ae_title or script.machine.ae_title)
     Machine(script.machine, caller, worklist=worklist, pacs=pacs, clock=_wall_time).run(planned, hops)
 
 
 def _misbehave(names: Sequence[str], accession_number: str, ae_title: str, hops: Hops) -> None:
-    settings = _settings()
+    settings = SiteSettings.load()
     worklist, pacs = settings.peers
     proof = Proof(_caller(settings, ae_title), worklist=worklist, pacs=pacs, now=_wall_time())
     if accession_number:
@@ -140,10 +131,6 @@ def _named(text: str) -> list[str]:
         known = ", ".join(misbehaviour.TABLE)
         raise typer.BadParameter(f"{', '.join(unknown)} is not one of {known}.", param_hint="--misbehave")
     return names
-
-
-def _settings() -> SiteSettings:
-    return SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
 
 
 def _caller(settings: SiteSettings, ae_title: str) -> Dialer:

@@ -4,7 +4,7 @@ Not for: the rules (`gateway.outbox.entries`).
 """
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,6 +14,7 @@ import typer
 
 from gateway.outbox import Entry
 from gateway.settings import load
+from operations import databases
 from operations.cli.terminal import AsJson, print_json, print_table
 from pacs import Archive, discard
 from pacs.settings import PacsSettings
@@ -39,11 +40,6 @@ class OutboxState(StrEnum):
     PARKED = "parked"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.add_typer(outbox_app, name="outbox")
-
-
 @outbox_app.command("list")
 def outbox_list(
     state: Annotated[OutboxState, typer.Option(help="Open, delivered or parked.")] = OutboxState.PARKED,
@@ -57,8 +53,8 @@ def outbox_list(
     """
     facts = [
         {"of": name, **{key: asdict(entry)[key] for key in SHOWN}}
-        for name, attach in _owners().items()
-        for entry in _entries(attach, state)
+        for name, opened in _owners().items()
+        for entry in _entries(opened, state)
     ]
     if as_json:
         print_json(facts)
@@ -78,7 +74,7 @@ def outbox_release(
 
     Example: gateway outbox release pacs 17 --by "J. Smith"
     """
-    with closing(_owners()[of]()) as owner:
+    with _owners()[of]() as owner:
         owner.outbox.release(entry_id, by=by, now=datetime.now(UTC))
 
 
@@ -95,7 +91,7 @@ def outbox_discard(
 
     Example: gateway outbox discard pacs 17 --by "J. Smith" --because "Another participant's; sent again correctly."
     """
-    with closing(_owners()[of]()) as owner:
+    with _owners()[of]() as owner:
         assert isinstance(owner, Archive)
         discard(owner, entry_id, by=by, because=because, now=datetime.now(UTC))
 
@@ -110,19 +106,19 @@ def outbox_park(
 
     Example: gateway outbox park pacs 17 --reason "The cloud team looks into it."
     """
-    with closing(_owners()[of]()) as owner:
+    with _owners()[of]() as owner:
         owner.outbox.set_aside(entry_id, reason=reason, now=datetime.now(UTC))
 
 
-def _owners() -> dict[str, Callable[[], Worklist | Archive]]:
+def _owners() -> dict[str, Callable[[], AbstractContextManager[Worklist | Archive]]]:
     """How to open each database that owes the cloud something."""
     worklist, pacs = load(WorklistSettings), load(PacsSettings)
     return {
-        "worklist": lambda: Worklist.attach(worklist.db_path),
-        "pacs": lambda: Archive.attach(pacs.db_path, pacs.storage_path),
+        "worklist": lambda: databases.worklist(worklist),
+        "pacs": lambda: databases.archive(pacs),
     }
 
 
-def _entries(attach: Callable[[], Worklist | Archive], state: OutboxState) -> list[Entry]:
-    with closing(attach()) as owner:
+def _entries(opened: Callable[[], AbstractContextManager[Worklist | Archive]], state: OutboxState) -> list[Entry]:
+    with opened() as owner:
         return owner.outbox.entries(state.value)

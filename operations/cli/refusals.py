@@ -15,11 +15,6 @@ from gateway.settings import GatewaySettings, load
 from operations.cli.terminal import AsJson, console, print_json
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(refusals)
-
-
 def refusals(
     limit: Annotated[int, typer.Option(help="At most so many, the newest first.", min=1, max=MOST_ROWS)] = 20,
     as_json: AsJson = False,

@@ -1,37 +1,33 @@
-"""`gateway` itself: all commands put together, how each one ends, and run, check and version, which have no family.
+"""`gateway` itself: all commands put together, how each one ends, and run and version, which have no family.
 
 Not for: the rules behind a command; each lives in its own module.
 """
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
 
 import typer
 
 from gateway import __version__, log, process
 from gateway.errors import GatewayError, SettingsError
-from gateway.hops import Hops
-from gateway.settings import load
-from operations.checks.site_check import SiteSettings, check
 from operations.cli import (
     archive,
+    audit,
+    backup,
     forward,
     modality,
+    mpps,
     network,
     outbox,
-    peers,
+    quarantine,
     refusals,
     site,
-    status,
-    tls,
     users,
     viewer,
     worklist,
 )
-from operations.cli.terminal import AsJson, console, print_hop, print_json
-from pacs.settings import PacsSettings
-from relay.settings import RelaySettings
-from worklist.settings import WorklistSettings
+from operations.cli.terminal import AsJson, console, print_json
+from operations.site_settings import SiteSettings
 
 app = typer.Typer(
     help="A DICOM edge gateway between breast-screening modalities and the screening programme's cloud.",
@@ -58,10 +54,6 @@ def _command() -> None:
         raise SystemExit(process.EXIT_FAILED) from error
 
 
-def _settings() -> SiteSettings:
-    return SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
-
-
 def run() -> None:
     """Run worklist, pacs and relay in the foreground, for containers and development.
 
@@ -69,25 +61,10 @@ def run() -> None:
 
     Example: GATEWAY_DATA_DIR=/tmp/gateway gateway run
     """
-    settings = _settings()
+    settings = SiteSettings.load()
     log.configure(settings.relay.log_level, process="gateway")
     commands = {name: [sys.executable, "-m", name] for name in ("worklist", "pacs", "relay")}
     raise SystemExit(process.supervise(commands))
-
-
-def check_command(
-    local: Annotated[bool, typer.Option("--local", help="Leave the echo through the cloud out.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Prove by traffic that the site works: one line per hop, exit code 1 if one failed.
-
-    Example: gateway check --json | jq '.[] | select(.state == "failed")'
-    """
-    hops = Hops() if as_json else Hops(ended=print_hop)
-    check(_settings(), hops, with_cloud=not local)
-    if as_json:
-        print_json(hops.facts())
-    raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)
 
 
 def version(as_json: AsJson = False) -> None:
@@ -101,10 +78,39 @@ def version(as_json: AsJson = False) -> None:
         console.print(__version__)
 
 
-# in the order in which `gateway --help` shows them
-for _family in (tls, archive, forward, network, modality, outbox, peers, refusals, site, users, viewer, worklist):
-    _family.register(app)
-app.command()(run)
-app.command("check")(check_command)
-status.register(app)
-app.command()(version)
+# `gateway --help` shows the commands and then the families, each in the order of its table.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "fsck": archive.fsck,
+    "prune": archive.prune_command,
+    "backup": backup.backup_command,
+    "restore": backup.restore_command,
+    "statistics": archive.statistics,
+    "modality": modality.modality,
+    "echo": network.echo,
+    "send": network.send,
+    "find": network.find,
+    "refusals": refusals.refusals,
+    "selftest": site.selftest,
+    "diagnostics": site.diagnostics,
+    "run": run,
+    "check": site.check,
+    "status": site.status,
+    "version": version,
+}
+FAMILIES: dict[str, typer.Typer] = {
+    "tls": network.tls_app,
+    "quarantine": quarantine.quarantine_app,
+    "forward": forward.forward_app,
+    "link": network.link_app,
+    "outbox": outbox.outbox_app,
+    "users": users.users_app,
+    "audit": audit.audit_app,
+    "viewer": viewer.viewer_app,
+    "worklist": worklist.worklist_app,
+    "mpps": mpps.mpps_app,
+}
+
+for _name, _run in COMMANDS.items():
+    app.command(_name)(_run)
+for _name, _family in FAMILIES.items():
+    app.add_typer(_family, name=_name)

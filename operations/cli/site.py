@@ -1,30 +1,41 @@
-"""The commands about the site as a whole: selftest, diagnostics.
+"""The commands about the site as a whole: check, selftest, diagnostics, status.
 
-Not for: what they do; it is in `operations.checks.selftest` and `operations.checks.diagnostics`.
+Not for: what they do; it is in `operations.checks`. Status reads and does not judge: `relay.health.report` does.
 """
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
-from gateway import process
-from gateway.hops import Hops
-from gateway.settings import load
+from gateway import __version__
+from operations import databases
+from operations.checks import site_check
 from operations.checks.diagnostics import collect
 from operations.checks.selftest import Selftest
-from operations.checks.site_check import SiteSettings
-from operations.cli.terminal import AsJson, console, print_hop, print_json
+from operations.cli.terminal import AsJson, console, print_json, printed_hops
+from operations.site_settings import SiteSettings
+from pacs.commitment.rows import CommitmentRows
+from pacs.forward.queue_rows import Duties
 from pacs.settings import PacsSettings
-from relay.settings import RelaySettings
 from worklist.settings import WorklistSettings
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    for name, command in (("selftest", selftest), ("diagnostics", diagnostics)):
-        app.command(name)(command)
+def check(
+    local: Annotated[bool, typer.Option("--local", help="Leave the echo through the cloud out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prove by traffic that the site works: one line per hop, exit code 1 if one failed.
+
+    Example: gateway check --json | jq '.[] | select(.state == "failed")'
+    """
+    settings = SiteSettings.load()
+    with printed_hops(as_json=as_json) as hops:
+        site_check.check(settings, hops, with_cloud=not local)
 
 
 def selftest(
@@ -38,11 +49,9 @@ def selftest(
 
     Example: gateway selftest --json | jq '.[] | select(.state == "failed")'
     """
-    hops = Hops() if as_json else Hops(ended=print_hop)
-    Selftest(_settings(), hops, now=lambda: datetime.now().astimezone()).run(force=force)
-    if as_json:
-        print_json(hops.facts())
-    raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)
+    settings = SiteSettings.load()
+    with printed_hops(as_json=as_json) as hops:
+        Selftest(settings, hops, now=lambda: datetime.now().astimezone()).run(force=force)
 
 
 def diagnostics(
@@ -56,12 +65,66 @@ def diagnostics(
 
     Example: gateway diagnostics /tmp/van-7.tar.gz
     """
-    facts = collect(_settings(), target, logs=logs, now=datetime.now().astimezone())
+    facts = collect(SiteSettings.load(), target, logs=logs, now=datetime.now().astimezone())
     if as_json:
         print_json(facts)
     else:
         console.print(f"{target}: {facts['size_bytes']} bytes.", soft_wrap=True, highlight=False)
 
 
-def _settings() -> SiteSettings:
-    return SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
+def status(as_json: AsJson = False) -> None:
+    """Say what the worklist and the archive hold and what is owed to the cloud. Reads the databases, calls nobody.
+
+    Example: gateway status
+    """
+    settings = SiteSettings.load()
+    facts: dict[str, str | dict[str, object]] = {
+        "site": settings.relay.site,
+        "version": __version__,
+        "worklist": _worklist_facts(settings.worklist),
+        "pacs": _pacs_facts(settings.pacs),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(name, value if isinstance(value, str) else _listed(value))
+    console.print(table)
+
+
+def _worklist_facts(settings: WorklistSettings) -> dict[str, object]:
+    with databases.worklist(settings) as worklist:
+        today = worklist.items(date=f"{datetime.now().astimezone():%Y%m%d}")
+        states = Counter(str(item.state) for item in today)
+        return {"items today": len(today), **states, **_owed(worklist.outbox.counts, worklist.outbox.oldest_open)}
+
+
+def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
+    with databases.archive(settings) as archive:
+        scrubbed = archive.upkeep.scrubbed()
+        read_again = {"damaged": archive.upkeep.damaged(), "all read again": scrubbed.ended_at}
+        promised = CommitmentRows(archive.database).facts()
+        owed = _owed(archive.outbox.counts, archive.outbox.oldest_open)
+        return {**archive.statistics(), **read_again, **promised, **owed, **_forwarding(Duties(archive.database))}
+
+
+def _forwarding(duties: Duties) -> dict[str, object]:
+    """How it stands with each site archive."""
+    facts: dict[str, object] = {}
+    for each in duties.standings():
+        facts |= {
+            f"to {each.target} open": each.open,
+            f"to {each.target} parked": each.parked,
+            f"to {each.target} oldest open": each.oldest_open,
+            f"{each.target} waits because": each.reason or None,
+        }
+    return facts
+
+
+def _owed(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:
+    return {**{f"events {state}": number for state, number in counts().items()}, "oldest open": oldest_open()}
+
+
+def _listed(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)

@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -16,7 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.hops import Hop
+from gateway import process
+from gateway.hops import Hop, Hops
 
 PROGRESS_SECONDS = 2.0
 
@@ -36,17 +38,27 @@ def print_json(facts: object) -> None:
     print(json.dumps(facts, indent=2))
 
 
-def print_table(facts: Sequence[dict[str, object]]) -> None:
-    """Print facts of one kind for people, a row each under their names."""
+def print_table(facts: Sequence[dict[str, object]], *, none: str = "None") -> None:
+    """Print facts of one kind for people, a row each under their names; `none` is shown for a value that is None."""
     table = Table(*facts[0]) if facts else Table()
     for fact in facts:
-        table.add_row(*(escape(str(value)) for value in fact.values()))
+        table.add_row(*(none if value is None else escape(str(value)) for value in fact.values()))
     console.print(table if facts else "Nothing.")
 
 
 def print_hop(hop: Hop) -> None:
     """Print a hop for people as it ends."""
     console.print(hop.line, highlight=False, markup=False, soft_wrap=True, style="red" if hop.state == "failed" else "")
+
+
+@contextmanager
+def printed_hops(*, as_json: bool) -> Iterator[Hops]:
+    """Hops that are printed as each ends, or as JSON at the end; then the command ends with 1 if one failed, else 0."""
+    hops = Hops() if as_json else Hops(ended=print_hop)
+    yield hops
+    if as_json:
+        print_json(hops.facts())
+    raise SystemExit(process.EXIT_FAILED if hops.failed else process.EXIT_OK)
 
 
 def print_each(facts: Iterable[dict[str, object]], *, as_json: bool, line: Callable[[dict[str, object]], str]) -> int:

@@ -1,32 +1,26 @@
-"""The commands about people: users add, list, remove, passwd; audit verify, list.
+"""`gateway users`: who may log in with a password: add, list, remove, passwd. Each change is in the audit trail.
 
 A password is asked for, or read from standard input when that is not a terminal; it is never an argument, which other
-users of the machine could see. Each change of users, and each look at the audit trail, is itself in the audit trail.
+users of the machine could see.
 
-Not for: accounts (`relay.access.users`), the trail (`gateway.audit.trail`).
+Not for: accounts (`relay.access.users`).
 """
 
 import getpass
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from heapq import merge
-from itertools import islice
 from typing import Annotated
-from xml.etree.ElementTree import ParseError, fromstring
 
 import typer
 from rich.table import Table
 
 from gateway.audit import messages
 from gateway.audit.messages import Actor, AuditEvent
-from gateway.audit.trail import Head, Trail, TrailFinding, TrailLine, lines, trails, verified
+from gateway.audit.trail import Trail
 from gateway.errors import InvalidValue
-from gateway.process import EXIT_FAILED, EXIT_OK
 from gateway.settings import load
-from operations.cli.terminal import AsJson, caller, console, print_each, print_json
+from operations.cli.terminal import AsJson, caller, console, print_json
 from relay.access.permissions import Role
 from relay.access.users import UserFile, account
 from relay.settings import RelaySettings
@@ -35,10 +29,6 @@ users_app = typer.Typer(
     help="Who may log in to pages and DICOMweb with a password: add, list, remove, passwd.",
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
-audit_app = typer.Typer(help="The audit trail (PS3.15 A.5): verify, list.", no_args_is_help=True, rich_markup_mode=None)
-
-RELAY = "relay"
-"""Whose chain lies in the trail's folder itself."""
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 letters, digits and . _ @ -")]
 
@@ -49,12 +39,6 @@ class RoleName(StrEnum):
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.add_typer(users_app, name="users")
-    app.add_typer(audit_app, name="audit")
 
 
 @users_app.command("add")
@@ -119,132 +103,15 @@ def users_list(as_json: AsJson = False) -> None:
     console.print(table if facts else "Nobody.")
 
 
-@audit_app.command("verify")
-def audit_verify(
-    expect: Annotated[
-        str,
-        typer.Option(
-            metavar="[CHAIN:]NUMBER:HASH",
-            help="A line noted elsewhere, such as 'audit trail is at' in the journal; the relay's if none is named.",
-        ),
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Read all chains of the audit trail and say which lines were changed, removed or put in; exit code 1 if any were.
-
-    It also says where the trail was put back from a backup: what was written between the two is not in it.
-
-    Example: gateway audit verify --expect pacs:1042:5f1c...
-    """
-    chain, head = _expected(expect)
-    verdicts = [_verdict(name, trail, head if name == chain else None) for name, trail in _chains(besides=chain)]
-    findings = [each for verdict in verdicts for each in verdict.findings]
-    if as_json:
-        print_json(_json(verdicts))
-    else:
-        for verdict in verdicts:
-            _print_verdict(verdict)
-    raise SystemExit(EXIT_FAILED if findings else EXIT_OK)
-
-
-@audit_app.command("list")
-def audit_list(
-    begin: Annotated[int, typer.Option("--from", metavar="NUMBER", help="The first message of a chain to show.")] = 1,
-    chain: Annotated[str, typer.Option(help="relay, worklist or pacs alone; all of them if none is named.")] = "",
-    limit: Annotated[int, typer.Option(help="How many, at most.")] = 1000,
-    as_json: AsJson = False,
-) -> None:
-    """List what is in the audit trail, in the order of time: when, what, who, from where, on what.
-
-    It names patients by their ids. Each service numbers its own messages.
-
-    Example: gateway audit list --chain pacs --from 1000 --json
-    """
-    settings, trail = load(RelaySettings), _trail()
-    trail.append([messages.log_used(_event(settings), _actor(), trail.folder.resolve().as_uri())])
-    chosen = [_told(name, each, begin) for name, each in _chains() if chain in ("", name)]
-    if not chosen:
-        raise typer.BadParameter("There is no chain of this name.", param_hint="--chain")
-    found = merge(*chosen, key=lambda fact: str(fact["at"]))
-    print_each(islice(found, limit), as_json=as_json, line=lambda fact: "  ".join(map(str, fact.values())))
-
-
 def _file() -> UserFile:
     return UserFile(load(RelaySettings).users_path)
 
 
-def _trail() -> Trail:
-    return Trail(load(RelaySettings).audit_path)
-
-
-def _chains(*, besides: str = "") -> list[tuple[str, Trail]]:
-    """Every chain with the name of who writes it, and one that should be there; commands write to the relay's."""
-    top, *below = trails(load(RelaySettings).audit_path)
-    chains = {RELAY: top, **{each.folder.name: each for each in below}}
-    if besides:
-        chains.setdefault(besides, Trail.chain(top.folder, besides))
-    return list(chains.items())
-
-
-def _told(name: str, trail: Trail, begin: int) -> Iterator[dict[str, object]]:
-    return ({"chain": name, **_facts(line)} for line in lines(trail) if line.number >= begin)
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """What was found out about one chain; `restored` are the messages that say that it was put back."""
-
-    name: str
-    head: Head
-    findings: list[TrailFinding]
-    restored: list[tuple[int, str]]
-
-
-def _verdict(name: str, trail: Trail, expected: Head | None) -> _Verdict:
-    below = "" if name == RELAY else f"{name}/"
-    findings = [replace(each, file=f"{below}{each.file}") for each in verified(trail, expected=expected)]
-    restored = [(line.number, said) for line in lines(trail) if (said := messages.told_restored(line.message))]
-    return _Verdict(name, trail.head(), findings, restored)
-
-
-def _print_verdict(verdict: _Verdict) -> None:
-    for each in verdict.findings:
-        console.print(_finding(each), highlight=False, markup=False, soft_wrap=True, style="red")
-    for number, text in verdict.restored:
-        console.print(f"restored  message {number}  {text}", highlight=False, markup=False, soft_wrap=True)
-    well = "well, but not whole" if verdict.restored else "well"
-    said = f"{len(verdict.findings)} findings" if verdict.findings else well
-    head = f"{verdict.head.number}:{verdict.head.hash}"
-    console.print(f"{verdict.name}: {said}; it is at {head}", highlight=False, soft_wrap=True)
-
-
-def _json(verdicts: list[_Verdict]) -> dict[str, object]:
-    return {
-        "chains": [
-            {
-                "chain": each.name,
-                "number": each.head.number,
-                "hash": each.head.hash,
-                "findings": [asdict(found) for found in each.findings],
-                "restored": [{"number": number, "text": text} for number, text in each.restored],
-            }
-            for each in verdicts
-        ]
-    }
-
-
 def _audited(what: str) -> None:
     settings = load(RelaySettings)
-    uri = settings.users_path.resolve().as_uri()
-    _trail().append([messages.alert(_event(settings), _actor(), messages.USERS_CHANGED, uri, what)])
-
-
-def _event(settings: RelaySettings) -> AuditEvent:
-    return AuditEvent(datetime.now(UTC), settings.site)
-
-
-def _actor() -> Actor:
-    return Actor(caller())
+    event, uri = AuditEvent(datetime.now(UTC), settings.site), settings.users_path.resolve().as_uri()
+    message = messages.alert(event, Actor(caller()), messages.USERS_CHANGED, uri, what)
+    Trail(settings.audit_path).append([message])
 
 
 def _password() -> str:
@@ -254,38 +121,3 @@ def _password() -> str:
     if getpass.getpass("Again: ") != password:
         raise InvalidValue("The two passwords are not the same.")
     return password
-
-
-def _expected(text: str) -> tuple[str, Head | None]:
-    """The chain and its line."""
-    if not text:
-        return "", None
-    chain, number, digest = ["", "", *text.split(":")][-3:]
-    if not (number.isdecimal() and len(digest) == 64):
-        raise typer.BadParameter("It has to be NUMBER:HASH or CHAIN:NUMBER:HASH.", param_hint="--expect")
-    return chain or RELAY, Head(int(number), digest)
-
-
-def _finding(found: TrailFinding) -> str:
-    return f"{found.code:9} {found.file}:{found.line}  {found.text}"
-
-
-def _facts(line: TrailLine) -> dict[str, object]:
-    """What of a message is shown."""
-    try:
-        root = fromstring(line.message)  # noqa: S314 - our own file; what may stand in it, `audit_messages` escaped
-    except ParseError:
-        return {"number": line.number, "at": "", "event": "This message cannot be read; see 'gateway audit verify'."}
-    found = root.find("EventIdentification")
-    who = next((each for each in root.iter("ActiveParticipant") if each.get("UserIsRequestor") == "true"), None)
-    return {
-        "number": line.number,
-        "at": "" if found is None else found.get("EventDateTime", ""),
-        "event": " / ".join(
-            each.get("originalText", "") for each in root.iter() if each.tag in {"EventID", "EventTypeCode"}
-        ),
-        "outcome": "" if found is None else found.get("EventOutcomeIndicator", ""),
-        "user": "" if who is None else who.get("UserID", ""),
-        "address": "" if who is None else who.get("NetworkAccessPointID", ""),
-        "objects": [each.get("ParticipantObjectID", "") for each in root.iter("ParticipantObjectIdentification")],
-    }

@@ -23,11 +23,6 @@ from relay.settings import RelaySettings
 viewer_app = typer.Typer(help="The image viewer: install, status, remove.", no_args_is_help=True, rich_markup_mode=None)
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.add_typer(viewer_app, name="viewer")
-
-
 @viewer_app.command("install")
 def viewer_install(
     source: Annotated[

@@ -1,12 +1,12 @@
-"""The commands of the worklist: add, list, cancel, explain, prune; and of performed steps: list, close.
+"""`gateway worklist`: who is screened when: add, list, cancel, explain, prune.
 
 Names, birth dates and ids of participants are never printed: lists are seen over shoulders and piped into files.
 
-Not for: rules; they are in `worklist.items`, `worklist.visibility`, `worklist.mpps` and `worklist.expiry`.
+Not for: rules; they are in `worklist.items`, `worklist.visibility` and `worklist.expiry`.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,20 +19,17 @@ from rich.table import Table
 from gateway.errors import InvalidValue
 from gateway.query import identifiers, matching
 from gateway.settings import load
-from gateway.sign_off import require_decider
 from gateway.sqlite import utc_text
-from operations import worklist_file
+from operations import databases, worklist_file
 from operations.cli.terminal import AsJson, console, print_each, print_json
 from worklist import ActionOrigin, Item, Worklist
 from worklist.expiry import ExpiryOutcome, candidates, first_day_kept, prune
 from worklist.item_rows import KEYS
-from worklist.mpps import Step
 from worklist.settings import WorklistSettings
 
 worklist_app = typer.Typer(
     help="Who is screened when: add, list, cancel, explain, prune.", no_args_is_help=True, rich_markup_mode=None
 )
-mpps_app = typer.Typer(help="Performed procedure steps: list, close.", no_args_is_help=True, rich_markup_mode=None)
 
 _STEP = "ScheduledProcedureStepSequence"
 _IN_STEP = frozenset(key.path.partition(".")[2] for key in KEYS if key.path.startswith(f"{_STEP}."))
@@ -40,17 +37,7 @@ _IN_STEP = frozenset(key.path.partition(".")[2] for key in KEYS if key.path.star
 Day = Annotated[str, typer.Option(help="A day, YYYYMMDD, or 'all'; today by default.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    for name, command in (("add", worklist_add), ("list", worklist_list), ("cancel", worklist_cancel),
-                          ("explain", worklist_explain), ("prune", worklist_prune)):  # fmt: skip
-        worklist_app.command(name)(command)
-    mpps_app.command("list")(mpps_list)
-    mpps_app.command("close")(mpps_close)
-    app.add_typer(worklist_app, name="worklist")
-    app.add_typer(mpps_app, name="mpps")
-
-
+@worklist_app.command("add")
 def worklist_add(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A JSON list; see below.")],
     as_json: AsJson = False,
@@ -78,6 +65,7 @@ def worklist_add(
     _print_items(items, as_json=as_json)
 
 
+@worklist_app.command("list")
 def worklist_list(date: Day = "", as_json: AsJson = False) -> None:
     """List the items of today, of another day or of all days.
 
@@ -89,6 +77,7 @@ def worklist_list(date: Day = "", as_json: AsJson = False) -> None:
     _print_items(items, as_json=as_json)
 
 
+@worklist_app.command("cancel")
 def worklist_cancel(
     accession_number: Annotated[str, typer.Argument(help="Of the item.")], as_json: AsJson = False
 ) -> None:
@@ -102,6 +91,7 @@ def worklist_cancel(
     _print_items([item], as_json=as_json)
 
 
+@worklist_app.command("explain")
 def worklist_explain(
     keys: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Of the query, DICOM keywords.", show_default=False)
@@ -135,6 +125,7 @@ def worklist_explain(
         console.print("No items.")
 
 
+@worklist_app.command("prune")
 def worklist_prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would leave, and why others stay.")] = False,
     days: Annotated[int | None, typer.Option(help="Days since its date, instead of WORKLIST_KEEP_DAYS.", min=1)] = None,
@@ -157,44 +148,6 @@ def worklist_prune(
         print_each(map(_outcome, outcomes), as_json=as_json, line=_outcome_line)
 
 
-def mpps_list(as_json: AsJson = False) -> None:
-    """List the performed steps that are in progress, the oldest first: one of yesterday is stuck.
-
-    Example: gateway mpps list --json | jq '.[] | select(.begun_at < "2026-11-22")'
-    """
-    with _worklist() as worklist:
-        facts = [_step_facts(step, begun_at) for step, begun_at in worklist.open_steps()]
-    print_each(facts, as_json=as_json, line=_step_line)
-    if not facts and not as_json:
-        console.print("No step is in progress.")
-
-
-def mpps_close(
-    mpps_instance_uid: Annotated[str, typer.Argument(metavar="UID", help="Of the step in `gateway mpps list`.")],
-    by: Annotated[str, typer.Option("--by", help="Who decides so.")] = "",
-    reason: Annotated[str, typer.Option("--reason", help="Why; no participant's name.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """End a step whose machine will not, for instance because it broke: it becomes DISCONTINUED.
-
-    The cloud is told by whom and why. What the machine says about this step afterwards is refused, as the standard has
-    it; for a new attempt it begins a new step.
-
-    Example: gateway mpps close 1.2.840.1 --by "J. Smith" --reason "tube failed, machine switched off"
-    """
-    decider = require_decider(by)
-    if not reason.strip():
-        raise typer.BadParameter("The cloud has to be told why.", param_hint="--reason")
-    now = datetime.now().astimezone()
-    with _worklist() as worklist:
-        step = worklist.close_step(mpps_instance_uid, by=decider, because=reason.strip(), now=now)
-    fact = _step_facts(step, "")
-    if as_json:
-        print_json(fact)
-    else:
-        console.print(_step_line(fact), highlight=False, markup=False, soft_wrap=True)
-
-
 def query(keys: Sequence[str]) -> Dataset:
     """The identifier of keys written KEYWORD=VALUE; those of a scheduled step go into its sequence.
 
@@ -215,10 +168,8 @@ def query(keys: Sequence[str]) -> Dataset:
     return identifier
 
 
-@contextmanager
-def _worklist() -> Iterator[Worklist]:
-    with closing(Worklist.attach(load(WorklistSettings).db_path)) as worklist:
-        yield worklist
+def _worklist() -> AbstractContextManager[Worklist]:
+    return databases.worklist(load(WorklistSettings))
 
 
 def _day(date: str) -> str:
@@ -280,25 +231,3 @@ def _outcome_line(fact: dict[str, object]) -> str:
     reasons = fact["kept_because"]
     said = "leaves" if fact["leaves"] else f"stays: {'; '.join(reasons if isinstance(reasons, list) else ())}"
     return f"{fact['accession_number']} of {fact['date']}, {fact['state']}, {said}"
-
-
-def _step_facts(step: Step, begun_at: str) -> dict[str, object]:
-    return {
-        "mpps_instance_uid": step.mpps_instance_uid,
-        "accession_numbers": [each.accession_number for each in step.scheduled if each.accession_number],
-        "status": step.status,
-        "begun_at": begun_at or step.started_at,
-        "instances": sum(len(series.sop_instance_uids) for series in step.performed_series),
-        "closed_by": step.closed_by,
-        "closed_because": step.closed_because,
-    }
-
-
-def _step_line(fact: dict[str, object]) -> str:
-    numbers = fact["accession_numbers"]
-    of = ", ".join(numbers if isinstance(numbers, list) else ()) or "no item"
-    closed = f", closed by {fact['closed_by']}: {fact['closed_because']}" if fact["closed_by"] else ""
-    return (
-        f"{fact['mpps_instance_uid']} of {of}, {fact['status']}, begun {fact['begun_at']},"
-        f" {fact['instances']} instances reported{closed}"
-    )

@@ -30,9 +30,9 @@ from gateway.errors import GatewayError, NotFound, PeerError, place
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive
+from pacs.archive.verify import Stopped, trouble
 from pacs.commitment.rows import CommitmentRows, Promise
 from pacs.commitment.rules import SOP_CLASS_UID, CommitmentOutcome, Reference, Transaction, pause, report
-from pacs.maintenance.scrub import Stopped, trouble
 
 VERIFY_BYTES_PER_SECOND = 200_000_000
 """An exam of 70 MB is verified within a second, and a fast disk has time for the images that come in."""
@@ -153,7 +153,7 @@ class Reporter:
             return CommitmentOutcome.NO_SUCH_INSTANCE
         if stored.sop_class_uid != reference.sop_class_uid:
             return CommitmentOutcome.CLASS_CONFLICT
-        code = trouble(stored.path, size_bytes=stored.size_bytes, sha256=stored.sha256, pace=self._pace)
+        code = trouble(stored.path, size_bytes=stored.size_bytes, sha256=stored.sha256, after_read=self._take_time)
         if code == "missing_file" and not self._archive.files.incoming.is_dir():
             return CommitmentOutcome.NO_RESOURCES  # the whole volume is away
         if code:
@@ -166,7 +166,7 @@ class Reporter:
         if kept is not None and self._archive.upkeep.report_damage(kept, code, now=self._clock()):
             log.error("instance damaged", sop_instance_uid=sop_instance_uid, code=code)
 
-    def _pace(self, count: int) -> None:
+    def _take_time(self, count: int) -> None:
         if self._stop.wait(count / VERIFY_BYTES_PER_SECOND):
             raise Stopped
 

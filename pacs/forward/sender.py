@@ -22,9 +22,9 @@ from gateway.errors import GatewayError, NotFound, PeerError, place
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive, Stored
+from pacs.archive.verify import Stopped
 from pacs.forward.queue_rows import Duties
 from pacs.forward.rules import ANSWERED, Duty, Fate, Settled, attempt, batch, pause
-from pacs.maintenance.scrub import Stopped
 
 LOOK_SECONDS = 0.5
 """How often it is looked what is due; an image waits this long before it leaves."""

@@ -26,8 +26,8 @@ from gateway.errors import GatewayError, OutOfResources, Refusal
 from pacs.archive.archive import Archive
 from pacs.archive.files import Found, announced_uid, file_name, place_of
 from pacs.archive.maintenance_rows import Kept
+from pacs.archive.verify import trouble
 from pacs.maintenance import quarantine
-from pacs.maintenance.scrub import trouble
 
 LEFTOVER_SECONDS = 3600.0
 """While the archive serves, a file in `incoming` that did not grow for so long belongs to nobody."""

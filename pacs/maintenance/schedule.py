@@ -18,9 +18,10 @@ import structlog
 from gateway.disk_space import Fullness, volume_of
 from gateway.errors import GatewayError
 from pacs.archive.archive import Archive
+from pacs.archive.verify import Stopped
 from pacs.maintenance.quarantine import carry_out
 from pacs.maintenance.retention import RetentionPolicy, prune, remove_ordered
-from pacs.maintenance.scrub import Scrub, Stopped, is_due, last_night
+from pacs.maintenance.scrub import Scrub, is_due, last_night
 
 ORDERS_SECONDS = 1.0
 """How often decisions are looked for; an operator waits this long."""

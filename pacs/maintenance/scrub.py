@@ -6,14 +6,12 @@ Rules:
   begins after the hour of the night that is set, or as soon after it as the machine runs: a van is off at night.
 * It reads at a bounded rate, and not at all while images come in. Where it is, is remembered: a pass goes on after a
   restart.
-* A wrong hash is looked at twice before it is believed. What is damaged is reported and otherwise left alone: the same
-  object sent again by its modality makes it well (`archive`).
+* What is damaged is reported and otherwise left alone: the same object sent again by its modality makes it well
+  (`archive`).
 
-Not for: repairing, and not for files nobody knows; that is `fsck`.
+Not for: comparing one file (`pacs.archive.verify`), and not for repairing or for files nobody knows; that is `fsck`.
 """
 
-import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +24,7 @@ import structlog
 from gateway.sqlite import utc_text
 from pacs.archive.archive import Archive
 from pacs.archive.maintenance_rows import Kept, Pass
+from pacs.archive.verify import Stopped, trouble
 
 REMEMBER_SECONDS = 10.0
 """How much of the way a restart may have to go again; each remembering is a sync."""
@@ -34,52 +33,7 @@ BUSY_LOOK_SECONDS = 2.0
 BUSY_WITHIN_SECONDS = 30.0
 """A file in `incoming` that grew within this time is on its way in; an older one is a leftover."""
 
-_CHUNK_BYTES = 1 << 20
-
 log = structlog.get_logger()
-
-Pace = Callable[[int], None]
-"""Is told how many bytes were read, and takes its time."""
-
-
-class Stopped(Exception):
-    """The process was asked to stop; what is half read is read again."""
-
-
-def unhurried(_count: int) -> None:
-    """Read as fast as the disk gives."""
-
-
-def trouble(path: Path, *, size_bytes: int, sha256: str, pace: Pace = unhurried) -> str:
-    """What is wrong with a file: missing_file, wrong_size, unreadable_file, wrong_hash, or '' when it is well."""
-    for _ in range(2):
-        found = _look(path, size_bytes=size_bytes, sha256=sha256, pace=pace)
-        if found != "wrong_hash":
-            break
-    return found
-
-
-def _look(path: Path, *, size_bytes: int, sha256: str, pace: Pace) -> str:
-    try:
-        with path.open("rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_size != size_bytes:
-                return "wrong_size"
-            return "" if _digest(file.fileno(), pace) == sha256 else "wrong_hash"
-    except FileNotFoundError:
-        return "missing_file"
-    except OSError:
-        return "unreadable_file"
-
-
-def _digest(descriptor: int, pace: Pace) -> str:
-    # What is in memory may be well while the disk is not; and the pages of viewers are not to be pushed out for this.
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    found, buffer = hashlib.sha256(), bytearray(_CHUNK_BYTES)
-    while count := os.readv(descriptor, [buffer]):
-        found.update(memoryview(buffer)[:count])
-        pace(count)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    return found.hexdigest()
 
 
 def last_night(now: datetime, hour: int) -> datetime:
@@ -119,7 +73,7 @@ class Scrub:
 
     def _check(self, kept: Kept, reached: Pass, *, now: datetime) -> Pass:
         path = self._archive.files.path(kept.sop_instance_uid)
-        code = trouble(path, size_bytes=kept.size_bytes, sha256=kept.sha256, pace=self._pace)
+        code = trouble(path, size_bytes=kept.size_bytes, sha256=kept.sha256, after_read=self._take_time)
         damaged = bool(code) and self._archive.upkeep.report_damage(kept, code, now=now)
         if damaged:
             log.error("instance damaged", sop_instance_uid=kept.sop_instance_uid, code=code)
@@ -133,7 +87,7 @@ class Scrub:
             damaged_count=reached.damaged_count + damaged,
         )
 
-    def _pace(self, count: int) -> None:
+    def _take_time(self, count: int) -> None:
         if self._stop.wait(count / self._rate):
             raise Stopped
         while self._receiving():

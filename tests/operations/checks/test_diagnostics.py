@@ -9,15 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import load
 from operations.checks.diagnostics import LOG_BYTES, collect, own_lines
-from operations.checks.site_check import SiteSettings
+from operations.site_settings import SiteSettings
 from pacs import Archive
-from pacs.settings import PacsSettings
-from relay.settings import RelaySettings
 from tests.relay.served import item, mammogram, receive
 from worklist import Worklist
-from worklist.settings import WorklistSettings
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 PERSONAL = ("ANNA", "9990000018", "19620504")
@@ -40,7 +36,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SiteSettings:
     monkeypatch.setenv("RELAY_API_TOKEN", SECRETS[2])
     monkeypatch.setenv("RELAY_API_URL", f"https://someone:{SECRETS[2]}@programme.example/api/v1")
     monkeypatch.setenv("RELAY_HTTP_PORT", "1")
-    return SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
+    return SiteSettings.load()
 
 
 @pytest.fixture

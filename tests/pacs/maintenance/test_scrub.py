@@ -1,6 +1,5 @@
 """Every file is read again, slowly, and a pass goes on where it was."""
 
-import hashlib
 import os
 import threading
 import time
@@ -14,7 +13,8 @@ import pytest
 
 from pacs import Archive
 from pacs.archive.maintenance_rows import Pass
-from pacs.maintenance.scrub import Scrub, Stopped, is_due, last_night, trouble
+from pacs.archive.verify import Stopped
+from pacs.maintenance.scrub import Scrub, is_due, last_night
 from tests.pacs.archive.test_archive import NOW, begun, image, send
 
 FAST = 1 << 40
@@ -108,33 +108,6 @@ def test_an_image_that_was_removed_meanwhile_is_not_damaged(archive: Archive) ->
         archive.upkeep.take_out(conn, "2.25.1")
     assert archive.upkeep.report_damage(kept, "missing_file", now=NOW) is False
     assert archive.upkeep.damaged() == 0
-
-
-def test_a_file_that_reads_wrong_once_is_read_again_before_it_is_believed(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"what was received")
-    wanted = "4f8e1b2d"  # nobody's
-    counts: list[int] = []
-    assert trouble(path, size_bytes=17, sha256=wanted, pace=counts.append) == "wrong_hash"
-    assert counts == [17, 17]
-
-
-def test_the_second_reading_counts(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"wrong")
-
-    def healed_meanwhile(_count: int) -> None:
-        path.write_bytes(b"right")
-
-    good = hashlib.sha256(b"right").hexdigest()
-    assert trouble(path, size_bytes=5, sha256=good, pace=healed_meanwhile) == ""
-
-
-def test_a_file_that_cannot_be_opened_is_unreadable(tmp_path: Path) -> None:
-    loop = tmp_path / "loop"
-    loop.symlink_to(loop)
-    assert trouble(loop, size_bytes=1, sha256="") == "unreadable_file"
-    assert trouble(tmp_path / "gone", size_bytes=1, sha256="") == "missing_file"
 
 
 LONDON = ZoneInfo("Europe/London")

@@ -1,12 +1,8 @@
-"""Who `gateway check` says it is; what it looks at is in the journeys."""
+"""Who `gateway check` says it is."""
 
 import pytest
 
-from gateway.settings import load
-from operations.checks.site_check import CALLING_AE_TITLE, SiteSettings
-from pacs.settings import PacsSettings
-from relay.settings import RelaySettings
-from worklist.settings import WorklistSettings
+from operations.site_settings import CALLING_AE_TITLE, SiteSettings
 
 
 @pytest.mark.parametrize(
@@ -26,6 +22,6 @@ def test_it_calls_as_the_first_title_that_may_call_from_this_machine(
     monkeypatch.setenv("GATEWAY_CALLING_AETS", callers)
     monkeypatch.setenv("WORKLIST_HOST", host)
 
-    settings = SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
+    settings = SiteSettings.load()
 
     assert settings.calling_ae_title == title
