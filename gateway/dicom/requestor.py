@@ -1,4 +1,4 @@
-"""Associations that we start: echo, query and store on another DICOM application.
+"""Associations that we start: echo, query, store and report of events on another DICOM application.
 
 One thread, one socket, every wait bounded and looked up from each second. It stands on the same pure parts as the
 listener, so that an object is streamed from its file to the peer; pynetdicom would hold all of it in a queue.
@@ -8,7 +8,7 @@ Whatever goes wrong on the way is a PeerError with a sentence for who asked for 
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from time import monotonic
@@ -16,9 +16,10 @@ from time import monotonic
 from pydicom import Dataset
 
 from gateway.dataset.data_sets import decode, encode
-from gateway.dicom import dimse, negotiation, pdu
+from gateway.dicom import dimse, event_reports, negotiation, pdu
 from gateway.dicom.application import UNCOMPRESSED, VERIFICATION
 from gateway.dicom.dimse import Command, CommandField, CommandReceived, DataReceived
+from gateway.dicom.event_reports import EventReport
 from gateway.dicom.negotiation import AcceptedContext, ProposedContext
 from gateway.dicom.pdu import (
     Aborted,
@@ -62,6 +63,7 @@ def calling(
     contexts: Sequence[ProposedContext],
     *,
     ae_title: str,
+    scp_of: Collection[str] = (),
     tls: CallFiles | None = None,
     originator: tuple[str, int] | None = None,
     answer_seconds: float = ANSWER_SECONDS,
@@ -69,13 +71,14 @@ def calling(
 ) -> Iterator["Call"]:
     """Open an association, release it afterwards, or abort it when something is raised. Raises PeerError.
 
-    `tls` is what peers that want it are called with. `look` is called each second while an answer is waited for; it
-    raises when nobody needs the answer any more.
+    `scp_of` are the SOP classes of which we ask to be SCP, and not SCU (role selection, PS3.7 D.3.3.4), to report their
+    events. `tls` is what peers that want it are called with. `look` is called each second while an answer is waited
+    for; it raises when nobody needs the answer any more.
     """
     with _connected(peer, tls) as connection:
         call = Call(connection, peer, originator, answer_seconds, look)
         try:
-            call.associate(contexts, ae_title)
+            call.associate(contexts, ae_title, scp_of)
             yield call
             call.release()
         except BaseException:
@@ -133,11 +136,15 @@ class Call:
         self._max_length = 0
         self._sender = self._store_sender()
 
-    def associate(self, contexts: Sequence[ProposedContext], ae_title: str) -> None:
+    def associate(self, contexts: Sequence[ProposedContext], ae_title: str, scp_of: Collection[str] = ()) -> None:
         """Ask for the association. Raises PeerError when it is rejected or none of the contexts is accepted."""
         self._reader.state = AssociationState.AWAITING_ANSWER
         request = negotiation.encode_request(
-            contexts, called_ae_title=self.peer.ae_title, calling_ae_title=ae_title, max_length=MAX_PDU_BYTES
+            contexts,
+            called_ae_title=self.peer.ae_title,
+            calling_ae_title=ae_title,
+            max_length=MAX_PDU_BYTES,
+            scp_of=scp_of,
         )
         self._send(request)
         event = self._event()
@@ -146,7 +153,7 @@ class Call:
         if not isinstance(event, AssociateAccepted):
             raise self._broken_off(event)
         self._reader.state = AssociationState.ESTABLISHED
-        self.contexts, self._max_length = self._reading(event.body, contexts)
+        self.contexts, self._max_length = self._reading(event.body, contexts, scp_of)
         if not self.contexts:
             raise NothingAccepted(f"{self.peer} accepted the association but none of what was proposed.")
         self._sender = self._store_sender()
@@ -188,6 +195,25 @@ class Call:
         except OSError:  # its file cannot be read
             self.abort()
             raise
+
+    def is_scp_of(self, sop_class_uid: str) -> bool:
+        """Does the peer let us report events of a class (`scp_of`)?"""
+        return event_reports.reporting_context(sop_class_uid, self.contexts) is not None
+
+    def report(self, report: EventReport) -> int:
+        """N-EVENT-REPORT (PS3.7 10.1.1): give the status of the peer's response, whatever it is.
+
+        Raises PeerError when there is none, and when the peer does not let us be SCP of the class (`is_scp_of`).
+        """
+        context = event_reports.reporting_context(report.sop_class_uid, self.contexts)
+        if context is None:
+            raise PeerError(f"{self.peer} does not let us be the SCP of this service (role selection).")
+        message_id = next(self._message_ids)
+        self._send(event_reports.packed(report, context, message_id=message_id, max_length=self._max_length))
+        answer, _ = self._answer(message_id)  # an event reply says nothing that the status does not
+        if not event_reports.is_response(answer):
+            raise self._astray()
+        return event_reports.status_of(answer)
 
     def abort(self) -> None:
         """End the association at once."""
@@ -242,7 +268,7 @@ class Call:
             if isinstance(received, CommandReceived):
                 command = received.command
                 if command.message_id_being_responded_to != message_id:
-                    raise PeerError(f"{self.peer} answered something that it was not asked.")
+                    raise self._astray()
             elif isinstance(received, DataReceived):
                 data += received.data
                 if len(data) > LARGEST_ANSWER:
@@ -298,9 +324,11 @@ class Call:
         except OSError as error:
             raise self._lost(error) from error
 
-    def _reading(self, body: bytes, contexts: Sequence[ProposedContext]) -> tuple[tuple[AcceptedContext, ...], int]:
+    def _reading(
+        self, body: bytes, contexts: Sequence[ProposedContext], scp_of: Collection[str]
+    ) -> tuple[tuple[AcceptedContext, ...], int]:
         try:
-            return negotiation.parse_accept(body, contexts)
+            return negotiation.parse_accept(body, contexts, scp_of=scp_of)
         except ProtocolError as error:
             raise self._garbled(error) from error
 
@@ -311,6 +339,9 @@ class Call:
 
     def _garbled(self, error: ProtocolError) -> PeerError:
         return PeerError(f"{self.peer} does not keep to the protocol: {error}")
+
+    def _astray(self) -> PeerError:
+        return PeerError(f"{self.peer} answered something that it was not asked.")
 
     def _broken_off(self, event: PduEvent) -> PeerError:
         how = "aborted" if isinstance(event, Aborted) else "ended"
