@@ -38,7 +38,7 @@ from gateway.tls import CallFiles, call_failure, calling_context
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120.0
-"""How long a peer may be silent. An archive may need a minute to put a tomosynthesis on disk before it answers."""
+"""How long a peer may take to answer. An archive may need a minute to put a tomosynthesis on disk before it does."""
 
 SEND_SECONDS = 30.0
 """How long a peer may take to read a megabyte of an object."""
@@ -147,7 +147,7 @@ class Call:
             scp_of=scp_of,
         )
         self._send(request)
-        event = self._event()
+        event = self._event(self._deadline())
         if isinstance(event, AssociateRejected):
             raise PeerError(f"{self.peer} rejected the association: {rejection(event)}.")
         if not isinstance(event, AssociateAccepted):
@@ -161,10 +161,10 @@ class Call:
     def release(self) -> None:
         """End the association in order. What was answered stands, so a peer that just closes is not an error."""
         self._reader.state = AssociationState.AWAITING_RELEASE
+        deadline = monotonic() + FAREWELL_SECONDS
         with suppress(PeerError, OSError):
-            self._answer_seconds = FAREWELL_SECONDS
             self._send(pdu.RELEASE_REQUEST)
-            while not isinstance(self._event(), Released | Aborted):
+            while not isinstance(self._event(deadline), Released | Aborted):
                 pass
 
     def echo(self) -> None:
@@ -263,8 +263,9 @@ class Call:
         """Wait for one response and its data set."""
         command: Command | None = None
         data = bytearray()
+        deadline = self._deadline()
         while True:
-            received = self._received()
+            received = self._received(deadline)
             if isinstance(received, CommandReceived):
                 command = received.command
                 if command.message_id_being_responded_to != message_id:
@@ -277,8 +278,8 @@ class Call:
             if command is not None and (is_whole or not command.has_data_set):
                 return command, bytes(data)
 
-    def _received(self) -> CommandReceived | DataReceived | None:
-        event = self._event()
+    def _received(self, deadline: float) -> CommandReceived | DataReceived | None:
+        event = self._event(deadline)
         if not isinstance(event, Fragment):
             raise self._broken_off(event)
         try:
@@ -294,10 +295,14 @@ class Call:
 
     # ---- the stream ------------------------------------------------------------------------------------------------
 
-    def _event(self) -> PduEvent:
+    def _deadline(self) -> float:
+        """When the peer has had its time for a whole answer, because one that trickles would have no end."""
+        return monotonic() + self._answer_seconds
+
+    def _event(self, deadline: float) -> PduEvent:
         try:
             while (event := self._reader.next_event()) is None:
-                received = self._wait()
+                received = self._wait(deadline)
                 if not received:
                     raise PeerError(f"{self.peer} closed the connection.")
                 self._reader.received(received)
@@ -307,9 +312,8 @@ class Call:
             raise self._garbled(error) from error
         return event
 
-    def _wait(self) -> int:
+    def _wait(self, deadline: float) -> int:
         """Receive what there is; 0 at the end of the stream. Raises TimeoutError when nothing comes in time."""
-        deadline = monotonic() + self._answer_seconds
         while (left := deadline - monotonic()) > 0:
             self._connection.settimeout(min(left, LOOK_SECONDS))
             with suppress(TimeoutError):

@@ -154,6 +154,22 @@ def test_a_response_is_judged_by_its_status(answer: Answer, status: int) -> None
     assert odd.after[0] == PduType.RELEASE_RQ
 
 
+def trickling(_request: Command) -> Iterator[bytes]:
+    """A PDU of which a byte comes now and then, for a minute."""
+    yield b"\4\0\0\0\1\0"
+    for _ in range(600):
+        time.sleep(0.1)
+        yield b"\0"
+
+
+def chattering(request: Command) -> Iterator[bytes]:
+    """The response, and then without an end fragments of the data set that it announces."""
+    yield command_pdu(replace(response(request), command_data_set_type=1))
+    for _ in range(600):
+        time.sleep(0.1)
+        yield b"\4\0\0\0\0\7\0\0\0\3\1\0\0"
+
+
 FAILING: dict[str, tuple[Answer, str]] = {
     "answers another message": (
         lambda rq: [command_pdu(replace(response(rq), message_id_being_responded_to=7))],
@@ -175,6 +191,8 @@ FAILING: dict[str, tuple[Answer, str]] = {
         "{} does not keep to the protocol: ",
     ),
     "is silent": (lambda _: [], "The connection with {} was lost: it did not answer in time."),
+    "trickles": (trickling, "The connection with {} was lost: it did not answer in time."),
+    "never comes to an end": (chattering, "The connection with {} was lost: it did not answer in time."),
 }
 
 
