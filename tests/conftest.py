@@ -1,17 +1,23 @@
 """What all tests have in common: pynetdicom's clients without the race that costs one of some thousand requests."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
-from pynetdicom import AE
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
 
-from gateway.dicom.pynetdicom_race import steady
+from simulator.modality.pynetdicom_responses import LEAVE_RESPONSES
 
 
 @pytest.fixture(scope="session", autouse=True)
-def steady_clients() -> Iterator[None]:
-    """Close the race (`gateway.dicom.pynetdicom_race`) in every association that a test requests."""
+def responses_are_left() -> Iterator[None]:
+    """Close the race (`simulator.modality.pynetdicom_responses`) in every association that a test requests."""
     stock = AE.associate
+
+    def associate(*where: Any, evt_handlers: Sequence[evt.EventHandlerType] | None = None, **how: Any) -> Association:
+        return stock(*where, **how, evt_handlers=[LEAVE_RESPONSES, *(evt_handlers or ())])
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AE, "associate", lambda *args, **kwargs: steady(stock(*args, **kwargs)))
+        patch.setattr(AE, "associate", associate)
         yield

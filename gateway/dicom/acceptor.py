@@ -24,7 +24,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from gateway.dataset.data_sets import encode
-from gateway.dicom import dimse, dispatch, negotiation, pdu
+from gateway.dicom import dimse, dispatch, event_reports, negotiation, pdu
 from gateway.dicom.admission import is_own_echo
 from gateway.dicom.application import (
     VERIFICATION,
@@ -187,7 +187,7 @@ class Acceptor:
             )
         if command.command_field == CommandField.C_CANCEL:
             return  # its request has been answered meanwhile
-        if command.command_field == CommandField.N_EVENT_REPORT | dimse.RESPONSE and self._way_back is not None:
+        if event_reports.is_response(command) and self._way_back is not None:
             self._take_answer(command, self._way_back)
             return
         if command.command_field & dimse.RESPONSE or command.message_id is None:
@@ -202,7 +202,7 @@ class Acceptor:
     def _take_answer(self, command: Command, way_back: ReportChannel) -> None:
         if command.has_data_set:
             self._collect()  # an event reply, in which nothing stands that would be needed
-        way_back.answered(command.message_id_being_responded_to, command.status)
+        way_back.answered(command)
 
     def _request(self, command: Command, context: AcceptedContext, data_set: bytes) -> Request:
         assert self.association is not None and command.message_id is not None
@@ -331,7 +331,7 @@ class Acceptor:
         if command.command_field == CommandField.C_CANCEL:
             self._cancelled = command.message_id_being_responded_to
             return None
-        if command.command_field == CommandField.N_EVENT_REPORT | dimse.RESPONSE and self._way_back is not None:
+        if event_reports.is_response(command) and self._way_back is not None:
             self._take_answer(command, self._way_back)
             return None
         if command.command_field != CommandField.C_STORE | dimse.RESPONSE:
@@ -353,20 +353,9 @@ class Acceptor:
             self._report(*owed)
 
     def _report(self, message_id: int, report: EventReport) -> None:
-        """N-EVENT-REPORT (PS3.7 10.1.1) in a presentation context of its SOP class."""
-        context = next(each for each in self.contexts.values() if each.abstract_syntax == report.sop_class_uid)
-        command = Command(
-            command_field=CommandField.N_EVENT_REPORT,
-            message_id=message_id,
-            command_data_set_type=0x0000,
-            affected_sop_class_uid=report.sop_class_uid,
-            affected_sop_instance_uid=report.sop_instance_uid,
-            event_type_id=report.event_type_id,
-        )
-        parts = ((dimse.pack_command(command), True), (encode(report.data_set, context.transfer_syntax), False))
-        most = self.peer_max_length
-        packed = (pdu.pack_data(context.context_id, data, is_command=kind, max_length=most) for data, kind in parts)
-        self.stream.send(b"".join(packed))
+        context = event_reports.reporting_context(report.sop_class_uid, self.contexts.values())
+        assert context is not None  # what is reported was asked for in it
+        self.stream.send(event_reports.packed(report, context, message_id=message_id, max_length=self.peer_max_length))
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""Reports to the peer of an open association: N-EVENT-REPORT from this side (PS3.7 10.1.1), while nothing else goes on.
+"""Reports of events to a peer: N-EVENT-REPORT with this side as the SCP (PS3.7 10.1.1).
 
-Any thread hands a report to the `ReportChannel` of an association and waits for the peer's answer. The association's
-own thread sends it when it is between messages and the peer has been quiet for a moment, one at a time, since nothing
-else was negotiated (PS3.7 D.3.3.3), and brings the answer back.
+How a report is packed and its response judged stands here once, for associations of our own (`requestor`) and for those
+that the peer opened. On the latter, any thread hands a report to the association's `ReportChannel` and waits for the
+answer. The association's own thread sends it when it is between messages and the peer has been quiet for a moment, one
+at a time, since nothing else was negotiated (PS3.7 D.3.3.3), and brings the answer back.
 
 Not for: what is reported, nor for what happens when the association has ended; then its caller finds another way.
 """
@@ -11,11 +12,16 @@ import os
 import select
 import threading
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from pydicom import Dataset
 
+from gateway.dataset.data_sets import encode
+from gateway.dicom import dimse, pdu
+from gateway.dicom.dimse import Command, CommandField
+from gateway.dicom.negotiation import AcceptedContext
 from gateway.errors import GatewayError
 
 QUIET_SECONDS = 0.1
@@ -34,6 +40,41 @@ class EventReport:
     sop_instance_uid: str
     event_type_id: int
     data_set: Dataset
+
+
+def reporting_context(sop_class_uid: str, contexts: Iterable[AcceptedContext]) -> AcceptedContext | None:
+    """The first context of a class of which this side is the SCP, since only an SCP reports; None if there is none."""
+    return next((each for each in contexts if each.abstract_syntax == sop_class_uid and not each.peer_is_scp), None)
+
+
+def packed(report: EventReport, context: AcceptedContext, *, message_id: int, max_length: int) -> bytes:
+    """An N-EVENT-REPORT-RQ (PS3.7 10.3.1) in PDUs of at most `max_length` bytes, the length the peer takes; 0: any.
+
+    `message_id` is 1 to 65535; the response brings it back.
+    """
+    command = Command(
+        command_field=CommandField.N_EVENT_REPORT,
+        message_id=message_id,
+        command_data_set_type=0x0000,
+        affected_sop_class_uid=report.sop_class_uid,
+        affected_sop_instance_uid=report.sop_instance_uid,
+        event_type_id=report.event_type_id,
+    )
+    parts = ((dimse.pack_command(command), True), (encode(report.data_set, context.transfer_syntax), False))
+    return b"".join(
+        pdu.pack_data(context.context_id, data, is_command=is_command, max_length=max_length)
+        for data, is_command in parts
+    )
+
+
+def is_response(command: Command) -> bool:
+    """Is it an N-EVENT-REPORT-RSP?"""
+    return command.command_field == CommandField.N_EVENT_REPORT | dimse.RESPONSE
+
+
+def status_of(response: Command) -> int:
+    """The status of an N-EVENT-REPORT-RSP; 0110H, processing failure (PS3.7 Annex C), if it has none: no success."""
+    return 0x0110 if response.status is None else response.status
 
 
 class ReportChannel:
@@ -82,13 +123,13 @@ class ReportChannel:
             os.eventfd_read(self._bell)
         return None if _readable(QUIET_SECONDS, connection) else self._taken()
 
-    def answered(self, message_id: int | None, status: int | None) -> None:
+    def answered(self, response: Command) -> None:
         """The peer answered a report; an answer to none of ours is nobody's."""
-        if self._sent is None or self._sent[0] != message_id:
+        if self._sent is None or self._sent[0] != response.message_id_being_responded_to:
             return
         _, answer = self._sent
         self._sent = None
-        answer.set_result(0x0110 if status is None else status)
+        answer.set_result(status_of(response))
 
     def close(self) -> None:
         """The association has ended: whoever waits for an answer is told so."""

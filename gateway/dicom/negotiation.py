@@ -12,7 +12,7 @@ The other half, for associations that we start (`gateway.dicom.requestor`): the 
 """
 
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.dicom.pdu import AbortReason, PduType
@@ -49,7 +49,8 @@ class AcceptedContext:
     abstract_syntax: str
     transfer_syntax: str
     peer_is_scp: bool = False
-    """May we send it requests of this class (role selection, PS3.7 D.3.3.4)? So for the sub-operations of C-GET."""
+    """May we send it requests of this class (role selection, PS3.7 D.3.3.4)? So for the sub-operations of C-GET.
+    Where it is not, we are, and what happens is reported to it (PS3.7 10.1.1)."""
     extended: bytes = b""
     """What of the class's extended negotiation both sides can do (PS3.7 D.3.3.5)."""
 
@@ -213,9 +214,17 @@ def encode_reject(rejection: Rejection) -> bytes:
 
 
 def encode_request(
-    contexts: Sequence[ProposedContext], *, called_ae_title: str, calling_ae_title: str, max_length: int
+    contexts: Sequence[ProposedContext],
+    *,
+    called_ae_title: str,
+    calling_ae_title: str,
+    max_length: int,
+    scp_of: Collection[str] = (),
 ) -> bytes:
-    """The A-ASSOCIATE-RQ of an association that we start (PS3.8 9.3.2)."""
+    """The A-ASSOCIATE-RQ of an association that we start (PS3.8 9.3.2).
+
+    `scp_of` are the classes of which we offer to be SCP, and not SCU (PS3.7 D.3.3.4): those of events that we report.
+    """
     titles = b"".join(f"{title:<16}".encode("ascii", "replace") for title in (called_ae_title, calling_ae_title))
     proposed = b"".join(
         _item(
@@ -227,28 +236,48 @@ def encode_request(
         for context in contexts
     )
     user = _item(0x51, struct.pack(">I", max_length)) + _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+    user += b"".join(_item(0x54, _counted_uid(uid) + bytes((0, 1))) for uid in scp_of)
     user += _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
     items = _item(0x10, APPLICATION_CONTEXT.encode()) + proposed + _item(0x50, user)
     return _pdu(PduType.ASSOCIATE_RQ, struct.pack(">HH", 1, 0) + titles + bytes(32) + items)
 
 
-def parse_accept(body: bytes, proposed: Sequence[ProposedContext]) -> tuple[tuple[AcceptedContext, ...], int]:
+def parse_accept(
+    body: bytes, proposed: Sequence[ProposedContext], *, scp_of: Collection[str] = ()
+) -> tuple[tuple[AcceptedContext, ...], int]:
     """Read an A-ASSOCIATE-AC: the contexts the peer accepted, and the largest PDU it takes (0: any).
 
-    Raises ProtocolError when it is not one, or accepts what was not proposed.
+    `scp_of` are the classes of which we offered to be SCP (`encode_request`); of those that are granted, the peer is
+    not. Raises ProtocolError when it is not an A-ASSOCIATE-AC, or accepts what was not proposed.
     """
     classes = {context.context_id: context for context in proposed}
-    accepted, max_length = [], 0
+    chosen: list[tuple[ProposedContext, str]] = []
+    user: list[tuple[int, bytes]] = []
     for kind, value in _items(body, 68):
         if kind == 0x21 and len(value) >= 4 and value[2] == 0:
             syntax = next((_uid(name) for sub_kind, name in _items(value, 4) if sub_kind == 0x40), "")
             context = classes.get(value[0])
             if context is None or syntax not in context.transfer_syntaxes:
                 raise ProtocolError("The peer accepted a presentation context that was not proposed.")
-            accepted.append(AcceptedContext(context.context_id, context.abstract_syntax, syntax, peer_is_scp=True))
+            chosen.append((context, syntax))
         elif kind == 0x50:
-            max_length = _max_length(dict(_items(value, 0)).get(0x51))
-    return tuple(accepted), max_length
+            user = list(_items(value, 0))
+    ours = _granted(user, scp_of)
+    accepted = tuple(
+        AcceptedContext(
+            context.context_id, context.abstract_syntax, syntax, peer_is_scp=context.abstract_syntax not in ours
+        )
+        for context, syntax in chosen
+    )
+    return accepted, _max_length(dict(user).get(0x51))
+
+
+def _granted(user: Iterable[tuple[int, bytes]], scp_of: Collection[str]) -> frozenset[str]:
+    """The classes of which the peer lets us be SCP; where it says nothing, it is (PS3.7 D.3.3.4)."""
+    if not scp_of:  # what was not asked for is not read, so that nothing in it can be wrong
+        return frozenset()
+    roles = [_role(value) for kind, value in user if kind == 0x54]
+    return frozenset(uid for uid, _, scp in roles if scp and uid in scp_of)
 
 
 def _reversed(request: AssociateRequest, supported: Supported) -> frozenset[str]:

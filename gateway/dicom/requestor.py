@@ -1,4 +1,4 @@
-"""Associations that we start: echo, query and store on another DICOM application.
+"""Associations that we start: echo, query, store and report of events on another DICOM application.
 
 One thread, one socket, every wait bounded and looked up from each second. It stands on the same pure parts as the
 listener, so that an object is streamed from its file to the peer; pynetdicom would hold all of it in a queue.
@@ -8,7 +8,7 @@ Whatever goes wrong on the way is a PeerError with a sentence for who asked for 
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from time import monotonic
@@ -16,9 +16,10 @@ from time import monotonic
 from pydicom import Dataset
 
 from gateway.dataset.data_sets import decode, encode
-from gateway.dicom import dimse, negotiation, pdu
+from gateway.dicom import dimse, event_reports, negotiation, pdu
 from gateway.dicom.application import UNCOMPRESSED, VERIFICATION
 from gateway.dicom.dimse import Command, CommandField, CommandReceived, DataReceived
+from gateway.dicom.event_reports import EventReport
 from gateway.dicom.negotiation import AcceptedContext, ProposedContext
 from gateway.dicom.pdu import (
     Aborted,
@@ -37,7 +38,7 @@ from gateway.tls import CallFiles, call_failure, calling_context
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120.0
-"""How long a peer may be silent. An archive may need a minute to put a tomosynthesis on disk before it answers."""
+"""How long a peer may take to answer. An archive may need a minute to put a tomosynthesis on disk before it does."""
 
 SEND_SECONDS = 30.0
 """How long a peer may take to read a megabyte of an object."""
@@ -62,6 +63,7 @@ def calling(
     contexts: Sequence[ProposedContext],
     *,
     ae_title: str,
+    scp_of: Collection[str] = (),
     tls: CallFiles | None = None,
     originator: tuple[str, int] | None = None,
     answer_seconds: float = ANSWER_SECONDS,
@@ -69,13 +71,14 @@ def calling(
 ) -> Iterator["Call"]:
     """Open an association, release it afterwards, or abort it when something is raised. Raises PeerError.
 
-    `tls` is what peers that want it are called with. `look` is called each second while an answer is waited for; it
-    raises when nobody needs the answer any more.
+    `scp_of` are the SOP classes of which we ask to be SCP, and not SCU (role selection, PS3.7 D.3.3.4), to report their
+    events. `tls` is what peers that want it are called with. `look` is called each second while an answer is waited
+    for; it raises when nobody needs the answer any more.
     """
     with _connected(peer, tls) as connection:
         call = Call(connection, peer, originator, answer_seconds, look)
         try:
-            call.associate(contexts, ae_title)
+            call.associate(contexts, ae_title, scp_of)
             yield call
             call.release()
         except BaseException:
@@ -133,20 +136,24 @@ class Call:
         self._max_length = 0
         self._sender = self._store_sender()
 
-    def associate(self, contexts: Sequence[ProposedContext], ae_title: str) -> None:
+    def associate(self, contexts: Sequence[ProposedContext], ae_title: str, scp_of: Collection[str] = ()) -> None:
         """Ask for the association. Raises PeerError when it is rejected or none of the contexts is accepted."""
         self._reader.state = AssociationState.AWAITING_ANSWER
         request = negotiation.encode_request(
-            contexts, called_ae_title=self.peer.ae_title, calling_ae_title=ae_title, max_length=MAX_PDU_BYTES
+            contexts,
+            called_ae_title=self.peer.ae_title,
+            calling_ae_title=ae_title,
+            max_length=MAX_PDU_BYTES,
+            scp_of=scp_of,
         )
         self._send(request)
-        event = self._event()
+        event = self._event(self._deadline())
         if isinstance(event, AssociateRejected):
             raise PeerError(f"{self.peer} rejected the association: {rejection(event)}.")
         if not isinstance(event, AssociateAccepted):
             raise self._broken_off(event)
         self._reader.state = AssociationState.ESTABLISHED
-        self.contexts, self._max_length = self._reading(event.body, contexts)
+        self.contexts, self._max_length = self._reading(event.body, contexts, scp_of)
         if not self.contexts:
             raise NothingAccepted(f"{self.peer} accepted the association but none of what was proposed.")
         self._sender = self._store_sender()
@@ -154,10 +161,10 @@ class Call:
     def release(self) -> None:
         """End the association in order. What was answered stands, so a peer that just closes is not an error."""
         self._reader.state = AssociationState.AWAITING_RELEASE
+        deadline = monotonic() + FAREWELL_SECONDS
         with suppress(PeerError, OSError):
-            self._answer_seconds = FAREWELL_SECONDS
             self._send(pdu.RELEASE_REQUEST)
-            while not isinstance(self._event(), Released | Aborted):
+            while not isinstance(self._event(deadline), Released | Aborted):
                 pass
 
     def echo(self) -> None:
@@ -188,6 +195,25 @@ class Call:
         except OSError:  # its file cannot be read
             self.abort()
             raise
+
+    def is_scp_of(self, sop_class_uid: str) -> bool:
+        """Does the peer let us report events of a class (`scp_of`)?"""
+        return event_reports.reporting_context(sop_class_uid, self.contexts) is not None
+
+    def report(self, report: EventReport) -> int:
+        """N-EVENT-REPORT (PS3.7 10.1.1): give the status of the peer's response, whatever it is.
+
+        Raises PeerError when there is none, and when the peer does not let us be SCP of the class (`is_scp_of`).
+        """
+        context = event_reports.reporting_context(report.sop_class_uid, self.contexts)
+        if context is None:
+            raise PeerError(f"{self.peer} does not let us be the SCP of this service (role selection).")
+        message_id = next(self._message_ids)
+        self._send(event_reports.packed(report, context, message_id=message_id, max_length=self._max_length))
+        answer, _ = self._answer(message_id)  # an event reply says nothing that the status does not
+        if not event_reports.is_response(answer):
+            raise self._astray()
+        return event_reports.status_of(answer)
 
     def abort(self) -> None:
         """End the association at once."""
@@ -237,12 +263,13 @@ class Call:
         """Wait for one response and its data set."""
         command: Command | None = None
         data = bytearray()
+        deadline = self._deadline()
         while True:
-            received = self._received()
+            received = self._received(deadline)
             if isinstance(received, CommandReceived):
                 command = received.command
                 if command.message_id_being_responded_to != message_id:
-                    raise PeerError(f"{self.peer} answered something that it was not asked.")
+                    raise self._astray()
             elif isinstance(received, DataReceived):
                 data += received.data
                 if len(data) > LARGEST_ANSWER:
@@ -251,8 +278,8 @@ class Call:
             if command is not None and (is_whole or not command.has_data_set):
                 return command, bytes(data)
 
-    def _received(self) -> CommandReceived | DataReceived | None:
-        event = self._event()
+    def _received(self, deadline: float) -> CommandReceived | DataReceived | None:
+        event = self._event(deadline)
         if not isinstance(event, Fragment):
             raise self._broken_off(event)
         try:
@@ -268,10 +295,14 @@ class Call:
 
     # ---- the stream ------------------------------------------------------------------------------------------------
 
-    def _event(self) -> PduEvent:
+    def _deadline(self) -> float:
+        """When the peer has had its time for a whole answer, because one that trickles would have no end."""
+        return monotonic() + self._answer_seconds
+
+    def _event(self, deadline: float) -> PduEvent:
         try:
             while (event := self._reader.next_event()) is None:
-                received = self._wait()
+                received = self._wait(deadline)
                 if not received:
                     raise PeerError(f"{self.peer} closed the connection.")
                 self._reader.received(received)
@@ -281,9 +312,8 @@ class Call:
             raise self._garbled(error) from error
         return event
 
-    def _wait(self) -> int:
+    def _wait(self, deadline: float) -> int:
         """Receive what there is; 0 at the end of the stream. Raises TimeoutError when nothing comes in time."""
-        deadline = monotonic() + self._answer_seconds
         while (left := deadline - monotonic()) > 0:
             self._connection.settimeout(min(left, LOOK_SECONDS))
             with suppress(TimeoutError):
@@ -298,9 +328,11 @@ class Call:
         except OSError as error:
             raise self._lost(error) from error
 
-    def _reading(self, body: bytes, contexts: Sequence[ProposedContext]) -> tuple[tuple[AcceptedContext, ...], int]:
+    def _reading(
+        self, body: bytes, contexts: Sequence[ProposedContext], scp_of: Collection[str]
+    ) -> tuple[tuple[AcceptedContext, ...], int]:
         try:
-            return negotiation.parse_accept(body, contexts)
+            return negotiation.parse_accept(body, contexts, scp_of=scp_of)
         except ProtocolError as error:
             raise self._garbled(error) from error
 
@@ -311,6 +343,9 @@ class Call:
 
     def _garbled(self, error: ProtocolError) -> PeerError:
         return PeerError(f"{self.peer} does not keep to the protocol: {error}")
+
+    def _astray(self) -> PeerError:
+        return PeerError(f"{self.peer} answered something that it was not asked.")
 
     def _broken_off(self, event: PduEvent) -> PeerError:
         how = "aborted" if isinstance(event, Aborted) else "ended"

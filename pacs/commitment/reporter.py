@@ -18,14 +18,11 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from pynetdicom import AE, build_role
-from pynetdicom.association import Association
 
 from gateway.dicom.application import UNCOMPRESSED
 from gateway.dicom.event_reports import NotReported, ReportChannel
 from gateway.dicom.negotiation import ProposedContext
-from gateway.dicom.pynetdicom_race import steady
-from gateway.dicom.requestor import calling, context_for
+from gateway.dicom.requestor import Call, calling
 from gateway.errors import GatewayError, NotFound, PeerError, place
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
@@ -198,13 +195,14 @@ class Reporter:
         """Tell a requester everything on one new association; what it does not confirm is left for later."""
         left = list(promises)
         try:
-            with self._association(requester, addressed) as assoc:
+            with self._association(requester, addressed) as call:
                 while left:
-                    self._note(left[0], _sent(assoc, left[0]))
+                    told = report(left[0].transaction, left[0].outcomes)
+                    self._note(left[0], call.report(told))
                     left.pop(0)
         except PeerError as error:
             reason = str(error)
-        except Exception as error:  # noqa: BLE001  a peer may bring a library to fall, but not the others' reports
+        except Exception as error:  # noqa: BLE001  a fault of ours with one peer must not cost the others theirs
             reason = f"The call failed in our own code: {type(error).__name__}, {place(error)}."
         for promise in left:
             self._postpone(promise, reason)
@@ -230,44 +228,25 @@ class Reporter:
         self._promises.retry(promise.id, reason=reason, due_at=due_at)
 
     @contextmanager
-    def _association(self, requester: str, addressed: str) -> Iterator[Association]:
+    def _association(self, requester: str, addressed: str) -> Iterator[Call]:
         """Call the requester as the SCP that it asked (PS3.4 J.3.3, roles by PS3.7 D.3.3.4). Raises PeerError."""
         peer = self._peers.get(requester)
         if peer is None:
             raise PeerError(f"The address of {requester} is not known: add {requester}=host:port to PACS_PEERS.")
-        ae = AE(addressed)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = ANSWER_SECONDS
-        ae.add_requested_context(SOP_CLASS_UID, list(UNCOMPRESSED))
-        role = build_role(SOP_CLASS_UID, scp_role=True)
-        tls_args = (context_for(peer, self._tls), peer.host) if peer.tls else None
-        assoc = steady(ae.associate(peer.host, peer.port, ae_title=requester, ext_neg=[role], tls_args=tls_args))
-        if not assoc.is_established:
-            if peer.tls:
-                self._explain(peer, addressed)
-            raise PeerError(f"{peer} (PACS_PEERS) does not take our association.")
-        try:
-            yield assoc
-        finally:
-            assoc.release()
-
-    def _explain(self, peer: Peer, addressed: str) -> None:
-        """Raise PeerError with the reason why TLS does not come about, which pynetdicom keeps to itself."""
-        contexts = [ProposedContext(1, SOP_CLASS_UID, UNCOMPRESSED)]
-        with calling(peer, contexts, ae_title=addressed, tls=self._tls, answer_seconds=ANSWER_SECONDS):
-            pass
+        with calling(
+            peer,
+            [ProposedContext(1, SOP_CLASS_UID, UNCOMPRESSED)],
+            ae_title=addressed,
+            scp_of=(SOP_CLASS_UID,),
+            tls=self._tls,
+            answer_seconds=ANSWER_SECONDS,
+        ) as call:
+            if call.is_scp_of(SOP_CLASS_UID):
+                yield call
+                return
+        # Raised out here, because an association on which nothing went wrong is released and not aborted.
+        raise PeerError(f"{requester} does not let us be the SCP of storage commitment (role selection).")
 
 
 def _between(promise: Promise) -> tuple[str, str]:
     return promise.transaction.requester, promise.transaction.addressed
-
-
-def _sent(assoc: Association, promise: Promise) -> int:
-    """Send one report and give the status of the answer. Raises PeerError when there is none."""
-    requester = promise.transaction.requester
-    if not any(context.as_scp for context in assoc.accepted_contexts):
-        raise PeerError(f"{requester} does not let us be the SCP of storage commitment (role selection).")
-    told = report(promise.transaction, promise.outcomes)
-    status, _ = assoc.send_n_event_report(told.data_set, told.event_type_id, told.sop_class_uid, told.sop_instance_uid)
-    if "Status" not in status:
-        raise PeerError(f"{requester} did not answer the report.")
-    return int(status.Status)

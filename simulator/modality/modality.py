@@ -26,7 +26,6 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
-from gateway.dicom.pynetdicom_race import steady
 from gateway.dicom.requestor import PENDING
 from gateway.errors import GatewayError
 from gateway.remote_ae import Peer
@@ -34,6 +33,7 @@ from simulator.exam import phantom, steps
 from simulator.exam.exam import SCREENING_VIEWS, Exam
 from simulator.exam.steps import Sent, sent_of
 from simulator.modality.commitment_scu import Answer, Reports, question, shortfall
+from simulator.modality.pynetdicom_responses import LEAVE_RESPONSES
 
 __all__ = ["Modality", "ModalityError", "Peer", "Sent", "Step", "data_set_bytes", "standard_views"]
 
@@ -151,9 +151,8 @@ class Modality:
         for sop_class in classes:
             ae.add_requested_context(sop_class, list(syntaxes))
         tls = (self._tls, peer.host) if self._tls else None
-        assoc = steady(
-            ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls, evt_handlers=list(handlers))
-        )
+        bound = [LEAVE_RESPONSES, *handlers]
+        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls, evt_handlers=bound)
         if not assoc.is_established:
             raise ModalityError(f"No association with {peer}: {_why_not(assoc)}.")
         try:

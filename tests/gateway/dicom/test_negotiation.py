@@ -1,5 +1,6 @@
 """Negotiation by itself, with pynetdicom as the judge of what is read and written."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from pynetdicom.pdu_primitives import (
     SOPClassExtendedNegotiation,
     UserIdentityNegotiation,
 )
-from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
+from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor, negotiate_as_requestor
 
 from gateway.dicom import negotiation
-from gateway.dicom.negotiation import AssociateRequest, ProposedContext, Rejection, Supported
+from gateway.dicom.application import VERIFICATION
+from gateway.dicom.negotiation import AcceptedContext, AssociateRequest, ProposedContext, Rejection, Supported
 from gateway.errors import ProtocolError
 
 CT, MG, EXPLICIT, IMPLICIT, J2K = (
@@ -169,6 +171,70 @@ def test_a_peer_may_be_scp_of_storage_with_c_get(proposed: tuple[str, ...], scp:
     answer.decode(negotiation.encode_accept(request, pdu[6:], items, max_length=0, accepted=accepted))
     assert [(r.scu_role, r.scp_role) for r in answer.user_information.role_selection.values()] == [(0, scp)]
     assert [(c.transfer_syntax, c.peer_is_scp) for c in accepted if c.abstract_syntax == CT] == [(syntax, scp == 1)]
+
+
+COMMITMENT = "1.2.840.10008.1.20.1"
+ROLES = [None, (False, False), (False, True), (True, False), (True, True)]
+
+
+def commitment_request() -> bytes:
+    """Our request to be called SCP of storage commitment, with echoes in the usual role."""
+    proposed = [ProposedContext(1, COMMITMENT, (EXPLICIT,)), ProposedContext(3, VERIFICATION, (IMPLICIT,))]
+    return negotiation.encode_request(
+        proposed, called_ae_title="MAMMO_1", calling_ae_title="PACS", max_length=16384, scp_of=(COMMITMENT,)
+    )
+
+
+def test_pynetdicom_reads_that_we_offer_to_be_scp() -> None:
+    theirs = A_ASSOCIATE_RQ()
+    theirs.decode(commitment_request())
+    roles = theirs.user_information.role_selection
+    assert {str(uid): (role.scu_role, role.scp_role) for uid, role in roles.items()} == {COMMITMENT: (0, 1)}
+    assert [item.item_type for item in theirs.user_information.user_data] == [0x51, 0x52, 0x54, 0x55]
+
+
+@pytest.mark.parametrize("answered", ROLES)
+@pytest.mark.parametrize("unasked", ROLES)
+def test_we_are_scp_where_pynetdicom_would_take_us_for_one(
+    answered: tuple[bool, bool] | None, unasked: tuple[bool, bool] | None
+) -> None:
+    pdu = commitment_request()
+    request = negotiation.parse_request(pdu[6:])
+    given = {uid: roles for uid, roles in ((COMMITMENT, answered), (VERIFICATION, unasked)) if roles is not None}
+    says = replace(request, roles=tuple((uid, scu, scp) for uid, (scu, scp) in given.items()))
+    supported = {COMMITMENT: (EXPLICIT,), VERIFICATION: (IMPLICIT,)}
+    _, items = negotiation.negotiate(request, Supported(supported))
+    granted = [AcceptedContext(1, uid, EXPLICIT, peer_is_scp=True) for uid in given]
+    body = negotiation.encode_accept(says, pdu[6:], items, max_length=0, accepted=granted)[6:]
+
+    accepted, _ = negotiation.parse_accept(body, request.contexts, scp_of=(COMMITMENT,))
+
+    contexts = [build_context(COMMITMENT, EXPLICIT), build_context(VERIFICATION, IMPLICIT)]
+    contexts[0].scu_role, contexts[0].scp_role = False, True
+    results = A_ASSOCIATE_AC()
+    results.decode(b"\2\0" + len(body).to_bytes(4, "big") + body)
+    for number, context in enumerate(contexts):
+        context.context_id = 2 * number + 1
+    judged = negotiate_as_requestor(
+        contexts, results.to_primitive().presentation_context_definition_results_list, given
+    )
+    assert [not context.peer_is_scp for context in accepted] == [context.as_scp for context in judged]
+
+
+def test_roles_that_were_not_asked_for_are_not_even_read() -> None:
+    pdu = negotiation.encode_request(
+        [ProposedContext(1, CT, (EXPLICIT,))], called_ae_title="A", calling_ae_title="B", max_length=0
+    )
+    request = negotiation.parse_request(pdu[6:])
+    _, items = negotiation.negotiate(request, Supported({CT: (EXPLICIT,)}))
+    says = replace(request, roles=((CT, True, True),))
+    answer = negotiation.encode_accept(says, pdu[6:], items, max_length=0)[6:]
+    broken = answer.replace(len(CT).to_bytes(2, "big") + CT.encode() + b"\1\0", b"\xff\xff" + CT.encode() + b"\1\0")
+    assert broken != answer
+    expected = (AcceptedContext(1, CT, EXPLICIT, peer_is_scp=True),)
+    assert negotiation.parse_accept(broken, request.contexts) == (expected, 0)
+    with pytest.raises(ProtocolError):
+        negotiation.parse_accept(broken, request.contexts, scp_of=(CT,))
 
 
 def test_extended_negotiation_is_answered_with_what_both_can_do() -> None:

@@ -512,7 +512,7 @@ def test_a_requester_that_takes_nothing_holds_up_no_other(archive: Archive, requ
             assert named(requester.wait()) == {"2.25.1": 0}
     server.shutdown()
     reasons = [line["reason"] for line in logs if line["event"] == "commitment not reported"]
-    assert [reason.partition(" ")[0] for reason in reasons] == ["ECHOES", "HANGS_UP"]
+    assert [name in reason for name, reason in zip(ports, reasons, strict=True)] == [True, True]
     assert promises.facts()["commitments to report"] == 2
 
 
