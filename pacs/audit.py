@@ -20,10 +20,10 @@ from pydicom import Dataset
 from gateway.audit import messages
 from gateway.audit.messages import Actor, AuditEvent, EventOutcome, Patient
 from gateway.audit.recorder import AuditRecorder, NoAudit, actor
+from gateway.dataset.dicom_json import verbatim
 from gateway.dicom.application import Association, Incoming, Progress, Request
 from gateway.errors import NotFound
 from pacs.archive.archive import Archive, Stored
-from pacs.archive.attributes import text
 from pacs.archive.receiving import Receiving
 
 TOLD_SECONDS = 15.0
@@ -136,7 +136,7 @@ class ArchiveAudit:
     def _patient(self, study_instance_uid: str) -> Patient:
         identifier = Dataset()
         identifier.StudyInstanceUID = study_instance_uid
-        known = next((text(each, "00100020") for each in self._archive.find("STUDY", identifier, limit=1)), "")
+        known = next((verbatim(each, "PatientID") for each in self._archive.find("STUDY", identifier, limit=1)), "")
         return Patient(known, study_instance_uid)
 
     def _studies_of(self, sop_instance_uids: Iterable[str]) -> Iterable[str]:

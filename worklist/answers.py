@@ -25,10 +25,9 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.dataset.character_sets import UNICODE, CharacterSet, DoesNotFit
 from gateway.dataset.data_sets import encode
+from gateway.dataset.dicom_json import DicomJson, Element, PersonName, element, items, tag, texts
 from gateway.query.identifiers import Identifier, Shape
 from gateway.query.matching import NOT_MATCHED, SPECIFIC_CHARACTER_SET
-from worklist import dicom_json
-from worklist.dicom_json import DicomJson, tag
 
 KEPT = 2048
 """Answers that are kept packed, some 4 kB each: today's list, for all who ask for it again and again."""
@@ -125,13 +124,13 @@ def packed(form: Form, data_set: str, station: str) -> Answer:
 
 
 def _assign(stored: DicomJson, station: str) -> None:
-    for step in dicom_json.items(stored, "ScheduledProcedureStepSequence"):
-        if not dicom_json.text(step, "ScheduledStationAETitle"):
-            step[_STATION] = dicom_json.element("ScheduledStationAETitle", station)
+    for step in items(stored, "ScheduledProcedureStepSequence"):
+        if not texts(step, "ScheduledStationAETitle"):
+            step[_STATION] = element("ScheduledStationAETitle", station)
 
 
 def _packed(form: Form, stored: DicomJson, *, fit: Callable[[str], str] = str) -> bytes:
-    named: DicomJson = {"vr": "CS", "Value": list(form.character_set.terms)}
+    named: Element = {"vr": "CS", "Value": list(form.character_set.terms)}
     packer = _Packer(form.transfer_syntax == ImplicitVRLittleEndian, form.character_set, fit)
     return packer.data_set({**stored, _CHARACTER_SET: named}, form.fields)
 
@@ -161,7 +160,7 @@ class _Packer:
             parts += (head, len(value).to_bytes(length_bytes, "little"), value)
         return b"".join(parts)
 
-    def _element(self, key: str, number: int, attribute: DicomJson, inner: tuple[_Field, ...]) -> bytes:
+    def _element(self, key: str, number: int, attribute: Element, inner: tuple[_Field, ...]) -> bytes:
         vr = str(attribute["vr"])
         values = attribute.get("Value") or ()
         assert isinstance(values, list | tuple)
@@ -203,7 +202,7 @@ def _header(number: int, vr: str, length: int, *, is_implicit: bool) -> bytes:
     return _SHORT_HEADER.pack(group, element, vr.encode(), length)
 
 
-def _ascii(attribute: DicomJson) -> bytes | None:
+def _ascii(attribute: Element) -> bytes | None:
     """The value of an attribute that has one, or none, and in ASCII."""
     values = attribute.get("Value")
     if not values:
@@ -217,7 +216,7 @@ def _ascii(attribute: DicomJson) -> bytes | None:
 
 
 def _name(value: object) -> str:
-    return dicom_json.joined_name(value) if isinstance(value, dict) else _text(value)
+    return str(PersonName.of(value)) if isinstance(value, dict) else _text(value)
 
 
 def _text(value: object) -> str:

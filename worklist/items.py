@@ -22,10 +22,11 @@ from types import MappingProxyType
 from typing import Literal, Self
 from uuid import NAMESPACE_OID, uuid5
 
+from gateway.dataset.character_sets import UTF_8
+from gateway.dataset.dicom_json import DicomJson, element, items, sequence, tag, text, texts
 from gateway.errors import Conflict, InvalidValue
 from gateway.messages import WorklistItem
-from worklist import dicom_json
-from worklist.dicom_json import DicomJson, element, items, sequence, tag, text, texts
+from worklist.validation import checked
 
 ItemState = Literal["scheduled", "in_progress", "completed", "discontinued", "cancelled"]
 
@@ -124,8 +125,7 @@ class Item:
 
         Raises InvalidValue naming the attribute, never its value.
         """
-        complete = _completed({key.upper(): value for key, value in data_set.items()})
-        dicom_json.check(complete)
+        complete = checked(_completed({key.upper(): value for key, value in data_set.items()}))
         return cls(data_set=complete, action_id=action_id, appointment_id=appointment_id)
 
     @property
@@ -227,9 +227,7 @@ class Item:
             tag("ScheduledProcedureStepStartDate"): element("ScheduledProcedureStepStartDate", date),
             tag("ScheduledProcedureStepStartTime"): element("ScheduledProcedureStepStartTime", time),
         }
-        data_set = _completed(self.data_set | {tag(_STEP): sequence(step)})
-        dicom_json.check(data_set)
-        return replace(self, data_set=data_set)
+        return replace(self, data_set=checked(_completed(self.data_set | {tag(_STEP): sequence(step)})))
 
     def moved(self, state: ItemState) -> Self:
         """The same item in another state. Raises Conflict when `MOVES` does not allow it."""
@@ -264,7 +262,7 @@ def _scheduled(message: WorklistItem) -> DicomJson:
     }
 
 
-def _completed(data_set: DicomJson) -> DicomJson:
+def _completed(data_set: Mapping[str, object]) -> dict[str, object]:
     _require(data_set, _REQUIRED)
     step = _single_step(data_set)
     _require(step, _REQUIRED_OF_STEP)
@@ -275,37 +273,37 @@ def _completed(data_set: DicomJson) -> DicomJson:
     for keyword, required in _REQUIRED_WITHIN.items():
         for item in items(data_set, keyword) + items(step, keyword):
             _require({key.upper(): value for key, value in item.items()}, required)
-    charset = {tag("SpecificCharacterSet"): element("SpecificCharacterSet", dicom_json.UTF_8)}
-    step = _completed_step(step, accession_number, text(complete, "RequestedProcedureDescription"))
+    charset = {tag("SpecificCharacterSet"): element("SpecificCharacterSet", UTF_8)}
+    complete_step = _completed_step(step, accession_number, text(complete, "RequestedProcedureDescription"))
     empty = {tag(keyword): element(keyword) for keyword in _TYPE_2}
-    whole = empty | complete | charset | {tag(_STEP): sequence(step)}
+    whole = {**empty, **complete, **charset, tag(_STEP): sequence(complete_step)}
     return {key: whole[key] for key in sorted(whole) if not key.endswith("0000")}  # group lengths would not hold
 
 
-def _completed_step(step: DicomJson, accession_number: str, description: str) -> DicomJson:
+def _completed_step(step: Mapping[str, object], accession_number: str, description: str) -> dict[str, object]:
     complete = _filled(step, "ScheduledProcedureStepID", accession_number)
     if not _is_known(complete, "ScheduledProtocolCodeSequence"):  # 1C: a code or a description
         complete = _filled(complete, "ScheduledProcedureStepDescription", description)
     empty = {tag(keyword): element(keyword) for keyword in ("ScheduledStationAETitle", *_TYPE_2_OF_STEP)}
-    return dict(sorted((empty | complete).items()))
+    return dict(sorted({**empty, **complete}.items()))
 
 
-def _single_step(data_set: DicomJson) -> DicomJson:
+def _single_step(data_set: Mapping[str, object]) -> DicomJson:
     steps = items(data_set, _STEP)
     if len(steps) > 1:
         raise InvalidValue(f"{_STEP} has to have one item; schedule further steps as items of their own.")
     return {key.upper(): value for key, value in steps[0].items()} if steps else {}
 
 
-def _require(data_set: DicomJson, keywords: tuple[str, ...]) -> None:
+def _require(data_set: Mapping[str, object], keywords: tuple[str, ...]) -> None:
     for keyword in keywords:
         if not text(data_set, keyword).strip("^= "):
             raise InvalidValue(f"{keyword} has to have a value.")
 
 
-def _filled(data_set: DicomJson, keyword: str, value: str) -> DicomJson:
-    return data_set if text(data_set, keyword) else data_set | {tag(keyword): element(keyword, value)}
+def _filled(data_set: Mapping[str, object], keyword: str, value: str) -> Mapping[str, object]:
+    return data_set if texts(data_set, keyword) else {**data_set, tag(keyword): element(keyword, value)}
 
 
-def _is_known(data_set: DicomJson, keyword: str) -> bool:
+def _is_known(data_set: Mapping[str, object], keyword: str) -> bool:
     return bool(items(data_set, keyword))

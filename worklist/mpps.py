@@ -19,7 +19,7 @@ The rules:
   may have several steps, also after it was completed (append), and a step several items.
 * The data set is kept in Unicode. A character set in N-SET tells how to read that request only.
 
-Data sets are DICOM JSON made by `worklist.dicom_json.from_data_set`. Not here: storing, and moving items.
+Data sets are DICOM JSON made by `gateway.dataset.dicom_json.from_data_set`. Not here: storing, and moving items.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from gateway.dataset.dicom_json import DicomJson, element, items, sequence, tag, text
 from gateway.errors import (
     Conflict,
     InvalidValue,
@@ -41,7 +42,6 @@ from gateway.errors import (
 )
 from gateway.messages import PerformedSeries, StepChanged
 from worklist import mpps_table
-from worklist.dicom_json import DicomJson, element, items, sequence, tag, text
 from worklist.mpps_table import REFERENCES, SCHEDULED, SERIES, STATUS
 
 Status = Literal["IN PROGRESS", "COMPLETED", "DISCONTINUED"]

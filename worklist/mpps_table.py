@@ -8,7 +8,8 @@ where a machine would be stopped in front of a participant for what nobody needs
 * An attribute that N-SET may not carry is let pass with the value it has; machines repeat what they said.
 * An attribute that is not in the table is kept as it is, and so is one that N-CREATE did not announce.
 
-Data sets are DICOM JSON made by `worklist.dicom_json.from_data_set`. Not here: the life of a step (`worklist.mpps`).
+Data sets are DICOM JSON made by `gateway.dataset.dicom_json.from_data_set`. Not here: the life of a step
+(`worklist.mpps`).
 """
 
 import re
@@ -17,10 +18,10 @@ from typing import Literal, NamedTuple
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from gateway.dataset.dicom_json import DicomJson, element, items, sequence, tag, text, texts
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, MissingValue, NotAllowed
 from gateway.query.conditions import Kind
 from gateway.query.matching import column_value
-from worklist.dicom_json import DicomJson, element, items, sequence, tag, text
 
 SOP_CLASS = "1.2.840.10008.3.1.2.3.3"
 """Modality Performed Procedure Step SOP Class."""
@@ -151,5 +152,5 @@ def _require(data_set: DicomJson, keywords: Iterable[str]) -> None:
     for keyword in keywords:
         if tag(keyword) not in data_set:
             raise MissingAttribute(f"{keyword} is missing.", offending=offending(keyword))
-        if not (text(data_set, keyword) or items(data_set, keyword)):
+        if not (texts(data_set, keyword) or items(data_set, keyword)):
             raise MissingValue(f"{keyword} has no value.", offending=offending(keyword))

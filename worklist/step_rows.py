@@ -9,8 +9,8 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
 
+from gateway.dataset.dicom_json import items, text
 from gateway.sqlite import utc_text
-from worklist.dicom_json import items, text
 from worklist.mpps import Step
 from worklist.mpps_table import REFERENCES, SERIES
 

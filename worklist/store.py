@@ -18,13 +18,14 @@ from typing import NamedTuple, Self
 from pydicom.dataset import Dataset
 
 from gateway import outbox
+from gateway.dataset.dicom_json import from_data_set, to_data_set
 from gateway.errors import Conflict, NotFound, OutOfResources
 from gateway.outbox import Outbox
 from gateway.outbox.changed_exams import Touched, touch
 from gateway.query import matching
 from gateway.query.conditions import AnyOf, where
 from gateway.sqlite import Database, utc_text
-from worklist import dicom_json, item_rows, mpps, step_rows
+from worklist import item_rows, mpps, step_rows
 from worklist.item_rows import KEYS, PAGE, STATION
 from worklist.items import LOCAL, ActionOrigin, Item, ItemState, new_study, performed_state
 from worklist.mpps import Step
@@ -168,14 +169,14 @@ class Worklist:
 
     def begin(self, mpps_instance_uid: str, data_set: Dataset, *, now: datetime) -> None:
         """Keep a step that a modality has begun (N-CREATE). Raises the Refusals of `mpps.begin`."""
-        given = dicom_json.from_data_set(data_set)
+        given = from_data_set(data_set)
         with self.database.write() as conn:
             stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.begin(stored, mpps_instance_uid, given), now=now)
 
     def change(self, mpps_instance_uid: str, data_set: Dataset, *, now: datetime) -> None:
         """Keep what a modality says about its step now (N-SET). Raises the Refusals of `mpps.change`."""
-        given = dicom_json.from_data_set(data_set)
+        given = from_data_set(data_set)
         with self.database.write() as conn:
             stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.change(stored, given), now=now)
@@ -197,7 +198,7 @@ class Worklist:
             step = step_rows.find_step(conn, mpps_instance_uid)
         if step is None:
             raise NotFound("No performed procedure step has this UID.")
-        return dicom_json.to_data_set(step.data_set)
+        return to_data_set(step.data_set)
 
     def steps(self, accession_number: str) -> list[Step]:
         """All steps that performed an item, in the order they began."""

@@ -28,6 +28,7 @@ import structlog
 from pydicom import Dataset
 
 from gateway import outbox
+from gateway.dataset.dicom_json import DicomJson, verbatim
 from gateway.disk_space import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
 from gateway.errors import Conflict, InvalidDataSet, NotFound, OutOfResources, Unsettled
 from gateway.messages import ImageQuarantined, ImageReceived
@@ -36,7 +37,6 @@ from gateway.outbox.changed_exams import Touched
 from gateway.query.conditions import AnyOf
 from gateway.query.matching import column_value, conditions, ignored
 from gateway.sqlite import Database, utc_text
-from pacs.archive.attributes import Json, text
 from pacs.archive.files import Files, announced_uid, digest, quarantine_name
 from pacs.archive.identity import Identity, identity, is_uid
 from pacs.archive.image_event import image_received
@@ -113,7 +113,7 @@ class Archive:
         self._require_room()
         return Receiving(self.files, origin, now=now, keep=self.keep)
 
-    def keep(self, part: Path, data_set: Json, receipt: Receipt, *, now: datetime) -> None:
+    def keep(self, part: Path, data_set: DicomJson, receipt: Receipt, *, now: datetime) -> None:
         """Give a complete, synced file its place, row and event. Raises Conflict when the UID has other content."""
         found = identity(data_set)
         with self.turn(found.sop_instance_uid):
@@ -161,7 +161,7 @@ class Archive:
 
     # ---- out ---------------------------------------------------------------------------------------------------------
 
-    def find(self, level: Level, identifier: Dataset, *, limit: int | None = None, offset: int = 0) -> list[Json]:
+    def find(self, level: Level, identifier: Dataset, *, limit: int | None = None, offset: int = 0) -> list[DicomJson]:
         """Answer a query: the data sets of the level with the attributes above it and the counts, as DICOM JSON.
 
         `identifier` is what a C-FIND carries (PS3.4 C.4.1.1.3) without the level. Raises InvalidQuery.
@@ -217,12 +217,12 @@ class Archive:
         values = tuple(filter(None, (column_value(key.kind, number) for number in accession_numbers)))
         studies: dict[str, list[str]] = {}
         for study in self.index.find("STUDY", [AnyOf(key, values)], limit=None, offset=0) if values else []:
-            studies.setdefault(text(study, "00080050"), []).append(text(study, "0020000D"))
+            studies.setdefault(verbatim(study, "AccessionNumber"), []).append(verbatim(study, "StudyInstanceUID"))
         return studies
 
     def metadata(
         self, study_instance_uid: str, series_instance_uid: str | None = None, sop_instance_uid: str | None = None
-    ) -> Iterator[Json]:
+    ) -> Iterator[DicomJson]:
         """The data sets of instances without bulk data, as DICOM JSON; NotFound is raised at the first one.
 
         Bulk data stands as `{"vr": ..., "BulkDataURI": path}`, the path being tags and item numbers within the data
@@ -230,7 +230,7 @@ class Archive:
         """
         return self.index.data_sets(_uids(study_instance_uid, series_instance_uid, sop_instance_uid))
 
-    def data_set(self, sop_instance_uid: str) -> Json:
+    def data_set(self, sop_instance_uid: str) -> DicomJson:
         """The data set of one instance, as `metadata` gives it. Raises NotFound."""
         for data_set in self.index.data_sets({"sop_instance_uid": sop_instance_uid}):
             return data_set
@@ -283,7 +283,7 @@ class Archive:
 
     # ---- the steps of receiving --------------------------------------------------------------------------------------
 
-    def _enter(self, part: Path, data_set: Json, found: Identity, receipt: Receipt, *, now: datetime) -> None:
+    def _enter(self, part: Path, data_set: DicomJson, found: Identity, receipt: Receipt, *, now: datetime) -> None:
         try:
             self._place(part, found.sop_instance_uid)
             event = image_received(data_set, found, receipt)
@@ -302,7 +302,7 @@ class Archive:
             sop_instance_uid=found.sop_instance_uid,
             sop_class_uid=found.sop_class_uid,
             study_instance_uid=found.study_instance_uid,
-            accession_number=text(data_set, "00080050"),
+            accession_number=verbatim(data_set, "AccessionNumber"),
             size_bytes=receipt.size_bytes,
             association=receipt.association_id,
         )
@@ -326,10 +326,10 @@ class Archive:
         part.unlink()
         log.info("instance already stored", sop_instance_uid=found.sop_instance_uid)
 
-    def _quarantine(self, part: Path, data_set: Json, found: Identity, receipt: Receipt, *, now: datetime) -> None:
+    def _quarantine(self, part: Path, data_set: DicomJson, found: Identity, receipt: Receipt, *, now: datetime) -> None:
         reason = "A different object with this SOP Instance UID is stored already."
         event = ImageQuarantined(
-            accession_number=text(data_set, "00080050"),
+            accession_number=verbatim(data_set, "AccessionNumber"),
             study_instance_uid=found.study_instance_uid,
             sop_instance_uid=found.sop_instance_uid,
             sha256=receipt.sha256,

@@ -17,21 +17,17 @@ Rules:
   sequence of fragments without its delimiter, is a data set that was cut off (InvalidDataSet).
 """
 
-import re
 import struct
 import zlib
-from collections.abc import Mapping
 from functools import lru_cache
 from mmap import mmap
 
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from gateway.dataset.dicom_json import DicomJson, Element, number
 from gateway.errors import InvalidDataSet
 from pacs.archive.values import BINARY, Encodings, encodings_of, read
-
-Json = dict[str, dict[str, object]]
-"""A data set: tag of eight upper case hex digits to {"vr", "Value" | "InlineBinary" | "BulkDataURI"}."""
 
 INLINE_BYTES = 1 << 14
 """A 12 bit VOI LUT has 8 kB and is needed by every viewer; anything larger than twice that is fetched on its own."""
@@ -64,8 +60,6 @@ _SHORT_VRS = frozenset(
     | {b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 )
 _VR_TEXT = {vr: vr.decode() for vr in _LONG_VRS | _SHORT_VRS}
-_COUNT = re.compile(r"[0-9]{1,10}")
-"""As many digits as an IS can have (PS3.5 6.2); more would not fit into a column either."""
 _TAG_LENGTH = struct.Struct("<HHI")
 _EXPLICIT = struct.Struct("<HH2sH")
 _U32 = struct.Struct("<I")
@@ -73,46 +67,24 @@ _U32 = struct.Struct("<I")
 Buffer = bytes | memoryview | mmap
 
 
-def read_attributes(data: Buffer, transfer_syntax_uid: str) -> Json:
+def read_attributes(data: Buffer, transfer_syntax_uid: str) -> DicomJson:
     """Read a whole data set as it was received. Raises InvalidDataSet when it cannot be read or was cut off."""
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
         data = _inflated(bytes(data))
     walker = _Walker(data, implicit=transfer_syntax_uid == ImplicitVRLittleEndian)
     try:
-        found: Json = {}
+        found: DicomJson = {}
         walker.data_set(0, len(data), found, _Context())
     except (struct.error, IndexError, ValueError, LookupError) as error:
         raise InvalidDataSet(f"The data set cannot be read ({type(error).__name__} at byte {walker.at}).") from error
     return found
 
 
-def text(data_set: Mapping[str, Mapping[str, object]], tag: str) -> str:
-    """The first value of an attribute as text; '' when it is absent, empty, or not a plain value."""
-    values = data_set.get(tag, {}).get("Value")
-    first = values[0] if isinstance(values, list) and values else None
-    if isinstance(first, dict):
-        return str(first.get("Alphabetic", ""))
-    return "" if first is None else str(first)
-
-
-def items(data_set: Mapping[str, Mapping[str, object]], tag: str) -> list[Json]:
-    """The items of a sequence; empty when it is absent or has none."""
-    element = data_set.get(tag, {})
-    values = element.get("Value") if element.get("vr") == "SQ" else None
-    return values if isinstance(values, list) else []
-
-
-def frame_count(data_set: Json) -> int:
+def frame_count(data_set: DicomJson) -> int:
     """How many frames an instance has; 0 when it has no pixels."""
     if "00280010" not in data_set:
         return 0
-    return count(data_set, "00280008") or 1
-
-
-def count(data_set: Json, tag: str) -> int | None:
-    """The number of rows, columns or frames; None when it is absent or no number of anything."""
-    value = text(data_set, tag)
-    return int(value) if _COUNT.fullmatch(value) else None
+    return number(data_set, "NumberOfFrames") or 1
 
 
 class _TagNames(dict[int, str]):
@@ -158,7 +130,7 @@ class _Walker:
         self.at = 0
         self.left = LARGEST_READ
 
-    def data_set(self, start: int, end: int, out: Json, context: _Context, *, delimited: bool = False) -> int:
+    def data_set(self, start: int, end: int, out: DicomJson, context: _Context, *, delimited: bool = False) -> int:
         """Read elements from `start` to `end`, or to the item's delimiter; give the place behind them."""
         self.at = start
         while self.at < end:
@@ -224,7 +196,7 @@ class _Walker:
             return 0, "", 0
         raise InvalidDataSet(f"Element ({group:04X},{element:04X}) has no value representation that exists.")
 
-    def _element(self, tag: int, stated_vr: str, raw_at: slice, out: Json, context: _Context) -> None:
+    def _element(self, tag: int, stated_vr: str, raw_at: slice, out: DicomJson, context: _Context) -> None:
         vr = stated_vr if stated_vr not in _UNSTATED else self._meant(tag, stated_vr, context)
         length = raw_at.stop - raw_at.start
         if vr == "SQ":  # implicit VR, defined length
@@ -256,7 +228,7 @@ class _Walker:
             return known
         return ("SS" if context.signed else "US") if known.startswith("US or SS") else "OW"
 
-    def _sequence(self, tag: int, vr: str, length: int, context: _Context) -> dict[str, object]:
+    def _sequence(self, tag: int, vr: str, length: int, context: _Context) -> Element:
         if context.depth >= DEEPEST_SEQUENCE:
             self._step_over(tag, vr, length)
             return {"vr": "UN", "BulkDataURI": f"{context.path}{tag:08X}"}
@@ -266,14 +238,14 @@ class _Walker:
         end = len(self.data) if length == _UNDEFINED else self.at + length
         if end > len(self.data):
             raise CutOff(_cut_off(tag, length, len(self.data) - self.at))
-        found: list[Json] = []
+        found: list[DicomJson] = []
         while self.at < end:
             item_tag, _, item_length = self._header()
             if item_tag == _SEQUENCE_END and length == _UNDEFINED:
                 break
             if item_tag != _ITEM:
                 raise InvalidDataSet(f"Sequence ({tag >> 16:04X},{tag & 0xFFFF:04X}) holds something else than items.")
-            item: Json = {}
+            item: DicomJson = {}
             found.append(item)
             inner = _Context(context, f"{context.path}{tag:08X}/{len(found)}/")
             if item_length == _UNDEFINED:

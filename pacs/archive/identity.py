@@ -6,8 +6,8 @@ Not for: what else the index knows of it (`pacs.archive.index`).
 import re
 from dataclasses import dataclass
 
+from gateway.dataset.dicom_json import DicomJson, verbatim
 from gateway.errors import InvalidDataSet
-from pacs.archive.attributes import Json, text
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -22,7 +22,7 @@ class Identity:
     sop_class_uid: str
 
 
-def identity(data_set: Json) -> Identity:
+def identity(data_set: DicomJson) -> Identity:
     """Take the UIDs out of a data set. Raises InvalidDataSet when one is missing or is none."""
     return Identity(
         study_instance_uid=_uid(data_set, "0020000D", "Study Instance UID"),
@@ -37,8 +37,8 @@ def is_uid(value: str) -> bool:
     return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
-def _uid(data_set: Json, tag: str, name: str) -> str:
-    value = text(data_set, tag)
+def _uid(data_set: DicomJson, tag: str, name: str) -> str:
+    value = verbatim(data_set, tag)  # a UID with white space around it is none, and would be kept with it
     if not is_uid(value):
         raise InvalidDataSet(f"The data set has no usable {name} ({tag[:4]},{tag[4:]}).")
     return value

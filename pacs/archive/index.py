@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.dataset.dicom_json import DicomJson, items, text
 from gateway.errors import NotFound
 from gateway.outbox.changed_exams import touch
 from gateway.query.conditions import Condition, Key, Kind, where
 from gateway.query.matching import column_value
 from gateway.sqlite import Database
-from pacs.archive.attributes import Json, frame_count, items, text
+from pacs.archive.attributes import frame_count
 from pacs.archive.identity import Identity
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
@@ -161,7 +162,7 @@ class Index:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def add(self, conn: sqlite3.Connection, data_set: Json, found: Identity, receipt: Receipt) -> None:
+    def add(self, conn: sqlite3.Connection, data_set: DicomJson, found: Identity, receipt: Receipt) -> None:
         """Enter a new instance, its series and study if they are new, counts, and a note that its exam was touched."""
         study = self._study(conn, data_set, found, receipt)
         series = self._series(conn, data_set, found, study)
@@ -175,7 +176,7 @@ class Index:
                 "series_id": series,
                 "sop_instance_uid": found.sop_instance_uid,
                 "sop_class_uid": found.sop_class_uid,
-                "instance_number": column_value(Kind.NUMBER, text(data_set, "00200013")),
+                "instance_number": column_value(Kind.NUMBER, text(data_set, "InstanceNumber")),
                 "transfer_syntax_uid": receipt.transfer_syntax_uid,
                 "frame_count": frame_count(data_set),
                 "size_bytes": receipt.size_bytes,
@@ -230,7 +231,7 @@ class Index:
                 " ORDER BY id DESC"
             ).fetchall()
 
-    def find(self, level: Level, wanted: list[Condition], *, limit: int | None, offset: int) -> list[Json]:
+    def find(self, level: Level, wanted: list[Condition], *, limit: int | None, offset: int) -> list[DicomJson]:
         """The answers of one level, with the attributes of the levels above and the counts."""
         condition, values = where(wanted)
         with self.database.read() as conn:
@@ -269,7 +270,7 @@ class Index:
                 {"limit": limit},
             ).fetchall()
 
-    def data_sets(self, uids: Mapping[str, str]) -> Iterator[Json]:
+    def data_sets(self, uids: Mapping[str, str]) -> Iterator[DicomJson]:
         """The data sets of instances, one after the other, in the order of their numbers. Raises NotFound for none."""
         for _, document in self.documents([row["sop_instance_uid"] for row in self.locate(**uids)]):
             yield unpacked(document)
@@ -307,7 +308,7 @@ class Index:
             ).fetchone()
         return dict(row)
 
-    def _study(self, conn: sqlite3.Connection, data_set: Json, found: Identity, receipt: Receipt) -> int:
+    def _study(self, conn: sqlite3.Connection, data_set: DicomJson, found: Identity, receipt: Receipt) -> int:
         uid = {"uid": found.study_instance_uid}
         row = conn.execute("SELECT id FROM study WHERE study_instance_uid = :uid", uid).fetchone()
         if row is not None:
@@ -321,23 +322,23 @@ class Index:
             " :study_description, :referring_physician, :now, :now, :data_set)",
             {
                 **uid,
-                "patient_id": column_value(Kind.TEXT, text(data_set, "00100020")),
-                "patient_name": column_value(Kind.NAME, _name(data_set, "00100010")),
-                "patient_birth_date": column_value(Kind.DATE, text(data_set, "00100030")),
-                "patient_sex": column_value(Kind.TEXT, text(data_set, "00100040")),
-                "accession_number": column_value(Kind.TEXT, text(data_set, "00080050")),
-                "study_date": column_value(Kind.DATE, text(data_set, "00080020")),
-                "study_time": column_value(Kind.TIME, text(data_set, "00080030")),
-                "study_id": column_value(Kind.TEXT, text(data_set, "00200010")),
-                "study_description": column_value(Kind.TEXT, text(data_set, "00081030")),
-                "referring_physician": column_value(Kind.NAME, _name(data_set, "00080090")),
+                "patient_id": column_value(Kind.TEXT, text(data_set, "PatientID")),
+                "patient_name": column_value(Kind.NAME, text(data_set, "PatientName")),
+                "patient_birth_date": column_value(Kind.DATE, text(data_set, "PatientBirthDate")),
+                "patient_sex": column_value(Kind.TEXT, text(data_set, "PatientSex")),
+                "accession_number": column_value(Kind.TEXT, text(data_set, "AccessionNumber")),
+                "study_date": column_value(Kind.DATE, text(data_set, "StudyDate")),
+                "study_time": column_value(Kind.TIME, text(data_set, "StudyTime")),
+                "study_id": column_value(Kind.TEXT, text(data_set, "StudyID")),
+                "study_description": column_value(Kind.TEXT, text(data_set, "StudyDescription")),
+                "referring_physician": column_value(Kind.NAME, text(data_set, "ReferringPhysicianName")),
                 "now": receipt.received_at,
                 "data_set": _packed({tag: data_set[tag] for tag in _STUDY_TAGS if tag in data_set}),
             },
         )
         return int(inserted.lastrowid or 0)
 
-    def _series(self, conn: sqlite3.Connection, data_set: Json, found: Identity, study: int) -> int:
+    def _series(self, conn: sqlite3.Connection, data_set: DicomJson, found: Identity, study: int) -> int:
         key = {"study": study, "uid": found.series_instance_uid}
         row = conn.execute(
             "SELECT id FROM series WHERE study_id = :study AND series_instance_uid = :uid", key
@@ -346,7 +347,7 @@ class Index:
             return int(row["id"])
         conn.execute("UPDATE study SET series_count = series_count + 1 WHERE id = :study", key)
         conn.execute("UPDATE total SET series_count = series_count + 1")
-        request = next(iter(items(data_set, "00400275")), Json())
+        request = next(iter(items(data_set, "RequestAttributesSequence")), {})
         inserted = conn.execute(
             "INSERT INTO series (study_id, series_instance_uid, modality, series_number, series_description,"
             " pps_start_date, pps_start_time, sps_id, requested_procedure_id, data_set)"
@@ -354,13 +355,13 @@ class Index:
             " :sps_id, :requested_procedure_id, :data_set)",
             {
                 **key,
-                "modality": column_value(Kind.TEXT, text(data_set, "00080060")),
-                "series_number": column_value(Kind.NUMBER, text(data_set, "00200011")),
-                "series_description": column_value(Kind.TEXT, text(data_set, "0008103E")),
-                "pps_start_date": column_value(Kind.DATE, text(data_set, "00400244")),
-                "pps_start_time": column_value(Kind.TIME, text(data_set, "00400245")),
-                "sps_id": column_value(Kind.TEXT, text(request, "00400009")),
-                "requested_procedure_id": column_value(Kind.TEXT, text(request, "00401001")),
+                "modality": column_value(Kind.TEXT, text(data_set, "Modality")),
+                "series_number": column_value(Kind.NUMBER, text(data_set, "SeriesNumber")),
+                "series_description": column_value(Kind.TEXT, text(data_set, "SeriesDescription")),
+                "pps_start_date": column_value(Kind.DATE, text(data_set, "PerformedProcedureStepStartDate")),
+                "pps_start_time": column_value(Kind.TIME, text(data_set, "PerformedProcedureStepStartTime")),
+                "sps_id": column_value(Kind.TEXT, text(request, "ScheduledProcedureStepID")),
+                "requested_procedure_id": column_value(Kind.TEXT, text(request, "RequestedProcedureID")),
                 "data_set": _packed({tag: data_set[tag] for tag in _SERIES_TAGS if tag in data_set}),
             },
         )
@@ -374,9 +375,9 @@ _UID_COLUMNS = {
 }
 
 
-def unpacked(stored: bytes) -> Json:
+def unpacked(stored: bytes) -> DicomJson:
     """Read a data set as it stands in a row."""
-    found: Json = json.loads(plain(stored))
+    found: DicomJson = json.loads(plain(stored))
     return found
 
 
@@ -390,16 +391,9 @@ def _packed(data_set: Mapping[str, object]) -> bytes:
     return written if len(written) < COMPRESS_FROM else zlib.compress(written, 1)
 
 
-def _name(data_set: Json, tag: str) -> str:
-    """A person name with all its component groups, as `matching.fold` takes it."""
-    values = data_set.get(tag, {}).get("Value")
-    first = values[0] if isinstance(values, list) and values and isinstance(values[0], dict) else {}
-    return "=".join(str(first.get(group, "")) for group in ("Alphabetic", "Ideographic", "Phonetic")).rstrip("=")
-
-
-def _answer(row: sqlite3.Row) -> Json:
+def _answer(row: sqlite3.Row) -> DicomJson:
     names = row.keys()
-    answer: Json = {}
+    answer: DicomJson = {}
     for name in ("study_data_set", "series_data_set", "instance_data_set"):
         if name in names:
             answer.update(unpacked(row[name]))

@@ -7,9 +7,9 @@ the newest on, `changes` from the oldest. Not for: what modalities and viewers a
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.dataset.dicom_json import DicomJson
 from gateway.errors import NotFound
 from gateway.sqlite import Database
-from pacs.archive.attributes import Json
 from pacs.archive.index import unpacked
 
 _STUDY = (
@@ -41,7 +41,7 @@ class StudyRow:
     first_received_at: str
     last_received_at: str
     modalities: tuple[str, ...]
-    data_set: Json
+    data_set: DicomJson
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class SeriesRow:
 
     series_instance_uid: str
     instance_count: int
-    data_set: Json
+    data_set: DicomJson
 
 
 @dataclass(frozen=True, slots=True)

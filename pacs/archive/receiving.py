@@ -19,9 +19,10 @@ from typing import Protocol
 
 from pydicom import dcmread
 
+from gateway.dataset.dicom_json import DicomJson, verbatim
 from gateway.errors import ClassMismatch, InvalidDataSet, OutOfResources
 from gateway.sqlite import utc_text
-from pacs.archive.attributes import INLINE_BYTES, CutOff, Json, TooMuch, read_attributes, text
+from pacs.archive.attributes import INLINE_BYTES, CutOff, TooMuch, read_attributes
 from pacs.archive.files import Files, part10_header
 from pacs.archive.identity import Identity, identity
 from pacs.archive.index import Receipt
@@ -53,7 +54,7 @@ class ObjectOrigin:
 class Keep(Protocol):
     """Gives a complete, synced file its place, row and event; when it returns, the object is safe."""
 
-    def __call__(self, part: Path, data_set: Json, receipt: Receipt, *, now: datetime) -> None: ...
+    def __call__(self, part: Path, data_set: DicomJson, receipt: Receipt, *, now: datetime) -> None: ...
 
 
 class Receiving:
@@ -121,7 +122,7 @@ class Receiving:
             )
             self._close()
             self._keep(self.part, data_set, receipt, now=self.now)
-            self.about = (found.study_instance_uid, text(data_set, "00100020"))
+            self.about = (found.study_instance_uid, verbatim(data_set, "PatientID"))
 
     def discard(self) -> None:
         """Drop what has come so far. What cannot be removed now is removed at the next start."""
@@ -130,7 +131,7 @@ class Receiving:
         with suppress(OSError):
             self.part.unlink(missing_ok=True)
 
-    def _attributes(self) -> Json:
+    def _attributes(self) -> DicomJson:
         with (
             mmap(self._file, self._size, access=ACCESS_READ) as mapped,
             memoryview(mapped) as view,
@@ -215,7 +216,7 @@ def disk_refusals(what: str) -> Iterator[None]:
         raise OutOfResources(f"The object cannot be {what}: {error.strerror or type(error).__name__}.") from error
 
 
-def _read_by_pydicom(path: Path, refusal: InvalidDataSet) -> Json:
+def _read_by_pydicom(path: Path, refusal: InvalidDataSet) -> DicomJson:
     """Second opinion on a data set our walker refused. Raises that refusal if pydicom cannot read it either.
 
     It sees as much of the file as it can read with little memory, even if that is one empty item after another.

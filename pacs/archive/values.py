@@ -14,6 +14,8 @@ from functools import lru_cache, partial
 
 from pydicom.charset import convert_encodings, decode_bytes
 
+from gateway.dataset.dicom_json import NAME_GROUPS, Element
+
 Encodings = list[str] | None
 """Of the character set that (0008,0005) names; None before that was read."""
 
@@ -27,7 +29,7 @@ _PN_DELIMITERS = {0x3D, 0x5C, 0x5E}
 """Where a character set that was switched on by an escape sequence ends (PS3.5 6.1.2.5.3)."""
 
 
-def read(vr: str, raw: bytes, encodings: Encodings) -> dict[str, object]:
+def read(vr: str, raw: bytes, encodings: Encodings) -> Element:
     """An element in DICOM JSON. It may be shared with other data sets: nobody changes it."""
     if vr in _PLAIN_VRS and len(raw) <= _OFTEN_SEEN:
         return _plain_value(vr, raw)
@@ -35,7 +37,7 @@ def read(vr: str, raw: bytes, encodings: Encodings) -> dict[str, object]:
 
 
 @lru_cache(maxsize=16_384)
-def _plain_value(vr: str, raw: bytes) -> dict[str, object]:
+def _plain_value(vr: str, raw: bytes) -> Element:
     """Read what its bytes alone decide: the images of one machine and series have most values in common."""
     return {"vr": vr, **_READERS[vr](raw, None)} if raw else {"vr": vr}
 
@@ -106,7 +108,7 @@ def _right_trimmed(part: str) -> object:
 
 
 def _person_name(part: str) -> object:
-    groups = zip(("Alphabetic", "Ideographic", "Phonetic"), part.rstrip(" \0").split("="), strict=False)
+    groups = zip(NAME_GROUPS, part.rstrip(" \0").split("="), strict=False)
     return {name: group for name, group in groups if group} or None
 
 

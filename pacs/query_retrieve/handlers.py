@@ -9,6 +9,7 @@ from itertools import count
 import structlog
 from pydicom import Dataset
 
+from gateway.dataset.dicom_json import DicomJson
 from gateway.dicom.application import Match, Progress, Request
 from gateway.dicom.dimse import CommandField
 from gateway.dicom.requestor import calling, proposals
@@ -17,7 +18,6 @@ from gateway.errors import PeerError, UnknownDestination
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive, Stored
-from pacs.archive.attributes import Json
 from pacs.archive.index import Level
 from pacs.audit import ArchiveAudit
 from pacs.query_retrieve import query, retrieve
@@ -97,7 +97,7 @@ class QueryRetrieve:
         finally:
             self._accounts.transferred(request, instances, last)
 
-    def _found(self, level: Level, identifier: Dataset) -> Iterator[Json]:
+    def _found(self, level: Level, identifier: Dataset) -> Iterator[DicomJson]:
         for offset in count(0, query.PAGE):
             page = self._archive.find(level, identifier, limit=query.PAGE, offset=offset)
             yield from page

@@ -28,9 +28,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gateway.dataset.data_sets import encode
+from gateway.dataset.dicom_json import DicomJson
 from gateway.errors import InvalidQuery
 from gateway.query.matching import requested
-from pacs.archive.attributes import Json
 from pacs.archive.index import Level
 
 PAGE = 500
@@ -90,7 +90,7 @@ def wanted(sop_class_uid: str, identifier: Dataset) -> Dataset:
     return chosen
 
 
-def answer(found: Json, identifier: Dataset, level: Level, *, ae_title: str, transfer_syntax: str) -> bytes:
+def answer(found: DicomJson, identifier: Dataset, level: Level, *, ae_title: str, transfer_syntax: str) -> bytes:
     """One C-FIND answer, encoded."""
     asked = Dataset()
     asked.update(identifier)
@@ -128,7 +128,7 @@ def _unique_keys(level: Level) -> list[str]:
     return [_UNIQUE[each] for each in _PATIENT_ROOT[: _PATIENT_ROOT.index(level) + 1]]
 
 
-def _elements(found: Json, asked: Dataset) -> Iterator[DataElement]:
+def _elements(found: DicomJson, asked: Dataset) -> Iterator[DataElement]:
     """The elements of a stored data set that were asked; a value that is none of its kind is as good as unknown."""
     character_set = tag_for_keyword("SpecificCharacterSet")
     for tag in {*asked.keys(), character_set}:

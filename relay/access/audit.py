@@ -25,15 +25,13 @@ from pydicom import Dataset
 from gateway.audit import messages
 from gateway.audit.messages import Actor, AuditEvent, EventOutcome, Patient
 from gateway.audit.trail import Head, Trail
+from gateway.dataset.dicom_json import text
 from gateway.errors import AuditNotWritten
 from pacs import Archive
 from relay.access.permissions import Recorded
-from relay.dicom_json import text
 
 FOLD_SECONDS = 60.0
 _FOLDED = 10_000
-
-_PATIENT_ID = "00100020"
 
 log = structlog.get_logger()
 
@@ -156,6 +154,6 @@ def patient_ids(archive: Archive) -> Callable[[str], str]:
     def found(study_instance_uid: str) -> str:
         identifier = Dataset()
         identifier.StudyInstanceUID = study_instance_uid
-        return next((text(each, _PATIENT_ID) for each in archive.find("STUDY", identifier, limit=1)), "")
+        return next((text(each, "PatientID") for each in archive.find("STUDY", identifier, limit=1)), "")
 
     return found

@@ -7,8 +7,8 @@ Not here: routes and the OpenAPI document (`relay.api.operations`), HTTP (`relay
 
 from dataclasses import dataclass
 
+from gateway.dataset.dicom_json import person_name, text
 from pacs import SeriesRow, Stored, StudyRow
-from relay.dicom_json import DicomJson, text
 from worklist import Item
 
 
@@ -171,17 +171,17 @@ class Error:
 
 def study(row: StudyRow) -> Study:
     """Of a study as the archive lists it."""
-    data_set: DicomJson = row.data_set
+    data_set = row.data_set
     return Study(
         study_instance_uid=row.study_instance_uid,
-        accession_number=text(data_set, "00080050"),
-        patient_id=text(data_set, "00100020"),
-        patient_name=text(data_set, "00100010"),
-        patient_birth_date=text(data_set, "00100030"),
-        patient_sex=text(data_set, "00100040"),
-        study_date=text(data_set, "00080020"),
-        study_time=text(data_set, "00080030"),
-        study_description=text(data_set, "00081030"),
+        accession_number=text(data_set, "AccessionNumber"),
+        patient_id=text(data_set, "PatientID"),
+        patient_name=person_name(data_set, "PatientName").shown,
+        patient_birth_date=text(data_set, "PatientBirthDate"),
+        patient_sex=text(data_set, "PatientSex"),
+        study_date=text(data_set, "StudyDate"),
+        study_time=text(data_set, "StudyTime"),
+        study_description=text(data_set, "StudyDescription"),
         modalities=row.modalities,
         series_count=row.series_count,
         instance_count=row.instance_count,
@@ -193,13 +193,13 @@ def study(row: StudyRow) -> Study:
 
 def series(study_instance_uid: str, row: SeriesRow) -> Series:
     """Of a series as the archive lists it."""
-    data_set: DicomJson = row.data_set
+    data_set = row.data_set
     return Series(
         study_instance_uid=study_instance_uid,
         series_instance_uid=row.series_instance_uid,
-        modality=text(data_set, "00080060"),
-        series_number=text(data_set, "00200011"),
-        series_description=text(data_set, "0008103E"),
+        modality=text(data_set, "Modality"),
+        series_number=text(data_set, "SeriesNumber"),
+        series_description=text(data_set, "SeriesDescription"),
         instance_count=row.instance_count,
     )
 

@@ -20,9 +20,10 @@ from typing import Literal
 from pydicom import DataElement, Dataset, Sequence, config
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
+from gateway.dataset.dicom_json import DicomJson
+from gateway.dataset.dicom_json import text as text_of
 from gateway.errors import InvalidQuery
-from relay.dicom_json import DicomJson, published
-from relay.dicom_json import text as text_of
+from relay.dicomweb.json_answers import published
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
 TagPath = tuple[int, ...]
@@ -133,7 +134,7 @@ def read(level: Level, path: Mapping[str, str], parameters: Iterable[tuple[str, 
     )
 
 
-def answers(search: Search, matches: Iterable[DicomJson], root: str) -> list[dict[str, object]]:
+def answers(search: Search, matches: Iterable[DicomJson], root: str) -> list[DicomJson]:
     """Project the archive's data sets to what was asked for; `root` is the DICOMweb root without a final slash."""
     required, known = _shape(search)
     return [_answer(search, match, root, required, known) for match in matches]
@@ -250,9 +251,7 @@ def _warnings(single: Mapping[str, str]) -> Iterator[str]:
             raise InvalidQuery(f"The parameter {name} is not supported.")
 
 
-def _answer(
-    search: Search, match: DicomJson, root: str, required: frozenset[str], known: frozenset[str]
-) -> dict[str, object]:
+def _answer(search: Search, match: DicomJson, root: str, required: frozenset[str], known: frozenset[str]) -> DicomJson:
     address = _retrieve_url(search.level, match, root)
     chosen = match if search.everything else {key: match[key] for key in known if key in match}
     answer = published(chosen, f"{address}/bulkdata")

@@ -9,7 +9,7 @@ goes by the rules of retention, whatever the client says (`pacs.delete`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -18,8 +18,8 @@ from aiohttp import web
 
 from gateway.errors import InvalidQuery, Refusal
 from pacs import Archive, RetentionPolicy, delete
-from relay.dicom_json import DicomJson, dumped
 from relay.dicomweb import qido, resources
+from relay.dicomweb.json_answers import dumped
 from relay.dicomweb.rendered import Pictures
 from relay.dicomweb.resources import INSTANCE, ROOT, SERIES, STUDY
 from relay.dicomweb.spool import Spool
@@ -109,9 +109,7 @@ class DicomWeb:
         """The answer, and how many matches there are, one more than asked for telling that there are more."""
         if names := self._archive.unmatched(search.level, search.identifier):
             raise InvalidQuery(f"{', '.join(names)} cannot be matched at this level.")
-        matches: Sequence[DicomJson] = self._archive.find(
-            search.level, search.identifier, limit=search.limit + 1, offset=search.offset
-        )
+        matches = self._archive.find(search.level, search.identifier, limit=search.limit + 1, offset=search.offset)
         answers = qido.answers(search, matches[: search.limit], root)
         return dumped(answers) if answers else b"", len(matches)
 

@@ -21,8 +21,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.errors import OutOfResources, PeerError, Refusal
 from pacs import Archive, Part10, read_part10
-from relay.dicom_json import dumped
 from relay.dicomweb import negotiation, resources
+from relay.dicomweb.json_answers import dumped
 from relay.dicomweb.negotiation import MediaRange
 from relay.dicomweb.spool import Spool
 from relay.dicomweb.stow_store import PROCESSING_FAILURE, StowStore

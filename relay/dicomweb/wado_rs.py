@@ -15,11 +15,11 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from gateway.errors import NotAcceptable
 from pacs import Archive, Frame, Stored, check_recoding, frames, recode, recoded_frame
-from relay.dicom_json import published_text
 from relay.dicomweb import conditional, negotiation, resources
 from relay.dicomweb.bodies import send, send_parts, stream_parts
 from relay.dicomweb.bulkdata import PIXEL_DATA, value_at
 from relay.dicomweb.conditional import Version
+from relay.dicomweb.json_answers import published_text
 from relay.dicomweb.negotiation import Body, Offer, Part, Slice
 from relay.dicomweb.resources import FRAMES, INSTANCE, SERIES, STUDY
 from relay.dicomweb.spool import Spool

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
+from gateway.dataset.dicom_json import number
 from gateway.errors import InvalidQuery, NotAcceptable
 from pacs import Archive, Stored, Viewport, Window
 from relay.access.middleware import STUDY
-from relay.dicom_json import DicomJson, number
 from relay.dicomweb import negotiation, qido, resources
 from relay.dicomweb.negotiation import MediaRange, Offer, Rendering
 from relay.dicomweb.rendered import Pictures
@@ -124,8 +124,8 @@ class WadoUri:
 
     def _dimensions(self, stored: Stored) -> tuple[int, int]:
         uids = (stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid)
-        data_set: DicomJson = next(iter(self._archive.metadata(*uids)))
-        return number(data_set, "00280010", otherwise=1), number(data_set, "00280011", otherwise=1)
+        data_set = next(iter(self._archive.metadata(*uids)))
+        return number(data_set, "Rows") or 1, number(data_set, "Columns") or 1
 
 
 def _offers(stored: Stored, wanted: UriRequest) -> list[Offer]:

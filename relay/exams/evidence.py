@@ -11,8 +11,8 @@ from datetime import datetime
 
 from pydicom import Dataset
 
+from gateway.dataset.dicom_json import DicomJson, text
 from pacs import Archive
-from relay.dicom_json import DicomJson, text
 from relay.exams.exam import Exam, belongs, exam
 from relay.exams.holding import HoldRules, HoldState
 from worklist import Item, Worklist
@@ -44,7 +44,7 @@ class Evidence:
     def beside(self, item: Item, data_sets: Iterable[DicomJson]) -> tuple[Item, ...]:
         """The items that an item's images are compared with, itself among them."""
         asked = {(item.study_instance_uid, "")}
-        asked |= {(text(each, "0020000D"), text(each, "00080050")) for each in data_sets}
+        asked |= {(text(each, "StudyInstanceUID"), text(each, "AccessionNumber")) for each in data_sets}
         found = (
             each
             for uid, number in sorted(asked)
@@ -67,7 +67,7 @@ class Evidence:
         """
         numbers = {accession_number}
         if study_instance_uid:
-            numbers |= {text(each, "00080050") for each in self._instances_in(study_instance_uid)}
+            numbers |= {text(each, "AccessionNumber") for each in self._instances_in(study_instance_uid)}
         found = [
             item
             for number in sorted(numbers)
@@ -109,7 +109,7 @@ class Evidence:
     def _own(self, item: Item, found: Iterable[DicomJson]) -> list[DicomJson]:
         others = self._worklist.items_of(study_instance_uid=item.study_instance_uid)
         own = (instance for instance in found if belongs(item, others, instance))
-        return list({text(instance, "00080018"): instance for instance in own}.values())
+        return list({text(instance, "SOPInstanceUID"): instance for instance in own}.values())
 
     def _has_shrunk(self, seen: Exam) -> bool:
         studies = {seen.study_instance_uid, *(image.study_instance_uid for image in seen.images)}

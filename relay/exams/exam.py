@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from gateway.dataset.dicom_json import DicomJson, items, text
 from gateway.messages import ExamQuality, Finding
-from relay.dicom_json import DicomJson, items, text
 from relay.exams.views import STANDARD_VIEWS, Image, count, image
 from worklist import Performed
 
@@ -132,10 +132,10 @@ def disagreements(item: ScheduledItem, data_set: DicomJson) -> tuple[str, ...]:
     One that does not say whose it is differs as well; one that leaves out other attributes does not.
     """
     compared = (
-        ("patient_mismatch", text(data_set, "00100020") or "none", item.participant_id),
-        ("birth_date_mismatch", text(data_set, "00100030"), item.birth_date),
-        ("accession_mismatch", text(data_set, "00080050"), item.accession_number),
-        ("study_mismatch", text(data_set, "0020000D"), item.study_instance_uid),
+        ("patient_mismatch", text(data_set, "PatientID") or "none", item.participant_id),
+        ("birth_date_mismatch", text(data_set, "PatientBirthDate"), item.birth_date),
+        ("accession_mismatch", text(data_set, "AccessionNumber"), item.accession_number),
+        ("study_mismatch", text(data_set, "StudyInstanceUID"), item.study_instance_uid),
         ("laterality_mismatch", _side(image(data_set).laterality), _asked_side(item.data_set)),
     )
     return tuple(code for code, found, wanted in compared if found and wanted and _plain(found) != _plain(wanted))
@@ -143,7 +143,7 @@ def disagreements(item: ScheduledItem, data_set: DicomJson) -> tuple[str, ...]:
 
 def belongs(item: ScheduledItem, others: Iterable[ScheduledItem], data_set: DicomJson) -> bool:
     """Whether an image in the study of several items is this one's: it is, unless it has the number of another."""
-    number = text(data_set, "00080050")
+    number = text(data_set, "AccessionNumber")
     return number not in {other.accession_number for other in others} - {item.accession_number}
 
 
@@ -159,8 +159,8 @@ COMPARED: Mapping[str, str] = {
 
 def _asked_side(data_set: DicomJson) -> str:
     """The one side an order asks for: R or L; '' for both."""
-    step = next(iter(items(data_set, "00400100")), {})
-    return _side(text(step, "00200060") or text(data_set, "00200060"))
+    step = next(iter(items(data_set, "ScheduledProcedureStepSequence")), {})
+    return _side(text(step, "Laterality") or text(data_set, "Laterality"))
 
 
 def _side(laterality: str) -> str:

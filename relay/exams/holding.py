@@ -26,11 +26,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Literal
 
+from gateway.dataset.dicom_json import DicomJson, element, tag, text
 from gateway.errors import NotFound
 from gateway.messages import ImageReceived
 from gateway.outbox import Entry
 from pacs import Archive
-from relay.dicom_json import DicomJson, text
 from relay.exams.exam import COMPARED, ScheduledItem, disagreements
 from worklist import Worklist
 
@@ -107,7 +107,7 @@ class HoldRules:
     def hold(self, data_sets: Iterable[DicomJson], *, now: datetime) -> list[str]:
         """Park the events of those images that may not leave; gives the message ids of what this was news to."""
         outbox, held = self._archive.outbox, []
-        codes = {text(data_set, "00080018"): self._objections(data_set) for data_set in data_sets}
+        codes = {text(data_set, "SOPInstanceUID"): self._objections(data_set) for data_set in data_sets}
         told = self._archive.telling(uid for uid, found in codes.items() if found)
         waiting = [uid for uid, standing in self.standings(told).items() if standing == "waits"]
         for uid in waiting:
@@ -118,7 +118,7 @@ class HoldRules:
 
     def held(self, data_sets: Iterable[DicomJson]) -> int:
         """How many of these images the cloud is not told of until a person lets them go."""
-        objected = {text(data_set, "00080018"): bool(self._objections(data_set)) for data_set in data_sets}
+        objected = {text(data_set, "SOPInstanceUID"): bool(self._objections(data_set)) for data_set in data_sets}
         standings = self.standings(objected)
         return sum(each == "held" or (each == "waits" and objected[uid]) for uid, each in standings.items())
 
@@ -149,7 +149,7 @@ class HoldRules:
 
     def _objections(self, data_set: DicomJson) -> tuple[str, ...]:
         candidates = self._worklist.items_of(
-            study_instance_uid=text(data_set, "0020000D"), accession_number=text(data_set, "00080050")
+            study_instance_uid=text(data_set, "StudyInstanceUID"), accession_number=text(data_set, "AccessionNumber")
         )
         return objections(candidates, data_set, self._holds)
 
@@ -166,12 +166,12 @@ def _sentence(codes: Iterable[str]) -> str:
 def _as_told(told: ImageReceived) -> DicomJson:
     """What an event says of its image, as far as it is compared."""
     values = {
-        "00100020": ("LO", told.participant.nhs_number),
-        "00080050": ("SH", told.study.accession_number),
-        "0020000D": ("UI", told.study.study_instance_uid),
-        "00200062": ("CS", told.image.acquisition.laterality),
+        "PatientID": told.participant.nhs_number,
+        "AccessionNumber": told.study.accession_number,
+        "StudyInstanceUID": told.study.study_instance_uid,
+        "ImageLaterality": told.image.acquisition.laterality,
     }
-    return {tag: {"vr": vr, "Value": [value] if value else []} for tag, (vr, value) in values.items()}
+    return {tag(keyword): element(keyword, value) for keyword, value in values.items()}
 
 
 def _sop_instance_uid(entry: Entry) -> str:

@@ -16,32 +16,16 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
+from gateway.dataset.dicom_json import DicomJson, items, sequence, tag
 from pacs import Archive, Stored
-from relay.dicom_json import DicomJson
 
-READ = frozenset(
-    {
-        "00080008",  # ImageType
-        "00080016",  # SOPClassUID
-        "00080018",  # SOPInstanceUID
-        "00080050",  # AccessionNumber
-        "00100010",  # PatientName
-        "00100020",  # PatientID
-        "00100030",  # PatientBirthDate
-        "00185101",  # ViewPosition
-        "0020000D",  # StudyInstanceUID
-        "0020000E",  # SeriesInstanceUID
-        "00200060",  # Laterality
-        "00200062",  # ImageLaterality
-        "00280008",  # NumberOfFrames
-        "00280010",  # Rows
-        "00281350",  # PartialView
-        "00540220",  # ViewCodeSequence
-        "52009229",  # SharedFunctionalGroupsSequence
-    }
-)
+READ = frozenset(map(tag, (
+    "ImageType", "SOPClassUID", "SOPInstanceUID", "AccessionNumber", "PatientName", "PatientID", "PatientBirthDate",
+    "ViewPosition", "StudyInstanceUID", "SeriesInstanceUID", "Laterality", "ImageLaterality", "NumberOfFrames", "Rows",
+    "PartialView", "ViewCodeSequence", "SharedFunctionalGroupsSequence",
+)))  # fmt: skip
 _UID = re.compile(r"[0-9.]{1,64}")
-_FRAME_ANATOMY = "00209071"
+_GROUPS, _FRAME_ANATOMY = tag("SharedFunctionalGroupsSequence"), tag("FrameAnatomySequence")
 MOST_KEPT = 4096
 """Two or three weeks of a site; some 9 kB each."""
 
@@ -103,11 +87,9 @@ class Instances:
 def reduced(data_set: DicomJson) -> DicomJson:
     """Keep what READ names; of the functional groups, which may be long, the side alone."""
     kept = {key: element for key, element in data_set.items() if key in READ}
-    if isinstance(groups := kept.get("52009229"), dict):
-        shared = [
-            {_FRAME_ANATOMY: group[_FRAME_ANATOMY]} for group in groups.get("Value", []) if _FRAME_ANATOMY in group
-        ]
-        kept["52009229"] = {"vr": "SQ", "Value": shared}
+    if _GROUPS in kept:
+        groups = items(kept, _GROUPS)
+        kept[_GROUPS] = sequence(*({_FRAME_ANATOMY: each[_FRAME_ANATOMY]} for each in groups if _FRAME_ANATOMY in each))
     return kept
 
 

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from gateway.dataset.dicom_json import DicomJson, items, number, text, values
 from gateway.messages import Finding
-from relay.dicom_json import DicomJson, items, number, text, values
 
 STANDARD_VIEWS = ("RCC", "LCC", "RMLO", "LMLO")
 """In hanging order: right on the left, CC above MLO."""
@@ -107,19 +107,20 @@ class Image:
 
 def image(data_set: DicomJson) -> Image:
     """Read view, side and kind of one instance."""
-    view = next(iter(items(data_set, "00540220")), {})
-    coded, position = _VIEW_OF.get(text(view, "00080100"), ""), _position(data_set)
-    own_side, series_side = _own_laterality(data_set), text(data_set, "00200060")
+    view = next(iter(items(data_set, "ViewCodeSequence")), {})
+    coded, position = _VIEW_OF.get(text(view, "CodeValue"), ""), _position(data_set)
+    own_side, series_side = _own_laterality(data_set), text(data_set, "Laterality")
+    frames = number(data_set, "NumberOfFrames")
     return Image(
-        sop_instance_uid=text(data_set, "00080018"),
-        series_instance_uid=text(data_set, "0020000E"),
-        study_instance_uid=text(data_set, "0020000D"),
+        sop_instance_uid=text(data_set, "SOPInstanceUID"),
+        series_instance_uid=text(data_set, "SeriesInstanceUID"),
+        study_instance_uid=text(data_set, "StudyInstanceUID"),
         kind=_kind(data_set),
         laterality=own_side or series_side,
         view=coded or position,
         modifiers=_modifiers(view),
-        is_partial=text(data_set, "00281350") == "YES",
-        frames=number(data_set, "00280008", otherwise=1),
+        is_partial=text(data_set, "PartialView") == "YES",
+        frames=1 if frames is None else frames,
         has_pixels="00280010" in data_set,
         findings=(*_view_conflict(coded, position), *_side_conflict(own_side, series_side)),
     )
@@ -146,23 +147,27 @@ def _shown(view: str, images: Sequence[Image]) -> Image | None:
 
 
 def _position(data_set: DicomJson) -> str:
-    position = text(data_set, "00185101").upper()
+    position = text(data_set, "ViewPosition").upper()
     return position if position in _VIEWS else ""
 
 
 def _own_laterality(data_set: DicomJson) -> str:
-    anatomies = (item for group in items(data_set, "52009229") for item in items(group, "00209071"))
-    return text(data_set, "00200062") or next((text(item, "00209072") for item in anatomies), "")
+    anatomies = (
+        item
+        for group in items(data_set, "SharedFunctionalGroupsSequence")
+        for item in items(group, "FrameAnatomySequence")
+    )
+    return text(data_set, "ImageLaterality") or next((text(item, "FrameLaterality") for item in anatomies), "")
 
 
 def _kind(data_set: DicomJson) -> str:
-    if not _GENERATED.isdisjoint(map(str, values(data_set, "00080008"))):
+    if not _GENERATED.isdisjoint(map(str, values(data_set, "ImageType"))):
         return "synthetic"
-    return _KIND_OF.get(text(data_set, "00080016"), "other")
+    return _KIND_OF.get(text(data_set, "SOPClassUID"), "other")
 
 
 def _modifiers(view: DicomJson) -> tuple[str, ...]:
-    codes = [text(modifier, "00080100") for modifier in items(view, "00540222")]
+    codes = [text(modifier, "CodeValue") for modifier in items(view, "ViewModifierCodeSequence")]
     return tuple(_MODIFIER_OF.get(code, "other modifier") for code in codes if code)
 
 

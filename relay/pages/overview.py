@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gateway.dataset.dicom_json import text
 from gateway.messages import Check, HealthReport
 from gateway.sqlite import utc_text
 from pacs import Archive
-from relay.dicom_json import text
 from relay.dicomweb import qido
 from relay.exams.instances import Instances
 from relay.exams.views import image
@@ -152,8 +152,8 @@ class Overviews:
             return Last(
                 received_at=stored.received_at,
                 calling_ae_title=stored.calling_ae_title,
-                station=text(series, "00081010"),
-                model=" ".join(filter(None, (text(series, "00080070"), text(series, "00081090")))),
+                station=text(series, "StationName"),
+                model=" ".join(filter(None, (text(series, "Manufacturer"), text(series, "ManufacturerModelName")))),
                 view="".join(views),
                 study_instance_uid=stored.study_instance_uid,
             )

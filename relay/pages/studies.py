@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from gateway.dataset.dicom_json import DicomJson, person_name, text, values
 from gateway.errors import InvalidQuery, NotFound
 from pacs import Archive, Stored
-from relay.dicom_json import DicomJson, text, values
 from relay.dicomweb import qido
 from relay.exams.evidence import Evidence
 from relay.exams.exam import Exam
@@ -111,9 +111,9 @@ class Studies:
         matches = self._archive.find("STUDY", identifier(wanted), limit=PAGE_SIZE + 1, offset=offset)
         page = matches[:PAGE_SIZE]
         by_study: dict[str, list[Instance]] = defaultdict(list)
-        for instance in self._instances.of_studies(text(match, "0020000D") for match in page):
+        for instance in self._instances.of_studies(text(match, "StudyInstanceUID") for match in page):
             by_study[instance.stored.study_instance_uid].append(instance)
-        lines = tuple(_line(match, by_study[text(match, "0020000D")]) for match in page)
+        lines = tuple(_line(match, by_study[text(match, "StudyInstanceUID")]) for match in page)
         return StudyPage(wanted, lines, has_more=len(matches) > PAGE_SIZE)
 
     def study(self, study_instance_uid: str) -> Study:
@@ -194,15 +194,15 @@ def _page(text: str) -> int:
 
 def _line(match: DicomJson, instances: list[Instance]) -> StudyLine:
     return StudyLine(
-        study_instance_uid=text(match, "0020000D"),
-        accession_number=text(match, "00080050"),
-        patient_name=text(match, "00100010"),
-        patient_id=text(match, "00100020"),
-        date=text(match, "00080020"),
-        time=text(match, "00080030"),
-        description=text(match, "00081030"),
-        modalities=", ".join(str(value) for value in values(match, "00080061")),
-        instances=text(match, "00201208"),
+        study_instance_uid=text(match, "StudyInstanceUID"),
+        accession_number=text(match, "AccessionNumber"),
+        patient_name=person_name(match, "PatientName").shown,
+        patient_id=text(match, "PatientID"),
+        date=text(match, "StudyDate"),
+        time=text(match, "StudyTime"),
+        description=text(match, "StudyDescription"),
+        modalities=", ".join(str(value) for value in values(match, "ModalitiesInStudy")),
+        instances=text(match, "NumberOfStudyRelatedInstances"),
         received_at=max((each.stored.received_at for each in instances), default=""),
         shown=hanging([image(each.data_set) for each in instances]),
     )

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from gateway.dataset.dicom_json import DicomJson, items, sequence, tag
+from gateway.dataset.dicom_json import element as attribute
 from gateway.messages import WorklistItem
 from worklist import Item, Worklist
-from worklist.dicom_json import DicomJson, items, sequence, tag
-from worklist.dicom_json import element as attribute
 
 A_DAY = 50
 FIRST_DAY = date(2020, 1, 6)

@@ -11,11 +11,11 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.dataset.character_sets import CharacterSet, character_set
 from gateway.dataset.data_sets import decode, encode
+from gateway.dataset.dicom_json import DicomJson, element, sequence, tag
 from gateway.query import matching
 from gateway.query.identifiers import Identifier, from_data_set, read
 from tests.worklist.samples import item, query
 from worklist.answers import Answer, form, packed
-from worklist.dicom_json import DicomJson, element, sequence, tag
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 STEP = "ScheduledProcedureStepSequence"

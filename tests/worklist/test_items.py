@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian
 
 from gateway.dataset.data_sets import encode
+from gateway.dataset.dicom_json import from_data_set, to_data_set
 from gateway.errors import Conflict, InvalidValue
 from tests.worklist.samples import item, message, query
 from worklist import Item
-from worklist.dicom_json import from_data_set, to_data_set
 from worklist.items import MOVES, ItemState, new_study, performed_state
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydicom.dataset import Dataset
 
+from gateway.dataset.dicom_json import DicomJson, element, from_data_set, items, tag, text
 from gateway.errors import (
     Conflict,
     InvalidValue,
@@ -22,7 +23,6 @@ from gateway.errors import (
 )
 from gateway.messages import PerformedSeries, StepChanged
 from tests.worklist.samples import IMAGE, SERIES, STUDY, begun, ended
-from worklist.dicom_json import DicomJson, element, from_data_set, items, tag, text
 from worklist.mpps import ScheduledStep, Status, Step, begin, change, close, event
 
 UID = "1.2.3"

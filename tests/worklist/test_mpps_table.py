@@ -4,9 +4,9 @@ import pytest
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
+from gateway.dataset.dicom_json import DicomJson, element, from_data_set, sequence, tag
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, MissingValue, NotAllowed, Refusal
 from tests.worklist.samples import begun, ended
-from worklist.dicom_json import DicomJson, element, from_data_set, sequence, tag
 from worklist.mpps_table import TABLE, Row, check_created, check_final, check_set, completed
 
 UID = "1.2.3"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.dataset.dicom_json import element, sequence, tag
 from gateway.errors import Conflict, InvalidValue, NotFound
 from tests.worklist.samples import NOW, answered, begun, item, participant, query, scheduled
 from worklist import ActionOrigin, Item, Worklist
-from worklist.dicom_json import element, sequence, tag
 
 EARLY, MIDDLE, LATE = (f"2026-11-22T0{hour}:00:00.000Z" for hour in (6, 7, 8))
 

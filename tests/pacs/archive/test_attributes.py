@@ -17,17 +17,15 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from gateway.dataset.dicom_json import DicomJson, items, text
 from gateway.errors import InvalidDataSet
 from pacs.archive.attributes import (
     DEEPEST_SEQUENCE,
     INLINE_BYTES,
     LONGEST_VALUE,
     CutOff,
-    Json,
     TooMuch,
-    items,
     read_attributes,
-    text,
 )
 from tests.tools import corpus
 
@@ -45,14 +43,14 @@ def encoded(data_set: Dataset, syntax: str) -> bytes:
     return stream.getvalue()
 
 
-def judged(data: bytes, syntax: str) -> Json:
+def judged(data: bytes, syntax: str) -> DicomJson:
     """What pydicom makes of the same bytes."""
     read = read_dataset(BytesIO(data), syntax == IMPLICIT, True)
-    found: Json = read.to_json_dict()
+    found: DicomJson = read.to_json_dict()
     return found
 
 
-def canonical(data_set: Json) -> object:
+def canonical(data_set: DicomJson) -> object:
     """Numbers by value, as 1 and 1.0 are the same in JSON, and no value at all written in one way (PS3.18 F.2.5)."""
 
     def element(found: dict[str, object]) -> dict[str, object]:

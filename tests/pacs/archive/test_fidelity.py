@@ -14,9 +14,9 @@ from pydicom import Dataset
 from pydicom.uid import JPEG2000Lossless
 from structlog.testing import capture_logs
 
+from gateway.dataset.dicom_json import DicomJson
 from gateway.dicom.listener import Listener
 from pacs import Archive
-from pacs.archive.attributes import Json
 from pacs.commitment.reporter import Reporter
 from pacs.scp import application
 from pacs.settings import PacsSettings
@@ -45,7 +45,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Archive, Listener]]:
         yield both
 
 
-def kept(served: tuple[Archive, Listener], data: bytes, syntax: str = EXPLICIT, *, sop_class: str = MG) -> Json:
+def kept(served: tuple[Archive, Listener], data: bytes, syntax: str = EXPLICIT, *, sop_class: str = MG) -> DicomJson:
     """Store bytes under UID; they lie there as they were sent, and this is what the index has of them."""
     archive, listener = served
     with RawPeer(listener.port, sop_class, syntax) as peer:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from gateway.dataset.dicom_json import DicomJson
 from gateway.messages import Finding
-from relay.dicom_json import DicomJson
 from relay.exams.exam import NOTHING_PERFORMED, ExamState, belongs, exam, judgement
 from relay.exams.views import count, hanging, image
 from worklist import Performed

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.dicom_json import dumped, published, published_text
+from relay.dicomweb.json_answers import dumped, published, published_text
 
 ADDRESS = "http://van7.example/dicom-web/studies/1.2/bulkdata"
 
