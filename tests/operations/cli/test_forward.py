@@ -20,8 +20,8 @@ from pacs.forward.rules import Fate, Settled
 from pacs.settings import PacsSettings
 from relay.health.facts import archive_queue
 from relay.health.report import Forwards
-from tests.operations.cli.test_network import facts, run
 from tests.pacs.archive.test_archive import NOW, image, send
+from tests.tools.command_line import facts, run
 from worklist import Worklist
 
 
@@ -54,12 +54,11 @@ def test_the_report_of_the_archive_says_what_is_owed_to_site_archives(duties: Du
 
 def listed(state: str = "parked") -> list[str]:
     found = facts("forward", "list", "--state", state)
-    assert isinstance(found, list)
     return [each["sop_instance_uid"] for each in found]
 
 
 def test_what_is_parked_is_listed_with_the_reason_and_released(duties: Duties) -> None:
-    [parked] = facts("forward", "list")  # type: ignore[misc]
+    [parked] = facts("forward", "list")
     assert {name: parked[name] for name in ("id", "target", "sop_instance_uid", "study_instance_uid", "reason")} == {
         "id": 1,
         "target": "SITE_PACS",

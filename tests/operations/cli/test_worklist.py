@@ -1,27 +1,23 @@
-"""The commands of the worklist: why an item is not shown, what leaves, and the step that is stuck."""
+"""`gateway worklist`: what a file adds, why an item is not shown, what leaves."""
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from gateway.errors import InvalidValue, NoLongerUpdatable, NotFound
-from operations.cli import app
+from gateway.errors import InvalidValue, NotFound
 from operations.cli.worklist import query
-from tests.worklist.samples import NOW, begun, ended, item, scheduled
+from tests.tools.command_line import command, facts, said
+from tests.worklist.samples import NOW, begun, item, scheduled
 from worklist import Worklist
 
-
-@pytest.fixture
-def worklist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worklist]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path))
-    with closing(Worklist.open(tmp_path / "worklist.db")) as opened:
-        yield opened
+ITEM = {
+    "accession_number": "ACC0001",
+    "participant": {"nhs_number": "9990000018", "name": "PHANTOM^JANE", "birth_date": "19700101", "sex": "F"},
+    "scheduled": {"date": "20261122", "time": "093000"},
+    "procedure": {"modality": "MG", "study_description": "Screening"},
+}
 
 
 def put(worklist: Worklist, name: str, date: str = "20261122") -> None:
@@ -29,14 +25,39 @@ def put(worklist: Worklist, name: str, date: str = "20261122") -> None:
     worklist.schedule(made, action_id=name, content_hash="h", now=NOW)
 
 
-def said(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [*arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
+def test_items_of_a_file_are_added_and_listed(empty_site: Path) -> None:
+    file = empty_site / "clinic.json"
+    file.write_text(json.dumps([ITEM]))
+    added = facts("worklist", "add", str(file))
+    [item] = added
+    assert (item["accession_number"], item["state"], item["date"]) == ("ACC0001", "scheduled", "20261122")
+    assert facts("worklist", "list", "--date", "20261122") == added
+    assert facts("worklist", "list", "--date", "20261123") == []
+    assert facts("worklist", "list", "--date", "all") == added
 
 
-def facts(*arguments: str) -> object:
-    return json.loads(said(*arguments, "--json"))
+def test_the_same_file_again_changes_nothing(empty_site: Path) -> None:
+    file = empty_site / "clinic.json"
+    file.write_text(json.dumps([ITEM]))
+    assert facts("worklist", "add", str(file)) == facts("worklist", "add", str(file))
+
+
+def test_a_list_for_people_does_not_show_who_they_are(empty_site: Path) -> None:
+    file = empty_site / "clinic.json"
+    file.write_text(json.dumps([ITEM]))
+    shown = said("worklist", "add", str(file))
+    assert "ACC0001" in shown
+    assert "PHANTOM" not in shown
+    assert "9990000018" not in shown
+
+
+def test_a_wrong_file_is_told_in_one_sentence(empty_site: Path) -> None:
+    file = empty_site / "clinic.json"
+    file.write_text(json.dumps([ITEM, {**ITEM, "accession_number": "LONGER_THAN_SIXTEEN"}]))
+    done = command(empty_site, "worklist", "add", str(file))
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)
+    assert "entry 2: " in done.stderr
+    assert facts("worklist", "list", "--date", "all") == []
 
 
 def test_it_is_explained_why_an_item_is_not_answered(worklist: Worklist, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,49 +119,9 @@ def test_old_items_leave_when_asked_and_a_dry_run_only_says_so(worklist: Worklis
     assert [each.accession_number for each in worklist.items()] == ["OLD", "STUCK", "YOUNG"]
     assert said("worklist", "prune", "--days", "7").endswith(expected)  # after log lines
     assert [each.accession_number for each in worklist.items()] == ["STUCK", "YOUNG"]
-    assert facts("worklist", "prune", "--days", "7")[0]["leaves"] is False  # type: ignore[index]
+    assert facts("worklist", "prune", "--days", "7")[0]["leaves"] is False
 
 
 def test_nothing_is_pruned_where_items_never_leave(worklist: Worklist, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKLIST_KEEP_DAYS", "0")
     assert "so say for how long" in said("worklist", "prune", code=2)
-
-
-def test_a_stuck_step_is_listed_and_closed(worklist: Worklist) -> None:
-    put(worklist, "ACC1")
-    update = ended()
-    del update.PerformedProcedureStepStatus
-    worklist.begin("1.1", begun(), now=NOW)
-    worklist.change("1.1", update, now=NOW)
-    step = {
-        "mpps_instance_uid": "1.1",
-        "accession_numbers": ["ACC1"],
-        "status": "IN PROGRESS",
-        "begun_at": "2026-11-22T09:00:00.123Z",
-        "instances": 1,
-        "closed_by": "",
-        "closed_because": "",
-    }
-    assert facts("mpps", "list") == [step]
-    before = datetime.now(UTC)
-    closed = facts("mpps", "close", "1.1", "--by", "J. Smith", "--reason", "tube failed")
-    assert closed == step | {
-        "status": "DISCONTINUED", "begun_at": "2026-11-22T09:35:00", "closed_by": "J. Smith",
-        "closed_because": "tube failed",
-    }  # fmt: skip
-    assert said("mpps", "list") == "No step is in progress.\n"
-    assert worklist.item("ACC1").state == "discontinued"
-    [event, _] = worklist.outbox.entries("open")
-    assert datetime.fromisoformat(event.created_at) >= before - timedelta(milliseconds=1)
-    with pytest.raises(NoLongerUpdatable):
-        said("mpps", "close", "1.1", "--by", "J. Smith", "--reason", "again")
-
-
-def test_a_step_is_closed_for_a_reason(worklist: Worklist) -> None:
-    assert "The cloud has to be told why." in said("mpps", "close", "1.1", "--by", "x", code=2)
-
-
-@pytest.mark.parametrize("by", ["", " ", "J.\nSmith", "x" * 129])
-def test_a_step_is_closed_by_somebody_with_a_name(worklist: Worklist, by: str) -> None:
-    with pytest.raises(InvalidValue, match="Say who decides this"):
-        said("mpps", "close", "1.1", "--by", by, "--reason", "tube failed")
