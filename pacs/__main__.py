@@ -13,6 +13,7 @@ from gateway.settings import load
 from gateway.tls import CallFiles, calling_context
 from gateway.tls_reload import ServerTls
 from pacs.archive.archive import Archive
+from pacs.archive.files import Files
 from pacs.audit import Accounts
 from pacs.commitment.reporter import Reporting
 from pacs.forward.sender import Forwarding
@@ -31,7 +32,7 @@ def main() -> None:
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
         Recording(settings.audit_path, "pacs", site=settings.site) as recording,
         Noting(settings.data_dir / FILE_NAME, process="pacs") as noting,
-        Care(archive, rounds(settings)),
+        Care(archive, Files(settings.storage_path), rounds(settings)),
         Reporting(archive, settings.peers, tls=call_tls) as reporting,
         Forwarding(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
     ):

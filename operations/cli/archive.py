@@ -6,7 +6,7 @@ Not for: rules; they are in `pacs.maintenance.fsck`, `pacs.maintenance.retention
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,8 +23,8 @@ from gateway.sqlite import utc_text
 from operations.backup.backup import Beside, backup
 from operations.backup.restore import Restored, restore, verify, verify_trail
 from operations.cli.terminal import AsJson, Progress, caller, console, print_each, print_json
-from pacs import Archive, Listing
-from pacs.archive.files import AlreadyServed
+from pacs import Archive
+from pacs.archive.files import AlreadyServed, Files
 from pacs.maintenance.fsck import Finding, Fsck
 from pacs.maintenance.quarantine import carry_out
 from pacs.maintenance.retention import Outcome, Policy, candidates, prune, remove_ordered
@@ -65,11 +65,11 @@ def fsck(
     Example: gateway fsck --hashes --json | jq '.[].code'
     """
     progress = Progress("instances looked at")
-    with _archive() as archive, ExitStack() as held:
+    files = _files()
+    with _archive() as archive, closing(files):
         if repair:
-            archive.files.open()
-            held.callback(archive.files.close)
-        check = Fsck(archive, at_rest=repair, seen=progress.seen)
+            files.open()
+        check = Fsck(archive, files, at_rest=repair, seen=progress.seen)
         left = _printed(_findings(check, repair=repair, hashes=hashes), as_json=as_json)
     raise SystemExit(process.EXIT_FAILED if left else process.EXIT_OK)
 
@@ -93,9 +93,9 @@ def prune_command(
         work = candidates if dry_run else prune
         facts = (_outcome(outcome) for outcome in work(archive, policy, now=datetime.now(UTC)))
         print_each(facts, as_json=as_json, line=_outcome_line)
-        with _held(archive) as held:  # otherwise the pacs process removes the files
+        with _held(files := _files()) as held:  # otherwise the pacs process removes the files
             if held:
-                remove_ordered(archive)
+                remove_ordered(archive, files)
 
 
 def backup_command(
@@ -113,7 +113,13 @@ def backup_command(
     beside = Beside(relay.audit_path, relay.users_path)
     with _archive() as archive, closing(Worklist.attach(worklist_path)) as worklist:
         taken = backup(
-            worklist, archive, target, beside=beside, now=datetime.now(UTC), step=Progress("files looked at").step
+            worklist,
+            archive,
+            _files(),
+            target,
+            beside=beside,
+            now=datetime.now(UTC),
+            step=Progress("files looked at").step,
         )
     if as_json:
         print_json(taken.facts())
@@ -179,10 +185,10 @@ def statistics(
     with _archive() as archive:
         facts = {
             **archive.statistics(),
-            **Listing(archive.database).received(),
-            "damaged": archive.upkeep.damaged(),
-            "days": Listing(archive.database).growth(since),
-            "newest_studies": Listing(archive.database).newest_studies(studies),
+            **archive.listing.received(),
+            "damaged": archive.condition().damaged,
+            "days": archive.listing.growth(since),
+            "newest_studies": archive.listing.newest_studies(studies),
         }
     if as_json:
         print_json(facts)
@@ -211,7 +217,7 @@ def quarantine_list(as_json: AsJson = False) -> None:
                 "settled_at": found.settled_at,
                 "file": f"quarantine/{found.file_name}",
             }
-            for found in archive.upkeep.quarantined()
+            for found in archive.quarantine.objects()
         ]
     if as_json:
         print_json(facts)
@@ -236,7 +242,7 @@ def quarantine_release(
     """
     decider = require_decider(by) if replace or by.strip() else ""
     with _archive() as archive:
-        archive.upkeep.decide(quarantine_id, "replace" if replace else "store", by=decider)
+        archive.quarantine.decide(quarantine_id, "replace" if replace else "store", by=decider)
         refusal = _awaited(archive, quarantine_id)
     if refusal:
         console.print(refusal, soft_wrap=True)
@@ -254,17 +260,17 @@ def quarantine_keep(
     """
     decider = require_decider(by)
     with _archive() as archive:
-        archive.upkeep.settle(quarantine_id, by=decider, now=datetime.now(UTC))
+        archive.quarantine.settle(quarantine_id, by=decider, now=datetime.now(UTC))
 
 
 def _awaited(archive: Archive, quarantine_id: int) -> str:
     """Have the decision carried out, here or by the pacs process; why it could not be, or ''."""
-    deadline = time.monotonic() + DECISION_SECONDS
+    deadline, files = time.monotonic() + DECISION_SECONDS, _files()
     while time.monotonic() < deadline:
-        with _held(archive) as held:
+        with _held(files) as held:
             if held:
-                carry_out(archive, now=datetime.now(UTC))
-        left = [found for found in archive.upkeep.quarantined() if found.id == quarantine_id]
+                carry_out(archive, files, now=datetime.now(UTC))
+        left = [found for found in archive.quarantine.objects() if found.id == quarantine_id]
         if not left or left[0].refusal:
             return left[0].refusal if left else ""
         time.sleep(0.5)
@@ -278,18 +284,20 @@ def _archive() -> Iterator[Archive]:
         yield archive
 
 
+def _files() -> Files:
+    return Files(load(PacsSettings).storage_path)
+
+
 @contextmanager
-def _held(archive: Archive) -> Iterator[bool]:
+def _held(files: Files) -> Iterator[bool]:
     """Hold the archive's folder if nobody else does."""
     try:
-        archive.files.open()
+        files.open()
     except AlreadyServed:
         yield False
         return
-    try:
+    with closing(files):
         yield True
-    finally:
-        archive.files.close()
 
 
 def _findings(check: Fsck, *, repair: bool, hashes: bool) -> Iterator[Finding]:

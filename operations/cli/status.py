@@ -16,8 +16,8 @@ from gateway.settings import load
 from operations.checks.site_check import SiteSettings
 from operations.cli.terminal import AsJson, console, print_json
 from pacs import Archive
-from pacs.commitment.rows import Promises
-from pacs.forward.queue_rows import Duties
+from pacs.commitment.rows import CommitmentRows
+from pacs.forward.queue_rows import ForwardQueue
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
 from worklist import Worklist
@@ -59,17 +59,17 @@ def _worklist_facts(settings: WorklistSettings) -> dict[str, object]:
 
 def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
     with closing(Archive.attach(settings.db_path, settings.storage_path)) as archive:
-        scrubbed = archive.upkeep.scrubbed()
-        care = {"damaged": archive.upkeep.damaged(), "all read again": scrubbed.ended_at}
-        promised = Promises(archive.database).facts()
+        condition = archive.condition()
+        files = {"damaged": condition.damaged, "all read again": condition.scrub.ended_at}
+        commitments = CommitmentRows(archive).facts()
         owed = _owed(archive.outbox.counts, archive.outbox.oldest_open)
-        return {**archive.statistics(), **care, **promised, **owed, **_forwarding(Duties(archive.database))}
+        return {**archive.statistics(), **files, **commitments, **owed, **_forwarding(ForwardQueue(archive))}
 
 
-def _forwarding(duties: Duties) -> dict[str, object]:
+def _forwarding(queue: ForwardQueue) -> dict[str, object]:
     """How it stands with each site archive."""
     facts: dict[str, object] = {}
-    for each in duties.standings():
+    for each in queue.targets():
         facts |= {
             f"to {each.target} open": each.open,
             f"to {each.target} parked": each.parked,

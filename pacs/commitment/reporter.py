@@ -30,7 +30,8 @@ from gateway.errors import GatewayError, NotFound, PeerError, place
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive
-from pacs.commitment.rows import Promise, Promises
+from pacs.archive.maintenance_rows import MaintenanceRows
+from pacs.commitment.rows import CommitmentRows, Promise
 from pacs.commitment.rules import SOP_CLASS_UID, Outcome, Reference, Transaction, pause, report
 from pacs.maintenance.scrub import Stopped, trouble
 
@@ -77,7 +78,8 @@ class Reporting:
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._archive = archive
-        self._promises = Promises(archive.database)
+        self._rows = CommitmentRows(archive)
+        self._maintenance = MaintenanceRows(archive)
         self._peers = {peer.ae_title: peer for peer in peers}
         self._tls = tls
         self._clock = clock
@@ -88,7 +90,7 @@ class Reporting:
         self._thread = threading.Thread(target=self._run, name="commitment", daemon=True)
 
     def __enter__(self) -> Self:
-        self._promises.hasten(now=self._clock())
+        self._rows.hasten(now=self._clock())
         self._thread.start()
         return self
 
@@ -105,7 +107,7 @@ class Reporting:
     def take(self, transaction: Transaction, way_back: WayBack) -> None:
         """Owe the answer to a transaction; when this returns, that is on disk. Raises DuplicateTransaction."""
         with self._taking:  # what is due and came on an open association is never seen without its way back
-            if self._promises.take(transaction, now=self._clock()):
+            if self._rows.take(transaction, now=self._clock()):
                 self._ways[transaction.transaction_uid] = way_back
         self._wake.set()
         log.info(
@@ -131,7 +133,7 @@ class Reporting:
     def _tell(self) -> bool:
         """Do what is due, as much as is done in one go. True when there was that much."""
         with self._taking:
-            due = self._promises.due(now=self._clock(), limit=AT_ONCE)
+            due = self._rows.due(now=self._clock(), limit=AT_ONCE)
         for (requester, addressed), promises in groupby(due, key=_between):
             verified = [promise if promise.outcomes else self._verified(promise) for promise in promises]
             left = self._not_told_back(verified)
@@ -143,7 +145,7 @@ class Reporting:
 
     def _verified(self, promise: Promise) -> Promise:
         outcomes = tuple(self._outcome(reference) for reference in promise.transaction.references)
-        self._promises.verified(promise.id, outcomes, now=self._clock())
+        self._rows.verified(promise.id, outcomes, now=self._clock())
         return replace(promise, outcomes=outcomes)
 
     def _outcome(self, reference: Reference) -> Outcome:
@@ -154,7 +156,7 @@ class Reporting:
         if stored.sop_class_uid != reference.sop_class_uid:
             return Outcome.CLASS_CONFLICT
         code = trouble(stored.path, size_bytes=stored.size_bytes, sha256=stored.sha256, pace=self._pace)
-        if code == "missing_file" and not self._archive.files.incoming.is_dir():
+        if code == "missing_file" and not self._archive.is_mounted():
             return Outcome.NO_RESOURCES  # the whole volume is away
         if code:
             self._report_damage(reference.sop_instance_uid, code)
@@ -162,8 +164,8 @@ class Reporting:
 
     def _report_damage(self, sop_instance_uid: str, code: str) -> None:
         """Remember it, so that the same object replaces the file when the machine sends it again."""
-        kept = self._archive.upkeep.kept(sop_instance_uid)
-        if kept is not None and self._archive.upkeep.report_damage(kept, code, now=self._clock()):
+        kept = self._maintenance.kept(sop_instance_uid)
+        if kept is not None and self._maintenance.report_damage(kept, code, now=self._clock()):
             log.error("instance damaged", sop_instance_uid=sop_instance_uid, code=code)
 
     def _pace(self, count: int) -> None:
@@ -213,7 +215,7 @@ class Reporting:
 
     def _note(self, promise: Promise, status: int) -> None:
         if status == 0x0000:
-            self._promises.acknowledged(promise.id, now=self._clock())
+            self._rows.acknowledged(promise.id, now=self._clock())
         else:
             self._postpone(promise, f"{promise.transaction.requester} answered the report with status {status:04X}H.")
         log.info(
@@ -227,7 +229,7 @@ class Reporting:
 
     def _postpone(self, promise: Promise, reason: str) -> None:
         due_at = self._clock() + pause(promise.attempts + 1)
-        self._promises.retry(promise.id, reason=reason, due_at=due_at)
+        self._rows.retry(promise.id, reason=reason, due_at=due_at)
 
     @contextmanager
     def _association(self, requester: str, addressed: str) -> Iterator[Association]:

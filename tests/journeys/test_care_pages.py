@@ -66,13 +66,13 @@ def refused(site: Site, ae_title: str) -> None:
 
 def number(site: Site) -> int:
     with closing(archive(site)) as kept:
-        return max(found.id for found in kept.upkeep.quarantined())
+        return max(found.id for found in kept.quarantine.objects())
 
 
 def paths(site: Site) -> dict[str, str]:
     aside = f"/quarantine/{number(site)}"
     with closing(archive(site)) as kept:
-        [group] = kept.outbox.standing.parked_alike()
+        [group] = kept.outbox.overview.parked_alike()
     return {
         "delivery": "/queue",
         "release": f"/queue/pacs/{group.first_id}/release-alike",
@@ -148,7 +148,7 @@ def test_a_decision_about_two_objects_is_made_by_name_and_carried_out(browser: P
     browser.evaluate("document.querySelector('main form button').click(), true")
     browser.wait("document.body?.innerText.includes('by decision of J. Smith')", what="What became of it", seconds=15)
     with closing(archive(site)) as kept:
-        [found] = kept.upkeep.quarantined()
+        [found] = kept.quarantine.objects()
         assert found.reason.endswith("by decision of J. Smith.")
         assert found.id != before
 

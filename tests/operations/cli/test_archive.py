@@ -13,10 +13,12 @@ from gateway.errors import Conflict
 from gateway.last_backup import last
 from operations.cli import app
 from pacs import Archive
+from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.maintenance.schedule import Care
 from tests.operations.cli.test_cli import command
 from tests.pacs.archive.test_archive import NOW, image, send
 from tests.pacs.maintenance.test_schedule import NOTHING
+from tests.tools.archive_files import files_of
 from worklist import Worklist
 
 LONG_AGO = "2020-02-29T08:00:00.000Z"
@@ -33,10 +35,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         send(archive, image(2))
         with pytest.raises(Conflict):
             send(archive, image(2, PatientID="SECOND"))
-        with archive.database.write() as conn:  # long ago, whatever day it is today
+        with archive.write() as conn:  # long ago, whatever day it is today
             conn.execute("UPDATE study SET first_received_at = ?, last_received_at = ?", (LONG_AGO, LONG_AGO))
             conn.execute("UPDATE instance SET received_at = ?", (LONG_AGO,))
-        archive.files.close()
     return tmp_path
 
 
@@ -49,7 +50,6 @@ def running(site: Path) -> Iterator[Archive]:
     """The archive as its process has it."""
     with closing(served(site)) as archive:
         yield archive
-        archive.files.close()
 
 
 def call(*arguments: str) -> Result:
@@ -130,7 +130,7 @@ def test_beside_a_running_archive_the_files_are_left_to_it(running: Archive, sit
     done = command(site, "prune", "--days", "0", "--json")
     assert [study["goes"] for study in json.loads(done.stdout)] == [True]
     assert len(stored(site)) == 2
-    assert len(running.upkeep.removals()) == 2
+    assert len(MaintenanceRows(running).removals()) == 2
 
 
 def test_what_is_kept_aside_is_listed_without_saying_who_it_is(site: Path) -> None:
@@ -162,9 +162,9 @@ def test_keeping_the_stored_one_needs_a_name_and_deletes_nothing(site: Path) -> 
 
 
 def test_a_running_archive_carries_the_release_out(running: Archive) -> None:
-    with Care(running, NOTHING):
+    with Care(running, files_of(running), NOTHING):
         assert call("quarantine", "release", "1", "--replace", "--by", "J. Smith").exit_code == 0
-    assert len(running.upkeep.quarantined()) == 1
+    assert len(running.quarantine.objects()) == 1
 
 
 def test_a_backup_and_its_restore(site: Path) -> None:

@@ -13,6 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from gateway import __version__
+from gateway.outbox import NewEntry
 from operations.cli import app
 from pacs import Archive
 from worklist import Worklist
@@ -98,11 +99,8 @@ def test_a_list_for_people_does_not_show_who_they_are(site: Path) -> None:
 
 def test_what_is_parked_is_listed_with_its_reason_and_released(site: Path) -> None:
     with closing(Worklist.attach(site / "data" / "worklist.db")) as worklist:
-        with worklist.database.write() as conn:
-            worklist.outbox.put(
-                conn, message_id="2.25.7/completed", message_type="mpps.completed", subject="2.25.1", priority=1,
-                parameters={"patient_name": "PHANTOM^JANE"}, now=NOW,
-            )  # fmt: skip
+        new = NewEntry("2.25.7/completed", "mpps.completed", "2.25.1", 1, {"patient_name": "PHANTOM^JANE"})
+        worklist.outbox.enqueue(new, now=NOW)
         [entry] = worklist.outbox.due(NOW, limit=1)
         worklist.outbox.park(entry, reason="The cloud does not know this step.", now=NOW)
     assert facts("outbox", "list") == [

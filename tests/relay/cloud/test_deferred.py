@@ -30,6 +30,7 @@ from simulator.cloud.programme import API_TOKEN, Cloud
 from tests.relay.cloud.test_commands import REPORT
 from tests.relay.hybrid.hybrid_site import until
 from tests.relay.served import NOW, STUDY, item, mammogram, receive
+from tests.tools.archive_files import files_of
 from worklist import Worklist
 
 UID = f"{STUDY}.1.1"
@@ -105,9 +106,9 @@ class Site:
         ds = mammogram("RCC", 1, PatientID="9990000026")
         with suppress(Conflict):
             receive(self.archive, ds, self.scratch.parent)
-        [aside] = self.archive.upkeep.quarantined()
-        self.archive.upkeep.decide(aside.id, "replace", by="J. Smith")
-        carry_out(self.archive, now=NOW)
+        [aside] = self.archive.quarantine.objects()
+        self.archive.quarantine.decide(aside.id, "replace", by="J. Smith")
+        carry_out(self.archive, files_of(self.archive), now=NOW)
         assert ds.SOPInstanceUID == uid
 
     def close(self) -> None:
