@@ -1,7 +1,8 @@
 """A stand-in of Azure Blob Storage, as far as uploading in blocks by a signed URL goes; Azurite is the judge beside it.
 
 Put Block, Get Block List, Put Block List and Get Blob Properties; MD5s are compared, names of blocks have one length, a
-URL is good until its `se`. It can have a bad day: `refuse_after` blocks it answers 403, `cut_after` bytes it hangs up.
+URL is good until its `se`. It can have a bad day: `refuse_after` blocks it answers 403, `mute_after` blocks it does not
+answer any more, `cut_after` bytes it hangs up.
 
 Not for: anything but this machine; `sig` is not checked.
 """
@@ -38,6 +39,7 @@ class Blobs:
         self.put_blocks = 0
         self.readable = True
         self.refuse_after: int | None = None
+        self.mute_after: int | None = None
         self.cut_after: int | None = None
         self.damage_next = False
         self.url = ""
@@ -75,6 +77,8 @@ class Blobs:
     async def _put_block(self, request: web.Request, blob: Blob) -> web.Response:
         if self.refuse_after is not None and self.put_blocks >= self.refuse_after:
             return _error(403, "AuthenticationFailed")
+        if self.mute_after is not None and self.put_blocks >= self.mute_after:
+            await asyncio.Event().wait()
         content = await self._content(request)
         if content is None:
             return web.Response(status=500)

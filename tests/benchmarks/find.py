@@ -175,7 +175,7 @@ def measured(finder: RawFinder, question: str, size: int, *, queries: int, rando
 def compare(servers: list[Server], *, repetitions: int, queries: int) -> None:
     """Let the servers take turns, and print a table for each question."""
     times = {(server, question): Times() for server in servers for question in QUESTIONS}
-    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="find-") as name:
+    with tempfile.TemporaryDirectory(prefix="find-") as name, ExitStack() as stack:  # servers end before their folder
         finders = {}
         for server in servers:
             folder = Path(name) / f"{server.program}-{server.size}"

@@ -23,7 +23,8 @@ from gateway.errors import CloudError
 from gateway.log import configure
 from relay.hybrid.exchange import Limits
 from relay.hybrid.sender import ECHO_TIMEOUT
-from tests.relay.hybrid.hybrid_site import Site, site, until
+from tests.relay.hybrid.hybrid_site import Site, site
+from tests.tools.waiting import until
 
 Kind = Literal["half open", "mute", "forgotten", "mute, may not send"]
 FAULTS: dict[Kind, str] = {"half open": "freeze", "mute": "mute", "forgotten": "unlist", "mute, may not send": "mute"}

@@ -10,11 +10,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.tools.waiting import PATIENCE_SECONDS, wait_until
 
 CHANGING = (
     "openat,write,pwrite64,ftruncate,fsync,fdatasync,"
@@ -128,17 +129,24 @@ def _attached(pid: int, call: str, injection: str, log: str) -> Iterator[None]:
         _wait_until_traced(pid, tracer)
         yield
         tracer.send_signal(signal.SIGINT)  # detaches, and the process goes on
-        tracer.wait(20)
+        tracer.wait(PATIENCE_SECONDS)
     finally:
         tracer.kill()
         tracer.wait()
 
 
 def _wait_until_traced(pid: int, tracer: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 20
-    while not all(f"TracerPid:\t{tracer.pid}\n" in _status(thread) for thread in Path(f"/proc/{pid}/task").iterdir()):
-        assert time.monotonic() < deadline, "strace did not attach"
-        time.sleep(0.002)
+    """Return when strace holds every thread, or has killed the process in front of a call that came before that."""
+    mark = f"TracerPid:\t{tracer.pid}\n"
+    wait_until(lambda: all(mark in _status(thread) for thread in _threads(pid)), "strace at every thread")
+
+
+def _threads(pid: int) -> list[Path]:
+    """The threads of a process; none when it has ended, which it may while the folder is read."""
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return []
 
 
 def _status(thread: Path) -> str:

@@ -21,10 +21,11 @@ from gateway.errors import SettingsError
 from gateway.settings import GatewaySettings
 from gateway.tls import client_context, profile
 from gateway.tls_reload import ServerTls
-from tests.gateway.dicom.test_listener import SYNTAXES, Memory, asked, everything, find_many, image, wait_until
+from tests.gateway.dicom.test_listener import SYNTAXES, Memory, asked, everything, find_many, image
 from tests.gateway.dicom.test_negotiation import CT, request_pdu
 from tests.tools.certificates import Issued, authority, issued
 from tests.tools.dcmtk import with_dcmtk
+from tests.tools.waiting import wait_until
 
 CA = authority()
 GATEWAY = issued("gateway", CA)

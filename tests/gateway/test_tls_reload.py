@@ -4,7 +4,6 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,16 +13,9 @@ from structlog.testing import capture_logs
 from gateway import tls_reload
 from tests.gateway.test_tls import CA, GATEWAY, STRANGER, associated, listening, site, trusting
 from tests.tools.certificates import Issued, issued
+from tests.tools.waiting import wait_until
 
 RENEWED = issued("gateway", CA)
-WAIT_SECONDS = 20.0
-
-
-def eventually(fact: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def shown(port: int, context: ssl.SSLContext) -> str:
@@ -48,7 +40,7 @@ def test_who_connects_next_is_shown_the_renewed_certificate_and_associations_go_
     with listening(settings) as listener, associated(listener, trusting(tmp_path)) as before, capture_logs() as logs:
         assert shown(listener.port, trusting(tmp_path)) == GATEWAY.fingerprint
         exchange(tmp_path, RENEWED)
-        eventually(lambda: shown(listener.port, trusting(tmp_path)) == RENEWED.fingerprint)
+        wait_until(lambda: shown(listener.port, trusting(tmp_path)) == RENEWED.fingerprint)
         assert before.send_c_echo().Status == 0x0000
         with associated(listener, trusting(tmp_path)) as after:
             assert [context.abstract_syntax for context in after.accepted_contexts].count(Verification) == 1
@@ -65,16 +57,16 @@ def test_files_that_do_not_serve_change_nothing_are_said_once_and_are_read_again
             return [line.get("reason") for line in logs if line["event"] == event]
 
         (tmp_path / "gateway.key").write_bytes(STRANGER.key_pem)
-        eventually(lambda: said("certificate not renewed"))
+        wait_until(lambda: said("certificate not renewed"))
         assert shown(listener.port, trusting(tmp_path)) == GATEWAY.fingerprint
         time.sleep(tls_reload.LOOK_SECONDS)
         assert said("certificate not renewed") == [
             "GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY cannot be used (KEY_VALUES_MISMATCH): see `gateway tls check`."
         ]
         (tmp_path / "gateway.pem").unlink()
-        eventually(lambda: len(said("certificate not renewed")) == 2)
+        wait_until(lambda: len(said("certificate not renewed")) == 2)
         exchange(tmp_path, RENEWED)
-        eventually(lambda: said("certificate renewed"))
+        wait_until(lambda: said("certificate renewed"))
         assert shown(listener.port, trusting(tmp_path)) == RENEWED.fingerprint
 
 
@@ -88,4 +80,4 @@ def test_a_ca_that_is_exchanged_decides_who_may_call(tmp_path: Path) -> None:
             with associated(listener, trusting(tmp_path, STRANGER)) as peer:
                 return bool(peer.is_established)
 
-        eventually(is_let_in)
+        wait_until(is_let_in)

@@ -17,6 +17,7 @@ from tests.journeys.test_pages import LOADED, SIZE, browser, judge, keep, opened
 from tests.tools import axe
 from tests.tools.browser import CHROMIUM, Page
 from tests.tools.clinic import COMPLETE, Clinic, accession
+from tests.tools.waiting import wait_until
 
 __all__ = ["browser", "judge", "window"]
 
@@ -148,6 +149,7 @@ def test_a_decision_about_two_objects_is_made_by_name_and_carried_out(browser: P
     browser.evaluate("document.querySelector('main form button').click(), true")
     browser.wait("document.body?.innerText.includes('by decision of J. Smith')", what="What became of it", seconds=15)
     with closing(archive(site)) as kept:
+        wait_until(lambda: before not in {each.id for each in kept.quarantine.objects()}, "the end of what was decided")
         [found] = kept.quarantine.objects()
         assert found.reason.endswith("by decision of J. Smith.")
         assert found.id != before

@@ -5,12 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from simulator.modality.modality import ModalityError
-from simulator.site import Site, wait_until
+from simulator.site import READY_SECONDS, Site, wait_until
 from tests.journeys.steps import journey, now, wait_for_events
 
 
@@ -74,11 +76,14 @@ def test_events_go_over_https_as_well(tmp_path: Path) -> None:
 
 
 def test_the_three_run_together_and_stop_together(empty_site: Site) -> None:
-    together = start_together(empty_site)
-    wait_until(lambda: answers(empty_site), what="All three")
+    with readiness(empty_site) as ready:
+        together = start_together(empty_site, NOTIFY_SOCKET=ready.getsockname())
+        assert [ready.recv(64) for _ in range(3)] == [b"READY=1"] * 3
+    assert answers(empty_site)
+    children = children_of(together.pid)
     together.send_signal(signal.SIGTERM)
     assert together.wait(60) == 0
-    assert children_of(together.pid) == []
+    assert (len(children), [pid for pid in children if Path(f"/proc/{pid}").exists()]) == (3, [])
 
 
 def test_one_of_the_three_that_dies_takes_the_others_with_it(empty_site: Site) -> None:
@@ -89,11 +94,20 @@ def test_one_of_the_three_that_dies_takes_the_others_with_it(empty_site: Site) -
     assert not answers(empty_site)
 
 
-def start_together(site: Site) -> subprocess.Popen[bytes]:
-    site.folder.mkdir(exist_ok=True)
+@contextmanager
+def readiness(site: Site) -> Iterator[socket.socket]:
+    """Where processes say that they are ready, sd_notify(3): they listen a moment earlier than they can be stopped."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(site.folder / "notify"))
+        channel.settimeout(READY_SECONDS)
+        yield channel
+
+
+def start_together(site: Site, **settings: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "gateway", "run"],
-        env=site.environment(), cwd=site.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**site.environment(), **settings}, cwd=site.folder,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 

@@ -24,11 +24,11 @@ from pacs import Archive
 from pacs.audit import Accounts
 from pacs.commitment.reporter import Reporting
 from pacs.scp import application
-from tests.gateway.audit.test_recorder import until
 from tests.gateway.test_tls import site
 from tests.pacs.archive.test_archive import image, send
 from tests.pacs.commitment.test_rules import SOP_INSTANCE, question
 from tests.tools.audit_trail import counts, detail, kind, messages, query, told
+from tests.tools.waiting import wait_until
 
 HERE = "127.0.0.1"
 FIND, GET, MOVE = (
@@ -114,10 +114,10 @@ def test_what_was_stored_is_told_while_the_association_is_still_open(archive: Ar
     with served(archive, tmp_path / "audit", told_seconds=0.1) as port:
         association = modality(MG).associate(HERE, port, ae_title="SCREENING_PACS")
         association.send_c_store(image(1))
-        until(lambda: len(found(tmp_path / "audit")) == 1)
+        wait_until(lambda: len(found(tmp_path / "audit")) == 1)
         association.send_c_store(image(2))
         association.send_c_store(image(3, **OTHER))
-        until(lambda: len(found(tmp_path / "audit")) == 3)
+        wait_until(lambda: len(found(tmp_path / "audit")) == 3)
         assert association.is_established
         association.release()
     assert [counts(each) for each in messages(tmp_path / "audit" / "pacs")] == [{MG: 1}, {MG: 1}, {MG: 1}]

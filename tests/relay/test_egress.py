@@ -20,8 +20,9 @@ from relay.hybrid.tokens import SCOPE, EntraTokens
 from simulator.azure.http_proxy import Proxy
 from simulator.azure.hybrid_service import HybridService
 from simulator.azure.hybrid_tokens import Bearer, Key
-from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo, namespace, running, until
+from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo, namespace, running
 from tests.tools.certificates import issued
+from tests.tools.waiting import until
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_a_worker_that_dies_costs_its_own_picture_only() -> None:
 
 def test_a_worker_that_does_not_come_to_an_end_is_replaced() -> None:
     async def scenario() -> int:
-        async with Renderer(1, patience_seconds=0.3) as renderer:
+        async with Renderer(1, patience_seconds=3.0) as renderer:  # which the second job has to keep as well
             with pytest.raises(RenderingFailed):
                 await renderer.run(time.sleep, 60)
             return await renderer.run(double, 5)

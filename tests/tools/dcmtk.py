@@ -3,12 +3,13 @@
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.tools.waiting import wait_until
 
 with_dcmtk = pytest.mark.skipif(shutil.which("dcmdump") is None, reason="DCMTK is not installed")
 """For tests that call DCMTK's tools. dcmdump tells, because pynetdicom brings programs named like the others."""
@@ -24,10 +25,7 @@ def running(port: int, *command: str | Path) -> Iterator[None]:
     """A foreign server, from the moment it takes connections."""
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
-        while not is_open(port):
-            assert time.monotonic() < deadline, f"{command[0]} does not listen"
-            time.sleep(0.05)
+        wait_until(lambda: is_open(port), f"{command[0]} on its port")
         yield
     finally:
         process.terminate()

@@ -7,6 +7,7 @@ from typing import Self
 from gateway.dicom.dimse import Command, Messages, pack_command
 from gateway.dicom.pdu import Fragment, Reader, State, pack_data
 from tests.gateway.dicom.test_negotiation import build_context, request_pdu
+from tests.tools.waiting import PATIENCE_SECONDS
 
 
 class RawPeer:
@@ -14,7 +15,7 @@ class RawPeer:
 
     def __init__(self, port: int, abstract_syntax: str, transfer_syntax: str) -> None:
         self.connection = socket.create_connection(("127.0.0.1", port))
-        self.connection.settimeout(20)
+        self.connection.settimeout(PATIENCE_SECONDS)
         self.connection.sendall(request_pdu([build_context(abstract_syntax, [transfer_syntax])]))
         head = self.connection.recv(6, socket.MSG_WAITALL)
         assert head[0] == 2, "the association was not accepted"

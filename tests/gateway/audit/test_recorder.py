@@ -3,7 +3,6 @@
 import os
 import stat
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from gateway.audit.recorder import NOTE_BYTES, Recording, silence
 from gateway.audit.trail import Trail, lines, verified
 from tests.tools.audit_trail import detail, messages
+from tests.tools.waiting import wait_until
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 
@@ -22,13 +22,6 @@ def recording(folder: Path, **options: int) -> Recording:
 
 def texts(folder: Path) -> list[str]:
     return [line.message for line in lines(Trail(folder / "pacs"))]
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_notes_are_written_in_their_order_between_start_and_stop(tmp_path: Path) -> None:
@@ -52,14 +45,14 @@ def test_only_the_owner_reads_a_chain_and_the_folder_above_it(tmp_path: Path) ->
 def test_what_cannot_be_written_waits_and_what_is_too_much_is_counted(tmp_path: Path) -> None:
     (tmp_path / "audit").write_text("in the way")
     with recording(tmp_path / "audit", most_bytes=5 * NOTE_BYTES) as told:
-        until(lambda: told.trouble != "")
+        wait_until(lambda: told.trouble != "")
         began = time.monotonic()
         for number in range(50):
             told.note(lambda number=number: [f"<a{number}/>"])  # type: ignore[misc]
         assert time.monotonic() - began < 0.1
         assert "cannot be written" in told.trouble
         (tmp_path / "audit").unlink()
-        until(lambda: told.trouble == "" and len(texts(tmp_path / "audit")) > 5)
+        wait_until(lambda: told.trouble == "" and len(texts(tmp_path / "audit")) > 5)
     written = texts(tmp_path / "audit")
     kept = [each for each in written if each.startswith("<a")]
     [gap] = messages(tmp_path / "audit" / "pacs")

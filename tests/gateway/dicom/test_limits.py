@@ -18,8 +18,9 @@ from gateway.dicom.application import Application, Limits
 from gateway.dicom.listener import Listener
 from gateway.dicom.negotiation import AssociateRequest, ProposedContext, Rejection
 from gateway.remote_ae import Caller
-from tests.gateway.dicom.test_listener import SYNTAXES, Memory, everything, image, raw_connection, wait_until
+from tests.gateway.dicom.test_listener import SYNTAXES, Memory, everything, image, raw_connection
 from tests.gateway.dicom.test_negotiation import CT, EXPLICIT
+from tests.tools.waiting import wait_until
 
 STORE = AssociateRequest(
     called_ae_title="SCREENING_PACS",

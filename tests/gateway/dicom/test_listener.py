@@ -27,6 +27,7 @@ from tests.gateway.dicom.test_dimse import STORE
 from tests.gateway.dicom.test_negotiation import CT, EXPLICIT, GOOD, IMPLICIT, build_context, request_pdu
 from tests.tools.dcmtk import with_dcmtk
 from tests.tools.raw_peer import RawPeer
+from tests.tools.waiting import wait_until
 
 SYNTAXES = (EXPLICIT, IMPLICIT)
 
@@ -134,13 +135,6 @@ def everything(connection: socket.socket) -> bytes:
     while data := connection.recv(65536):
         received += data
     return received
-
-
-def wait_until(fact: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @with_dcmtk

@@ -31,13 +31,13 @@ from pacs.forward.sender import Forwarding
 from pacs.scp import application
 from pacs.settings import PacsSettings
 from tests.gateway.test_tls import CA, GATEWAY, MODALITY, STRANGER, listening, site
-from tests.gateway.test_tls_reload import eventually
 from tests.pacs.archive.test_archive import NOW, archive, image, send
 from tests.pacs.archive.test_attributes import encoded
 from tests.pacs.query_retrieve.test_retrieve import moved
 from tests.pacs.test_scp import data_set_bytes
 from tests.tools.certificates import Issued, issued
 from tests.tools.dcmtk import free_port, running, with_dcmtk
+from tests.tools.waiting import wait_until
 
 __all__ = ["archive"]
 
@@ -217,7 +217,7 @@ def test_dcmtk_is_forwarded_to_within_tls_bit_by_bit(archive: Archive, tmp_path:
         Forwarding(archive, [peer_on(port)], ["SCREENING_PACS"], ae_title="US", tls=tls),
     ):
         send(archive, image(1))
-        eventually(lambda: [path for path in folder.iterdir() if dcmread(path)])
+        wait_until(lambda: [path for path in folder.iterdir() if dcmread(path)])
         [taken] = folder.iterdir()
         assert data_set_bytes(taken) == encoded(image(1), EXPLICIT)
 
@@ -262,13 +262,13 @@ def test_a_commitment_is_reported_within_tls_and_the_reason_is_kept_when_that_fa
     asked = Transaction("2.25.9", "MAMMO_1", "SCREENING_PACS", (Reference("1.2", "2.25.1"),))
     promises.take(asked, now=NOW)
     with Reporting(archive, [Peer("MAMMO_1", "127.0.0.1", port, tls=True)], tls=files(tmp_path)):
-        eventually(lambda: promises.facts()["it waits because"])
+        wait_until(lambda: promises.facts()["it waits because"])
     assert promises.facts()["it waits because"] == (
         f"MAMMO_1 at 127.0.0.1:{port}/tls cannot be called within TLS: its certificate does not name 127.0.0.1: "
         "call it in PACS_PEERS as the certificate does, or have it renewed."
     )
     with Reporting(archive, [Peer("MAMMO_1", "localhost", port, tls=True)], tls=files(tmp_path)):
-        eventually(lambda: not promises.facts()["commitments to report"])
+        wait_until(lambda: not promises.facts()["commitments to report"])
     server.shutdown()
     assert [each.TransactionUID for each in told] == ["2.25.9"]
 

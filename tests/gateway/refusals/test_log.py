@@ -32,10 +32,11 @@ from gateway.sqlite import utc_text
 from gateway.tls_reload import ServerTls
 from operations.cli import app
 from tests.durability.test_disk import fill, mounted
-from tests.gateway.dicom.test_listener import SYNTAXES, Memory, associated, image, raw_connection, wait_until
+from tests.gateway.dicom.test_listener import SYNTAXES, Memory, associated, image, raw_connection
 from tests.gateway.dicom.test_negotiation import CT
 from tests.gateway.test_tls import site
 from tests.tools.dcmtk import with_dcmtk
+from tests.tools.waiting import wait_until
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
@@ -145,7 +146,7 @@ def test_what_is_noted_is_on_disk_soon_and_all_processes_share_the_file(tmp_path
     with Noting(path, process="pacs") as pacs, Noting(path, process="worklist") as worklist:
         pacs.note(CALLED)
         worklist.note(CALLED)
-        wait_until(lambda: listed(path) == [1, 1], seconds=10)
+        wait_until(lambda: listed(path) == [1, 1])
     found, lost = recent(path)
     assert {(each.process, each.ae_title, each.sentence, each.count) for each in found} == {
         ("pacs", "MAMMO_1", CALLED.sentence, 1),
@@ -186,7 +187,7 @@ def test_half_a_surrogate_pair_is_noted_as_a_question_mark(tmp_path: Path) -> No
     with Noting(path, process="relay") as noting:
         noting.note(Refused("cloud command", "cloud.invalid_value", "'\ud83d' is no action.", about="\ud800"))
         noting.note(CALLED)
-        wait_until(lambda: listed(path) == [1, 1], seconds=5)
+        wait_until(lambda: listed(path) == [1, 1])
     assert {(each.sentence, each.about) for each in recent(path)[0]} == {
         ("'?' is no action.", "?"),
         (CALLED.sentence, ""),
@@ -208,7 +209,7 @@ def test_an_error_that_nobody_thought_of_delays_the_writing_and_does_not_end_it(
         assert failed.wait(5)
         fails.clear()
         noting.note(CALLED)
-        wait_until(lambda: listed(path) == [2], seconds=5)
+        wait_until(lambda: listed(path) == [2])
 
 
 def test_a_process_that_waits_for_a_locked_file_still_ends(tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ def test_a_full_disk_refuses_nobody_and_what_was_refused_meanwhile_is_written_wh
             with associated(listener) as peer:
                 assert peer.send_c_echo().Status == 0x0000
             ballast.unlink()
-            wait_until(lambda: listed(path) == [2], seconds=20)
+            wait_until(lambda: listed(path) == [2])
 
 
 def test_a_read_only_folder_is_no_reason_to_fail(tmp_path: Path) -> None:

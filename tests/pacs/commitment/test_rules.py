@@ -42,6 +42,7 @@ from tests.gateway.test_tls import site, trusting
 from tests.pacs.archive.test_archive import NOW, archive, image, send
 from tests.tools.dcmtk import free_port, running
 from tests.tools.raw_peer import RawPeer
+from tests.tools.waiting import wait_until
 
 __all__ = ["archive"]
 
@@ -49,7 +50,6 @@ SOP_CLASS, SOP_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 MG = str(image().SOPClassUID)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 TRANSACTION = "2.25.900"
-WAIT_SECONDS = 20.0
 
 
 def question(*numbers: int, transaction_uid: str = TRANSACTION, sop_class_uid: str = MG) -> Dataset:
@@ -64,13 +64,6 @@ def item(sop_instance_uid: str, sop_class_uid: str = MG) -> Dataset:
     ds = Dataset()
     ds.ReferencedSOPClassUID, ds.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
     return ds
-
-
-def eventually(fact: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not fact():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.01)
 
 
 # ---- the rules -------------------------------------------------------------------------------------------------------
@@ -214,7 +207,7 @@ class Requester:
 
     def wait(self, count: int = 1) -> Dataset:
         """The information of the report that was waited for, after which no other comes."""
-        eventually(lambda: len(self.heard) >= count, f"report {count}")
+        wait_until(lambda: len(self.heard) >= count, f"report {count}")
         return self.heard[count - 1][2]
 
     @contextmanager
@@ -290,7 +283,7 @@ def test_the_association_that_asked_gets_the_report_when_it_is_still_open(
     with served(archive, *requester.address) as port, requester.association(port) as assoc:
         assert action(assoc, question(1, 2)) == 0x0000
         assert named(requester.wait()) == {"2.25.1": 0, "2.25.2": 0}
-        eventually(lambda: committed(archive) == ["2.25.1", "2.25.2"], "the promise")
+        wait_until(lambda: committed(archive) == ["2.25.1", "2.25.2"], "the promise")
     assert [(caller, kind, ds.TransactionUID) for caller, kind, ds in requester.heard] == [
         ("SCREENING_PACS", 1, TRANSACTION)
     ]
@@ -312,7 +305,7 @@ def test_a_requester_that_has_released_is_called(archive: Archive, requester: Re
     with requester.listening(), served(archive, *requester.address) as port:
         assert requester.ask(port, question(1)) == 0x0000
         assert named(requester.wait()) == {"2.25.1": 0}
-        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+        wait_until(lambda: committed(archive) == ["2.25.1"], "the promise")
     assert [(caller, kind) for caller, kind, _ in requester.heard] == [("SCREENING_PACS", 1)]
 
 
@@ -340,7 +333,7 @@ def test_what_cannot_be_promised_is_named_with_its_reason(archive: Archive, requ
             "2.25.6": 0x0213,
             "2.25.7": 0x0112,
         }
-        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+        wait_until(lambda: committed(archive) == ["2.25.1"], "the promise")
     assert requester.heard[0][1] == 2
 
 
@@ -399,7 +392,7 @@ def test_a_repeat_is_accepted_and_not_reported_twice_and_other_content_is_refuse
     with served(archive, *requester.address) as port, requester.association(port) as assoc:
         assert action(assoc, question(1)) == 0x0000
         requester.wait()
-        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+        wait_until(lambda: committed(archive) == ["2.25.1"], "the promise")
         assert action(assoc, question(1)) == 0x0000
         assert action(assoc, question(1, 2)) == 0x0131
         assert action(assoc, question(1, transaction_uid="2.25.901")) == 0x0000
@@ -433,7 +426,7 @@ def test_a_request_that_crosses_a_report_is_served_and_the_next_report_waits_for
         peer.send(acknowledgement(first_report))
         second_report = next(said)
         peer.send(acknowledgement(second_report))
-        eventually(lambda: not CommitmentRows(archive).facts()["commitments to report"], "both answers")
+        wait_until(lambda: not CommitmentRows(archive).facts()["commitments to report"], "both answers")
     assert [(each.command_field, each.event_type_id) for each in (first_report, second_report)] == [(0x0100, 2)] * 2
     assert first_report.message_id != second_report.message_id
 
@@ -475,12 +468,12 @@ def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_
         with served(archive, *requester.address) as port:
             requester.ask(port, question(1))
             requester.wait()
-            eventually(lambda: "0110H" in str(promises.facts()["it waits because"]), "the reason")
+            wait_until(lambda: "0110H" in str(promises.facts()["it waits because"]), "the reason")
         assert committed(archive) == []
         for count in (2, 3):
             with served(archive, *requester.address):
                 requester.wait(count)
-        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+        wait_until(lambda: committed(archive) == ["2.25.1"], "the promise")
         with served(archive, *requester.address):
             time.sleep(0.5)
     assert len(requester.heard) == 3
@@ -492,7 +485,7 @@ def test_a_requester_without_address_is_kept_and_the_setting_named(archive: Arch
     promises = CommitmentRows(archive)
     with capture_logs() as logs, served(archive, *requester.address) as port:
         assert requester.ask(port, question(1)) == 0x0000
-        eventually(lambda: bool(promises.facts()["it waits because"]), "the reason")
+        wait_until(lambda: bool(promises.facts()["it waits because"]), "the reason")
     sentence = "The address of MAMMO is not known: add MAMMO=host:port to PACS_PEERS."
     assert promises.facts()["it waits because"] == sentence
     assert [line["reason"] for line in logs if line["event"] == "commitment not reported"] == [sentence]
@@ -570,9 +563,9 @@ def test_orthanc_asks_and_is_told(archive: Archive, tmp_path: Path) -> None:
         with running(dicom, "Orthanc", tmp_path / "orthanc.json"):
             asked_for = {"DicomInstances": [[MG, "2.25.1"], [MG, "2.25.2"]]}
             path = rest(http, "/modalities/archive/storage-commitment", asked_for)["Path"]
-            eventually(lambda: rest(http, str(path))["Status"] != "Pending", "Orthanc's report")
+            wait_until(lambda: rest(http, str(path))["Status"] != "Pending", "Orthanc's report")
             told = rest(http, str(path))
-        eventually(lambda: committed(archive) == ["2.25.1"], "the promise")
+        wait_until(lambda: committed(archive) == ["2.25.1"], "the promise")
     assert (told["Status"], told["RemoteAET"]) == ("Failure", "SCREENING_PACS")
     assert told["Success"] == [{"SOPClassUID": MG, "SOPInstanceUID": "2.25.1"}]
     [failed] = told["Failures"]  # type: ignore[misc]

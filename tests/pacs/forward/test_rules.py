@@ -40,19 +40,12 @@ from tests.pacs.test_scp import data_set_bytes
 from tests.tools import corpus
 from tests.tools.archive_files import files_of
 from tests.tools.dcmtk import free_port, is_open, running, with_dcmtk
+from tests.tools.waiting import wait_until
 
 __all__ = ["archive"]
 
 MG, EXPLICIT, J2K = str(image().SOPClassUID), "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"
-WAIT_SECONDS = 30.0
 DUTY = Duty(1, 1, "2.25.1", 0, is_damaged=False)
-
-
-def eventually(fact: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not fact():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.02)
 
 
 # ---- the rules ------------------------------------------------------------------------------------------------------
@@ -297,7 +290,7 @@ def test_what_is_due_goes_over_one_association_byte_for_byte_and_in_order(archiv
     send(archive, image(8), data=data, transfer_syntax_uid=J2K)
     site = SiteArchive()
     with site.serving(), forwarding(archive, site.peer) as duties:
-        eventually(all_delivered(duties, 8), "all")
+        wait_until(all_delivered(duties, 8), "all")
     sent = [(f"2.25.{number}", encoded(image(number), EXPLICIT)) for number in range(1, 8)]
     assert site.received == [*sent, ("2.25.8", data)]
     assert site.associations == 1
@@ -307,7 +300,7 @@ def test_what_comes_in_while_it_runs_follows(archive: Archive) -> None:
     site = SiteArchive()
     with site.serving(), forwarding(archive, site.peer) as duties:
         send(archive, image(1))
-        eventually(all_delivered(duties, 1), "the image")
+        wait_until(all_delivered(duties, 1), "the image")
     assert site.uids == ["2.25.1"]
 
 
@@ -315,12 +308,12 @@ def test_a_target_that_is_away_gets_everything_when_it_is_back(archive: Archive)
     site = SiteArchive()
     with capture_logs() as logs, forwarding(archive, site.peer) as duties:
         send(archive, image(1))
-        eventually(lambda: any(each.reason for each in duties.targets()), "the reason")
+        wait_until(lambda: any(each.reason for each in duties.targets()), "the reason")
         [standing] = duties.targets()
         assert standing.reason == f"{site.peer} cannot be reached: Connection refused."
         send(archive, image(2))
         with site.serving():
-            eventually(all_delivered(duties, 2), "both")
+            wait_until(all_delivered(duties, 2), "both")
     assert site.uids == ["2.25.1", "2.25.2"]
     assert duties.targets()[0].reason == ""
     assert {line["event"] for line in logs if line["log_level"] == "warning"} == {"target not reached"}
@@ -332,12 +325,12 @@ def test_one_object_that_is_refused_is_parked_and_the_rest_goes_on(archive: Arch
     for number in (1, 2, 3):
         send(archive, image(number))
     with site.serving(), forwarding(archive, site.peer) as duties:
-        eventually(all_delivered(duties, 2), "two")
+        wait_until(all_delivered(duties, 2), "two")
         [parked] = duties.owed("parked")
         assert (parked.sop_instance_uid, parked.reason) == ("2.25.2", "The object was answered with status C000H.")
         site.answer = lambda _event: 0x0000
         duties.release(target="SITE_PACS", now=NOW)
-        eventually(all_delivered(duties, 3), "the third")
+        wait_until(all_delivered(duties, 3), "the third")
     assert site.uids == ["2.25.1", "2.25.3", "2.25.2"]
 
 
@@ -350,7 +343,7 @@ def test_a_class_that_the_target_does_not_take_is_parked_with_the_reason(archive
     entity.add_supported_context(MG, [EXPLICIT])
     server = entity.start_server(("127.0.0.1", site.port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: 0)])
     with forwarding(archive, site.peer) as duties:
-        eventually(all_delivered(duties, 1), "the mammogram")
+        wait_until(all_delivered(duties, 1), "the mammogram")
     server.shutdown()
     assert [(each.sop_instance_uid, each.reason) for each in duties.owed("parked")] == [
         ("2.25.1", "The peer takes objects of this class neither as stored nor uncompressed.")
@@ -375,10 +368,10 @@ def test_an_object_at_which_the_target_fails_keeps_others_back_only_for_a_moment
     for each in (of(100, 1), of(100, 2), of(200, 3), of(200, 4)):
         send(archive, each)
     with site.serving(), forwarding(archive, site.peer) as duties:
-        eventually(lambda: site.uids.count("2.25.4"), "the other study")
-        eventually(all_delivered(duties, 2), "the other study's delivery")
+        wait_until(lambda: site.uids.count("2.25.4"), "the other study")
+        wait_until(all_delivered(duties, 2), "the other study's delivery")
         site.answer = lambda _event: 0x0000
-        eventually(all_delivered(duties, 4), "everything")
+        wait_until(all_delivered(duties, 4), "everything")
     last = {uid: position for position, uid in enumerate(site.uids)}
     assert last["2.25.1"] < last["2.25.2"]
 
@@ -393,7 +386,7 @@ def test_a_target_that_is_deaf_delays_no_other_and_no_stop(archive: Archive) -> 
     ):
         send(archive, image(1))
         listening.accept()
-        eventually(all_delivered(duties, 1), "the other")
+        wait_until(all_delivered(duties, 1), "the other")
         began = time.monotonic()
     assert time.monotonic() - began < 10
 
@@ -408,7 +401,7 @@ def test_a_file_that_is_missing_or_damaged_waits_until_it_is_well(archive: Archi
     MaintenanceRows(archive).report_damage(kept, "wrong_hash", now=NOW)
     site = SiteArchive()
     with site.serving(), forwarding(archive, site.peer) as duties:
-        eventually(all_delivered(duties, 1), "the well one")
+        wait_until(all_delivered(duties, 1), "the well one")
         waiting = {each.sop_instance_uid: each.reason for each in duties.owed("open")}
         assert waiting == {
             "2.25.1": "The file of instance 2.25.1 is missing or not whole.",
@@ -416,7 +409,7 @@ def test_a_file_that_is_missing_or_damaged_waits_until_it_is_well(archive: Archi
         }
         send(archive, of(100, 1))
         send(archive, of(200, 2))
-        eventually(all_delivered(duties, 3), "those that came again")
+        wait_until(all_delivered(duties, 3), "those that came again")
     assert sorted(site.uids) == ["2.25.1", "2.25.2", "2.25.3"]
 
 
@@ -426,7 +419,7 @@ def test_what_the_target_cannot_take_is_decompressed_for_it(archive: Archive, tm
     send(archive, image(1), data=data, transfer_syntax_uid=J2K)
     site = SiteArchive(syntaxes=(EXPLICIT,))
     with site.serving(), forwarding(archive, site.peer) as duties:
-        eventually(all_delivered(duties, 1), "it")
+        wait_until(all_delivered(duties, 1), "it")
     [(_, received)] = site.received
     assert corpus.GREY.tobytes() in received
 
@@ -442,7 +435,7 @@ def test_dcmtk_gets_what_was_stored_bit_by_bit(archive: Archive, tmp_path: Path)
         running(port, "storescp", "+B", "-aet", "SITE_PACS", "-od", folder, str(port)),
         forwarding(archive, Peer("SITE_PACS", "127.0.0.1", port)) as duties,
     ):
-        eventually(all_delivered(duties, 2), "both")
+        wait_until(all_delivered(duties, 2), "both")
     assert sorted(data_set_bytes(path) for path in folder.iterdir()) == sorted(
         encoded(image(number), EXPLICIT) for number in (1, 2)
     )
@@ -465,7 +458,7 @@ class Pacs:
             "PACS_PEERS": self.peers, "PACS_FORWARD_TO": self.peers.partition("=")[0], "LOG_LEVEL": "WARNING",
         }  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", "pacs"], env=environment, cwd=self.folder)
-        eventually(lambda: is_open(self.port), "the archive")
+        wait_until(lambda: is_open(self.port), "the archive")
         return process
 
     def duties(self) -> ForwardQueue:
@@ -498,11 +491,11 @@ def forward_while_being_killed(pacs: Pacs, source: Archive, arrived: Callable[[]
     process = pacs.start()
     pacs.send(source)
     for goal in (COUNT // 4, COUNT // 2):
-        eventually(lambda goal=goal: arrived() >= goal, f"the first {goal}")
+        wait_until(lambda goal=goal: arrived() >= goal, f"the first {goal}")
         process.send_signal(signal.SIGKILL)
         process.wait()
         process = pacs.start()
-    eventually(all_delivered(pacs.duties(), COUNT), "all")
+    wait_until(all_delivered(pacs.duties(), COUNT), "all")
     process.terminate()
     assert process.wait() == 0
 
@@ -556,10 +549,10 @@ def test_orthanc_that_comes_late_has_what_was_stored_bit_by_bit(archive: Archive
     process = pacs.start()
     try:
         with running(dicom, "Orthanc", tmp_path / "orthanc.json"):
-            eventually(all_delivered(duties, 3), "all")
+            wait_until(all_delivered(duties, 3), "all")
             duties.ask("ORTHANC", study_instance_uid="2.25.1002", now=NOW)
-            eventually(all_delivered(duties, 3), "all, again")
-            eventually(lambda: is_open(http), "the web server of Orthanc")
+            wait_until(all_delivered(duties, 3), "all, again")
+            wait_until(lambda: is_open(http), "the web server of Orthanc")
             found = json.loads(get(f"http://127.0.0.1:{http}/instances"))
             files = [get(f"http://127.0.0.1:{http}/instances/{each}/file") for each in found]
     finally:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from simulator.site import Site
 from tests.journeys.steps import COLUMNS, ROWS
 from tests.pacs.archive.test_archive import NOW, folder, image, send
 from tests.tools.archive_files import files_of
+from tests.tools.waiting import wait_until
 
 NOTHING = Rounds(night_hour=2, policy=None, scrub_bytes_per_second=0)
 
@@ -30,13 +31,6 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
     with closing(Archive.open(tmp_path / "pacs.db", tmp_path / "instances")) as archive:
         send(archive, image(1))
         yield archive
-
-
-def wait(fact: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def month_later() -> datetime:
@@ -52,8 +46,8 @@ def test_a_decision_of_another_process_is_carried_out_at_once(archive: Archive) 
         closing(Archive.attach(archive.database_path, files_of(archive).root)) as command,
     ):
         command.quarantine.decide(found.id, "replace", by="J. Smith")
-        wait(lambda: [each.sha256 for each in command.quarantine.objects()] not in ([found.sha256], []))
-        wait(lambda: archive.quarantine.decided() == [])
+        wait_until(lambda: [each.sha256 for each in command.quarantine.objects()] not in ([found.sha256], []))
+        wait_until(lambda: archive.quarantine.decided() == [])
     assert archive.instance("2.25.1").sha256 == found.sha256
 
 
@@ -63,7 +57,7 @@ def test_a_night_prunes_and_scrubs(archive: Archive) -> None:
     send(archive, image(2, StudyInstanceUID="2.25.7", SeriesInstanceUID="2.25.8"))
     files_of(archive).path("2.25.2").unlink()
     with Care(archive, files_of(archive), Rounds(2, Policy(days=30), 1 << 40), clock=month_later):
-        wait(lambda: archive.condition().scrub.ended_at is not None and folder(archive) == [])
+        wait_until(lambda: archive.condition().scrub.ended_at is not None and folder(archive) == [])
     assert archive.statistics()["studies"] == 1  # the other one is owed to the cloud
     assert archive.condition().scrub.damaged_count == 1
 
@@ -72,7 +66,7 @@ def test_without_a_retention_time_nothing_goes(archive: Archive) -> None:
     for entry in archive.outbox.entries("open"):
         archive.outbox.delivered(entry, now=NOW)
     with Care(archive, files_of(archive), Rounds(2, None, 1 << 40), clock=month_later):
-        wait(lambda: archive.condition().scrub.ended_at is not None)
+        wait_until(lambda: archive.condition().scrub.ended_at is not None)
     assert folder(archive) == ["kept"]
 
 
@@ -149,4 +143,4 @@ def test_a_modality_hears_a700_and_its_worklist_goes_on(tmp_path: Path) -> None:
 def test_the_folders_of_an_archive_are_made_in_its_first_night(archive: Archive) -> None:
     evening = iter((NOW,))
     with Care(archive, files_of(archive), NOTHING, clock=lambda: next(evening, month_later())):
-        wait((files_of(archive).root / "00" / "ff").exists)
+        wait_until((files_of(archive).root / "00" / "ff").exists)

@@ -27,6 +27,7 @@ from relay.access.users import CHECK, OwnToken, Passwords, UserFile, account
 from tests.relay import served
 from tests.relay.served import NOW, STUDY, Answer, Site, first_study, item
 from tests.tools.certificates import authority, issued
+from tests.tools.waiting import wait_until
 
 PASSWORD = "correct horse battery"
 ROLES = {"vera": Role.VIEWER, "otto": Role.OPERATOR, "anna": Role.ADMIN}
@@ -460,7 +461,4 @@ def test_https_is_spoken_with_the_certificate_of_today_and_plain_http_is_not(tmp
         received, _ = raw(site, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", seconds=1)
         assert not received.startswith(b"HTTP")
         second.write(tmp_path, "site")
-        deadline = time.monotonic() + 10
-        while https(site, context)[1] != second.fingerprint:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: https(site, context)[1] == second.fingerprint, "the renewed certificate")

@@ -14,9 +14,9 @@ from gateway.messages import CancelItem
 from pacs import Archive
 from relay.cloud import commands
 from relay.cloud.audit import WorklistAudit
-from tests.gateway.audit.test_recorder import until
 from tests.relay.cloud.test_commands import ACCESSION, about, context_of, create
 from tests.tools.audit_trail import detail, messages, told
+from tests.tools.waiting import wait_until
 from worklist import Worklist
 
 PERSON = "9990000017"
@@ -61,7 +61,7 @@ async def test_an_item_is_taken_when_the_trail_cannot_be_written_and_told_when_i
     with recording(tmp_path) as told_to:
         assert await tell(worklist, tmp_path, told_to, create()) == ["created"]
         assert worklist.item(ACCESSION).state == "scheduled"
-        until(lambda: told_to.trouble != "")
+        wait_until(lambda: told_to.trouble != "")
         (tmp_path / "audit").unlink()
     assert [accession(each) for each in messages(tmp_path / "audit")] == [ACCESSION]
 
@@ -70,7 +70,7 @@ async def test_what_cannot_be_kept_until_it_is_written_is_counted(worklist: Work
     (tmp_path / "audit").write_text("in the way")
     with recording(tmp_path, most_bytes=0) as told_to:
         assert await tell(worklist, tmp_path, told_to, create()) == ["created"]
-        until(lambda: told_to.trouble != "")
+        wait_until(lambda: told_to.trouble != "")
         (tmp_path / "audit").unlink()
     gaps = [detail(each, "Alert Description").split() for each in messages(tmp_path / "audit")]
     assert sum(int(count) for count, *_ in gaps) == 3  # the start, the item and the stop

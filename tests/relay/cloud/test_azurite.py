@@ -14,6 +14,7 @@ from relay.cloud.blob_upload import BLOCK_BYTES, BlobUpload, UrlRefused
 from tests.relay.cloud.test_blob_upload import pace
 from tests.tools import azurite
 from tests.tools.azurite import Azurite
+from tests.tools.waiting import until
 
 pytestmark = pytest.mark.skipif(
     azurite.EXECUTABLE is None, reason="Azurite is not installed; see tests/tools/azurite.py"
@@ -43,10 +44,10 @@ def digest(path: Path) -> str:
 
 
 async def test_a_killed_upload_goes_on_where_it_was(storage: Azurite, file: Path, content: BinaryIO) -> None:
-    first = BlobUpload(storage.signed("killed.dcm"), content, digest(file), pace=pace(BLOCK_BYTES * 4))
+    slowly = pace(BLOCK_BYTES * 2)  # after the two that are free, one takes half a second
+    first = BlobUpload(storage.signed("killed.dcm"), content, digest(file), pace=slowly)
     running = asyncio.create_task(first.run())
-    while first.sent_blocks < 2:
-        await asyncio.sleep(0.01)
+    await until(lambda: first.sent_blocks == 2, "the second block")
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     again = BlobUpload(storage.signed("killed.dcm"), content, digest(file), pace=pace())

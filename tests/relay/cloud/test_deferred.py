@@ -28,9 +28,9 @@ from relay.protocol import Json
 from simulator.azure.blob_storage import Blobs
 from simulator.cloud.programme import API_TOKEN, Cloud
 from tests.relay.cloud.test_commands import REPORT
-from tests.relay.hybrid.hybrid_site import until
 from tests.relay.served import NOW, STUDY, item, mammogram, receive
 from tests.tools.archive_files import files_of
+from tests.tools.waiting import until
 from worklist import Worklist
 
 UID = f"{STUDY}.1.1"

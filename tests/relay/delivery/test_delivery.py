@@ -30,6 +30,7 @@ from relay.delivery.delivery import (
 )
 from tests.fakes import Behaviour, FakeCloud
 from tests.relay.delivery.deliverer import compose
+from tests.tools.waiting import until
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
@@ -71,12 +72,6 @@ def delivery(
     clock: Callable[[], datetime] | None = None,
 ) -> Delivery:
     return Delivery(boxes, to, compose=compose, clock=clock or FastClock(), jitter=lambda: 0.0, poll_seconds=0.002)
-
-
-async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def run_until(running: Delivery, condition: Callable[[], bool]) -> None:

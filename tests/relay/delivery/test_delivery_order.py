@@ -23,8 +23,8 @@ from tests.relay.delivery.test_delivery import (
     owed,
     put,
     run_until,
-    until,
 )
+from tests.tools.waiting import until
 
 __all__ = ["box"]  # a fixture
 

@@ -22,6 +22,7 @@ from tests.fakes import FakeCloud
 from tests.relay.exams.judging import FOUR, Exams, opened
 from tests.relay.exams.test_exam import Scheduled, picture, value
 from tests.relay.served import STUDY
+from tests.tools.waiting import until
 
 
 @pytest.fixture
@@ -99,9 +100,7 @@ async def events_left(exams: Exams, holding: Holding) -> list[Event]:
     compose = Composer("Van 1", preview=preview, action_id_of=no_action, reason_to_hold=reason)
     delivery = Delivery([exams.archive.outbox], cloud, compose=compose, clock=lambda: exams.now, poll_seconds=0.01)
     running = asyncio.create_task(delivery.run())
-    async with asyncio.timeout(10):
-        while exams.archive.outbox.counts()["open"]:
-            await asyncio.sleep(0.01)
+    await until(lambda: not exams.archive.outbox.counts()["open"])
     delivery.stop()
     await running
     return list(cloud.received)

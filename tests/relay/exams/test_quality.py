@@ -22,6 +22,7 @@ from relay.exams.quality import LONGEST, PUT_OFF, SETTLE, is_ripe
 from tests.relay.exams.judging import FOUR, NOW, ROOT, Exams, attached, before_line, opened, ours
 from tests.relay.served import STUDY
 from worklist.expiry_rows import ExpiryRows
+from tests.tools.waiting import until
 
 
 @pytest.fixture
@@ -292,12 +293,6 @@ async def test_a_burst_of_images_gives_few_events(exams: Exams) -> None:
         judging.cancel()
     assert 2 <= len(exams.told()) <= 3
     assert told(exams)[-1][1] == [5, 5, 5, 5]
-
-
-async def until(true: object) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # type: ignore[operator]
-            await asyncio.sleep(0.02)
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------

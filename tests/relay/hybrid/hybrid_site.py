@@ -15,6 +15,7 @@ from relay.hybrid.tokens import SasTokens, TokenSource
 from simulator.azure.hybrid_namespace import HybridConnection
 from simulator.azure.hybrid_service import HybridService
 from simulator.azure.hybrid_tokens import Key
+from tests.tools.waiting import until
 
 TOKENS = SasTokens("site", "the key")
 PATIENT = Limits(delays=(0, 0.05, 0.1), proof_every=60, listeners=1)
@@ -85,9 +86,3 @@ async def site(
             yield Site(service, service.namespace.connections["actions"], listener, sender)
         await sender.close()
         await prove.close()
-
-
-async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)

@@ -17,7 +17,8 @@ from relay.hybrid.protocol import endpoint
 from relay.hybrid.sender import HybridSender, SelfEcho
 from relay.hybrid.tokens import SasTokens
 from simulator.azure.hybrid_service import HybridService
-from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site, until
+from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site
+from tests.tools.waiting import until
 
 ECHO = {"action_type": "echo", "text": "é" * 100_000}  # long enough to come in several frames
 

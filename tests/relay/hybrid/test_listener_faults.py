@@ -12,7 +12,8 @@ from relay.hybrid.protocol import Token, endpoint, sign
 from relay.hybrid.sender import HybridSender
 from relay.hybrid.tokens import SasTokens
 from simulator.azure.hybrid_tokens import Key
-from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site, until
+from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site
+from tests.tools.waiting import until
 
 QUICK = replace(PATIENT, delays=(0, 0.02, 0.05), heartbeat=0.3, first_message=0.3)
 

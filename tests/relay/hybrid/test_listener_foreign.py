@@ -20,8 +20,9 @@ from relay.hybrid.listener import HybridListener
 from relay.hybrid.protocol import endpoint
 from relay.hybrid.sender import HybridSender, SelfEcho
 from relay.hybrid.tokens import SasTokens
-from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo, namespace, running, site, until
+from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo, namespace, running, site
 from tests.relay.hybrid.test_listener import call
+from tests.tools.waiting import until
 
 MODULES, STANDIN = os.environ.get("HYCO_MODULES", ""), os.environ.get("HYBRID_STANDIN", "")
 node = pytest.mark.skipif(

@@ -14,7 +14,8 @@ from relay.hybrid.liveness import Due, Lifetimes, due
 from relay.hybrid.protocol import endpoint
 from relay.hybrid.sender import HybridSender, SelfEcho
 from relay.hybrid.tokens import SasTokens
-from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo, namespace, running, site, until
+from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo, namespace, running, site
+from tests.tools.waiting import until
 
 LIVES = Lifetimes(deaf_after=75, quiet_after=100, old_after=1000)
 TWO = replace(PATIENT, listeners=2, stagger=0.05)

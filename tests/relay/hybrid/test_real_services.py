@@ -27,7 +27,8 @@ from relay.hybrid.protocol import Endpoint, endpoint
 from relay.hybrid.sender import HybridSender, SelfEcho
 from relay.hybrid.tokens import SasTokens
 from simulator.azure.blob_storage import Blobs
-from tests.relay.hybrid.hybrid_site import echo, namespace, running, until
+from tests.relay.hybrid.hybrid_site import echo, namespace, running
+from tests.tools.waiting import until
 
 _RELAY = ("NAMESPACE", "HYBRID_CONNECTION", "KEY_NAME", "KEY")
 RELAY = tuple(os.environ.get(f"AZURE_RELAY_TEST_{name}", "") for name in _RELAY)
