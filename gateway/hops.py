@@ -17,8 +17,8 @@ from rich.table import Table
 
 from gateway.errors import GatewayError
 
-State = Literal["ok", "failed", "skipped"]
-COLOURS: dict[State, str] = {"ok": "green", "failed": "red", "skipped": "yellow"}
+HopState = Literal["ok", "failed", "skipped"]
+COLOURS: dict[HopState, str] = {"ok": "green", "failed": "red", "skipped": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Hop:
     """One observation. `at` is when it began, UTC; `remedy` says what to do about a failed one."""
 
     name: str
-    state: State
+    state: HopState
     detail: str
     at: str
     seconds: float
@@ -75,7 +75,7 @@ class Hops:
         """Record what happens inside as one hop. Raises HopFailed when it fails; a `Nothing` ends it as skipped."""
         note, started, at = Note(), monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds")
 
-        def record(state: State, detail: str) -> Hop:
+        def record(state: HopState, detail: str) -> Hop:
             hop = Hop(name, state, detail, at.replace("+00:00", "Z"), round(monotonic() - started, 3), remedy)
             self.seen.append(hop)
             self.ended(hop)

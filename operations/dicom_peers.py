@@ -18,7 +18,7 @@ from gateway.dicom.requestor import calling, proposals, verification
 from gateway.errors import GatewayError, PeerError
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
-from pacs.query_retrieve.retrieve import Outcome, Sendable, sent
+from pacs.query_retrieve.retrieve import Sendable, SendOutcome, sent
 
 _PREAMBLE = 132
 _GROUP_LENGTH = 12
@@ -57,7 +57,7 @@ class Sent:
     """What became of one object."""
 
     sop_instance_uid: str
-    outcome: Outcome
+    outcome: SendOutcome
     reason: str
 
 
@@ -73,7 +73,7 @@ def send(peer: Peer, objects: Sequence[Sendable], *, ae_title: str, tls: CallFil
     lost = ""
     with calling(peer, proposals(kinds), ae_title=ae_title, tls=tls) as call:
         for each in objects:
-            became, reason = Outcome.FAILED, lost
+            became, reason = SendOutcome.FAILED, lost
             if not lost:
                 try:
                     became, reason = sent(each, call)

@@ -11,7 +11,7 @@ from .images.pictures import Frame, Picture, Viewport, frames, preview, rendered
 from .images.stored_frames import Extent
 from .images.transcode import RECODED_AS, check_recoding, recode, recoded_frame
 from .maintenance.discard import discard
-from .maintenance.retention import Outcome, Policy, candidates, delete
+from .maintenance.retention import RetentionOutcome, RetentionPolicy, candidates, delete
 
 __all__ = [
     "COMPRESSIONS",
@@ -23,12 +23,12 @@ __all__ = [
     "ForwardQueue",
     "Frame",
     "Listing",
-    "Outcome",
     "Part10",
     "Picture",
-    "Policy",
     "QualityRows",
     "Quarantine",
+    "RetentionOutcome",
+    "RetentionPolicy",
     "SeriesRow",
     "SetAside",
     "Stored",

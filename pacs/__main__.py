@@ -3,22 +3,22 @@
 import sys
 from contextlib import closing
 
-from gateway.audit.recorder import Recording
-from gateway.dicom.application import Limits
+from gateway.audit.recorder import AuditRecorder
+from gateway.dicom.application import ListenerLimits
 from gateway.dicom.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
-from gateway.refusals import FILE_NAME, Noting
+from gateway.refusals import FILE_NAME, RefusalRecorder
 from gateway.settings import load
 from gateway.tls import CallFiles, calling_context
 from gateway.tls_reload import ServerTls
 from pacs.archive.archive import Archive
 from pacs.archive.files import Files
-from pacs.audit import Accounts
-from pacs.commitment.reporter import Reporting
-from pacs.forward.sender import Forwarding
-from pacs.maintenance.retention import Policy
-from pacs.maintenance.schedule import Care, Rounds
+from pacs.audit import ArchiveAudit
+from pacs.commitment.reporter import Reporter
+from pacs.forward.sender import ForwardSender
+from pacs.maintenance.retention import RetentionPolicy
+from pacs.maintenance.schedule import Care, MaintenanceSchedule
 from pacs.scp import application
 from pacs.settings import PacsSettings
 
@@ -30,11 +30,11 @@ def main() -> None:
     tls, call_tls = ServerTls.of(settings), call_files(settings)
     with (
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
-        Recording(settings.audit_path, "pacs", site=settings.site) as recording,
-        Noting(settings.data_dir / FILE_NAME, process="pacs") as noting,
+        AuditRecorder(settings.audit_path, "pacs", site=settings.site) as recording,
+        RefusalRecorder(settings.data_dir / FILE_NAME, process="pacs") as noting,
         Care(archive, Files(settings.storage_path), rounds(settings)),
-        Reporting(archive, settings.peers, tls=call_tls) as reporting,
-        Forwarding(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
+        Reporter(archive, settings.peers, tls=call_tls) as reporting,
+        ForwardSender(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
     ):
         served = application(
             archive,
@@ -43,9 +43,9 @@ def main() -> None:
             private_classes=settings.private_classes,
             peers=settings.peers,
             tls=call_tls,
-            accounts=Accounts(recording, archive),
+            accounts=ArchiveAudit(recording, archive),
         )
-        limits = Limits(settings.max_associations, settings.max_associations_per_peer)
+        limits = ListenerLimits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
             served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls, note=noting.note
@@ -53,7 +53,7 @@ def main() -> None:
             until_stopped(lambda: still_working(listener, reporting, forwarding))
 
 
-def still_working(*parts: Listener | Reporting | Forwarding) -> None:
+def still_working(*parts: Listener | Reporter | ForwardSender) -> None:
     """Raise when one of them has died."""
     for part in parts:
         part.still_working()
@@ -67,10 +67,14 @@ def call_files(settings: PacsSettings) -> CallFiles | None:
     return files
 
 
-def rounds(settings: PacsSettings) -> Rounds:
+def rounds(settings: PacsSettings) -> MaintenanceSchedule:
     """What is to be done every night."""
-    policy = Policy(settings.retention_days, settings.retention_needs_commitment) if settings.retention_days else None
-    return Rounds(settings.night_hour, policy, settings.scrub_bytes_per_second)
+    policy = (
+        RetentionPolicy(settings.retention_days, settings.retention_needs_commitment)
+        if settings.retention_days
+        else None
+    )
+    return MaintenanceSchedule(settings.night_hour, policy, settings.scrub_bytes_per_second)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from time import monotonic
 from pydicom import Dataset
 
 from gateway.audit import messages
-from gateway.audit.messages import Actor, Event, Outcome, Patient
-from gateway.audit.recorder import NoRecording, Recording, actor
+from gateway.audit.messages import Actor, AuditEvent, EventOutcome, Patient
+from gateway.audit.recorder import AuditRecorder, NoAudit, actor
 from gateway.dicom.application import Association, Incoming, Progress, Request
 from gateway.errors import NotFound
 from pacs.archive.archive import Archive, Stored
@@ -44,16 +44,16 @@ class _Tally:
 
     who: Actor
     patient: Patient
-    event: Event
+    event: AuditEvent
     classes: Counter[str] = field(default_factory=Counter)
     began: float = field(default_factory=monotonic)
 
 
-class Accounts:
+class ArchiveAudit:
     """Tells a recording; the `Witness` of the archive's application."""
 
     def __init__(
-        self, recording: Recording | NoRecording, archive: Archive, *, told_seconds: float = TOLD_SECONDS
+        self, recording: AuditRecorder | NoAudit, archive: Archive, *, told_seconds: float = TOLD_SECONDS
     ) -> None:
         self._recording = recording
         self._archive = archive
@@ -156,11 +156,11 @@ class Sent:
     wanted: int = 0
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> EventOutcome:
         went = self.classes.total()
         if went == self.wanted:
-            return Outcome.SUCCESS
-        return Outcome.MINOR_FAILURE if went else Outcome.SERIOUS_FAILURE
+            return EventOutcome.SUCCESS
+        return EventOutcome.MINOR_FAILURE if went else EventOutcome.SERIOUS_FAILURE
 
 
 def studies(instances: Sequence[Stored], progress: Progress | None) -> dict[str, Sent]:

@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 from pydicom import Dataset, uid
 from pynetdicom import AllStoragePresentationContexts
 
-from gateway.audit.recorder import NoRecording
+from gateway.audit.recorder import NoAudit
 from gateway.dicom.application import UNCOMPRESSED, Application, Incoming, Request
 from gateway.errors import ClassMismatch
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive
-from pacs.archive.receiving import Origin
-from pacs.audit import Accounts
+from pacs.archive.receiving import ObjectOrigin
+from pacs.audit import ArchiveAudit
 from pacs.commitment import rules
-from pacs.commitment.reporter import Reporting
+from pacs.commitment.reporter import Reporter
 from pacs.query_retrieve import query
 from pacs.query_retrieve.handlers import QueryRetrieve
 
@@ -49,20 +49,20 @@ STORAGE_CLASSES = tuple(sorted({str(context.abstract_syntax) for context in AllS
 
 def application(
     archive: Archive,
-    reporting: Reporting,
+    reporting: Reporter,
     *,
     ae_title: str,
     private_classes: Iterable[str] = (),
     peers: Iterable[Peer] = (),
     tls: CallFiles | None = None,
-    accounts: Accounts | None = None,
+    accounts: ArchiveAudit | None = None,
 ) -> Application:
     """The application the listener serves for an archive, and for those who report on its commitments.
 
     `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`. `accounts` tell the
     audit trail; without them there is none.
     """
-    accounts = accounts or Accounts(NoRecording(), archive)
+    accounts = accounts or ArchiveAudit(NoAudit(), archive)
     storage = (*STORAGE_CLASSES, *private_classes)
     query_retrieve = QueryRetrieve(archive, ae_title=ae_title, peers=peers, tls=tls, accounts=accounts)
     return Application(
@@ -81,12 +81,12 @@ def application(
     )
 
 
-def handle_store(archive: Archive, request: Request, accounts: Accounts) -> Incoming:
+def handle_store(archive: Archive, request: Request, accounts: ArchiveAudit) -> Incoming:
     """C-STORE (PS3.4 Annex B): the class has to be the one the context was negotiated for."""
     command = request.command
     if command.affected_sop_class_uid != request.abstract_syntax:
         raise ClassMismatch("The C-STORE request's SOP class is not that of its presentation context.")
-    origin = Origin(
+    origin = ObjectOrigin(
         sop_class_uid=request.abstract_syntax,
         sop_instance_uid=command.affected_sop_instance_uid or "",
         transfer_syntax_uid=request.transfer_syntax,
@@ -97,7 +97,7 @@ def handle_store(archive: Archive, request: Request, accounts: Accounts) -> Inco
     return accounts.watched(receiving, request.association)
 
 
-def handle_action(reporting: Reporting, request: Request, accounts: Accounts) -> Dataset | None:
+def handle_action(reporting: Reporter, request: Request, accounts: ArchiveAudit) -> Dataset | None:
     """N-ACTION: storage commitment is asked for (PS3.4 J.3.2)."""
     rules.expect_request(request.command, request.abstract_syntax)
     asked = rules.requested(

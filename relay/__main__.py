@@ -6,7 +6,7 @@ from contextlib import closing
 
 from gateway.log import configure
 from gateway.process import run
-from gateway.refusals import FILE_NAME, Noting
+from gateway.refusals import FILE_NAME, RefusalRecorder
 from gateway.settings import load
 from pacs import Archive
 from relay.assembly.http_access import require_safe
@@ -23,7 +23,7 @@ def main() -> None:
     with (
         closing(attached(lambda: Worklist.attach(settings.worklist_db_path))) as worklist,
         closing(attached(lambda: Archive.attach(settings.pacs_db_path, settings.pacs_storage_path))) as archive,
-        Noting(settings.data_dir / FILE_NAME, process="relay") as noting,
+        RefusalRecorder(settings.data_dir / FILE_NAME, process="relay") as noting,
     ):
         asyncio.run(Relay.of(settings, worklist, archive, note=noting.note).run())
 

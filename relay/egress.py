@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
-class Way:
+class Egress:
     """`proxy` is `http://[name:password@]host:port`, empty for none; `no_proxy` are hosts that are reached without it.
 
     An entry of `no_proxy` is a host, a domain with all below it (with or without a dot in front), an address, a network
@@ -46,7 +46,7 @@ class Way:
         return context
 
 
-STRAIGHT = Way()
+STRAIGHT = Egress()
 """No proxy, and the machine's own list of certificate authorities."""
 
 

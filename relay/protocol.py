@@ -20,7 +20,7 @@ from gateway.errors import InvalidValue, MissingAttribute, Refusal, Unsupported
 from gateway.messages import ACTIONS, Action, ActionReference, Envelope, Scheduled
 from gateway.outbox import Entry
 from gateway.sqlite import utc_text
-from worklist import Origin
+from worklist import ActionOrigin
 
 Json = dict[str, object]
 
@@ -98,9 +98,9 @@ def content_hash(action: Action) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def origin(action: Action, *, now: datetime) -> Origin:
+def origin(action: Action, *, now: datetime) -> ActionOrigin:
     """Who wants what an action asks for, as the worklist remembers it."""
-    return Origin(action.action_id, content_hash(action), asked_at(action.timestamp, now=now))
+    return ActionOrigin(action.action_id, content_hash(action), asked_at(action.timestamp, now=now))
 
 
 def asked_at(timestamp: str, *, now: datetime) -> str:

@@ -85,7 +85,7 @@ DestinationName = Literal["hybrid", "https", "manage", "servicebus"]
 Destinations = Annotated[
     tuple[DestinationName, ...], NoDecode, BeforeValidator(_without_none), split_commas, AfterValidator(_each_once)
 ]
-Limits = Annotated[CommaList, AfterValidator(_limits)]
+QuotaLimits = Annotated[CommaList, AfterValidator(_limits)]
 ProviderUrl = Annotated[str, AfterValidator(_unless_empty(require_https))]
 ApiUrl = Annotated[str, AfterValidator(_unless_empty(api_url))]
 Namespace = Annotated[str, AfterValidator(_unless_empty(_namespace))]

@@ -20,12 +20,12 @@ from relay.setting_types import (
     CalledTitles,
     Destinations,
     Grants,
-    Limits,
     Namespace,
     Networks,
     Origins,
     ProviderUrl,
     Proxy,
+    QuotaLimits,
 )
 
 _KEY = ("namespace", "key_name", "shared_access_key")
@@ -154,12 +154,12 @@ class RelaySettings(GatewaySettings):
         description="Where events go: none, or hybrid, https, manage, servicebus, several separated by commas. "
         "With none they are kept until there is a destination.",
     )
-    rates: Limits = Field(
+    rates: QuotaLimits = Field(
         (),
         description="Most bytes a second to each destination, such as images@07:00-19:00=200k,images=2M; classes are "
         "metadata, thumbnails and images. Empty: as fast as the line is.",
     )
-    budgets: Limits = Field(
+    budgets: QuotaLimits = Field(
         (),
         description="Most bytes to each destination in a day, or in a window of it, such as thumbnails=50M, "
         "images@05:00-21:00=0. Empty: no limit.",

@@ -25,7 +25,7 @@ from gateway.messages import HealthReport
 from gateway.tls_reload import ServerTls
 from pacs import Archive
 from relay import slow_clients
-from relay.access.middleware import Door
+from relay.access.middleware import AccessControl
 from relay.api import handlers
 from relay.dicomweb import routes
 from relay.dicomweb.routes import Changes
@@ -34,11 +34,11 @@ from relay.exams.evidence import Evidence
 from relay.exams.instances import Instances
 from relay.pages.html import Frame, error_page
 from relay.pages.live import Live
-from relay.pages.operator_routes import CarePages
+from relay.pages.operator_routes import OperatorPages
 from relay.pages.overview import Overviews
 from relay.pages.routes import SitePages
 from relay.pages.sign_in import SignIn
-from relay.pages.site_facts import Surroundings
+from relay.pages.site_facts import SiteFacts
 from relay.pages.studies import Studies
 from relay.pages.viewer import Viewer
 from relay.pages.worklist_board import Board
@@ -86,9 +86,9 @@ def application(
     site: str,
     viewer: Path,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    door: Door | None = None,
+    door: AccessControl | None = None,
     peers: Sequence[str] = (),
-    surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
+    surroundings: SiteFacts = SiteFacts(),  # noqa: B008 - frozen
     patience_seconds: float = slow_clients.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
@@ -104,7 +104,7 @@ def application(
     live = Live(archive, worklist, health=health, clock=clock, refusals=surroundings.refusals)
     counts = {"/queue": overviews.parked, "/quarantine": archive.quarantine.undecided}
     frame = Frame(site, clock=clock, state=live.state, counts=counts)
-    care = CarePages(archive, worklist, frame=frame, renderer=renderer, surroundings=surroundings, clock=clock)
+    care = OperatorPages(archive, worklist, frame=frame, renderer=renderer, surroundings=surroundings, clock=clock)
     middlewares: list[Middleware] = [
         _explained,
         slow_clients.bounded(patience_seconds),

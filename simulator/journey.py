@@ -18,7 +18,7 @@ from email.message import Message
 from pydicom import Dataset
 
 from gateway.hops import Hops, Observed
-from simulator.cloud.remote_control import Door, Json
+from simulator.cloud.remote_control import Json, RemoteControl
 from simulator.modality.modality import Modality, Sent, Step, standard_views
 from simulator.site import wait_until
 
@@ -32,7 +32,7 @@ class Journey:
     """Where to look: a machine, the stand-in cloud, and the gateway's HTTP address."""
 
     modality: Modality
-    door: Door
+    door: RemoteControl
     url: str
     hops: Hops
     modality_port: int

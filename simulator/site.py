@@ -22,7 +22,7 @@ import gateway
 from gateway.errors import GatewayError
 from gateway.process import end, uninterrupted
 from gateway.remote_ae import Peer
-from simulator.cloud.remote_control import Door
+from simulator.cloud.remote_control import RemoteControl
 from simulator.modality.modality import Modality
 
 OURS = ("GATEWAY_", "WORKLIST_", "PACS_", "RELAY_", "AZURE_", "LOG_LEVEL", "NOTIFY_SOCKET", "WATCHDOG_", "CREDENTIALS_")
@@ -64,7 +64,7 @@ class Site:
         self.folder = folder
         self.data = folder / "data"
         self.ports = {name: free_port() for name in ("worklist", "pacs", "relay", "modality")}
-        self.door = Door("")
+        self.door = RemoteControl("")
         self.settings = {
             "GATEWAY_DATA_DIR": str(self.data),
             "GATEWAY_SITE": "simulated",
@@ -107,7 +107,7 @@ class Site:
         wait_until(lambda: self._said(CLOUD, "{"), what="The stand-in cloud's address")
         facts = json.loads(next(line for line in self.log(CLOUD).splitlines() if line.startswith("{")))
         self.settings |= facts["settings"]
-        self.door = Door(facts["door"])
+        self.door = RemoteControl(facts["door"])
 
     def start(self, *names: str) -> None:
         """Start some of worklist, pacs and relay and wait until they listen. Raises SiteError when one ends."""

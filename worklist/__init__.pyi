@@ -1,6 +1,6 @@
-from .items import Item, Origin
+from .items import ActionOrigin, Item
 from .mpps import Step
 from .step_rows import Performed
 from .store import Worklist
 
-__all__ = ["Item", "Origin", "Performed", "Step", "Worklist"]
+__all__ = ["ActionOrigin", "Item", "Performed", "Step", "Worklist"]

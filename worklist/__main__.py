@@ -3,15 +3,15 @@
 import sys
 from contextlib import closing
 
-from gateway.audit.recorder import Recording
-from gateway.dicom.application import Limits
+from gateway.audit.recorder import AuditRecorder
+from gateway.dicom.application import ListenerLimits
 from gateway.dicom.listener import Listener
 from gateway.log import configure
 from gateway.process import run, until_stopped
-from gateway.refusals import FILE_NAME, Noting
+from gateway.refusals import FILE_NAME, RefusalRecorder
 from gateway.settings import load
 from gateway.tls_reload import ServerTls
-from worklist.audit import Accounts
+from worklist.audit import ModalityAudit
 from worklist.expiry import DayEnd
 from worklist.scp import Scp
 from worklist.settings import WorklistSettings
@@ -25,14 +25,14 @@ def main() -> None:
     tls = ServerTls.of(settings)
     with (
         closing(Worklist.open(settings.db_path)) as worklist,
-        Recording(settings.audit_path, "worklist", site=settings.site) as recording,
-        Noting(settings.data_dir / FILE_NAME, process="worklist") as noting,
+        AuditRecorder(settings.audit_path, "worklist", site=settings.site) as recording,
+        RefusalRecorder(settings.data_dir / FILE_NAME, process="worklist") as noting,
         DayEnd(worklist, keep_days=settings.keep_days, hour=settings.night_hour),
     ):
-        accounts = Accounts(recording, worklist)
+        accounts = ModalityAudit(recording, worklist)
         scp = Scp(worklist, manners=settings.manners, character_sets=settings.character_sets, accounts=accounts)
         application = scp.application(settings.aet)
-        limits = Limits(settings.max_associations, settings.max_associations_per_peer)
+        limits = ListenerLimits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
             application,

@@ -10,15 +10,15 @@ from pydicom import Dataset
 
 from gateway.audit import messages
 from gateway.audit.messages import Patient
-from gateway.audit.recorder import NoRecording, Recording, actor
+from gateway.audit.recorder import AuditRecorder, NoAudit, actor
 from gateway.dicom.application import Association, Request
 from worklist.store import Worklist
 
 
-class Accounts:
+class ModalityAudit:
     """Tells a recording; the `Witness` of the worklist's application."""
 
-    def __init__(self, recording: Recording | NoRecording, worklist: Worklist) -> None:
+    def __init__(self, recording: AuditRecorder | NoAudit, worklist: Worklist) -> None:
         self._recording = recording
         self._worklist = worklist
         self.turned_away = recording.turned_away
@@ -27,7 +27,7 @@ class Accounts:
     def ended(self, association: Association) -> None:
         """Nothing is kept until the end of an association."""
 
-    def step(self, request: Request, mpps_instance_uid: str, action: messages.Action) -> None:
+    def step(self, request: Request, mpps_instance_uid: str, action: messages.EventAction) -> None:
         """A step was begun, changed or read."""
         event, who = self._recording.event(), actor(request.association)
         self._recording.note(

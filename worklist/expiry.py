@@ -48,7 +48,7 @@ RULES: tuple[tuple[str, _Rule], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExpiryOutcome:
     """What became of an item, or would become: `kept_because` is empty when it leaves."""
 
     item: ItemFacts
@@ -65,18 +65,18 @@ def night_of(now: datetime, hour: int) -> date:
     return now.date() - timedelta(days=now.hour < hour)
 
 
-def judge(item: ItemFacts, *, before: str) -> Outcome:
+def judge(item: ItemFacts, *, before: str) -> ExpiryOutcome:
     """Ask every rule."""
-    return Outcome(item, tuple(reason for reason, holds in RULES if holds(item, before)))
+    return ExpiryOutcome(item, tuple(reason for reason, holds in RULES if holds(item, before)))
 
 
-def candidates(worklist: Worklist, *, before: str) -> Iterator[Outcome]:
+def candidates(worklist: Worklist, *, before: str) -> Iterator[ExpiryOutcome]:
     """The items of earlier days, the oldest first, and whether they may leave. Changes nothing."""
     for item in ExpiryRows(worklist).items_before(before):
         yield judge(item, before=before)
 
 
-def prune(worklist: Worklist, *, before: str, now: datetime) -> Iterator[Outcome]:
+def prune(worklist: Worklist, *, before: str, now: datetime) -> Iterator[ExpiryOutcome]:
     """Let leave what may leave, the oldest first; each outcome comes when it is committed.
 
     When all have come, the steps are gone that belong to no item and were last changed when what leaves took place.
@@ -106,7 +106,7 @@ def copy(worklist: Worklist, *, now: datetime) -> Path:
     return final
 
 
-def _let_go(worklist: Worklist, rows: ExpiryRows, outcome: Outcome, *, before: str) -> Outcome:
+def _let_go(worklist: Worklist, rows: ExpiryRows, outcome: ExpiryOutcome, *, before: str) -> ExpiryOutcome:
     with worklist.write() as conn:
         item = rows.facts(conn, outcome.item.accession_number)
         if item is None:

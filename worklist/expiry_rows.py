@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.sqlite import Transactions
-from worklist.items import State
+from worklist.items import ItemState
 
 # Whatever a step told the cloud has a message id that begins with its UID; '0' follows '/' in ASCII.
 _OWED = (
@@ -39,7 +39,7 @@ class ItemFacts:
 
     accession_number: str
     date: str
-    state: State
+    state: ItemState
     open_steps: int
     owed: int
 

@@ -13,7 +13,7 @@ from gateway.errors import Conflict, NotFound
 from gateway.query.conditions import Key, Kind
 from gateway.query.matching import column_value
 from gateway.sqlite import utc_text
-from worklist.items import Item, Origin, State
+from worklist.items import ActionOrigin, Item, ItemState
 
 _SPS = "ScheduledProcedureStepSequence"
 STATION = f"{_SPS}.ScheduledStationAETitle"
@@ -70,7 +70,7 @@ def whole_rows(conn: sqlite3.Connection) -> list[sqlite3.Row]:
     return conn.execute("SELECT * FROM items ORDER BY date, time, accession_number").fetchall()
 
 
-def rows(conn: sqlite3.Connection, *, date: str | None, state: State | None) -> list[sqlite3.Row]:
+def rows(conn: sqlite3.Connection, *, date: str | None, state: ItemState | None) -> list[sqlite3.Row]:
     """The rows of all items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
     wanted = {"date": date, "state": state}
     expression = " AND ".join(f"{name} = :{name}" for name, value in wanted.items() if value is not None) or "1"
@@ -122,7 +122,7 @@ def read_item(row: sqlite3.Row) -> Item:
     return Item(**{**known, "data_set": json.loads(row["data_set"])})
 
 
-def done(conn: sqlite3.Connection, origin: Origin) -> Item | None:
+def done(conn: sqlite3.Connection, origin: ActionOrigin) -> Item | None:
     """The item an action was about, if it was carried out. Raises Conflict when that was another one."""
     row = conn.execute(
         "SELECT content_hash, accession_number FROM actions WHERE action_id = :action_id",
@@ -135,7 +135,7 @@ def done(conn: sqlite3.Connection, origin: Origin) -> Item | None:
     return expect_item(conn, row["accession_number"])
 
 
-def note_action(conn: sqlite3.Connection, origin: Origin, item: Item, *, now: datetime) -> None:
+def note_action(conn: sqlite3.Connection, origin: ActionOrigin, item: Item, *, now: datetime) -> None:
     """Remember that an action was carried out, and about which item."""
     conn.execute(
         "INSERT INTO actions (action_id, content_hash, accession_number, done_at)"

@@ -9,8 +9,9 @@ The states of an item, and who moves it:
   `performed_state` says what several steps come to.
 * The cloud or an operator may move it along `MOVES` only.
 
-What the cloud asks may come twice and out of order. An action changes an item once (`Origin.action_id`), and not at all
-when a request that was made later has changed it before (`Item.asked`). The study is fixed when an item is scheduled.
+What the cloud asks may come twice and out of order. An action changes an item once (`ActionOrigin.action_id`), and not
+at all when a request that was made later has changed it before (`Item.asked`). The study is fixed when an item is
+scheduled.
 
 Not here: storing items, matching them, performed steps.
 """
@@ -26,9 +27,9 @@ from gateway.messages import WorklistItem
 from worklist import dicom_json
 from worklist.dicom_json import DicomJson, element, items, sequence, tag, text, texts
 
-State = Literal["scheduled", "in_progress", "completed", "discontinued", "cancelled"]
+ItemState = Literal["scheduled", "in_progress", "completed", "discontinued", "cancelled"]
 
-MOVES: Mapping[State, frozenset[State]] = MappingProxyType(
+MOVES: Mapping[ItemState, frozenset[ItemState]] = MappingProxyType(
     {
         "scheduled": frozenset({"in_progress", "completed", "discontinued", "cancelled"}),
         "in_progress": frozenset({"completed", "discontinued"}),
@@ -62,7 +63,7 @@ _REQUIRED_WITHIN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ActionOrigin:
     """Who wants a change: the cloud's action, the fingerprint of its content, and when it was made (UTC text).
 
     What is not known is empty; without an action id the change is made whenever it is asked for.
@@ -73,7 +74,7 @@ class Origin:
     asked_at: str = ""
 
 
-LOCAL = Origin()
+LOCAL = ActionOrigin()
 """Somebody here, now."""
 
 
@@ -87,7 +88,7 @@ class Item:
     """
 
     data_set: DicomJson
-    state: State = "scheduled"
+    state: ItemState = "scheduled"
     action_id: str = ""
     appointment_id: str = ""
     revision: int = 1
@@ -198,7 +199,7 @@ class Item:
         study = {tag("StudyInstanceUID"): element("StudyInstanceUID", study_instance_uid)}
         return replace(self, data_set=self.data_set | study)
 
-    def asked(self, origin: Origin) -> Self:
+    def asked(self, origin: ActionOrigin) -> Self:
         """The same item for a request that is now to be carried out. Raises Conflict when a later one already was."""
         if not origin.asked_at:
             return self
@@ -230,14 +231,14 @@ class Item:
         dicom_json.check(data_set)
         return replace(self, data_set=data_set)
 
-    def moved(self, state: State) -> Self:
+    def moved(self, state: ItemState) -> Self:
         """The same item in another state. Raises Conflict when `MOVES` does not allow it."""
         if state != self.state and state not in MOVES[self.state]:
             raise Conflict(f"Item {self.accession_number} is {self.state} and cannot become {state}.")
         return replace(self, state=state)
 
 
-def performed_state(statuses: Collection[str], *, otherwise: State) -> State:
+def performed_state(statuses: Collection[str], *, otherwise: ItemState) -> ItemState:
     """What the statuses of all its performed steps say about an item; `otherwise` when there are none."""
     if "IN PROGRESS" in statuses:
         return "in_progress"

@@ -17,16 +17,16 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
 )
 
-from gateway.audit.recorder import NoRecording
+from gateway.audit.recorder import NoAudit
 from gateway.dataset.character_sets import CharacterSet
 from gateway.dicom.application import UNCOMPRESSED, Application, Match, Request
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, Unsupported
 from gateway.query import identifiers, matching
 from worklist import answers
-from worklist.audit import Accounts
+from worklist.audit import ModalityAudit
 from worklist.item_rows import KEYS
 from worklist.store import Worklist
-from worklist.visibility import Book
+from worklist.visibility import VisibilityRules
 
 PENDING, PENDING_WITH_WARNING = 0xFF00, 0xFF01
 """More answers follow; with the warning that an optional key was not matched (PS3.4 Table K.4-1)."""
@@ -60,16 +60,16 @@ class Scp:
         self,
         worklist: Worklist,
         *,
-        manners: Book | None = None,
+        manners: VisibilityRules | None = None,
         character_sets: Mapping[str, CharacterSet] = MappingProxyType({}),
         clock: Callable[[], datetime] = _utc_now,
-        accounts: Accounts | None = None,
+        accounts: ModalityAudit | None = None,
     ) -> None:
         self.worklist = worklist
-        self.manners = manners or Book()
+        self.manners = manners or VisibilityRules()
         self.character_sets = character_sets
         self.clock = clock
-        self.accounts = accounts or Accounts(NoRecording(), worklist)
+        self.accounts = accounts or ModalityAudit(NoAudit(), worklist)
 
     def application(self, ae_title: str) -> Application:
         """What to hand to the listener."""

@@ -9,7 +9,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from gateway.dataset.character_sets import CharacterSet, character_set
 from gateway.settings import AeTitle, CommaList, GatewaySettings, Port, ae_title, split_commas
-from worklist.visibility import SHOWN, Book, Manners, PeerManners, Station, Window, known_states
+from worklist.visibility import SHOWN, PeerRule, Station, VisibilityRule, VisibilityRules, Window, known_states
 
 
 def _window(value: object) -> object:
@@ -19,11 +19,11 @@ def _window(value: object) -> object:
 def _peer(entry: object) -> object:
     if not isinstance(entry, str):
         return entry
-    peer = PeerManners.parse(entry)
+    peer = PeerRule.parse(entry)
     return replace(peer, ae_title=ae_title(peer.ae_title))
 
 
-def _once_each(peers: tuple[PeerManners, ...]) -> tuple[PeerManners, ...]:
+def _once_each(peers: tuple[PeerRule, ...]) -> tuple[PeerRule, ...]:
     titles = [peer.ae_title for peer in peers]
     if twice := {title for title in titles if titles.count(title) > 1}:
         raise ValueError(f"given more than once: {', '.join(sorted(twice))}")
@@ -31,7 +31,7 @@ def _once_each(peers: tuple[PeerManners, ...]) -> tuple[PeerManners, ...]:
 
 
 Peers = Annotated[
-    tuple[Annotated[PeerManners, BeforeValidator(_peer)], ...], NoDecode, split_commas, AfterValidator(_once_each)
+    tuple[Annotated[PeerRule, BeforeValidator(_peer)], ...], NoDecode, split_commas, AfterValidator(_once_each)
 ]
 
 
@@ -118,7 +118,7 @@ class WorklistSettings(GatewaySettings):
     )
 
     @property
-    def manners(self) -> Book:
+    def manners(self) -> VisibilityRules:
         """How peers are treated."""
-        usual = Manners(self.station, self.shown_states, self.window, self.limit)
-        return Book(usual, {peer.ae_title: peer.over(usual) for peer in self.peers})
+        usual = VisibilityRule(self.station, self.shown_states, self.window, self.limit)
+        return VisibilityRules(usual, {peer.ae_title: peer.over(usual) for peer in self.peers})

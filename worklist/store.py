@@ -26,10 +26,10 @@ from gateway.query.conditions import AnyOf, where
 from gateway.sqlite import Database, utc_text
 from worklist import dicom_json, item_rows, mpps, step_rows
 from worklist.item_rows import KEYS, PAGE, STATION
-from worklist.items import LOCAL, Item, Origin, State, new_study, performed_state
+from worklist.items import LOCAL, ActionOrigin, Item, ItemState, new_study, performed_state
 from worklist.mpps import Step
 from worklist.step_rows import Performed
-from worklist.visibility import Granted, first_day, unsatisfied
+from worklist.visibility import Visibility, first_day, unsatisfied
 
 
 class Found(NamedTuple):
@@ -66,25 +66,29 @@ class Worklist(Owner):
         accession number for another item, or the study for another participant: nothing that is on the worklist is
         ever replaced.
         """
-        origin = Origin(action_id, content_hash, asked_at)
+        origin = ActionOrigin(action_id, content_hash, asked_at)
         return self._once(origin, lambda conn: _schedule(conn, item, origin, now=now), now=now)
 
-    def update(self, item: Item, *, now: datetime, origin: Origin = LOCAL) -> Item:
+    def update(self, item: Item, *, now: datetime, origin: ActionOrigin = LOCAL) -> Item:
         """Replace the content of an item that is scheduled; its study stays. Raises NotFound, or Conflict."""
         return self._change(item.accession_number, lambda stored: stored.updated(item), origin, now=now)
 
-    def reschedule(self, accession_number: str, *, date: str, time: str, now: datetime, origin: Origin = LOCAL) -> Item:
+    def reschedule(
+        self, accession_number: str, *, date: str, time: str, now: datetime, origin: ActionOrigin = LOCAL
+    ) -> Item:
         """Give an open item another date (YYYYMMDD) and time (HHMMSS), wall time of the site.
 
         Raises NotFound, InvalidValue, or Conflict when the item is no longer open.
         """
         return self._change(accession_number, lambda item: item.rescheduled(date=date, time=time), origin, now=now)
 
-    def change_status(self, accession_number: str, status: State, *, now: datetime, origin: Origin = LOCAL) -> Item:
+    def change_status(
+        self, accession_number: str, status: ItemState, *, now: datetime, origin: ActionOrigin = LOCAL
+    ) -> Item:
         """Move an item as the cloud or an operator says. Raises NotFound, or Conflict when `items.MOVES` forbids it."""
         return self._change(accession_number, lambda item: item.moved(status), origin, now=now)
 
-    def cancel(self, accession_number: str, *, now: datetime, origin: Origin = LOCAL) -> Item:
+    def cancel(self, accession_number: str, *, now: datetime, origin: ActionOrigin = LOCAL) -> Item:
         """Take an item off the worklist. Raises NotFound, or Conflict when it has begun."""
         return self.change_status(accession_number, "cancelled", now=now, origin=origin)
 
@@ -98,19 +102,19 @@ class Worklist(Owner):
         with self._database.read() as conn:
             return item_rows.items_with(conn, study_instance_uid, accession_number)
 
-    def items(self, *, date: str | None = None, state: State | None = None) -> list[Item]:
+    def items(self, *, date: str | None = None, state: ItemState | None = None) -> list[Item]:
         """All items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
         with self._database.read() as conn:
             rows = item_rows.rows(conn, date=date, state=state)
         return [item_rows.read_item(row) for row in rows]
 
-    def expect_unused(self, origin: Origin) -> None:
+    def expect_unused(self, origin: ActionOrigin) -> None:
         """Raise Conflict when an action id was carried out with another content."""
         with self._database.read() as conn:
             item_rows.done(conn, origin)
 
     def find(
-        self, values: Mapping[str, str], *, calling_ae_title: str, granted: Granted | None = None
+        self, values: Mapping[str, str], *, calling_ae_title: str, granted: Visibility | None = None
     ) -> Iterator[Found]:
         """Find the items that a modality's query asks for (`Identifier.values`) and that it is shown, in clinic order.
 
@@ -118,7 +122,7 @@ class Worklist(Owner):
         that a peer that is slow, or takes thousands of answers, holds up nobody and takes no memory; each page is one
         state of the worklist. Raises InvalidQuery before the first, OutOfResources after as many as are granted.
         """
-        granted = granted or Granted(calling_ae_title)
+        granted = granted or Visibility(calling_ae_title)
         station = granted.station(_station(values, calling_ae_title))
         wanted = granted.conditions(matching.conditions_on(values, KEYS))
         expression, parameters = where(wanted)
@@ -136,7 +140,7 @@ class Worklist(Owner):
                 return
             behind = {name: rows[-1][name] for name in behind}
 
-    def explain(self, values: Mapping[str, str], granted: Granted) -> Iterator[tuple[Item, tuple[str, ...]]]:
+    def explain(self, values: Mapping[str, str], granted: Visibility) -> Iterator[tuple[Item, tuple[str, ...]]]:
         """Say for every item, in clinic order, why `find` would not answer it, a sentence each; none if it would.
 
         Raises InvalidQuery.
@@ -208,7 +212,7 @@ class Worklist(Owner):
 
     # --- inside a transaction
 
-    def _once(self, origin: Origin, change: Callable[[sqlite3.Connection], Item], *, now: datetime) -> Item:
+    def _once(self, origin: ActionOrigin, change: Callable[[sqlite3.Connection], Item], *, now: datetime) -> Item:
         """Carry out what an action asks for, unless it was: then give the item it is about."""
         with self._database.write() as conn:
             done = item_rows.done(conn, origin)
@@ -217,7 +221,9 @@ class Worklist(Owner):
                 item_rows.note_action(conn, origin, item, now=now)
         return item
 
-    def _change(self, accession_number: str, change: Callable[[Item], Item], origin: Origin, *, now: datetime) -> Item:
+    def _change(
+        self, accession_number: str, change: Callable[[Item], Item], origin: ActionOrigin, *, now: datetime
+    ) -> Item:
         def apply(conn: sqlite3.Connection) -> Item:
             stored = item_rows.expect_item(conn, accession_number)
             changed = change(stored.asked(origin))
@@ -249,7 +255,7 @@ def _database(path: Path) -> Database:
 # --- what may happen to an item, inside a transaction
 
 
-def _schedule(conn: sqlite3.Connection, item: Item, origin: Origin, *, now: datetime) -> Item:
+def _schedule(conn: sqlite3.Connection, item: Item, origin: ActionOrigin, *, now: datetime) -> Item:
     stored = item_rows.find_item(conn, item.accession_number)
     if stored is not None:
         return _schedule_again(conn, stored, replace(item, action_id=origin.action_id), origin, now=now)
@@ -259,7 +265,7 @@ def _schedule(conn: sqlite3.Connection, item: Item, origin: Origin, *, now: date
     return _save(conn, replace(item, state=_performed_state(conn, item)), now=now)
 
 
-def _schedule_again(conn: sqlite3.Connection, stored: Item, item: Item, origin: Origin, *, now: datetime) -> Item:
+def _schedule_again(conn: sqlite3.Connection, stored: Item, item: Item, origin: ActionOrigin, *, now: datetime) -> Item:
     """Schedule under an accession number that is known."""
     item = item.with_study(stored.study_instance_uid)
     if item.data_set == stored.data_set and stored.state != "cancelled":
@@ -316,6 +322,6 @@ def _within(found: Iterator[Found], limit: int) -> Iterator[Found]:
         yield each
 
 
-def _performed_state(conn: sqlite3.Connection, item: Item) -> State:
+def _performed_state(conn: sqlite3.Connection, item: Item) -> ItemState:
     statuses = {step.status for step in step_rows.steps_of(conn, item.accession_number)}
     return performed_state(statuses, otherwise=item.state)

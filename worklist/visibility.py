@@ -11,8 +11,8 @@ all, and others for single calling AE titles:
 * Limit: after so many answers the query fails with A700 and a comment (PS3.4 Table K.4-1). Success would say that these
   were all, and a participant who is not on the list does not exist for a radiographer.
 
-`Granted.conditions` adds these to the conditions of a query; the SELECT of `Worklist.find` is made of the result, and
-`Granted.why_not` decides by the same list, row by row, for `gateway worklist explain`.
+`Visibility.conditions` adds these to the conditions of a query; the SELECT of `Worklist.find` is made of the result,
+and `Visibility.why_not` decides by the same list, row by row, for `gateway worklist explain`.
 """
 
 import re
@@ -22,14 +22,14 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal, Self, get_args
 
 from gateway.query.conditions import AnyOf, Between, Condition, Key, Kind, Period, matches
-from worklist.items import State
+from worklist.items import ItemState
 
 Station = Literal["open", "calling", "strict"]
 Moment = tuple[str, str]
 """Date and time as the columns have them: YYYYMMDD and HHMMSS.FFFFFF, wall time of the site."""
 Bounds = tuple[Moment | None, Moment | None]
 
-SHOWN: tuple[State, ...] = ("scheduled", "in_progress")
+SHOWN: tuple[ItemState, ...] = ("scheduled", "in_progress")
 """States of the items a modality is answered, unless set otherwise."""
 
 LARGEST_WINDOW = 1000
@@ -89,7 +89,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class VisibilityRule:
     """How a peer is treated; `limit` 0 is none."""
 
     station: Station = "open"
@@ -99,7 +99,7 @@ class Manners:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerManners:
+class PeerRule:
     """What is different for one calling AE title; None is as for all."""
 
     ae_title: str
@@ -121,9 +121,9 @@ class PeerManners:
             peer = replace(peer, **{name.strip(): _read(name.strip(), value.strip())})  # type: ignore[arg-type]
         return peer
 
-    def over(self, usual: Manners) -> Manners:
+    def over(self, usual: VisibilityRule) -> VisibilityRule:
         """The manners for this peer."""
-        return Manners(
+        return VisibilityRule(
             station=usual.station if self.station is None else self.station,
             states=usual.states if self.states is None else self.states,
             window=usual.window if self.window is None else self.window,
@@ -132,25 +132,25 @@ class PeerManners:
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class VisibilityRules:
     """The manners of a site: the usual ones, and who has others. `site` None is the zone of this computer."""
 
-    usual: Manners = Manners()
-    peers: Mapping[str, Manners] = field(default_factory=dict)
+    usual: VisibilityRule = VisibilityRule()
+    peers: Mapping[str, VisibilityRule] = field(default_factory=dict)
     site: tzinfo | None = None
 
-    def granted(self, calling_ae_title: str, *, now: datetime) -> "Granted":
+    def granted(self, calling_ae_title: str, *, now: datetime) -> "Visibility":
         """What a peer is shown now."""
         manners = self.peers.get(calling_ae_title, self.usual)
-        return Granted(calling_ae_title, manners, manners.window.bounds(now, site=self.site))
+        return Visibility(calling_ae_title, manners, manners.window.bounds(now, site=self.site))
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class Visibility:
     """What one peer is shown at one moment; `period` is its window then."""
 
     calling_ae_title: str
-    manners: Manners = Manners()
+    manners: VisibilityRule = VisibilityRule()
     period: Bounds = (None, None)
 
     def station(self, asked: str) -> str:
@@ -209,7 +209,7 @@ class Granted:
 
 def known_states(states: tuple[str, ...]) -> tuple[str, ...]:
     """The states, if there are such. Raises ValueError."""
-    if unknown := set(states) - set(get_args(State)):
+    if unknown := set(states) - set(get_args(ItemState)):
         raise ValueError(f"no such state: {', '.join(sorted(unknown))}")
     return states
 

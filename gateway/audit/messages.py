@@ -21,7 +21,7 @@ APPLICATION = "screening-gateway"
 LONGEST_QUERY = 4096
 """Bytes of an identifier; a worklist query has some hundred."""
 
-Action = Literal["C", "R", "U", "D"]
+EventAction = Literal["C", "R", "U", "D"]
 """Event Action Code (A.5.2.1): create, read, update, delete."""
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -30,7 +30,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold (2.2), not even escaped."""
 
 
-class Outcome(IntEnum):
+class EventOutcome(IntEnum):
     """Event Outcome Indicator (PS3.15 A.5.2.1)."""
 
     SUCCESS = 0
@@ -39,7 +39,7 @@ class Outcome(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class CodedValue:
     """A coded value."""
 
     value: str
@@ -65,73 +65,73 @@ class Patient:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class AuditEvent:
     """When it happened, at which site, and how it ended."""
 
     at: datetime
     site: str
-    outcome: Outcome = Outcome.SUCCESS
+    outcome: EventOutcome = EventOutcome.SUCCESS
 
 
-_SOURCE, _DESTINATION = Code("110153", "Source Role ID"), Code("110152", "Destination Role ID")
-_APPLICATION, _LAUNCHER = Code("110150", "Application"), Code("110151", "Application Launcher")
-_SOP_CLASS, _STUDY = Code("110181", "SOP Class UID"), Code("110180", "Study Instance UID")
-_NODE = Code("110182", "Node ID")
-_PATIENT, _URI = Code("2", "Patient Number", "RFC-3881"), Code("12", "URI", "RFC-3881")
-_SECURITY_ALERT = Code("110113", "Security Alert")
+_SOURCE, _DESTINATION = CodedValue("110153", "Source Role ID"), CodedValue("110152", "Destination Role ID")
+_APPLICATION, _LAUNCHER = CodedValue("110150", "Application"), CodedValue("110151", "Application Launcher")
+_SOP_CLASS, _STUDY = CodedValue("110181", "SOP Class UID"), CodedValue("110180", "Study Instance UID")
+_NODE = CodedValue("110182", "Node ID")
+_PATIENT, _URI = CodedValue("2", "Patient Number", "RFC-3881"), CodedValue("12", "URI", "RFC-3881")
+_SECURITY_ALERT = CodedValue("110113", "Security Alert")
 
-STARTED, STOPPED = Code("110120", "Application Start"), Code("110121", "Application Stop")
-LOGIN, LOGOUT = Code("110122", "Login"), Code("110123", "Logout")
-NODE_AUTHENTICATION = Code("110126", "Node Authentication")
-RECORDING_STOPPED = Code("110133", "Audit Recording Stopped")
-RESTRICTED_FUNCTION = Code("110132", "Use of Restricted Function")
-RECORDING_STARTED = Code("110134", "Audit Recording Started")
-USERS_CHANGED = Code("110137", "User Security Attributes Changed")
+STARTED, STOPPED = CodedValue("110120", "Application Start"), CodedValue("110121", "Application Stop")
+LOGIN, LOGOUT = CodedValue("110122", "Login"), CodedValue("110123", "Logout")
+NODE_AUTHENTICATION = CodedValue("110126", "Node Authentication")
+RECORDING_STOPPED = CodedValue("110133", "Audit Recording Stopped")
+RESTRICTED_FUNCTION = CodedValue("110132", "Use of Restricted Function")
+RECORDING_STARTED = CodedValue("110134", "Audit Recording Started")
+USERS_CHANGED = CodedValue("110137", "User Security Attributes Changed")
 
 
-def activity(event: Event, who: Actor, kind: Code) -> str:
+def activity(event: AuditEvent, who: Actor, kind: CodedValue) -> str:
     """Application Activity (A.5.3.1): this process started or stopped."""
-    root = _begun(event, Code("110100", "Application Activity"), "E", kind)
+    root = _begun(event, CodedValue("110100", "Application Activity"), "E", kind)
     _participant(root, Actor(APPLICATION), _APPLICATION, is_requestor=False)
     _participant(root, who, _LAUNCHER)
     return _ended(root, event)
 
 
-def log_used(event: Event, who: Actor, uri: str) -> str:
+def log_used(event: AuditEvent, who: Actor, uri: str) -> str:
     """Audit Log Used (A.5.3.2)."""
-    root = _begun(event, Code("110101", "Audit Log Used"), "R")
+    root = _begun(event, CodedValue("110101", "Audit Log Used"), "R")
     _participant(root, who)
     return _ended(root, event, _thing(uri, "2", "13", _URI))
 
 
-def accessed(event: Event, who: Actor, patient: Patient) -> str:
+def accessed(event: AuditEvent, who: Actor, patient: Patient) -> str:
     """DICOM Instances Accessed (A.5.3.6): somebody looked at images of a study."""
-    root = _begun(event, Code("110103", "DICOM Instances Accessed"), "R")
+    root = _begun(event, CodedValue("110103", "DICOM Instances Accessed"), "R")
     _participant(root, who)
     _participant(root, Actor(APPLICATION), is_requestor=False)
     return _ended(root, event, *_study(patient))
 
 
-def transfer_begun(event: Event, who: Actor, patient: Patient, *, to: str = "") -> str:
+def transfer_begun(event: AuditEvent, who: Actor, patient: Patient, *, to: str = "") -> str:
     """Begin Transferring DICOM Instances (A.5.3.3): objects of a study begin to leave."""
-    root = _begun(event, Code("110102", "Begin Transferring DICOM Instances"), "E")
+    root = _begun(event, CodedValue("110102", "Begin Transferring DICOM Instances"), "E")
     _leaving(root, who, to)
     return _ended(root, event, *_study(patient))
 
 
-def stored(event: Event, who: Actor, patient: Patient, classes: Mapping[str, int]) -> str:
+def stored(event: AuditEvent, who: Actor, patient: Patient, classes: Mapping[str, int]) -> str:
     """DICOM Instances Transferred (A.5.3.7): objects of a study came; `classes` counts them by SOP class."""
-    root = _begun(event, Code("110104", "DICOM Instances Transferred"), "C")
+    root = _begun(event, CodedValue("110104", "DICOM Instances Transferred"), "C")
     _participant(root, who, _SOURCE)
     _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
     return _ended(root, event, *_study(patient, classes))
 
 
 def transferred(
-    event: Event, who: Actor, patient: Patient, *, to: str = "", classes: Mapping[str, int] = MappingProxyType({})
+    event: AuditEvent, who: Actor, patient: Patient, *, to: str = "", classes: Mapping[str, int] = MappingProxyType({})
 ) -> str:
     """DICOM Instances Transferred (A.5.3.7): objects of a study left for who asked, or for the application `to`."""
-    root = _begun(event, Code("110104", "DICOM Instances Transferred"), "R")
+    root = _begun(event, CodedValue("110104", "DICOM Instances Transferred"), "R")
     _leaving(root, who, to)
     return _ended(root, event, *_study(patient, classes))
 
@@ -145,9 +145,9 @@ def _leaving(root: Element, who: Actor, to: str) -> None:
         _participant(root, who, _DESTINATION)
 
 
-def query(event: Event, who: Actor, asked: str) -> str:
+def query(event: AuditEvent, who: Actor, asked: str) -> str:
     """Query (A.5.3.10): what was asked is kept whole, in base64 as the standard wants it."""
-    root = _begun(event, Code("110112", "Query"), "E")
+    root = _begun(event, CodedValue("110112", "Query"), "E")
     _participant(root, who, _SOURCE)
     _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
     thing = _thing(STUDY_ROOT_FIND, "2", "3", _SOP_CLASS)
@@ -155,12 +155,12 @@ def query(event: Event, who: Actor, asked: str) -> str:
     return _ended(root, event, thing)
 
 
-def found(event: Event, who: Actor, sop_class_uid: str, identifier: bytes, transfer_syntax_uid: str) -> str:
+def found(event: AuditEvent, who: Actor, sop_class_uid: str, identifier: bytes, transfer_syntax_uid: str) -> str:
     """Query (A.5.3.10) by C-FIND: the identifier as it came, in base64, and the syntax to read it in.
 
     Of one that is longer than LONGEST_QUERY, only the beginning is kept.
     """
-    root = _begun(event, Code("110112", "Query"), "E")
+    root = _begun(event, CodedValue("110112", "Query"), "E")
     _participant(root, who, _SOURCE)
     _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
     thing = _thing(sop_class_uid, "2", "3", _SOP_CLASS)
@@ -170,21 +170,21 @@ def found(event: Event, who: Actor, sop_class_uid: str, identifier: bytes, trans
 
 
 def procedure(
-    event: Event,
+    event: AuditEvent,
     who: Actor,
-    action: Action,
+    action: EventAction,
     patient: Patient,
     mpps_instance_uid: str = "",
     *,
     accession_number: str = "",
 ) -> str:
     """Procedure Record (A.5.3.15): a scheduled or performed procedure step was created, updated or read."""
-    root = _begun(event, Code("110111", "Procedure Record"), action)
+    root = _begun(event, CodedValue("110111", "Procedure Record"), action)
     _participant(root, who)
     return _ended(root, event, *_study(patient, mpps_instance_uid=mpps_instance_uid, accession_number=accession_number))
 
 
-def node_refused(event: Event, who: Actor, reason: str) -> str:
+def node_refused(event: AuditEvent, who: Actor, reason: str) -> str:
     """Security Alert (A.5.3.11): an application was turned away because of who it is."""
     root = _begun(event, _SECURITY_ALERT, "E", NODE_AUTHENTICATION)
     _participant(root, who)
@@ -194,21 +194,21 @@ def node_refused(event: Event, who: Actor, reason: str) -> str:
     return _ended(root, event, thing)
 
 
-def lost(event: Event, count: int) -> str:
+def lost(event: AuditEvent, count: int) -> str:
     """Security Alert: so many events could not be written down."""
     told = f"{count} events were not recorded, because the audit trail could not be written for too long."
     return alert(event, Actor(APPLICATION), RECORDING_STOPPED, "urn:gateway:audit", told)
 
 
-def authentication(event: Event, who: Actor, kind: Code = LOGIN) -> str:
+def authentication(event: AuditEvent, who: Actor, kind: CodedValue = LOGIN) -> str:
     """User Authentication (A.5.3.12): a login, or with a failing outcome the attempt at one; or a logout."""
-    root = _begun(event, Code("110114", "User Authentication"), "E", kind)
+    root = _begun(event, CodedValue("110114", "User Authentication"), "E", kind)
     _participant(root, who)
     _participant(root, Actor(APPLICATION), is_requestor=False)
     return _ended(root, event)
 
 
-def alert(event: Event, who: Actor, kind: Code, uri: str, description: str) -> str:
+def alert(event: AuditEvent, who: Actor, kind: CodedValue, uri: str, description: str) -> str:
     """Security Alert (A.5.3.11): a restricted function was used or refused, or security settings changed."""
     root = _begun(event, _SECURITY_ALERT, "E", kind)
     _participant(root, who)
@@ -217,7 +217,7 @@ def alert(event: Event, who: Actor, kind: Code, uri: str, description: str) -> s
     return _ended(root, event, thing)
 
 
-def restored(event: Event, who: Actor, *, taken_at: str, number: int) -> str:
+def restored(event: AuditEvent, who: Actor, *, taken_at: str, number: int) -> str:
     """Security Alert: the trail goes on after it was put back as it was, up to message `number`."""
     told = (
         f"Restored from the backup of {taken_at}, which ends with message {number}. What was written after that is not "
@@ -241,7 +241,7 @@ def told_restored(message: str) -> str:
     return base64.b64decode(detail.get("value", "")).decode("utf-8", "replace")
 
 
-def _begun(event: Event, event_id: Code, action: str, *types: Code) -> Element:
+def _begun(event: AuditEvent, event_id: CodedValue, action: str, *types: CodedValue) -> Element:
     root = Element("AuditMessage")
     identification = SubElement(
         root,
@@ -256,7 +256,7 @@ def _begun(event: Event, event_id: Code, action: str, *types: Code) -> Element:
     return root
 
 
-def _participant(root: Element, who: Actor, role: Code | None = None, *, is_requestor: bool = True) -> None:
+def _participant(root: Element, who: Actor, role: CodedValue | None = None, *, is_requestor: bool = True) -> None:
     place = {"NetworkAccessPointID": who.address, "NetworkAccessPointTypeCode": "2"} if who.address else {}
     titles = {"AlternativeUserID": f"AETITLES={who.ae_title}"} if who.ae_title else {}
     attributes = {"UserID": who.name, **titles, "UserIsRequestor": str(is_requestor).lower(), **place}
@@ -286,7 +286,7 @@ def _study(
         yield _thing(patient.patient_id, "1", "1", _PATIENT)
 
 
-def _thing(object_id: str, kind: str, role: str, id_type: Code) -> Element:
+def _thing(object_id: str, kind: str, role: str, id_type: CodedValue) -> Element:
     """A participant object; kind 1 is a person, 2 a system object; role 1 patient, 3 report, 13 security resource."""
     coded = {"ParticipantObjectTypeCode": kind, "ParticipantObjectTypeCodeRole": role}
     thing = Element("ParticipantObjectIdentification", {"ParticipantObjectID": _text(object_id), **coded})
@@ -299,16 +299,16 @@ def _detail(thing: Element, kind: str, value: str) -> None:
     SubElement(thing, "ParticipantObjectDetail", type=kind, value=encoded)
 
 
-def _coded(parent: Element, name: str, code: Code) -> None:
+def _coded(parent: Element, name: str, code: CodedValue) -> None:
     attributes = {"csd-code": code.value, "codeSystemName": code.scheme, "originalText": code.meaning}
     SubElement(parent, name, attributes)
 
 
-def _ended(root: Element, event: Event, *things: Element) -> str:
+def _ended(root: Element, event: AuditEvent, *things: Element) -> str:
     source = SubElement(
         root, "AuditSourceIdentification", AuditEnterpriseSiteID=_text(event.site), AuditSourceID=APPLICATION
     )
-    _coded(source, "AuditSourceTypeCode", Code("4", "Application Server"))
+    _coded(source, "AuditSourceTypeCode", CodedValue("4", "Application Server"))
     root.extend(things)
     return tostring(root, encoding="unicode")
 

@@ -31,7 +31,7 @@ from typing import Self
 import structlog
 
 from gateway.audit import messages
-from gateway.audit.messages import Actor, Event, Outcome
+from gateway.audit.messages import Actor, AuditEvent, EventOutcome
 from gateway.audit.trail import Head, Trail
 from gateway.dicom.application import Association, Request
 from gateway.errors import AuditNotWritten, place
@@ -65,7 +65,7 @@ Make = Callable[[], Iterable[str]]
 log = structlog.get_logger()
 
 
-class Recording:
+class AuditRecorder:
     """The chain of one service, from entering to leaving the block."""
 
     def __init__(
@@ -110,9 +110,9 @@ class Recording:
         if left := len(self._made) + len(self._waiting) + self._lost:
             log.error("audit messages lost", chain=self._chain, count=left, reason=self.trouble)
 
-    def event(self, outcome: Outcome = Outcome.SUCCESS) -> Event:
+    def event(self, outcome: EventOutcome = EventOutcome.SUCCESS) -> AuditEvent:
         """What happens now, and ends so."""
-        return Event(self._clock(), self._site, outcome)
+        return AuditEvent(self._clock(), self._site, outcome)
 
     def note(self, make: Make, *, holds: int = 0) -> None:
         """Have messages made and written soon. Never waits and never raises; `make` is called in another thread.
@@ -145,7 +145,7 @@ class Recording:
 
     def turned_away(self, address: str, ae_title: str, reason: str) -> None:
         """An association or a TLS handshake was refused because of who asked (Security Alert, A.5.3.11)."""
-        event, who = self.event(Outcome.MINOR_FAILURE), Actor(ae_title or address, address)
+        event, who = self.event(EventOutcome.MINOR_FAILURE), Actor(ae_title or address, address)
         self.note_once(("refused", address), lambda: [messages.node_refused(event, who, reason)])
 
     def queried(self, request: Request) -> None:
@@ -155,7 +155,7 @@ class Recording:
         key = (association.calling_ae_title, association.address, sop_class, hash(request.data_set))
         self.note_once(key, lambda: [messages.found(event, actor(association), sop_class, asked, syntax)])
 
-    def _activity(self, kind: messages.Code) -> None:
+    def _activity(self, kind: messages.CodedValue) -> None:
         event, who = self.event(), Actor(f"gateway-{self._chain}@{socket.gethostname()}")
         self.note(lambda: [messages.activity(event, who, kind)])
 
@@ -209,14 +209,14 @@ class Recording:
         if self._lost and len(self._made) < AT_ONCE:
             with self._counting:
                 lost, self._lost = self._lost, 0
-            self._made.append(messages.lost(self.event(Outcome.SERIOUS_FAILURE), lost))
+            self._made.append(messages.lost(self.event(EventOutcome.SERIOUS_FAILURE), lost))
 
 
-class NoRecording:
+class NoAudit:
     """Stands for a recording where there is no audit trail, as in tests and benchmarks: everything told is dropped."""
 
-    def event(self, outcome: Outcome = Outcome.SUCCESS) -> Event:
-        return Event(datetime.now(UTC), "", outcome)
+    def event(self, outcome: EventOutcome = EventOutcome.SUCCESS) -> AuditEvent:
+        return AuditEvent(datetime.now(UTC), "", outcome)
 
     def note(self, make: Make, *, holds: int = 0) -> None: ...
 

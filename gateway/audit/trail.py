@@ -51,7 +51,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TrailLine:
     """One line of the trail that can be read; whether it fits is another question."""
 
     number: int
@@ -61,7 +61,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TrailFinding:
     """What is wrong with the trail, and where: `line` counts from 1 within the file."""
 
     code: str
@@ -233,23 +233,23 @@ def chained(head: Head, messages: Sequence[str]) -> tuple[bytes, Head]:
     return b"".join(lines), head
 
 
-def read(raw: bytes) -> Line | None:
+def read(raw: bytes) -> TrailLine | None:
     """One line without its end; None for what is none."""
     try:
         found = _LINE.fullmatch(raw.decode())
     except UnicodeDecodeError:
         return None
-    return Line(int(found[1]), found[2], found[3], found[4]) if found else None
+    return TrailLine(int(found[1]), found[2], found[3], found[4]) if found else None
 
 
-def lines(trail: Trail) -> Iterator[Line]:
+def lines(trail: Trail) -> Iterator[TrailLine]:
     """Every line that can be read, from the first."""
     for path in trail.files():
         with path.open("rb") as file:
             yield from (line for raw in file if (line := read(raw.rstrip(b"\n"))) is not None)
 
 
-def verified(trail: Trail, *, expected: Head | None = None) -> Iterator[Finding]:
+def verified(trail: Trail, *, expected: Head | None = None) -> Iterator[TrailFinding]:
     """Read the whole trail and say what is wrong with it. `expected` is a line that was noted somewhere else."""
     before: Head | None = None
     known: dict[int, str] = {}
@@ -260,14 +260,14 @@ def verified(trail: Trail, *, expected: Head | None = None) -> Iterator[Finding]
             for count, raw in enumerate(file, start=1):
                 where = (path.name, count)
                 line = read(raw.rstrip(b"\n"))
-                yield from (Finding(code, *where, text) for code, text in judged(line, before))
+                yield from (TrailFinding(code, *where, text) for code, text in judged(line, before))
                 if line is not None:
                     before = Head(line.number, line.hash)
                     known.update({line.number: line.hash} if line.number in noted else {})
-    yield from (Finding(*each) for each in _ends(before, where, known, trail.said_head(), expected))
+    yield from (TrailFinding(*each) for each in _ends(before, where, known, trail.said_head(), expected))
 
 
-def judged(line: Line | None, before: Head | None) -> Iterator[tuple[str, str]]:
+def judged(line: TrailLine | None, before: Head | None) -> Iterator[tuple[str, str]]:
     """What is wrong with a line after the one before it; before the first of all, None, anything may have been."""
     if line is None:
         yield "changed", "This is not a line of the trail."

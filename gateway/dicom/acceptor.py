@@ -31,20 +31,20 @@ from gateway.dicom.application import (
     Application,
     Association,
     Incoming,
-    Limits,
+    ListenerLimits,
     Request,
     failure,
     response,
 )
 from gateway.dicom.dimse import Command, CommandField, CommandReceived
-from gateway.dicom.event_reports import EventReport, WayBack
+from gateway.dicom.event_reports import EventReport, ReportChannel
 from gateway.dicom.negotiation import AcceptedContext, Rejection
 from gateway.dicom.pdu import Aborted, AbortReason, AssociateRequested, Fragment, ReleaseRequested
 from gateway.dicom.pdu_stream import PeerGone, Stream
 from gateway.dicom.store_suboperations import StoreSender
-from gateway.dicom.transport import Wire
+from gateway.dicom.transport import Transport
 from gateway.errors import HandshakeFailed, InvalidDataSet, ProtocolError, Refusal, Unsupported, place
-from gateway.refusals import Note, Refused
+from gateway.refusals import NoteRefusal, Refused
 from gateway.refusals.log import unnoted
 from gateway.refusals.remedies import BROKEN, FAILED, NO_CONTEXT, TLS
 
@@ -57,17 +57,17 @@ log = structlog.get_logger()
 
 
 @dataclass
-class Conversation:
+class Acceptor:
     """One connection from accept to close. `stream` lets other threads end it."""
 
-    wire: Wire
+    wire: Transport
     address: str
     application: Application
-    limits: Limits
+    limits: ListenerLimits
     rejection: Callable[[negotiation.AssociateRequest], Rejection | None]
     """Why this association is not taken, or None if it is."""
     stopping: threading.Event
-    note: Note = unnoted
+    note: NoteRefusal = unnoted
     at: str = ""
     """The address that was called."""
     messages: dimse.Messages = field(default_factory=dimse.Messages)
@@ -82,7 +82,7 @@ class Conversation:
     _is_serving: bool = False
     _cancelled: int | None = None
     _incoming: Incoming | None = None
-    _way_back: WayBack | None = None
+    _way_back: ReportChannel | None = None
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.wire, self.limits, self.stopping, is_between_messages=self._is_between_messages)
@@ -199,7 +199,7 @@ class Conversation:
             data_set = self._collect() if command.has_data_set else b""
             self._dispatch(self._request(command, context, data_set))
 
-    def _take_answer(self, command: Command, way_back: WayBack) -> None:
+    def _take_answer(self, command: Command, way_back: ReportChannel) -> None:
         if command.has_data_set:
             self._collect()  # an event reply, in which nothing stands that would be needed
         way_back.answered(command.message_id_being_responded_to, command.status)
@@ -340,13 +340,13 @@ class Conversation:
 
     # ---- reports ---------------------------------------------------------------------------------------------------
 
-    def _open_way_back(self) -> WayBack:
+    def _open_way_back(self) -> ReportChannel:
         if self._way_back is None:
-            self._way_back = WayBack()
+            self._way_back = ReportChannel()
             self.stream.meanwhile = partial(self._report_or_wait, self._way_back)
         return self._way_back
 
-    def _report_or_wait(self, way_back: WayBack) -> None:
+    def _report_or_wait(self, way_back: ReportChannel) -> None:
         """Wait for the peer's next message, or send it what is to be reported to it meanwhile (PS3.7 10.1.1)."""
         owed = way_back.next(self.wire.fileno(), self.limits.idle_seconds)
         if owed is not None:

@@ -16,7 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.dicom.application import VERIFICATION, Limits
+from gateway.dicom.application import VERIFICATION, ListenerLimits
 from gateway.dicom.negotiation import APPLICATION_CONTEXT, AssociateRequest, Rejection
 from gateway.remote_ae import Caller
 
@@ -25,7 +25,7 @@ OWN_TITLE = "GATEWAY_HEALTH"
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Slot:
     """An association that was let in."""
 
     address: str
@@ -50,8 +50,8 @@ def rejection(
     at: str,
     ae_title: str,
     callers: Collection[Caller],
-    limits: Limits,
-    taken: Collection[Seat],
+    limits: ListenerLimits,
+    taken: Collection[Slot],
 ) -> Rejection | None:
     """Why this association is not taken, or None if it is. It came from `address` and called the address `at`."""
     return (
@@ -83,7 +83,9 @@ def _not_listed(request: AssociateRequest, address: str, callers: Collection[Cal
     return Rejection(1, 1, 3, f"{title!r} may call from {places} only (GATEWAY_CALLING_AETS), and not from {address}.")
 
 
-def _no_room(request: AssociateRequest, address: str, limits: Limits, taken: Collection[Seat]) -> Rejection | None:
+def _no_room(
+    request: AssociateRequest, address: str, limits: ListenerLimits, taken: Collection[Slot]
+) -> Rejection | None:
     kept = limits.echoes if is_echo(request) else 0
     count = len if kept else partial(_beside_echoes, limits.echoes)
     if (number := count(taken)) >= limits.associations + kept:
@@ -96,7 +98,7 @@ def _no_room(request: AssociateRequest, address: str, limits: Limits, taken: Col
     return None
 
 
-def _beside_echoes(kept: int, taken: Collection[Seat]) -> int:
+def _beside_echoes(kept: int, taken: Collection[Slot]) -> int:
     """How many places are taken besides those that are kept for echoes."""
     return len(taken) - min(kept, sum(seat.is_echo for seat in taken))
 

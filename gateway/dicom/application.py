@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from gateway.dataset import character_sets as _character_sets  # noqa: F401  completes pydicom's tables, for whoever decodes
 from gateway.dataset.data_sets import decode
 from gateway.dicom.dimse import NO_DATA_SET, RESPONSE, Command, CommandField
-from gateway.dicom.event_reports import WayBack
+from gateway.dicom.event_reports import ReportChannel
 from gateway.dicom.negotiation import AcceptedContext, Supported
 from gateway.dicom.store_suboperations import StoreSender
 from gateway.errors import Refusal
@@ -26,7 +26,7 @@ UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ListenerLimits:
     """What one listener grants. Times in seconds, lengths in bytes."""
 
     associations: int = 32
@@ -68,7 +68,7 @@ class Request:
     data_set: bytes
     is_cancelled: Callable[[], bool]
     """Has the peer sent C-CANCEL for this request? To be asked between answers."""
-    way_back: Callable[[], WayBack] = WayBack
+    way_back: Callable[[], ReportChannel] = ReportChannel
     """The way to report to the peer later, as long as its association lives."""
 
     @property
@@ -122,7 +122,7 @@ class Progress:
     comment: str | None = None
 
 
-class Witness(Protocol):
+class Observer(Protocol):
     """Who is told what the audit trail wants to know and handlers do not see. Never waits, never raises."""
 
     def turned_away(self, address: str, ae_title: str, reason: str) -> None:
@@ -132,7 +132,7 @@ class Witness(Protocol):
         """An association that was accepted is over, however it ended."""
 
 
-class Nobody:
+class NoObserver:
     """Nobody is told."""
 
     def turned_away(self, address: str, ae_title: str, reason: str) -> None: ...
@@ -164,7 +164,7 @@ class Application:
     reversible: Mapping[str, frozenset[str]] = field(default_factory=dict)
     extended: Mapping[str, bytes] = field(default_factory=dict)
     """Both as in `association.Supported`."""
-    witness: Witness = field(default_factory=Nobody)
+    witness: Observer = field(default_factory=NoObserver)
     """Tells the audit trail."""
 
     def supported(self) -> Supported:

@@ -1,8 +1,8 @@
 """Reports to the peer of an open association: N-EVENT-REPORT from this side (PS3.7 10.1.1), while nothing else goes on.
 
-Any thread hands a report to the `WayBack` of an association and waits for the peer's answer. The association's own
-thread sends it when it is between messages and the peer has been quiet for a moment, one at a time, since nothing else
-was negotiated (PS3.7 D.3.3.3), and brings the answer back.
+Any thread hands a report to the `ReportChannel` of an association and waits for the peer's answer. The association's
+own thread sends it when it is between messages and the peer has been quiet for a moment, one at a time, since nothing
+else was negotiated (PS3.7 D.3.3.3), and brings the answer back.
 
 Not for: what is reported, nor for what happens when the association has ended; then its caller finds another way.
 """
@@ -36,7 +36,7 @@ class EventReport:
     data_set: Dataset
 
 
-class WayBack:
+class ReportChannel:
     """The way to the peer of one association. `report` is for other threads, the rest for the association's own."""
 
     def __init__(self) -> None:

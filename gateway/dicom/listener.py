@@ -1,4 +1,4 @@
-"""The DICOM listener: accepts connections, gives each a thread and a `Conversation`, keeps the limits, stops in order.
+"""The DICOM listener: accepts connections, gives each a thread and a `Acceptor`, keeps the limits, stops in order.
 
 worklist and pacs hand in an `Application` with their handlers and never see a socket. Not for what the messages mean,
 and not for calling others (`requestor`).
@@ -15,12 +15,12 @@ from typing import Self
 import structlog
 
 from gateway.dicom import admission
-from gateway.dicom.acceptor import Conversation
-from gateway.dicom.admission import Seat
-from gateway.dicom.application import Application, Limits
+from gateway.dicom.acceptor import Acceptor
+from gateway.dicom.admission import Slot
+from gateway.dicom.application import Application, ListenerLimits
 from gateway.dicom.negotiation import AssociateRequest, Rejection
-from gateway.dicom.transport import PlainWire, TlsWire
-from gateway.refusals import Note, Refused
+from gateway.dicom.transport import PlainWire, TlsTransport
+from gateway.refusals import NoteRefusal, Refused
 from gateway.refusals.log import unnoted
 from gateway.refusals.remedies import CROWDED
 from gateway.remote_ae import Caller
@@ -43,24 +43,24 @@ class Listener:
         *,
         host: str,
         port: int,
-        limits: Limits | None = None,
+        limits: ListenerLimits | None = None,
         callers: Collection[Caller] = (),
         tls: ServerTls | None = None,
-        note: Note = unnoted,
+        note: NoteRefusal = unnoted,
     ) -> None:
         """`callers` empty lets anyone call; without `tls` it is plain TCP. `note` is told of whatever is refused."""
         self.application = application
         self.host = host
         self.port = port
-        self.limits = limits or Limits()
+        self.limits = limits or ListenerLimits()
         self.callers = callers
         self.tls = tls
         self.note = note
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._open: dict[threading.Thread, Conversation] = {}
-        self._associated: dict[threading.Thread, Seat] = {}
+        self._open: dict[threading.Thread, Acceptor] = {}
+        self._associated: dict[threading.Thread, Slot] = {}
         """Those in `_open` that count as associations; the others have not asked for one yet."""
         self._stopping = threading.Event()
 
@@ -114,7 +114,7 @@ class Listener:
                 request, address, at=at, ae_title=title, callers=self.callers, limits=limits, taken=taken
             )
             if refused is None:
-                self._associated[threading.current_thread()] = Seat(
+                self._associated[threading.current_thread()] = Slot(
                     address, request.calling_ae_title, admission.is_echo(request)
                 )
         return refused
@@ -149,16 +149,16 @@ class Listener:
             waiting = [conv.address for thread, conv in self._open.items() if thread not in self._associated]
         return len(waiting) >= self.limits.waiting or waiting.count(address) >= self.limits.waiting_per_peer
 
-    def _begin(self, conversation: Conversation) -> None:
+    def _begin(self, conversation: Acceptor) -> None:
         thread = threading.Thread(target=self._converse, args=(conversation,), name="association", daemon=True)
         with self._lock:  # what cannot be started is not open, and what ends at once waits here to be known
             thread.start()
             self._open[thread] = conversation
 
-    def _conversation(self, connection: socket.socket, address: str) -> Conversation:
+    def _conversation(self, connection: socket.socket, address: str) -> Acceptor:
         at = connection.getsockname()[0]
-        return Conversation(
-            PlainWire(connection) if self.tls is None else TlsWire(connection, self.tls.context()),
+        return Acceptor(
+            PlainWire(connection) if self.tls is None else TlsTransport(connection, self.tls.context()),
             address,
             application=self.application,
             limits=self.limits,
@@ -168,7 +168,7 @@ class Listener:
             at=at,
         )
 
-    def _converse(self, conversation: Conversation) -> None:
+    def _converse(self, conversation: Acceptor) -> None:
         try:
             conversation.run()
         finally:

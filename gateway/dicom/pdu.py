@@ -61,7 +61,7 @@ class AbortReason(IntEnum):
     INVALID_PARAMETER = 6
 
 
-class State(Enum):
+class AssociationState(Enum):
     """Where an association stands; the names of PS3.8 Table 9-10."""
 
     AWAITING_REQUEST = auto()  # Sta2
@@ -71,12 +71,12 @@ class State(Enum):
     AWAITING_CLOSE = auto()  # Sta13
 
 
-_EXPECTED: dict[State, frozenset[int]] = {
-    State.AWAITING_REQUEST: frozenset({PduType.ASSOCIATE_RQ, PduType.ABORT}),
-    State.ESTABLISHED: frozenset({PduType.P_DATA_TF, PduType.RELEASE_RQ, PduType.ABORT}),
-    State.AWAITING_ANSWER: frozenset({PduType.ASSOCIATE_AC, PduType.ASSOCIATE_RJ, PduType.ABORT}),
-    State.AWAITING_RELEASE: frozenset({PduType.P_DATA_TF, PduType.RELEASE_RP, PduType.ABORT}),
-    State.AWAITING_CLOSE: frozenset({PduType.ABORT}),
+_EXPECTED: dict[AssociationState, frozenset[int]] = {
+    AssociationState.AWAITING_REQUEST: frozenset({PduType.ASSOCIATE_RQ, PduType.ABORT}),
+    AssociationState.ESTABLISHED: frozenset({PduType.P_DATA_TF, PduType.RELEASE_RQ, PduType.ABORT}),
+    AssociationState.AWAITING_ANSWER: frozenset({PduType.ASSOCIATE_AC, PduType.ASSOCIATE_RJ, PduType.ABORT}),
+    AssociationState.AWAITING_RELEASE: frozenset({PduType.P_DATA_TF, PduType.RELEASE_RP, PduType.ABORT}),
+    AssociationState.AWAITING_CLOSE: frozenset({PduType.ABORT}),
 }
 
 
@@ -133,7 +133,7 @@ class Aborted:
     reason: int
 
 
-Event = Fragment | AssociateRequested | AssociateAccepted | AssociateRejected | ReleaseRequested | Released | Aborted
+PduEvent = Fragment | AssociateRequested | AssociateAccepted | AssociateRejected | ReleaseRequested | Released | Aborted
 
 
 class _Part(Enum):
@@ -147,7 +147,7 @@ class Reader:
     """Turns the byte stream of one association into events."""
 
     def __init__(self, *, buffer_bytes: int = BUFFER_BYTES) -> None:
-        self.state = State.AWAITING_REQUEST
+        self.state = AssociationState.AWAITING_REQUEST
         self._buffer = bytearray(buffer_bytes)
         self._view = memoryview(self._buffer)
         self._start = 0
@@ -175,12 +175,12 @@ class Reader:
         """Tell that `count` bytes were put at the front of the last `space`."""
         self._end += count
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[PduEvent]:
         """What has arrived so far; ends when more bytes are needed. Raises ProtocolError when the stream is broken."""
         while (event := self.next_event()) is not None:
             yield event
 
-    def next_event(self) -> Event | None:
+    def next_event(self) -> PduEvent | None:
         """The next event, or None when more bytes are needed first. Raises ProtocolError when the stream is broken."""
         while True:
             part = self._part
@@ -209,7 +209,7 @@ class Reader:
 
     def _check_pdu(self, kind: int, length: int) -> None:
         if kind not in PduType.__members__.values():
-            meaning = _OTHER_PROTOCOLS.get(kind, "") if self.state is State.AWAITING_REQUEST else ""
+            meaning = _OTHER_PROTOCOLS.get(kind, "") if self.state is AssociationState.AWAITING_REQUEST else ""
             raise ProtocolError(f"PDU type {kind:02X}H does not exist{meaning}.", reason=AbortReason.UNRECOGNIZED_PDU)
         if kind not in _EXPECTED[self.state]:
             raise ProtocolError(
@@ -252,7 +252,7 @@ class Reader:
         self._part = _Part.PDV_HEADER
         return Fragment(self._context_id, self._is_command, self._is_last, self._view[start : start + count])
 
-    def _collect(self) -> Event | None:
+    def _collect(self) -> PduEvent | None:
         count = min(self._pdu_left, self._end - self._start)
         self._collected += self._view[self._start : self._start + count]
         self._start += count
@@ -264,7 +264,7 @@ class Reader:
         return _COLLECTED[self._pdu_type](body)
 
 
-_COLLECTED: dict[int, Callable[[bytes], Event]] = {
+_COLLECTED: dict[int, Callable[[bytes], PduEvent]] = {
     PduType.ASSOCIATE_RQ: AssociateRequested,
     PduType.ASSOCIATE_AC: AssociateAccepted,
     PduType.ASSOCIATE_RJ: lambda body: AssociateRejected(body[1], body[2], body[3]),

@@ -19,9 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from gateway.dicom.application import Limits
-from gateway.dicom.pdu import AbortReason, Event, Reader, State, pack_abort
-from gateway.dicom.transport import Wire
+from gateway.dicom.application import ListenerLimits
+from gateway.dicom.pdu import AbortReason, AssociationState, PduEvent, Reader, pack_abort
+from gateway.dicom.transport import Transport
 
 _FAREWELL_SECONDS = 5.0
 """How long the peer may take to close after the last PDU."""
@@ -37,8 +37,8 @@ class PeerGone(Exception):
 class Stream:
     """One connection as a source of events. Its thread reads and writes; `end_when_idle` and `cut` are for others."""
 
-    wire: Wire
-    limits: Limits
+    wire: Transport
+    limits: ListenerLimits
     stopping: threading.Event
     is_between_messages: Callable[[], bool]
     meanwhile: Callable[[], None] | None = None
@@ -61,11 +61,11 @@ class Stream:
 
     def established(self) -> None:
         """The association stands: data may come, and a silence may be as long as between two exposures."""
-        self._reader.state = State.ESTABLISHED
+        self._reader.state = AssociationState.ESTABLISHED
         self._request_due = None
         self.wire.set_patience(self.limits.idle_seconds)
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[PduEvent]:
         """What comes, as it comes. Raises PeerGone when nothing more does, ProtocolError for what is no PDU."""
         while True:
             event = self._reader.next_event()
@@ -74,7 +74,7 @@ class Stream:
             else:
                 self._receive()
 
-    def event_at_once(self) -> Event | None:
+    def event_at_once(self) -> PduEvent | None:
         """What has come already; None when that is nothing whole. Raises as `events`."""
         while (event := self._reader.next_event()) is None:
             try:

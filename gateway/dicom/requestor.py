@@ -20,7 +20,16 @@ from gateway.dicom import dimse, negotiation, pdu
 from gateway.dicom.application import UNCOMPRESSED, VERIFICATION
 from gateway.dicom.dimse import Command, CommandField, CommandReceived, DataReceived
 from gateway.dicom.negotiation import AcceptedContext, ProposedContext
-from gateway.dicom.pdu import Aborted, AssociateAccepted, AssociateRejected, Event, Fragment, Reader, Released, State
+from gateway.dicom.pdu import (
+    Aborted,
+    AssociateAccepted,
+    AssociateRejected,
+    AssociationState,
+    Fragment,
+    PduEvent,
+    Reader,
+    Released,
+)
 from gateway.dicom.store_suboperations import Outgoing, StoreSender
 from gateway.errors import InvalidDataSet, PeerError, ProtocolError, SettingsError
 from gateway.remote_ae import Peer
@@ -126,7 +135,7 @@ class Call:
 
     def associate(self, contexts: Sequence[ProposedContext], ae_title: str) -> None:
         """Ask for the association. Raises PeerError when it is rejected or none of the contexts is accepted."""
-        self._reader.state = State.AWAITING_ANSWER
+        self._reader.state = AssociationState.AWAITING_ANSWER
         request = negotiation.encode_request(
             contexts, called_ae_title=self.peer.ae_title, calling_ae_title=ae_title, max_length=MAX_PDU_BYTES
         )
@@ -136,7 +145,7 @@ class Call:
             raise PeerError(f"{self.peer} rejected the association: {rejection(event)}.")
         if not isinstance(event, AssociateAccepted):
             raise self._broken_off(event)
-        self._reader.state = State.ESTABLISHED
+        self._reader.state = AssociationState.ESTABLISHED
         self.contexts, self._max_length = self._reading(event.body, contexts)
         if not self.contexts:
             raise NothingAccepted(f"{self.peer} accepted the association but none of what was proposed.")
@@ -144,7 +153,7 @@ class Call:
 
     def release(self) -> None:
         """End the association in order. What was answered stands, so a peer that just closes is not an error."""
-        self._reader.state = State.AWAITING_RELEASE
+        self._reader.state = AssociationState.AWAITING_RELEASE
         with suppress(PeerError, OSError):
             self._answer_seconds = FAREWELL_SECONDS
             self._send(pdu.RELEASE_REQUEST)
@@ -259,7 +268,7 @@ class Call:
 
     # ---- the stream ------------------------------------------------------------------------------------------------
 
-    def _event(self) -> Event:
+    def _event(self) -> PduEvent:
         try:
             while (event := self._reader.next_event()) is None:
                 received = self._wait()
@@ -303,7 +312,7 @@ class Call:
     def _garbled(self, error: ProtocolError) -> PeerError:
         return PeerError(f"{self.peer} does not keep to the protocol: {error}")
 
-    def _broken_off(self, event: Event) -> PeerError:
+    def _broken_off(self, event: PduEvent) -> PeerError:
         how = "aborted" if isinstance(event, Aborted) else "ended"
         return PeerError(f"{self.peer} {how} the association.")
 

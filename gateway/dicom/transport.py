@@ -30,7 +30,7 @@ _RECEIVE_BYTES = 1 << 18
 """What TLS takes from the socket at once; sixteen records of the largest size."""
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """What a conversation needs of its connection. Every method may raise OSError when the connection is broken."""
 
     def shake_hands(self) -> bool:
@@ -112,7 +112,7 @@ class PlainWire:
         self._connection.close()
 
 
-class TlsWire:
+class TlsTransport:
     """The same within TLS, as its server."""
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:

@@ -27,7 +27,7 @@ from typing import Literal
 from gateway.errors import InvalidValue, NotFound
 from gateway.messages import EventParameters
 from gateway.outbox.held import Held, mark_parked
-from gateway.outbox.overview import OPEN, Overview
+from gateway.outbox.overview import OPEN, OutboxOverview
 from gateway.sign_off import require_decider
 from gateway.sqlite import Database, utc_text
 
@@ -41,7 +41,7 @@ ANYWHERE = "cloud"
 
 PRIORITIES = range(1, 10)
 
-State = Literal["open", "delivered", "parked"]
+EntryState = Literal["open", "delivered", "parked"]
 
 _COLUMNS = (
     "id, message_id, entry.subject, sequence, message_type, entry.priority, parameters, created_at,"
@@ -114,11 +114,11 @@ class Entry:
 class Outbox:
     """The outbox tables inside their owner's database. `held` waits for a person, `overview` has the counts."""
 
-    overview: Overview
+    overview: OutboxOverview
     held: Held
 
     def __init__(self, database: Database) -> None:
-        self.overview = Overview(database)
+        self.overview = OutboxOverview(database)
         self.held = Held(database)
         self._database = database
 
@@ -266,7 +266,7 @@ class Outbox:
             conn.execute(f"UPDATE outbox_duty SET due_at = :now, reason = :reason WHERE {OPEN}", values)
             return int(conn.execute(f"SELECT count(*) FROM outbox WHERE {OPEN}").fetchone()[0])
 
-    def entries(self, state: State, *, limit: int = 100) -> list[Entry]:
+    def entries(self, state: EntryState, *, limit: int = 100) -> list[Entry]:
         """The newest entries of one state, newest first; one for each destination where it has this state."""
         # The sign keeps SQLite to the index of this state, which is short, where it would walk through all duties.
         order = "entry_id" if state == "delivered" else "+entry_id"

@@ -22,7 +22,7 @@ _ALIKE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DestinationOverview:
     """How it stands with one destination. Times are UTC text; a day is one of UTC.
 
     `waiting` is the number of open entries by priority. `next_attempt`, `attempts` and `reason` are of the entry that
@@ -60,13 +60,13 @@ class Told:
     parked: int
 
 
-class Overview:
+class OutboxOverview:
     """Looks at the outbox tables inside their owner's database."""
 
     def __init__(self, database: Transactions) -> None:
         self._database = database
 
-    def lines(self, *, now: datetime) -> list[Line]:
+    def lines(self, *, now: datetime) -> list[DestinationOverview]:
         """How it stands with everybody who is told of anything, or has an entry that is not delivered."""
         with self._database.read() as conn:
             waiting = conn.execute(
@@ -113,7 +113,7 @@ class Overview:
 
 def _line(
     conn: sqlite3.Connection, destination: str, waiting: Collection[sqlite3.Row], parked: int, now: datetime
-) -> Line:
+) -> DestinationOverview:
     own = [row for row in waiting if row["destination"] == destination]
     values = {"destination": destination, "day": utc_text(now)[:10], "id": min((r["first_id"] for r in own), default=0)}
     oldest = conn.execute("SELECT created_at FROM outbox WHERE id = :id", values).fetchone()
@@ -127,7 +127,7 @@ def _line(
     ).fetchone()
     next_attempt, attempts, reason = tuple(postponed or (None, 0, ""))
     delivered_today, bytes_today = tuple(today or (0, 0))
-    return Line(
+    return DestinationOverview(
         destination=destination,
         waiting={row["priority"]: row["count"] for row in own},
         oldest=oldest["created_at"] if oldest else None,

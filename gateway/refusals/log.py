@@ -112,7 +112,7 @@ class Lost:
     last_at: str | None
 
 
-Note = Callable[[Refused], None]
+NoteRefusal = Callable[[Refused], None]
 """Takes one refusal down; never waits, never raises."""
 
 
@@ -182,7 +182,7 @@ def version(path: Path) -> str:
     return "/".join(str(_changed(file)) for file in (path, path.with_name(f"{path.name}-wal")))
 
 
-class Noting:
+class RefusalRecorder:
     """Takes refusals of one process down from entering to leaving the block: hand out `note`."""
 
     def __init__(

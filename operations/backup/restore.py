@@ -24,15 +24,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-from gateway.audit.messages import Actor, Event
+from gateway.audit.messages import Actor, AuditEvent
 from gateway.audit.messages import restored as restored_trail
-from gateway.audit.trail import Finding as Broken
 from gateway.audit.trail import Head, Trail, trails, verified
+from gateway.audit.trail import TrailFinding as Broken
 from gateway.fsync import make_folder, sync_folder
 from operations.backup.backup import FORMAT, MANIFEST, BackupError, Listed, Step, complete, copy_and_hash, pool_place
 from pacs import Archive
 from pacs.archive.files import Files
-from pacs.maintenance.fsck import Finding, Fsck
+from pacs.maintenance.fsck import Fsck, FsckFinding
 from worklist import Worklist
 
 WORK = ".restoring"
@@ -144,7 +144,7 @@ def restore(source: Path, folder: Path, *, who: Actor, site: str, now: datetime,
     for name, sha256 in manifest.databases.items():
         _fetch(manifest.folder / name, work / name, sha256)
     files, size = _fetch_files(manifest, work / "instances", step)
-    recorded = _fetch_trail(manifest, work / "audit", event=Event(now, site), who=who)
+    recorded = _fetch_trail(manifest, work / "audit", event=AuditEvent(now, site), who=who)
     if manifest.users:
         _fetch(manifest.folder / "users.json", work / "users.json", manifest.users)
         (work / "users.json").chmod(0o600)
@@ -152,7 +152,7 @@ def restore(source: Path, folder: Path, *, who: Actor, site: str, now: datetime,
     return _woken(manifest, folder, files=files, size=size, recorded=recorded, now=now)
 
 
-def verify(folder: Path, *, now: datetime) -> Iterator[Finding]:
+def verify(folder: Path, *, now: datetime) -> Iterator[FsckFinding]:
     """Compare a restored folder with itself, every byte of it."""
     with closing(_archive(folder)) as archive:
         yield from Fsck(archive, Files(folder / "instances"), at_rest=True).findings(hashes=True, now=now)
@@ -206,7 +206,7 @@ def _fetch_files(manifest: Manifest, root: Path, step: Step) -> tuple[int, int]:
     return files, size
 
 
-def _fetch_trail(manifest: Manifest, folder: Path, *, event: Event, who: Actor) -> int:
+def _fetch_trail(manifest: Manifest, folder: Path, *, event: AuditEvent, who: Actor) -> int:
     """Put every chain back and have it say that it was; how many messages they had."""
     recorded = 0
     for chain in manifest.chains():

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.hops import Note, Nothing, Observed
 from relay.assembly import cloud_link
-from relay.egress import Way
+from relay.egress import Egress
 from relay.settings import RelaySettings
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Target:
     """Where a way leads."""
 
     url: str
-    way: Way
+    way: Egress
 
     @property
     def host(self) -> str:

@@ -34,7 +34,7 @@ from operations.checks.cloud_connection import Target, connected, issuer, place,
 from operations.checks.site_check import ask_relay
 from relay.assembly import cloud_link
 from relay.hybrid.errors import explain
-from relay.hybrid.exchange import Limits
+from relay.hybrid.exchange import LinkLimits
 from relay.hybrid.listener import HybridListener
 from relay.hybrid.protocol import Endpoint, endpoint
 from relay.settings import RelaySettings
@@ -207,7 +207,7 @@ def _only_echo(settings: RelaySettings) -> HybridListener:
         endpoint(settings.namespace, settings.hybrid_connection),
         cloud_link.tokens(settings),
         on_message=answer,
-        limits=replace(Limits(), listeners=1),
+        limits=replace(LinkLimits(), listeners=1),
         way=cloud_link.way(settings),
     )
 

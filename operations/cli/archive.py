@@ -25,9 +25,9 @@ from operations.backup.restore import Restored, restore, verify, verify_trail
 from operations.cli.terminal import AsJson, Progress, caller, console, print_each, print_json
 from pacs import Archive
 from pacs.archive.files import AlreadyServed, Files
-from pacs.maintenance.fsck import Finding, Fsck
+from pacs.maintenance.fsck import Fsck, FsckFinding
 from pacs.maintenance.quarantine import carry_out
-from pacs.maintenance.retention import Outcome, Policy, candidates, prune, remove_ordered
+from pacs.maintenance.retention import RetentionOutcome, RetentionPolicy, candidates, prune, remove_ordered
 from pacs.settings import PacsSettings
 from relay.settings import RelaySettings
 from worklist import Worklist
@@ -88,7 +88,7 @@ def prune_command(
     settings = load(PacsSettings)
     if days is None and not settings.retention_days:
         raise typer.BadParameter("PACS_RETENTION_DAYS is not set, so say for how long.", param_hint="--days")
-    policy = Policy(settings.retention_days if days is None else days, settings.retention_needs_commitment)
+    policy = RetentionPolicy(settings.retention_days if days is None else days, settings.retention_needs_commitment)
     with _archive() as archive:
         work = candidates if dry_run else prune
         facts = (_outcome(outcome) for outcome in work(archive, policy, now=datetime.now(UTC)))
@@ -300,13 +300,13 @@ def _held(files: Files) -> Iterator[bool]:
         yield True
 
 
-def _findings(check: Fsck, *, repair: bool, hashes: bool) -> Iterator[Finding]:
+def _findings(check: Fsck, *, repair: bool, hashes: bool) -> Iterator[FsckFinding]:
     now = datetime.now(UTC)
     for finding in check.findings(hashes=hashes, now=now):
         yield check.repaired(finding, now=now) if repair else finding
 
 
-def _printed(findings: Iterator[Finding], *, as_json: bool) -> int:
+def _printed(findings: Iterator[FsckFinding], *, as_json: bool) -> int:
     """Print findings as they come; how many of them are left to be done."""
     left = 0
 
@@ -325,7 +325,7 @@ def _finding_line(fact: dict[str, object]) -> str:
     return f"{fact['code']}: {where} {fact['sentence']} {fact['repaired'] or fact['remedy']}"
 
 
-def _outcome(outcome: Outcome) -> dict[str, object]:
+def _outcome(outcome: RetentionOutcome) -> dict[str, object]:
     study = outcome.study
     return {
         "study_instance_uid": study.study_instance_uid,

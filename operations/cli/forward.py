@@ -30,7 +30,7 @@ Of = Annotated[str, typer.Option("--to", metavar="AET", help="All of this target
 To = Annotated[str, typer.Option("--to", metavar="AET", help="The AE title of one in PACS_PEERS.")]
 
 
-class ForwardState(StrEnum):
+class StateOption(StrEnum):
     """`pacs.forward.queue_rows.State`, as typer wants it."""
 
     OPEN = "open"
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 @forward_app.command("list")
 def forward_list(
-    state: Annotated[ForwardState, typer.Option(help="Open, delivered or parked.")] = ForwardState.PARKED,
+    state: Annotated[StateOption, typer.Option(help="Open, delivered or parked.")] = StateOption.PARKED,
     to: Of = "",
     as_json: AsJson = False,
 ) -> None:

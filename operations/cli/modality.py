@@ -22,7 +22,7 @@ from simulator.exam.exam import SCREENING_VIEWS, VIEWS
 from simulator.modality import misbehaviour
 from simulator.modality.misbehaviour_kit import Proof
 from simulator.modality.plan import plan
-from simulator.modality.raw_association import Caller
+from simulator.modality.raw_association import Dialer
 from simulator.modality.script import Begin, Commit, End, Expose, Query, Script, read
 from simulator.modality.scripted_machine import Machine
 from worklist.settings import WorklistSettings
@@ -146,8 +146,8 @@ def _settings() -> SiteSettings:
     return SiteSettings(load(WorklistSettings), load(PacsSettings), load(RelaySettings))
 
 
-def _caller(settings: SiteSettings, ae_title: str) -> Caller:
-    return Caller(ae_title or settings.calling_ae_title, tls=client_context(settings.worklist))
+def _caller(settings: SiteSettings, ae_title: str) -> Dialer:
+    return Dialer(ae_title or settings.calling_ae_title, tls=client_context(settings.worklist))
 
 
 def _wall_time() -> datetime:

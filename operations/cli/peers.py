@@ -18,7 +18,7 @@ from gateway.tls import CallFiles
 from operations import dicom_peers
 from operations.cli.terminal import AsJson, Progress, console, print_each, print_json
 from pacs import Archive
-from pacs.query_retrieve.retrieve import Outcome, Sendable
+from pacs.query_retrieve.retrieve import Sendable, SendOutcome
 from pacs.settings import PacsSettings
 
 Target = Annotated[
@@ -74,7 +74,7 @@ def send(
         called, title = _peer(peer, settings), calling or settings.aet
         for sent in dicom_peers.send(called, objects, ae_title=title, tls=CallFiles.of(settings)):
             progress.seen()
-            failed += sent.outcome is Outcome.FAILED
+            failed += sent.outcome is SendOutcome.FAILED
             outcome = sent.outcome.name.lower()
             yield {"sop_instance_uid": sent.sop_instance_uid, "outcome": outcome, "reason": sent.reason}
 

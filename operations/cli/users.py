@@ -21,8 +21,8 @@ import typer
 from rich.table import Table
 
 from gateway.audit import messages
-from gateway.audit.messages import Actor, Event
-from gateway.audit.trail import Finding, Head, Line, Trail, lines, trails, verified
+from gateway.audit.messages import Actor, AuditEvent
+from gateway.audit.trail import Head, Trail, TrailFinding, TrailLine, lines, trails, verified
 from gateway.errors import InvalidValue
 from gateway.process import EXIT_FAILED, EXIT_OK
 from gateway.settings import load
@@ -196,7 +196,7 @@ class _Verdict:
 
     name: str
     head: Head
-    findings: list[Finding]
+    findings: list[TrailFinding]
     restored: list[tuple[int, str]]
 
 
@@ -239,8 +239,8 @@ def _audited(what: str) -> None:
     _trail().append([messages.alert(_event(settings), _actor(), messages.USERS_CHANGED, uri, what)])
 
 
-def _event(settings: RelaySettings) -> Event:
-    return Event(datetime.now(UTC), settings.site)
+def _event(settings: RelaySettings) -> AuditEvent:
+    return AuditEvent(datetime.now(UTC), settings.site)
 
 
 def _actor() -> Actor:
@@ -266,11 +266,11 @@ def _expected(text: str) -> tuple[str, Head | None]:
     return chain or RELAY, Head(int(number), digest)
 
 
-def _finding(found: Finding) -> str:
+def _finding(found: TrailFinding) -> str:
     return f"{found.code:9} {found.file}:{found.line}  {found.text}"
 
 
-def _facts(line: Line) -> dict[str, object]:
+def _facts(line: TrailLine) -> dict[str, object]:
     """What of a message is shown."""
     try:
         root = fromstring(line.message)  # noqa: S314 - our own file; what may stand in it, `audit_messages` escaped

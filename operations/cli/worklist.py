@@ -23,8 +23,8 @@ from gateway.sign_off import require_decider
 from gateway.sqlite import utc_text
 from operations import worklist_file
 from operations.cli.terminal import AsJson, console, print_each, print_json
-from worklist import Item, Origin, Worklist
-from worklist.expiry import Outcome, candidates, first_day_kept, prune
+from worklist import ActionOrigin, Item, Worklist
+from worklist.expiry import ExpiryOutcome, candidates, first_day_kept, prune
 from worklist.item_rows import KEYS
 from worklist.mpps import Step
 from worklist.settings import WorklistSettings
@@ -98,7 +98,7 @@ def worklist_cancel(
     """
     now = datetime.now(UTC)
     with _worklist() as worklist:
-        item = worklist.cancel(accession_number, now=now, origin=Origin(asked_at=utc_text(now)))
+        item = worklist.cancel(accession_number, now=now, origin=ActionOrigin(asked_at=utc_text(now)))
     _print_items([item], as_json=as_json)
 
 
@@ -266,7 +266,7 @@ def _verdict_line(fact: dict[str, object]) -> str:
     return f"{fact['accession_number']}, {fact['date']} {fact['time']}: {said}"
 
 
-def _outcome(outcome: Outcome) -> dict[str, object]:
+def _outcome(outcome: ExpiryOutcome) -> dict[str, object]:
     return {
         "accession_number": outcome.item.accession_number,
         "date": outcome.item.date,

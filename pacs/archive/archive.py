@@ -43,7 +43,7 @@ from pacs.archive.listing import Listing
 from pacs.archive.maintenance_rows import MaintenanceRows, Pass
 from pacs.archive.quality_rows import QualityRows
 from pacs.archive.quarantine_rows import Quarantine
-from pacs.archive.receiving import Origin, Receiving, disk_refusals
+from pacs.archive.receiving import ObjectOrigin, Receiving, disk_refusals
 from pacs.archive.turns import Turns
 
 log = structlog.get_logger()
@@ -125,7 +125,7 @@ class Archive(Owner):
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
-    def receive(self, origin: Origin, *, now: datetime) -> Receiving:
+    def receive(self, origin: ObjectOrigin, *, now: datetime) -> Receiving:
         """Begin to take an object. Raises InvalidDataSet for a UID that is none, OutOfResources for a full disk."""
         if not is_uid(origin.sop_instance_uid):
             raise InvalidDataSet("The announced SOP Instance UID is missing or is not a UID.")

@@ -54,7 +54,7 @@ class SeriesRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class InstanceChange:
     """What became of an instance, and when (UTC text)."""
 
     number: int
@@ -111,12 +111,12 @@ class Listing:
             raise NotFound(f"There is no study {study_instance_uid} here.")
         return [SeriesRow(row["series_instance_uid"], row["instance_count"], unpacked(row["data_set"])) for row in rows]
 
-    def changes(self, since: int, *, limit: int) -> list[Change]:
+    def changes(self, since: int, *, limit: int) -> list[InstanceChange]:
         """What came and went after a number, in order. What went after it came is only told to have gone."""
         with self._database.read() as conn:
             rows = conn.execute(_CHANGES, {"since": since, "limit": limit}).fetchall()
         return [
-            Change(
+            InstanceChange(
                 number=row["number"],
                 kind="stored" if row["is_stored"] else "removed",
                 at=row["received_at"] or row["removed_at"],

@@ -40,7 +40,7 @@ _SECOND_OPINION_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ObjectOrigin:
     """Who sent an object and what it was announced as."""
 
     sop_class_uid: str
@@ -59,7 +59,7 @@ class Keep(Protocol):
 class Receiving:
     """One object on its way in; the `Incoming` of the listener. One thread writes, then finishes or discards."""
 
-    def __init__(self, files: Files, origin: Origin, *, now: datetime, keep: Keep) -> None:
+    def __init__(self, files: Files, origin: ObjectOrigin, *, now: datetime, keep: Keep) -> None:
         self.origin = origin
         self.now = now
         self._keep = keep

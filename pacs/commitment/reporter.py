@@ -22,7 +22,7 @@ from pynetdicom import AE, build_role
 from pynetdicom.association import Association
 
 from gateway.dicom.application import UNCOMPRESSED
-from gateway.dicom.event_reports import NotReported, WayBack
+from gateway.dicom.event_reports import NotReported, ReportChannel
 from gateway.dicom.negotiation import ProposedContext
 from gateway.dicom.pynetdicom_race import steady
 from gateway.dicom.requestor import calling, context_for
@@ -32,7 +32,7 @@ from gateway.tls import CallFiles
 from pacs.archive.archive import Archive
 from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.commitment.rows import CommitmentRows, Promise
-from pacs.commitment.rules import SOP_CLASS_UID, Outcome, Reference, Transaction, pause, report
+from pacs.commitment.rules import SOP_CLASS_UID, CommitmentOutcome, Reference, Transaction, pause, report
 from pacs.maintenance.scrub import Stopped, trouble
 
 VERIFY_BYTES_PER_SECOND = 200_000_000
@@ -47,12 +47,12 @@ AT_ONCE = 100
 LOOK_SECONDS = 5.0
 """How often it is looked whether a pause is over."""
 
-OUTCOMES: Mapping[str, Outcome] = {
-    "": Outcome.PROMISED,
-    "missing_file": Outcome.NO_SUCH_INSTANCE,
-    "wrong_size": Outcome.PROCESSING_FAILURE,
-    "wrong_hash": Outcome.PROCESSING_FAILURE,
-    "unreadable_file": Outcome.NO_RESOURCES,
+OUTCOMES: Mapping[str, CommitmentOutcome] = {
+    "": CommitmentOutcome.PROMISED,
+    "missing_file": CommitmentOutcome.NO_SUCH_INSTANCE,
+    "wrong_size": CommitmentOutcome.PROCESSING_FAILURE,
+    "wrong_hash": CommitmentOutcome.PROCESSING_FAILURE,
+    "unreadable_file": CommitmentOutcome.NO_RESOURCES,
 }
 """What a file's trouble means to who asked for its safekeeping: send it again, or ask again."""
 
@@ -63,7 +63,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Reporting:
+class Reporter:
     """Verifies and reports from entering to leaving the block.
 
     `peers` are the applications whose address is known; those that want TLS are called with `tls`.
@@ -83,7 +83,7 @@ class Reporting:
         self._peers = {peer.ae_title: peer for peer in peers}
         self._tls = tls
         self._clock = clock
-        self._ways: dict[str, WayBack] = {}
+        self._ways: dict[str, ReportChannel] = {}
         self._taking = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -104,7 +104,7 @@ class Reporting:
         if not self._thread.is_alive():
             raise RuntimeError("The thread that reports on storage commitment has died.")
 
-    def take(self, transaction: Transaction, way_back: WayBack) -> None:
+    def take(self, transaction: Transaction, way_back: ReportChannel) -> None:
         """Owe the answer to a transaction; when this returns, that is on disk. Raises DuplicateTransaction."""
         with self._taking:  # what is due and came on an open association is never seen without its way back
             if self._rows.take(transaction, now=self._clock()):
@@ -148,16 +148,16 @@ class Reporting:
         self._rows.verified(promise.id, outcomes, now=self._clock())
         return replace(promise, outcomes=outcomes)
 
-    def _outcome(self, reference: Reference) -> Outcome:
+    def _outcome(self, reference: Reference) -> CommitmentOutcome:
         try:
             stored = self._archive.instance(reference.sop_instance_uid)
         except NotFound:
-            return Outcome.NO_SUCH_INSTANCE
+            return CommitmentOutcome.NO_SUCH_INSTANCE
         if stored.sop_class_uid != reference.sop_class_uid:
-            return Outcome.CLASS_CONFLICT
+            return CommitmentOutcome.CLASS_CONFLICT
         code = trouble(stored.path, size_bytes=stored.size_bytes, sha256=stored.sha256, pace=self._pace)
         if code == "missing_file" and not self._archive.is_mounted():
-            return Outcome.NO_RESOURCES  # the whole volume is away
+            return CommitmentOutcome.NO_RESOURCES  # the whole volume is away
         if code:
             self._report_damage(reference.sop_instance_uid, code)
         return OUTCOMES[code]
@@ -177,7 +177,7 @@ class Reporting:
     def _not_told_back(self, promises: Sequence[Promise]) -> list[Promise]:
         """Tell on the associations that asked; give what could not be told there. None is waited for a second time."""
         left: list[Promise] = []
-        silent: set[WayBack] = set()
+        silent: set[ReportChannel] = set()
         for promise in promises:
             way_back = self._ways.pop(promise.transaction.transaction_uid, None)
             if way_back is not None and way_back not in silent and self._told_back(promise, way_back):
@@ -188,7 +188,7 @@ class Reporting:
                 self._ways[promise.transaction.transaction_uid] = way_back
         return left
 
-    def _told_back(self, promise: Promise, way_back: WayBack) -> bool:
+    def _told_back(self, promise: Promise, way_back: ReportChannel) -> bool:
         try:
             status = way_back.report(report(promise.transaction, promise.outcomes), timeout_seconds=ANSWER_SECONDS)
         except NotReported:
@@ -223,7 +223,7 @@ class Reporting:
             transaction_uid=promise.transaction.transaction_uid,
             requester=promise.transaction.requester,
             instances=len(promise.outcomes),
-            refused=len(promise.outcomes) - promise.outcomes.count(Outcome.PROMISED),
+            refused=len(promise.outcomes) - promise.outcomes.count(CommitmentOutcome.PROMISED),
             status=f"{status:04X}H",
         )
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from gateway.errors import DuplicateTransaction
 from gateway.sqlite import Transactions, utc_text
-from pacs.commitment.rules import LONGEST_PAUSE, Outcome, Reference, Transaction
+from pacs.commitment.rules import LONGEST_PAUSE, CommitmentOutcome, Reference, Transaction
 
 _OPEN = "acknowledged_at IS NULL"
 
@@ -71,7 +71,7 @@ class CommitmentRows:
 
     def acknowledged(self, promise_id: int, *, now: datetime) -> None:
         """The requester has the report: from now on what was promised is promised."""
-        values = {"id": promise_id, "now": utc_text(now), "promised": Outcome.PROMISED.value}
+        values = {"id": promise_id, "now": utc_text(now), "promised": CommitmentOutcome.PROMISED.value}
         with self._database.write() as conn:
             conn.execute(
                 "UPDATE commitment SET acknowledged_at = :now, attempts = attempts + 1, reason = '' WHERE id = :id",

@@ -41,7 +41,7 @@ ALL_COMMITTED, FAILURES_EXIST = 1, 2
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=10), timedelta(hours=1)
 
 
-class Outcome(IntEnum):
+class CommitmentOutcome(IntEnum):
     """What became of one instance: promised, or a Failure Reason (0008,1197) of PS3.3 C.14.1.1."""
 
     PROMISED = 0x0000
@@ -95,8 +95,8 @@ def requested(information: Dataset, *, requester: str, addressed: str) -> Transa
 def report(transaction: Transaction, outcomes: Sequence[int]) -> EventReport:
     """Tell what became of a transaction (PS3.4 Table J.3.3-1); `outcomes` in the order of its references."""
     told = list(zip(transaction.references, outcomes, strict=True))
-    promised = [_item(reference) for reference, outcome in told if outcome == Outcome.PROMISED]
-    failed = [_failed(reference, outcome) for reference, outcome in told if outcome != Outcome.PROMISED]
+    promised = [_item(reference) for reference, outcome in told if outcome == CommitmentOutcome.PROMISED]
+    failed = [_failed(reference, outcome) for reference, outcome in told if outcome != CommitmentOutcome.PROMISED]
     information = Dataset()
     information.TransactionUID = transaction.transaction_uid
     information.RetrieveAETitle = transaction.addressed

@@ -11,7 +11,7 @@ from gateway.errors import NotFound
 from gateway.sqlite import Transactions, utc_text
 from pacs.forward.rules import ANSWERED, LONGEST_PAUSE, Duty, Fate, Settled
 
-State = Literal["open", "delivered", "parked"]
+ForwardState = Literal["open", "delivered", "parked"]
 
 _OPEN = "delivered_at IS NULL AND parked_at IS NULL"
 
@@ -26,7 +26,7 @@ _OF = "FROM instance JOIN series ON series.id = instance.series_id JOIN study ON
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class ForwardEntry:
     """One duty as people see it. Times are UTC text."""
 
     id: int
@@ -170,7 +170,7 @@ class ForwardQueue:
                 f"DELETE FROM forward WHERE {_COLUMNS[column]} = :value AND delivered_at IS NULL", {"value": value}
             ).rowcount
 
-    def owed(self, state: State, *, target: str | None = None, limit: int = 100) -> list[Owed]:
+    def owed(self, state: ForwardState, *, target: str | None = None, limit: int = 100) -> list[ForwardEntry]:
         """The newest duties of one state, newest first, of one target or of all."""
         with self._database.read() as conn:
             rows = conn.execute(
@@ -180,7 +180,7 @@ class ForwardQueue:
                 " ORDER BY forward.id DESC LIMIT :limit",
                 {"target": target, "limit": limit},
             ).fetchall()
-        return [Owed(**dict(row)) for row in rows]
+        return [ForwardEntry(**dict(row)) for row in rows]
 
     def targets(self) -> list[TargetQueue]:
         """Everybody to whom something is owed or will be."""

@@ -26,7 +26,7 @@ from gateway.dicom.dimse import Command
 from gateway.dicom.requestor import MOST_CONTEXTS, described
 from gateway.errors import NotAcceptable, Refusal
 from pacs.archive.archive import Stored
-from pacs.query_retrieve.retrieve import Destination, Outcome, form, outcome, outgoing
+from pacs.query_retrieve.retrieve import SendOutcome, StoreDestination, form, outcome, outgoing
 
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=10)
 
@@ -88,7 +88,7 @@ def batch(ready: Iterable[tuple[Duty, Stored]]) -> Iterator[tuple[Duty, Stored]]
         yield duty, stored
 
 
-def attempt(duty: Duty, stored: Stored, target: Destination) -> Settled:
+def attempt(duty: Duty, stored: Stored, target: StoreDestination) -> Settled:
     """Send one object, and say what that makes of the duty. Raises PeerError when the target is lost."""
     if duty.is_damaged:
         return Settled(duty, Fate.POSTPONED, "Its file is damaged, see 'gateway fsck --hashes'.")
@@ -105,8 +105,10 @@ def attempt(duty: Duty, stored: Stored, target: Destination) -> Settled:
 def judged(duty: Duty, answer: Command) -> Settled:
     """What the response to a C-STORE makes of a duty (PS3.4 B.2.3)."""
     became = outcome(answer)
-    if became is not Outcome.FAILED:
-        return Settled(duty, Fate.DELIVERED, f"Taken with {described(answer)}." if became is Outcome.WARNING else "")
+    if became is not SendOutcome.FAILED:
+        return Settled(
+            duty, Fate.DELIVERED, f"Taken with {described(answer)}." if became is SendOutcome.WARNING else ""
+        )
     status = answer.status or 0
     is_final = status in NEVER or status >> 8 == 0xA9 or status >> 12 == 0xC
     reason = f"The object was answered with {described(answer)}."

@@ -44,7 +44,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Forwarding:
+class ForwardSender:
     """Sends from entering to leaving the block.
 
     `targets` (AE titles, of `peers`) are owed everything that is stored from now on. Others are sent what an operator

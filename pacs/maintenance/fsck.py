@@ -61,7 +61,7 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FsckFinding:
     """One thing that is not as it should be. `uid` is of an instance or study, `file` a path in the storage folder.
 
     `repaired` says what was done about it; '' nothing.
@@ -135,42 +135,42 @@ class Fsck:
         self._at_rest = at_rest
         self._seen = seen
 
-    def findings(self, *, hashes: bool, now: datetime) -> Iterator[Finding]:
+    def findings(self, *, hashes: bool, now: datetime) -> Iterator[FsckFinding]:
         """Look at everything. Damaged files are remembered as such. Raises GatewayError when there is no archive."""
         if not self._archive.is_mounted():
             raise GatewayError(f"{self._files.root} is no storage folder; is its volume mounted?")
         if hashes:
-            yield from (Finding("damaged_database", detail=said) for said in self._archive.complaints())
+            yield from (FsckFinding("damaged_database", detail=said) for said in self._archive.complaints())
         yield from self._instances(hashes=hashes, now=now)
-        yield from (Finding("leftover", file=f"incoming/{part.name}") for part in self._leftovers())
+        yield from (FsckFinding("leftover", file=f"incoming/{part.name}") for part in self._leftovers())
         yield from self._quarantine()
         for uid in self._rows.wrong_counts():
-            yield Finding("wrong_counts", uid=uid) if uid else Finding("wrong_totals")
-        yield from (Finding("untold", uid=uid) for uid in self._rows.untold())
+            yield FsckFinding("wrong_counts", uid=uid) if uid else FsckFinding("wrong_totals")
+        yield from (FsckFinding("untold", uid=uid) for uid in self._rows.untold())
 
-    def repaired(self, finding: Finding, *, now: datetime) -> Finding:
+    def repaired(self, finding: FsckFinding, *, now: datetime) -> FsckFinding:
         """Repair what can be, with the folder held; the finding comes back with what was done."""
         repair = _REPAIRS.get(finding.code)
         return (
             finding if repair is None else replace(finding, repaired=repair(self._archive, self._files, finding, now))
         )
 
-    def _instances(self, *, hashes: bool, now: datetime) -> Iterator[Finding]:
+    def _instances(self, *, hashes: bool, now: datetime) -> Iterator[FsckFinding]:
         for row, file in joined(self._rows.by_place(), self._files.walk()):
             self._seen()
             code = suspicion(row, file)
             if row is None and file is not None:
                 if code == "foreign_file" or self._is_orphan(file.path):
-                    yield Finding(code, uid=_uid_of(file, code), file=file.place)
+                    yield FsckFinding(code, uid=_uid_of(file, code), file=file.place)
             elif row is not None and (code or hashes):
                 yield from self._instance(row, hashes=hashes, now=now)
 
-    def _instance(self, row: Kept, *, hashes: bool, now: datetime) -> Iterator[Finding]:
+    def _instance(self, row: Kept, *, hashes: bool, now: datetime) -> Iterator[FsckFinding]:
         """Look at one instance as it is now."""
         path = self._files.path(row.sop_instance_uid)
         code = trouble(path, size_bytes=row.size_bytes, sha256=row.sha256) if hashes else _outside(path, row)
         if code and self._rows.report_damage(row, code, now=now):
-            yield Finding(code, uid=row.sop_instance_uid, file=row.place)
+            yield FsckFinding(code, uid=row.sop_instance_uid, file=row.place)
         elif hashes and not code:
             self._rows.report_well(row.sop_instance_uid)
 
@@ -190,7 +190,7 @@ class Fsck:
                 if part.stat().st_mtime <= until:
                     yield part
 
-    def _quarantine(self) -> list[Finding]:
+    def _quarantine(self) -> list[FsckFinding]:
         """Compare rows and files; while the archive serves twice, because one of them always comes or goes first."""
         found = self._quarantine_now()
         if found and not self._at_rest:
@@ -199,15 +199,16 @@ class Fsck:
             found = [finding for finding in found if finding in still]
         return found
 
-    def _quarantine_now(self) -> list[Finding]:
+    def _quarantine_now(self) -> list[FsckFinding]:
         rows = {row.file_name: row for row in self._archive.quarantine.objects()}
         names = {path.name for path in self._files.quarantine.iterdir() if path.is_file()}
         lost = [
-            Finding("quarantine_row_without_file", rows[name].sop_instance_uid, f"quarantine/{name}")
+            FsckFinding("quarantine_row_without_file", rows[name].sop_instance_uid, f"quarantine/{name}")
             for name in sorted(rows.keys() - names)
         ]
         return lost + [
-            Finding("quarantine_file_without_row", file=f"quarantine/{name}") for name in sorted(names - rows.keys())
+            FsckFinding("quarantine_file_without_row", file=f"quarantine/{name}")
+            for name in sorted(names - rows.keys())
         ]
 
 
@@ -228,7 +229,7 @@ def _outside(path: Path, row: Kept) -> str:
 # ---- repairs: what they do they say ----------------------------------------------------------------------------------
 
 
-def _adopt(archive: Archive, files: Files, finding: Finding, now: datetime) -> str:
+def _adopt(archive: Archive, files: Files, finding: FsckFinding, now: datetime) -> str:
     path = files.root / finding.file
     if finding.uid and file_name(finding.uid) == path.stem:
         try:
@@ -245,35 +246,35 @@ def _adopt(archive: Archive, files: Files, finding: Finding, now: datetime) -> s
     return "Set aside in the quarantine."
 
 
-def _sweep(archive: Archive, _files: Files, _finding: Finding, now: datetime) -> str:
+def _sweep(archive: Archive, _files: Files, _finding: FsckFinding, now: datetime) -> str:
     archive.sweep(now=now)
     return "Swept."
 
 
-def _recount(archive: Archive, _files: Files, _finding: Finding, _now: datetime) -> str:
+def _recount(archive: Archive, _files: Files, _finding: FsckFinding, _now: datetime) -> str:
     MaintenanceRows(archive).recount()
     return "Counted anew."
 
 
-def _tell(archive: Archive, _files: Files, finding: Finding, now: datetime) -> str:
+def _tell(archive: Archive, _files: Files, finding: FsckFinding, now: datetime) -> str:
     archive.tell_again(finding.uid, now=now)
     return "The cloud is told."
 
 
-def _forget(archive: Archive, _files: Files, finding: Finding, _now: datetime) -> str:
+def _forget(archive: Archive, _files: Files, finding: FsckFinding, _now: datetime) -> str:
     for row in archive.quarantine.objects():
         if f"quarantine/{row.file_name}" == finding.file:
             archive.quarantine.forget(row.id)
     return "The row is gone."
 
 
-def _record(archive: Archive, files: Files, finding: Finding, now: datetime) -> str:
+def _record(archive: Archive, files: Files, finding: FsckFinding, now: datetime) -> str:
     reason = "Found in the quarantine without a row."
     quarantine.record(archive, files.root / finding.file, reason=reason, now=now)
     return "It has a row again."
 
 
-_REPAIRS: Mapping[str, Callable[[Archive, Files, Finding, datetime], str]] = MappingProxyType(
+_REPAIRS: Mapping[str, Callable[[Archive, Files, FsckFinding, datetime], str]] = MappingProxyType(
     {
         "orphan_file": _adopt,
         "leftover": _sweep,

@@ -26,7 +26,7 @@ from pacs.archive.files import Files, digest, quarantine_name
 from pacs.archive.index import Receipt
 from pacs.archive.maintenance_rows import Kept, MaintenanceRows
 from pacs.archive.quarantine_rows import SetAside
-from pacs.archive.receiving import Origin
+from pacs.archive.receiving import ObjectOrigin
 
 _CHUNK_BYTES = 1 << 20
 _BEFORE_META = 128 + 4 + 12
@@ -152,11 +152,11 @@ def _receipt(sha256: str, now: datetime) -> Receipt:
     return Receipt("", 0, 0, sha256, "", "", utc_text(now))
 
 
-def _origin(path: Path, calling_ae_title: str, why: str) -> tuple[Origin, int]:
+def _origin(path: Path, calling_ae_title: str, why: str) -> tuple[ObjectOrigin, int]:
     """What a file says it is, and where its data set begins."""
     try:
         meta = read_file_meta_info(path)
-        origin = Origin(
+        origin = ObjectOrigin(
             sop_class_uid=str(meta.MediaStorageSOPClassUID),
             sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
             transfer_syntax_uid=str(meta.TransferSyntaxUID),

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetentionPolicy:
     """How long images are kept after the last one of their study came, and whether that has to be committed to."""
 
     days: int
@@ -40,7 +40,7 @@ class Policy:
         return now - timedelta(days=self.days)
 
 
-_Rule = Callable[[StudyFacts, Policy, datetime], bool]
+_Rule = Callable[[StudyFacts, RetentionPolicy, datetime], bool]
 
 RULES: tuple[tuple[str, _Rule], ...] = (
     ("it is too young", lambda study, policy, now: study.last_received_at >= utc_text(policy.until(now))),
@@ -57,31 +57,31 @@ RULES: tuple[tuple[str, _Rule], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RetentionOutcome:
     """What became of a study, or would become: `kept_because` is empty when it goes."""
 
     study: StudyFacts
     kept_because: tuple[str, ...]
 
 
-def judge(study: StudyFacts, policy: Policy, *, now: datetime) -> Outcome:
+def judge(study: StudyFacts, policy: RetentionPolicy, *, now: datetime) -> RetentionOutcome:
     """Ask every rule."""
-    return Outcome(study, tuple(reason for reason, holds in RULES if holds(study, policy, now)))
+    return RetentionOutcome(study, tuple(reason for reason, holds in RULES if holds(study, policy, now)))
 
 
-def candidates(archive: Archive, policy: Policy, *, now: datetime) -> Iterator[Outcome]:
+def candidates(archive: Archive, policy: RetentionPolicy, *, now: datetime) -> Iterator[RetentionOutcome]:
     """What is old enough, oldest first, and whether it may go. Changes nothing."""
     for study in MaintenanceRows(archive).studies_until(utc_text(policy.until(now))):
         yield judge(study, policy, now=now)
 
 
-def prune(archive: Archive, policy: Policy, *, now: datetime) -> Iterator[Outcome]:
+def prune(archive: Archive, policy: RetentionPolicy, *, now: datetime) -> Iterator[RetentionOutcome]:
     """Let go what may go, oldest first; each outcome comes when it is committed. Files follow by `remove_ordered`."""
     for outcome in candidates(archive, policy, now=now):
         yield outcome if outcome.kept_because else _let_go(archive, outcome, policy, now=now)
 
 
-def _let_go(archive: Archive, outcome: Outcome, policy: Policy, *, now: datetime) -> Outcome:
+def _let_go(archive: Archive, outcome: RetentionOutcome, policy: RetentionPolicy, *, now: datetime) -> RetentionOutcome:
     rows = MaintenanceRows(archive)
     with archive.write() as conn:
         study = rows.facts(conn, outcome.study.id)
@@ -103,7 +103,7 @@ def _let_go(archive: Archive, outcome: Outcome, policy: Policy, *, now: datetime
 
 def delete(
     archive: Archive,
-    policy: Policy,
+    policy: RetentionPolicy,
     study_instance_uid: str,
     series_instance_uid: str = "",
     sop_instance_uid: str = "",

@@ -21,7 +21,7 @@ from pacs.archive.archive import Archive
 from pacs.archive.files import Files
 from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.maintenance.quarantine import carry_out
-from pacs.maintenance.retention import Policy, prune, remove_ordered
+from pacs.maintenance.retention import RetentionPolicy, prune, remove_ordered
 from pacs.maintenance.scrub import Scrub, Stopped, is_due, last_night
 
 ORDERS_SECONDS = 1.0
@@ -36,11 +36,11 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Rounds:
+class MaintenanceSchedule:
     """What is done every night. `policy` None: nothing is pruned; `scrub_bytes_per_second` 0: nothing is scrubbed."""
 
     night_hour: int
-    policy: Policy | None
+    policy: RetentionPolicy | None
     scrub_bytes_per_second: int
 
 
@@ -53,7 +53,7 @@ class Care:
     """Looks after an archive and its files from entering to leaving the block."""
 
     def __init__(
-        self, archive: Archive, files: Files, rounds: Rounds, *, clock: Callable[[], datetime] = local_now
+        self, archive: Archive, files: Files, rounds: MaintenanceSchedule, *, clock: Callable[[], datetime] = local_now
     ) -> None:
         self._archive = archive
         self._files = files
@@ -111,7 +111,7 @@ class Care:
             scrub = Scrub(self._archive, self._files, bytes_per_second=rate, stop=self._stop)
             scrub.run(clock=self._clock)
 
-    def _prune(self, policy: Policy) -> None:
+    def _prune(self, policy: RetentionPolicy) -> None:
         for _ in prune(self._archive, policy, now=self._clock()):
             if self._stop.is_set():
                 raise Stopped

@@ -19,7 +19,7 @@ from gateway.tls import CallFiles
 from pacs.archive.archive import Archive, Stored
 from pacs.archive.attributes import Json
 from pacs.archive.index import Level
-from pacs.audit import Accounts
+from pacs.audit import ArchiveAudit
 from pacs.query_retrieve import query, retrieve
 
 PENDING, PENDING_WITH_WARNING = 0xFF00, 0xFF01
@@ -38,7 +38,7 @@ class QueryRetrieve:
         ae_title: str,
         peers: Iterable[Peer] = (),
         tls: CallFiles | None = None,
-        accounts: Accounts,
+        accounts: ArchiveAudit,
     ) -> None:
         """`accounts` tell the audit trail."""
         self._archive = archive

@@ -30,7 +30,7 @@ from pacs.images.decompress import converted
 log = structlog.get_logger()
 
 
-class Outcome(Enum):
+class SendOutcome(Enum):
     """What became of one sub-operation."""
 
     COMPLETED = auto()
@@ -55,7 +55,7 @@ class Sendable(Protocol):
     def data_set_offset(self) -> int: ...
 
 
-class Destination(Protocol):
+class StoreDestination(Protocol):
     """Where objects are sent: the peer of a C-GET, or an association of our own."""
 
     def syntaxes(self, sop_class_uid: str) -> frozenset[str]:
@@ -66,7 +66,7 @@ class Destination(Protocol):
 
 
 def suboperations(
-    instances: Sequence[Stored], destination: Destination, is_cancelled: Callable[[], bool]
+    instances: Sequence[Stored], destination: StoreDestination, is_cancelled: Callable[[], bool]
 ) -> Iterator[Progress]:
     """Send the objects, telling after each how it stands; the last progress has the final status."""
     progress = Progress(remaining=len(instances))
@@ -92,12 +92,12 @@ def unreached(instances: Sequence[Stored]) -> Progress:
     return ended(Progress(remaining=len(instances)), instances)
 
 
-def after(progress: Progress, sop_instance_uid: str, outcome: Outcome) -> Progress:
+def after(progress: Progress, sop_instance_uid: str, outcome: SendOutcome) -> Progress:
     """Count one sub-operation."""
     progress = replace(progress, remaining=progress.remaining - 1)
-    if outcome is Outcome.COMPLETED:
+    if outcome is SendOutcome.COMPLETED:
         return replace(progress, completed=progress.completed + 1)
-    if outcome is Outcome.WARNING:
+    if outcome is SendOutcome.WARNING:
         return replace(progress, warning=progress.warning + 1)
     return replace(progress, failed_uids=(*progress.failed_uids, sop_instance_uid))
 
@@ -121,22 +121,22 @@ def form(stored: str, accepted: frozenset[str]) -> str:
     raise NotAcceptable("The peer takes objects of this class neither as stored nor uncompressed.")
 
 
-def outcome(answer: Command) -> Outcome:
+def outcome(answer: Command) -> SendOutcome:
     """What the response to a C-STORE means (PS3.4 B.2.3)."""
     if answer.status == 0x0000:
-        return Outcome.COMPLETED
-    return Outcome.WARNING if answer.status is not None and answer.status >> 12 == 0xB else Outcome.FAILED
+        return SendOutcome.COMPLETED
+    return SendOutcome.WARNING if answer.status is not None and answer.status >> 12 == 0xB else SendOutcome.FAILED
 
 
-def sent(stored: Sendable, destination: Destination) -> tuple[Outcome, str]:
+def sent(stored: Sendable, destination: StoreDestination) -> tuple[SendOutcome, str]:
     """Send one object: what became of it, and a sentence unless all is well. Raises PeerError when the peer is lost."""
     try:
         with outgoing(stored, form(stored.transfer_syntax_uid, destination.syntaxes(stored.sop_class_uid))) as one:
             answer = destination.store(one)
     except (Refusal, OSError) as error:
-        return Outcome.FAILED, str(error)
+        return SendOutcome.FAILED, str(error)
     became = outcome(answer)
-    return became, "" if became is Outcome.COMPLETED else f"The peer answered with {described(answer)}."
+    return became, "" if became is SendOutcome.COMPLETED else f"The peer answered with {described(answer)}."
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import structlog
 from pydicom import Dataset
 
 from gateway.audit import messages
-from gateway.audit.messages import Actor, Event, Outcome, Patient
+from gateway.audit.messages import Actor, AuditEvent, EventOutcome, Patient
 from gateway.audit.trail import Head, Trail
 from gateway.errors import AuditNotWritten
 from pacs import Archive
@@ -77,7 +77,7 @@ class Recorder:
         """Write down that somebody logged in, or tried to. Raises AuditNotWritten."""
         key = ("login", who, succeeded)
         if not self._is_folded(key):
-            result = Outcome.SUCCESS if succeeded else Outcome.MINOR_FAILURE
+            result = EventOutcome.SUCCESS if succeeded else EventOutcome.MINOR_FAILURE
             await self.write(messages.authentication(self.event(result), who))
             self._fold(key)
 
@@ -89,9 +89,9 @@ class Recorder:
         """Write down that a session of a browser has ended. Raises AuditNotWritten."""
         await self.write(messages.authentication(self.event(), who, messages.LOGOUT))
 
-    def event(self, result: Outcome = Outcome.SUCCESS) -> Event:
+    def event(self, result: EventOutcome = EventOutcome.SUCCESS) -> AuditEvent:
         """What happens now, and ends so."""
-        return Event(self._clock(), self._site, result)
+        return AuditEvent(self._clock(), self._site, result)
 
     async def write(self, message: str) -> Head:
         """Write one message; returns when it is on disk. Raises AuditNotWritten."""
@@ -129,7 +129,7 @@ class Recorder:
             self._folded.popitem(last=False)
 
 
-def written(exchange: Exchange, patient: Patient, event: Event) -> str:
+def written(exchange: Exchange, patient: Patient, event: AuditEvent) -> str:
     """The message of an exchange."""
     match exchange.recorded:
         case Recorded.TRANSFERRED:
@@ -143,11 +143,11 @@ def written(exchange: Exchange, patient: Patient, event: Event) -> str:
             return messages.query(event, exchange.who, exchange.asked)
 
 
-def outcome(status: int) -> Outcome:
+def outcome(status: int) -> EventOutcome:
     """How an HTTP status ends an event."""
     if status < 400:
-        return Outcome.SUCCESS
-    return Outcome.MINOR_FAILURE if status < 500 else Outcome.SERIOUS_FAILURE
+        return EventOutcome.SUCCESS
+    return EventOutcome.MINOR_FAILURE if status < 500 else EventOutcome.SERIOUS_FAILURE
 
 
 def patient_ids(archive: Archive) -> Callable[[str], str]:

@@ -29,11 +29,11 @@ from aiohttp.http import StreamWriter
 from aiohttp.typedefs import Middleware
 
 from gateway.audit import messages
-from gateway.audit.messages import Actor, Outcome
+from gateway.audit.messages import Actor, EventOutcome
 from gateway.errors import AuditNotWritten, Denied, NotFound, Refusal
 from relay.access import cookies, proxy_headers
 from relay.access.audit import Exchange, Recorder
-from relay.access.oidc_login import Code
+from relay.access.oidc_login import CodeFlow
 from relay.access.oidc_tokens import Tokens
 from relay.access.permissions import READING, Recorded, Role, Rule, foreign_origin, is_loopback, rule
 from relay.access.proxy_headers import Network
@@ -71,7 +71,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Policy:
+class AccessPolicy:
     """What the settings say about who may come in."""
 
     is_open: bool
@@ -83,16 +83,16 @@ class Policy:
 
 
 @dataclass
-class Door:
+class AccessControl:
     """Everything the door asks. Use `middleware`, and `before_headers` with `on_response_prepare`."""
 
-    policy: Policy
+    policy: AccessPolicy
     passwords: Passwords
     recorder: Recorder
     own: OwnToken
     patient_id: Callable[[str], str]
     tokens: Tokens | None = None
-    code: Code | None = None
+    code: CodeFlow | None = None
     sessions: Sessions = field(init=False)
     idle_seconds: float = 60 * IDLE_MINUTES
     buckets: Buckets = field(default_factory=lambda: Buckets(0, 1))
@@ -318,12 +318,12 @@ class Door:
         """Record an action before it is done too: one that cannot be recorded may not happen."""
         if needed.recorded is Recorded.ACTION and request.match_info.http_exception is None:
             who = Actor(request[USER].name, request[ADDRESS])
-            await self._tell(request, who, Outcome.SUCCESS, f"{request.method} begins")
+            await self._tell(request, who, EventOutcome.SUCCESS, f"{request.method} begins")
 
     async def _alert(self, request: web.Request, who: Actor, why: str) -> None:
-        await self._tell(request, who, Outcome.MINOR_FAILURE, f"{request.method} was refused: {why}")
+        await self._tell(request, who, EventOutcome.MINOR_FAILURE, f"{request.method} was refused: {why}")
 
-    async def _tell(self, request: web.Request, who: Actor, result: Outcome, told: str) -> None:
+    async def _tell(self, request: web.Request, who: Actor, result: EventOutcome, told: str) -> None:
         event = self.recorder.event(result)
         await self.recorder.write(messages.alert(event, who, messages.RESTRICTED_FUNCTION, request.path_qs, told))
 

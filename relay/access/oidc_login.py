@@ -46,7 +46,7 @@ class Begun:
     at: float
 
 
-class Code:
+class CodeFlow:
     """The relay as a client of the provider; without a secret a public one."""
 
     def __init__(

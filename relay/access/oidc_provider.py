@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import aiohttp
 
 from relay.access.permissions import require_https
-from relay.egress import STRAIGHT, Way
+from relay.egress import STRAIGHT, Egress
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 _LONGEST_ANSWER = 1_000_000
@@ -25,7 +25,7 @@ class ProviderAway(Exception):
 class Provider:
     """One issuer. Every method raises ProviderAway."""
 
-    def __init__(self, url: str, *, way: Way = STRAIGHT) -> None:
+    def __init__(self, url: str, *, way: Egress = STRAIGHT) -> None:
         self.url = url
         self._way = way
 

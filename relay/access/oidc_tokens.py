@@ -24,7 +24,7 @@ from gateway.errors import Denied
 from relay.access.oidc_provider import Provider, ProviderAway
 from relay.access.permissions import ROLES, Role
 from relay.access.users import User
-from relay.egress import STRAIGHT, Way
+from relay.egress import STRAIGHT, Egress
 
 ALGORITHMS = {"RS256": "RSA", "ES256": "EC"}
 """What is taken, and the type of key (RFC 7518 6.1) that it goes with."""
@@ -51,7 +51,7 @@ class Issuer:
 class Tokens:
     """Checks tokens of one issuer."""
 
-    def __init__(self, issuer: Issuer, *, way: Way = STRAIGHT, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, issuer: Issuer, *, way: Egress = STRAIGHT, clock: Callable[[], float] = monotonic) -> None:
         self._issuer = issuer
         self.provider = Provider(issuer.url, way=way)
         self._clock = clock

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ROOT", "Rest"]
 
-Asked = dict[str, str]
+Parameters = dict[str, str]
 """The parameters of path and query."""
 
-Doing = Callable[[web.Request, Asked], Awaitable[web.StreamResponse]]
+Doing = Callable[[web.Request, Parameters], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -77,7 +77,7 @@ class Rest:
 
         return handler
 
-    async def list_studies(self, _: web.Request, asked: Asked) -> web.Response:
+    async def list_studies(self, _: web.Request, asked: Parameters) -> web.Response:
         limit = int(asked.get("limit", DEFAULT_LIMIT))
         before = int(asked["cursor"]) if "cursor" in asked else None
         matched = {name: asked[name] for name in ("study_date", "accession_number") if name in asked}
@@ -85,14 +85,14 @@ class Rest:
         cursor = str(rows[limit - 1].id) if len(rows) > limit else ""
         return _json(schemas.Studies(tuple(map(schemas.study, rows[:limit])), cursor))
 
-    async def show_study(self, _: web.Request, asked: Asked) -> web.Response:
+    async def show_study(self, _: web.Request, asked: Parameters) -> web.Response:
         return _json(schemas.study(await asyncio.to_thread(self._listing.study, asked["study"])))
 
-    async def list_series(self, _: web.Request, asked: Asked) -> web.Response:
+    async def list_series(self, _: web.Request, asked: Parameters) -> web.Response:
         rows = await asyncio.to_thread(self._listing.series, asked["study"])
         return _json(schemas.SeriesList(tuple(schemas.series(asked["study"], row) for row in rows)))
 
-    async def list_instances(self, _: web.Request, asked: Asked) -> web.Response:
+    async def list_instances(self, _: web.Request, asked: Parameters) -> web.Response:
         uids = [asked[name] for name in ("study", "series") if name in asked]
         found = await asyncio.to_thread(self._archive.locate, *uids)
         begin = int(asked.get("cursor", 0))
@@ -102,7 +102,7 @@ class Rest:
 
     list_instances_of_series = list_instances
 
-    async def get_archive(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+    async def get_archive(self, request: web.Request, asked: Parameters) -> web.StreamResponse:
         found = await asyncio.to_thread(self._archive.locate, asked["study"])
         await asyncio.to_thread(_require_files, found)
         headers = {
@@ -117,10 +117,10 @@ class Rest:
         await response.write_eof()
         return response
 
-    async def show_instance(self, request: web.Request, asked: Asked) -> web.Response:
+    async def show_instance(self, request: web.Request, asked: Parameters) -> web.Response:
         return _json(schemas.instance(await self._instance(request, asked)))
 
-    async def get_file(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+    async def get_file(self, request: web.Request, asked: Parameters) -> web.StreamResponse:
         stored = await self._instance(request, asked)
         headers = {
             "Content-Type": part_type(DICOM, stored.transfer_syntax_uid),
@@ -129,35 +129,35 @@ class Rest:
         current = conditional.version("file", stored.sha256, modified=stored.received_at)
         return await send(request, [Slice(stored.path, 0, stored.size_bytes)], headers, current)
 
-    async def get_preview(self, request: web.Request, asked: Asked) -> web.Response:
+    async def get_preview(self, request: web.Request, asked: Parameters) -> web.Response:
         stored = await self._instance(request, asked)
         picture = await self._renderer.run(preview, stored.path)
         return web.Response(body=picture.data, content_type=picture.media_type)
 
-    async def send_study(self, request: web.Request, asked: Asked) -> web.Response:
+    async def send_study(self, request: web.Request, asked: Parameters) -> web.Response:
         return await self._owe(request, study_instance_uid=asked["study"])
 
-    async def send_instance(self, request: web.Request, asked: Asked) -> web.Response:
+    async def send_instance(self, request: web.Request, asked: Parameters) -> web.Response:
         return await self._owe(request, sop_instance_uid=asked["instance"])
 
-    async def show_worklist(self, _: web.Request, asked: Asked) -> web.Response:
+    async def show_worklist(self, _: web.Request, asked: Parameters) -> web.Response:
         date = asked.get("date") or f"{self._clock().astimezone():%Y%m%d}"
         items = await asyncio.to_thread(self._worklist.items, date=date)
         return _json(schemas.Appointments(date, tuple(map(schemas.appointment, items))))
 
-    async def list_changes(self, _: web.Request, asked: Asked) -> web.Response:
+    async def list_changes(self, _: web.Request, asked: Parameters) -> web.Response:
         since, limit = int(asked.get("since", 0)), int(asked.get("limit", DEFAULT_LIMIT))
         found = await asyncio.to_thread(self._listing.changes, since, limit=limit + 1)
         changes = tuple(schemas.Change(**asdict(change)) for change in found[:limit])
         return _json(schemas.Changes(changes, changes[-1].number if changes else since, len(found) > limit))
 
-    async def list_peers(self, _: web.Request, _asked: Asked) -> web.Response:
+    async def list_peers(self, _: web.Request, _asked: Parameters) -> web.Response:
         return _json(schemas.Peers(tuple(map(schemas.Peer, self._peers))))
 
-    async def show_openapi(self, _: web.Request, _asked: Asked) -> web.Response:
+    async def show_openapi(self, _: web.Request, _asked: Parameters) -> web.Response:
         return web.json_response(operations.document(gateway.__version__))
 
-    async def _instance(self, request: web.Request, asked: Asked) -> Stored:
+    async def _instance(self, request: web.Request, asked: Parameters) -> Stored:
         stored = await asyncio.to_thread(self._archive.instance, asked["instance"])
         request[STUDY] = stored.study_instance_uid
         return stored

@@ -6,21 +6,21 @@ Not here: what an action does (`relay.cloud.commands`), the connection it comes 
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from gateway.audit.recorder import Recording
-from gateway.refusals import Note
+from gateway.audit.recorder import AuditRecorder
+from gateway.refusals import NoteRefusal
 from pacs import Archive
 from relay.assembly import cloud_link
 from relay.assembly.clock import now
 from relay.assembly.destinations import image_api
 from relay.cloud.audit import WorklistAudit
 from relay.cloud.commands import Context
-from relay.cloud.deferred import Fulfilment, Requests, request_event
-from relay.cloud.full_images import Doors, FullImages
-from relay.cloud.site_tasks import Chores
-from relay.cloud.throttle import Pace
+from relay.cloud.deferred import ActionRunner, DeferredActions, request_event
+from relay.cloud.full_images import FullImages, UploadTargets
+from relay.cloud.site_tasks import SiteTasks
+from relay.cloud.throttle import Throttle
 from relay.delivery.delivery import Delivery
 from relay.delivery.https_api import Api
-from relay.exams.holding import Holding
+from relay.exams.holding import HoldRules
 from relay.health.site_health import SiteHealth
 from relay.settings import RelaySettings
 from worklist import Worklist
@@ -33,7 +33,7 @@ class CloudActions:
     context: Context
     loops: dict[str, Delivery]
     images: FullImages
-    pace: Pace
+    pace: Throttle
     api: Api | None
 
 
@@ -42,15 +42,15 @@ def cloud_actions(
     worklist: Worklist,
     archive: Archive,
     *,
-    holding: Holding,
-    recording: Recording,
+    holding: HoldRules,
+    recording: AuditRecorder,
     health: SiteHealth,
-    note: Note,
+    note: NoteRefusal,
 ) -> CloudActions:
     """Make them, no loop running. `note` keeps refused actions for people on site."""
-    requests, api = Requests(archive.outbox), image_api(settings)
-    pace = Pace(settings.upload_bytes_per_second, received_last=archive.received_last)
-    doors = Doors(settings.hosts, api, cloud_link.way(settings))
+    requests, api = DeferredActions(archive.outbox), image_api(settings)
+    pace = Throttle(settings.upload_bytes_per_second, received_last=archive.received_last)
+    doors = UploadTargets(settings.hosts, api, cloud_link.way(settings))
     images = FullImages(
         archive,
         requests,
@@ -59,7 +59,7 @@ def cloud_actions(
         scratch=settings.data_dir / "uploads",
         reason_to_hold=holding.reason_for,
     )
-    chores = Chores(requests, doors, pace=pace, folder=settings.data_dir / "diagnostics")
+    chores = SiteTasks(requests, doors, pace=pace, folder=settings.data_dir / "diagnostics")
     context = Context(
         worklist,
         requests,
@@ -74,11 +74,11 @@ def cloud_actions(
     return CloudActions(context, _loops(settings, archive, images, chores), images, pace, api)
 
 
-def _loops(settings: RelaySettings, archive: Archive, images: FullImages, chores: Chores) -> dict[str, Delivery]:
+def _loops(settings: RelaySettings, archive: Archive, images: FullImages, chores: SiteTasks) -> dict[str, Delivery]:
     # Two, and beside those of the events: a test of the site must not wait for an hour's upload.
     ways = {
-        "full images": Fulfilment({"image.request": images}),
-        "chores": Fulfilment(
+        "full images": ActionRunner({"image.request": images}),
+        "chores": ActionRunner(
             {
                 "worklist.create_test_item": chores.perform,
                 "gateway.selftest": chores.selftest,

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from gateway.errors import SettingsError
-from relay.egress import Way
-from relay.hybrid.exchange import Limits
+from relay.egress import Egress
+from relay.hybrid.exchange import LinkLimits
 from relay.hybrid.http import HttpAnswer, HttpRequest
 from relay.hybrid.listener import HybridListener
 from relay.hybrid.protocol import endpoint
@@ -20,9 +20,9 @@ from relay.settings import RelaySettings, revealed
 AMQPS_PORT = 5671
 
 
-def way(settings: RelaySettings) -> Way:
+def way(settings: RelaySettings) -> Egress:
     """How this site gets out. Raises SettingsError when the authorities it shall trust cannot be read."""
-    out = Way(revealed(settings.proxy), settings.no_proxy, settings.ca_file)
+    out = Egress(revealed(settings.proxy), settings.no_proxy, settings.ca_file)
     try:
         out.tls_for("https://")
     except OSError as error:  # of the file, or of what is in it
@@ -98,6 +98,6 @@ def listener(
         on_message=on_message,
         on_request=on_request,
         prove=prove,
-        limits=Limits(listeners=settings.listeners, heartbeat=settings.ping_seconds or None),
+        limits=LinkLimits(listeners=settings.listeners, heartbeat=settings.ping_seconds or None),
         way=way(settings),
     )

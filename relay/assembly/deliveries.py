@@ -19,9 +19,9 @@ from relay.delivery.composer import Composer, cloud_action_id
 from relay.delivery.delivery import Delivery, Destination, kind_of_message, weight_of_message
 from relay.delivery.heartbeat import beat
 from relay.delivery.https_api import kind_of_upload, weight_of_upload
-from relay.delivery.quota import Allowance
+from relay.delivery.quota import Quota
 from relay.delivery.thumbnails import thumbnail
-from relay.exams.holding import Holding
+from relay.exams.holding import HoldRules
 from relay.render_pool import Renderer
 from relay.setting_types import DestinationName
 from relay.settings import RelaySettings
@@ -35,7 +35,7 @@ class Deliveries:
     outboxes: tuple[Outbox, ...]
     loops: tuple[Delivery, ...]
     destinations: dict[DestinationName, Destination]
-    allowances: dict[DestinationName, Allowance]
+    allowances: dict[DestinationName, Quota]
     site: str
     heartbeat_seconds: float
 
@@ -60,7 +60,7 @@ def deliveries(
     archive: Archive,
     *,
     renderer: Renderer,
-    holding: Holding,
+    holding: HoldRules,
 ) -> Deliveries:
     """Make the loops that the settings name, none of them running."""
     outboxes = (worklist.outbox, archive.outbox)
@@ -73,7 +73,7 @@ def deliveries(
     async def reason_to_hold(entry: Entry) -> str:
         return await asyncio.to_thread(holding.reason, entry)
 
-    def loop(name: DestinationName, own: Allowance) -> Delivery:
+    def loop(name: DestinationName, own: Quota) -> Delivery:
         uploads = name == "manage"  # its messages are the images themselves: no thumbnail, and they weigh what files do
         compose = Composer(
             settings.site,

@@ -12,7 +12,7 @@ from relay.assembly import cloud_link
 from relay.delivery.delivery import Destination
 from relay.delivery.https_api import SECONDS, Api, HttpsDestination, ManageDestination, fixed_token
 from relay.delivery.hybrid import HybridDestination
-from relay.delivery.quota import IMAGES, Allowance, limits
+from relay.delivery.quota import IMAGES, Quota, limits
 from relay.setting_types import DestinationName
 from relay.settings import RelaySettings, revealed
 
@@ -21,14 +21,14 @@ MOST_BYTES = {"servicebus": 192 * 1024}
 it counts in its own way."""
 
 
-def allowance(settings: RelaySettings) -> Allowance:
+def allowance(settings: RelaySettings) -> Quota:
     """What may leave to one destination, and when."""
-    return Allowance(
+    return Quota(
         rates=limits(settings.rates), budgets=limits(settings.budgets), clock=lambda: datetime.now().astimezone()
     )
 
 
-def destination(name: DestinationName, settings: RelaySettings, archive: Archive, own: Allowance) -> Destination:
+def destination(name: DestinationName, settings: RelaySettings, archive: Archive, own: Quota) -> Destination:
     """A door events leave by; images through it at the rate `own` allows."""
     match name:
         case "hybrid":

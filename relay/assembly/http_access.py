@@ -14,8 +14,8 @@ from gateway.tls_reload import ServerTls
 from pacs import Archive
 from relay.access import permissions
 from relay.access.audit import Recorder, patient_ids
-from relay.access.middleware import Door, Policy
-from relay.access.oidc_login import Code
+from relay.access.middleware import AccessControl, AccessPolicy
+from relay.access.oidc_login import CodeFlow
 from relay.access.oidc_tokens import Issuer, Tokens
 from relay.access.rate_limits import Buckets
 from relay.access.users import OwnToken, Passwords, UserFile
@@ -59,12 +59,14 @@ def own_tls(settings: RelaySettings) -> ssl.SSLContext | None:
     return None if files is None else own_context(files)
 
 
-def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datetime]) -> Door:
+def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datetime]) -> AccessControl:
     """The door as the settings want it."""
     demanded = settings.http_users_required or not permissions.is_loopback(settings.http_host)
     tokens = Tokens(issuer(settings), way=cloud_link.way(settings)) if settings.oidc_issuer else None
-    return Door(
-        policy=Policy(is_open=not demanded, origins=frozenset(settings.cors_origins), proxies=settings.trusted_proxies),
+    return AccessControl(
+        policy=AccessPolicy(
+            is_open=not demanded, origins=frozenset(settings.cors_origins), proxies=settings.trusted_proxies
+        ),
         passwords=Passwords(UserFile(settings.users_path)),
         recorder=Recorder(Trail(settings.audit_path), site=settings.site, clock=clock),
         own=OwnToken(settings.own_token_path),
@@ -76,11 +78,11 @@ def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datet
     )
 
 
-def code(settings: RelaySettings, tokens: Tokens) -> Code | None:
+def code(settings: RelaySettings, tokens: Tokens) -> CodeFlow | None:
     """How people sign in with the identity provider at a browser; None when the relay is no client of it."""
     if not settings.oidc_client_id:
         return None
-    return Code(tokens, settings.oidc_client_id, secret=revealed(settings.oidc_client_secret))
+    return CodeFlow(tokens, settings.oidc_client_id, secret=revealed(settings.oidc_client_secret))
 
 
 def issuer(settings: RelaySettings) -> Issuer:

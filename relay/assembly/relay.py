@@ -17,15 +17,15 @@ import structlog
 from aiohttp.web import Application
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from gateway.audit.recorder import RELAY, Recording
+from gateway.audit.recorder import RELAY, AuditRecorder
 from gateway.errors import DatabaseNotReady
 from gateway.process import until_stopped_async
-from gateway.refusals import Note
+from gateway.refusals import NoteRefusal
 from gateway.refusals.log import unnoted
 from gateway.tls_reload import ServerTls
 from pacs import Archive
 from relay import web
-from relay.access.middleware import Door
+from relay.access.middleware import AccessControl
 from relay.access.users import CLOUD
 from relay.assembly import cloud_link, http_access
 from relay.assembly.clock import now
@@ -33,10 +33,10 @@ from relay.assembly.cloud_actions import CloudActions, cloud_actions
 from relay.assembly.deliveries import Deliveries, deliveries
 from relay.assembly.site import changes, holds, site_facts, site_health
 from relay.cloud import commands
-from relay.cloud.dicomweb_proxy import RemoteWeb, own_url, public_url
+from relay.cloud.dicomweb_proxy import DicomWebProxy, own_url, public_url
 from relay.dicomweb.spool import Spool
 from relay.exams.evidence import Evidence
-from relay.exams.holding import Holding
+from relay.exams.holding import HoldRules
 from relay.exams.quality import Quality
 from relay.health.site_health import SiteHealth
 from relay.hybrid.http import HttpAnswer, HttpRequest
@@ -77,8 +77,8 @@ class Relay:
     app: Application
     spool: Spool
     tls: ServerTls | None
-    door: Door
-    recording: Recording
+    door: AccessControl
+    recording: AuditRecorder
     renderer: Renderer
     quality: Quality
     health: SiteHealth
@@ -86,16 +86,16 @@ class Relay:
     actions: CloudActions
     echo: SelfEcho | None = None
     listener: HybridListener | None = None
-    remote: RemoteWeb | None = None
+    remote: DicomWebProxy | None = None
     """DICOMweb for the cloud; None until the relay's own port is known."""
 
     @classmethod
-    def of(cls, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: Note = unnoted) -> Self:
+    def of(cls, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: NoteRefusal = unnoted) -> Self:
         """Make every part that the settings ask for. Raises SettingsError when the relay may not run as it is told."""
         tls, door = http_access.require_safe(settings), http_access.door(settings, archive, clock=now)
-        recording = Recording(settings.audit_path, RELAY, site=settings.site)
+        recording = AuditRecorder(settings.audit_path, RELAY, site=settings.site)
         renderer, spool = Renderer(), Spool(settings.data_dir / "spool")
-        holding = Holding(archive, worklist, holds=holds(settings))
+        holding = HoldRules(archive, worklist, holds=holds(settings))
         evidence = Evidence(archive, worklist, holding=holding)
         quality = Quality(worklist, archive, evidence, clock=now)
         sending = deliveries(settings, worklist, archive, renderer=renderer, holding=holding)
@@ -197,10 +197,10 @@ class Relay:
         except RenderingFailed:  # pictures may fail for as long as they like; the worklist must not
             log.exception("workers not started")
 
-    def _serve_the_cloud(self, port: int) -> RemoteWeb:
+    def _serve_the_cloud(self, port: int) -> DicomWebProxy:
         """DICOMweb through the hybrid connection, from this relay's own port."""
         settings = self.settings
-        return RemoteWeb(
+        return DicomWebProxy(
             own_url(settings.http_host, port, scheme="https" if self.tls else "http"),
             connection=settings.hybrid_connection,
             public=public_url(endpoint(settings.namespace, settings.hybrid_connection)),

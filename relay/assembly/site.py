@@ -6,22 +6,22 @@ Not here: proving a port (`relay.health.dicom_ports`), holding back (`relay.exam
 
 from collections.abc import Sequence
 
-from gateway.audit.recorder import Recording
+from gateway.audit.recorder import AuditRecorder
 from gateway.dicom.admission import OWN_TITLE
 from gateway.refusals import FILE_NAME
 from gateway.remote_ae import Peer, reachable
 from gateway.tls import CallFiles
-from pacs import Archive, Policy
-from relay.access.middleware import Door
+from pacs import Archive, RetentionPolicy
+from relay.access.middleware import AccessControl
 from relay.assembly.clock import now
 from relay.delivery.delivery import Delivery
 from relay.dicomweb.routes import Changes
-from relay.dicomweb.stow_store import Deposit
+from relay.dicomweb.stow_store import StowStore
 from relay.exams.holding import HOLDS
 from relay.exams.quality import Quality
 from relay.health.dicom_ports import DicomPort
 from relay.health.site_health import SiteHealth
-from relay.pages.site_facts import Breaker, Surroundings
+from relay.pages.site_facts import CircuitState, SiteFacts
 from relay.settings import RelaySettings
 from worklist import Worklist
 
@@ -63,26 +63,26 @@ def changes(settings: RelaySettings) -> Changes:
     if settings.largest_upload:
         tls = CallFiles.of_own_listeners(settings)
         archive = Peer(settings.pacs_aet, reachable(settings.pacs_host), settings.pacs_port, tls=tls is not None)
-        deposit = Deposit(archive, settings.upload_aet, tls)
-    policy = Policy(days=0, needs_commitment=settings.deletion_needs_commitment) if settings.delete else None
+        deposit = StowStore(archive, settings.upload_aet, tls)
+    policy = RetentionPolicy(days=0, needs_commitment=settings.deletion_needs_commitment) if settings.delete else None
     return Changes(deposit, settings.largest_upload, policy)
 
 
-def site_facts(settings: RelaySettings, deliveries: Sequence[Delivery]) -> Surroundings:
+def site_facts(settings: RelaySettings, deliveries: Sequence[Delivery]) -> SiteFacts:
     """What pages show of this site beyond its databases; `deliveries` are the loops whose circuits they show."""
     days, needs_commitment = settings.retention_days, settings.deletion_needs_commitment
-    return Surroundings(
+    return SiteFacts(
         refusals=settings.data_dir / FILE_NAME,
         backups=settings.pacs_db_path.parent,
-        policy=Policy(days, needs_commitment) if days else None,
+        policy=RetentionPolicy(days, needs_commitment) if days else None,
         watermarks=settings.watermarks,
         breakers=lambda: {each.name: _breaker(each) for each in deliveries},
     )
 
 
-def _breaker(delivery: Delivery) -> Breaker:
+def _breaker(delivery: Delivery) -> CircuitState:
     circuit = delivery.circuit
-    return Breaker(circuit.failures, circuit.knock_at, delivery.trouble, delivery.proven_at)
+    return CircuitState(circuit.failures, circuit.knock_at, delivery.trouble, delivery.proven_at)
 
 
 def site_health(
@@ -92,8 +92,8 @@ def site_health(
     *,
     deliveries: Sequence[Delivery],
     quality: Quality,
-    door: Door,
-    recording: Recording,
+    door: AccessControl,
+    recording: AuditRecorder,
 ) -> SiteHealth:
     """What reports on this site; its `listener` is set once there is one."""
     return SiteHealth(

@@ -10,7 +10,7 @@ Not here: HTTP (`relay.access.audit`), MPPS (`worklist.audit`).
 
 from gateway.audit import messages
 from gateway.audit.messages import Actor, Patient
-from gateway.audit.recorder import Recording
+from gateway.audit.recorder import AuditRecorder
 from gateway.errors import NotFound
 from gateway.messages import Action, CancelItem, CreateItem, CreateTestItem, RescheduleItem, UpdateItem, UpdateStatus
 from relay.access.users import CLOUD
@@ -22,7 +22,7 @@ WorklistAction = CreateItem | CreateTestItem | UpdateItem | UpdateStatus | Cance
 class WorklistAudit:
     """Tells a recording; call it after an action was carried out."""
 
-    def __init__(self, recording: Recording, worklist: Worklist) -> None:
+    def __init__(self, recording: AuditRecorder, worklist: Worklist) -> None:
         self._recording = recording
         self._worklist = worklist
 
@@ -42,5 +42,5 @@ class WorklistAudit:
         return Patient(item.participant_id, item.study_instance_uid)
 
 
-def _kind(action: WorklistAction) -> messages.Action:
+def _kind(action: WorklistAction) -> messages.EventAction:
     return "C" if isinstance(action, CreateItem | CreateTestItem) else "U"

@@ -31,8 +31,8 @@ import structlog
 from yarl import URL
 
 from gateway.errors import CloudError, GatewayError
-from relay.cloud.throttle import Pace
-from relay.egress import STRAIGHT, Way
+from relay.cloud.throttle import Throttle
+from relay.egress import STRAIGHT, Egress
 from relay.hybrid.errors import explain
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class UrlRefused(GatewayError):
     """The URL is expired, revoked, or does not allow to write; a new one is needed."""
 
 
-class Refused(GatewayError):
+class UploadRefused(GatewayError):
     """The storage takes this file by no means; the message says with which status."""
 
 
@@ -129,9 +129,9 @@ class BlobUpload:
         content: BinaryIO,
         sha256: str,
         *,
-        pace: Pace,
+        pace: Throttle,
         content_type: str = "application/dicom",
-        way: Way = STRAIGHT,
+        way: Egress = STRAIGHT,
     ) -> None:
         self._url = url
         self._content = content
@@ -200,7 +200,7 @@ class BlobUpload:
     def _read(self, block: Block) -> bytes:
         content = os.pread(self._content.fileno(), block.size, block.offset)
         if len(content) < block.size:
-            raise Refused("The stored file is shorter than it was; run 'gateway fsck'.")
+            raise UploadRefused("The stored file is shorter than it was; run 'gateway fsck'.")
         return content
 
     async def _ask(
@@ -265,5 +265,5 @@ def _judge(answer: _Answer) -> None:
     if answer.status in (401, 403):
         raise UrlRefused(f"The storage refused the URL with {said}: it is expired, or does not allow to write.")
     if answer.status in _NEVER and answer.code != _DAMAGED:
-        raise Refused(f"The storage refused the object with {said}.")
+        raise UploadRefused(f"The storage refused the object with {said}.")
     raise Interrupted(f"The storage answered {said}.")

@@ -35,13 +35,13 @@ from gateway.messages import (
     UpdateItem,
     UpdateStatus,
 )
-from gateway.refusals import Note, Refused
+from gateway.refusals import NoteRefusal, Refused
 from gateway.refusals.log import unnoted
 from gateway.refusals.remedies import CLOUD
 from relay import protocol
-from relay.cloud.deferred import Requests
+from relay.cloud.deferred import DeferredActions
 from relay.cloud.full_images import FullImages
-from relay.cloud.site_tasks import Chores
+from relay.cloud.site_tasks import SiteTasks
 from relay.protocol import Json
 from worklist import Item, Worklist
 
@@ -59,15 +59,15 @@ class Context:
     """What commands work with. `cloud_zone` is the zone of times the cloud sends, None for the site's wall time."""
 
     worklist: Worklist
-    requests: Requests
+    requests: DeferredActions
     full_images: FullImages
-    chores: Chores
+    chores: SiteTasks
     health: Callable[[], HealthReport]
     clock: Callable[[], datetime]
     cloud_zone: tzinfo | None = None
     told: Callable[[Action], None] = lambda _action: None
     """Is told of what was carried out; never waits, never raises."""
-    note: Note = unnoted
+    note: NoteRefusal = unnoted
     """Is told of what is refused, for people on site."""
 
 

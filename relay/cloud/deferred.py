@@ -28,7 +28,7 @@ CarryOut = Callable[[Event], Awaitable[None]]
 """Carries a request out and owes the cloud what became of it. Raises CloudError when it shall be tried again."""
 
 
-class Requests:
+class DeferredActions:
     """The requests in one outbox."""
 
     def __init__(self, outbox: Outbox) -> None:
@@ -73,7 +73,7 @@ class Requests:
         return self._outbox.find(event_id) is not None
 
 
-class Fulfilment:
+class ActionRunner:
     """A `relay.delivery.delivery.Destination` for requests: it carries out what others send."""
 
     def __init__(self, ways: Mapping[str, CarryOut]) -> None:
@@ -88,7 +88,7 @@ class Fulfilment:
 
 
 def request_event(site: str) -> Callable[[Entry], Awaitable[Event]]:
-    """Make of an entry what `Fulfilment` takes; nothing is derived."""
+    """Make of an entry what `ActionRunner` takes; nothing is derived."""
 
     async def compose(entry: Entry) -> Event:
         envelope = protocol.envelope(entry, site=site, action_id=None, parameters=entry.parameters)

@@ -40,7 +40,7 @@ _ASKED = ("accept", "accept-charset", "if-none-match", "range")
 _GIVEN = ("Content-Type", "ETag", "Warning", "Cache-Control", "Content-Location", "Content-Range", "Accept-Ranges")
 
 
-class RemoteWeb:
+class DicomWebProxy:
     """Answers requests that come over one hybrid connection. `close` it."""
 
     def __init__(

@@ -22,19 +22,19 @@ from gateway.errors import CloudError, Conflict, GatewayError, NotAcceptable, No
 from gateway.fsync import make_folder
 from gateway.messages import Answering, ImageUnavailable, RequestImage, UploadCompleted, WantedImage
 from pacs import COMPRESSIONS, Archive, Stored, compress
-from relay.cloud.blob_upload import BlobUpload, Refused, UrlRefused, beneath
-from relay.cloud.deferred import Requests
-from relay.cloud.throttle import Pace
+from relay.cloud.blob_upload import BlobUpload, UploadRefused, UrlRefused, beneath
+from relay.cloud.deferred import DeferredActions
+from relay.cloud.throttle import Throttle
 from relay.delivery.delivery import Event
 from relay.delivery.https_api import MOST_BYTES, SLOWEST, Api, form
-from relay.egress import STRAIGHT, Way
+from relay.egress import STRAIGHT, Egress
 
 API_PATIENCE = timedelta(days=1)
 """The programme's API answers 500 also to what it will never take; after a day of that the image is unavailable."""
 
 
 @dataclass(frozen=True)
-class Doors:
+class UploadTargets:
     """Where full images may go: to hosts by URL (a name that begins with a dot stands for all below it), to an API.
 
     `way` is how hosts are reached; the API has its own.
@@ -42,7 +42,7 @@ class Doors:
 
     hosts: tuple[str, ...]
     api: Api | None = None
-    way: Way = STRAIGHT
+    way: Egress = STRAIGHT
 
     def check(self, wanted: WantedImage) -> None:
         """Raise a Refusal when something is asked for that this site does not do."""
@@ -84,10 +84,10 @@ class FullImages:
     def __init__(
         self,
         archive: Archive,
-        requests: Requests,
-        doors: Doors,
+        requests: DeferredActions,
+        doors: UploadTargets,
         *,
-        pace: Pace,
+        pace: Throttle,
         scratch: Path,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reason_to_hold: Callable[[str], str] = lambda _uid: "",
@@ -154,7 +154,7 @@ class FullImages:
             outcome = request.unavailable(unavailable.code, str(unavailable))
         except UrlRefused as error:
             outcome = request.unavailable("url_refused", str(error))
-        except Refused as error:
+        except UploadRefused as error:
             outcome = request.unavailable("refused", str(error))
         await asyncio.to_thread(
             self.sweep
@@ -203,7 +203,7 @@ class FullImages:
 
     async def _put(self, api: Api, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
         if ready.size_bytes > MOST_BYTES:
-            raise Refused("The object is larger than the 100 MiB that the cloud's API takes; give a target_url.")
+            raise UploadRefused("The object is larger than the 100 MiB that the cloud's API takes; give a target_url.")
         await self._pace.until_quiet()
         path = f"/dicom/{quote(request.id, safe='')}"
         rate = min(self._pace.bucket.rate or SLOWEST, SLOWEST)
@@ -213,7 +213,7 @@ class FullImages:
             await api.request("PUT", path, data=body, headers=headers, extra_seconds=ready.size_bytes / rate)
         except CloudError as error:
             if error.permanent or self._clock() - asked_at > API_PATIENCE:
-                raise Refused(str(error)) from error
+                raise UploadRefused(str(error)) from error
             raise
 
 

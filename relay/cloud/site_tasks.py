@@ -31,10 +31,10 @@ from gateway.messages import (
     Tested,
     TestItemPerformed,
 )
-from relay.cloud.blob_upload import BlobUpload, Refused, UrlRefused
-from relay.cloud.deferred import Requests
-from relay.cloud.full_images import Doors
-from relay.cloud.throttle import Pace
+from relay.cloud.blob_upload import BlobUpload, UploadRefused, UrlRefused
+from relay.cloud.deferred import DeferredActions
+from relay.cloud.full_images import UploadTargets
+from relay.cloud.throttle import Throttle
 from relay.delivery.delivery import Event
 from relay.protocol import Json
 
@@ -55,15 +55,15 @@ class Done:
     words: str
 
 
-class Chores:
+class SiteTasks:
     """Accepts and carries out what the site does for itself; one at a time."""
 
     def __init__(
         self,
-        requests: Requests,
-        doors: Doors,
+        requests: DeferredActions,
+        doors: UploadTargets,
         *,
-        pace: Pace,
+        pace: Throttle,
         folder: Path,
         command: tuple[str, ...] = COMMAND,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -128,7 +128,7 @@ class Chores:
                 with path.open("rb") as file:
                     upload = BlobUpload(url, file, sha256, pace=self._pace, content_type="application/gzip", way=way)
                     await upload.run()
-            except (UrlRefused, Refused) as error:
+            except (UrlRefused, UploadRefused) as error:
                 reason = str(error)
         await self._owe(
             DiagnosticsCompleted(

@@ -45,7 +45,7 @@ class Bucket:
             await asyncio.sleep(seconds)
 
 
-class Pace:
+class Throttle:
     """The bucket that all full images share, and the silence they wait for."""
 
     def __init__(self, rate: int, *, received_last: Callable[[], datetime]) -> None:

@@ -37,7 +37,7 @@ from gateway.errors import CloudError, HeldBack, OutOfResources
 from gateway.messages import Envelope
 from gateway.outbox import Entry, Outbox
 from gateway.outbox.entries import ANYWHERE
-from relay.delivery.quota import METADATA, THUMBNAILS, Allowance
+from relay.delivery.quota import METADATA, THUMBNAILS, Quota
 from relay.protocol import Json
 
 log = structlog.get_logger()
@@ -134,7 +134,7 @@ class Circuit:
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class PendingEntry:
     """An entry, the outbox it is in, and its class at this destination (`relay.delivery.quota`)."""
 
     outbox: Outbox
@@ -147,14 +147,14 @@ class Owed:
 
 
 def choose(
-    due: Iterable[Owed],
+    due: Iterable[PendingEntry],
     *,
     busy: Collection[tuple[int, int]],
     circuit: Circuit,
     now: datetime,
     closed: Collection[int] = (),
     departed: int = 0,
-) -> list[Owed]:
+) -> list[PendingEntry]:
     """Which of the due entries leave now. Each is the head of its subject; `busy` are those already under way.
 
     Nothing leaves of the classes that are `closed`; `departed` says how many have left so far.
@@ -168,10 +168,10 @@ def choose(
     return waiting[:free] + urgent[: PLACES + 1 - len(busy) - free]
 
 
-def line_up(candidates: Iterable[Owed], *, departed: int) -> list[Owed]:
+def line_up(candidates: Iterable[PendingEntry], *, departed: int) -> list[PendingEntry]:
     """In which order they leave: by class, then the newest first, and the oldest whenever it is its turn."""
     newest_first = sorted(candidates, key=lambda owed: owed.entry.created_at, reverse=True)
-    line: list[Owed] = []
+    line: list[PendingEntry] = []
     for kind in sorted({owed.kind for owed in newest_first}):
         equals = [owed for owed in newest_first if owed.kind == kind]
         while equals:
@@ -214,7 +214,7 @@ class Delivery:
         compose: Callable[[Entry], Awaitable[Event]],
         clock: Callable[[], datetime],
         name: str = ANYWHERE,
-        allowance: Allowance | None = None,
+        allowance: Quota | None = None,
         kind_of: Callable[[Entry], int] = kind_of_message,
         weigh: Callable[[Event], Mapping[int, int]] = weight_of_message,
         jitter: Callable[[], float] = random.random,
@@ -227,7 +227,7 @@ class Delivery:
         self._destination = destination
         self._compose = compose
         self._clock = clock
-        self._allowance = allowance or Allowance(clock=clock)
+        self._allowance = allowance or Quota(clock=clock)
         self._kind_of = kind_of
         self._weigh = weigh
         self._jitter = jitter
@@ -285,22 +285,22 @@ class Delivery:
                     continue
             return
 
-    async def _chosen(self) -> list[Owed]:
+    async def _chosen(self) -> list[PendingEntry]:
         # `busy` is taken before the query: what is settled in between would look open and idle, and leave twice.
         busy, now = frozenset(self._busy), self._clock()
         due = await asyncio.to_thread(self._due, now)
         closed = self._allowance.closed()
         return choose(due, busy=busy, circuit=self._circuit, now=now, closed=closed, departed=self._departed)
 
-    def _due(self, now: datetime) -> list[Owed]:
+    def _due(self, now: datetime) -> list[PendingEntry]:
         enough = 2 * (PLACES + 1)  # what is under way is still due
         return [
-            Owed(outbox, entry, self._kind_of(entry))
+            PendingEntry(outbox, entry, self._kind_of(entry))
             for outbox in self._outboxes
             for entry in outbox.due(now, limit=enough, destination=self.name)
         ]
 
-    async def _deliver(self, owed: Owed) -> None:
+    async def _deliver(self, owed: PendingEntry) -> None:
         try:
             event = await self._compose(owed.entry)
         except HeldBack as held:
@@ -314,7 +314,7 @@ class Delivery:
             self._busy.discard(owed.key)
             self._ended.set()
 
-    async def _tell(self, owed: Owed, event: Event) -> None:
+    async def _tell(self, owed: PendingEntry, event: Event) -> None:
         circuit, weight = self._circuit, self._weigh(event)
         self._allowance.spend(weight)
         try:
@@ -327,7 +327,7 @@ class Delivery:
         else:
             await self._confirm(owed, weight)
 
-    def _is_hopeless(self, owed: Owed) -> bool:
+    def _is_hopeless(self, owed: PendingEntry) -> bool:
         """Count a doubtful answer, and say whether there were too many. Only those count since which the destination
         took something else: while it fails for all, it says nothing about this one."""
         count, proven_at = self._doubts.get(owed.key, (0, None))
@@ -346,7 +346,7 @@ class Delivery:
             words = f"The destination failed in an unexpected way ({type(error).__name__})."
             raise CloudError(words, permanent=False) from error
 
-    async def _confirm(self, owed: Owed, weight: Mapping[int, int]) -> None:
+    async def _confirm(self, owed: PendingEntry, weight: Mapping[int, int]) -> None:
         entry, now = owed.entry, self._clock()
         self._destination_answered(now)
         self._doubts.pop(owed.key, None)
@@ -359,7 +359,7 @@ class Delivery:
             created_at=entry.created_at,
         )
 
-    async def _park(self, owed: Owed, reason: str) -> None:
+    async def _park(self, owed: PendingEntry, reason: str) -> None:
         entry, now = owed.entry, self._clock()
         self._destination_answered(now)
         self._doubts.pop(owed.key, None)
@@ -372,7 +372,7 @@ class Delivery:
             reason=reason,
         )
 
-    async def _hold(self, owed: Owed, reason: str) -> None:
+    async def _hold(self, owed: PendingEntry, reason: str) -> None:
         entry, now = owed.entry, self._clock()
         await _settled(lambda: owed.outbox.held.hold(entry.id, reason=reason, now=now))
         log.warning(
@@ -383,11 +383,11 @@ class Delivery:
             reason=reason,
         )
 
-    async def _fail(self, owed: Owed, reason: str, circuit: Circuit) -> None:
+    async def _fail(self, owed: PendingEntry, reason: str, circuit: Circuit) -> None:
         self._destination_failed(reason, circuit)
         await self._postpone(owed, reason, LONGEST_SILENCE if circuit.failures else LONGEST_PAUSE)
 
-    async def _postpone(self, owed: Owed, reason: str, longest: float) -> None:
+    async def _postpone(self, owed: PendingEntry, reason: str, longest: float) -> None:
         entry = owed.entry
         due_at = self._clock() + backoff(entry.attempts, longest=longest, jitter=self._jitter())
         await _settled(lambda: owed.outbox.retry(entry, reason=reason, due_at=due_at))

@@ -27,7 +27,7 @@ from gateway.errors import CloudError, Conflict, NotFound
 from gateway.outbox import Entry
 from relay.delivery.delivery import Event, kind_of_message, weight_of_message
 from relay.delivery.quota import IMAGES
-from relay.egress import STRAIGHT, Way
+from relay.egress import STRAIGHT, Egress
 from relay.hybrid.errors import explain
 
 MOST_BYTES = 100 * 1024 * 1024
@@ -84,7 +84,7 @@ def _is_loopback(host: str) -> bool:
 class Api:
     """Makes requests with a bearer token, in bounded time, and turns what goes wrong into CloudError."""
 
-    def __init__(self, base: str, token: BearerToken, *, seconds: float, way: Way = STRAIGHT) -> None:
+    def __init__(self, base: str, token: BearerToken, *, seconds: float, way: Egress = STRAIGHT) -> None:
         self._base = base
         self._token = token
         self._way = way
@@ -146,7 +146,7 @@ def judge(status: int) -> None:
 class HttpsDestination:
     """Posts each event as JSON. The cloud recognises a repeat by the envelope's message_id."""
 
-    def __init__(self, base: str, token: BearerToken, *, seconds: float = SECONDS, way: Way = STRAIGHT) -> None:
+    def __init__(self, base: str, token: BearerToken, *, seconds: float = SECONDS, way: Egress = STRAIGHT) -> None:
         self._api = Api(base, token, seconds=seconds, way=way)
 
     async def send(self, event: Event) -> None:
@@ -173,7 +173,7 @@ class ManageDestination:
         opened: Callable[[str, str], BinaryIO],
         rate: Callable[[], int | None] = lambda: None,
         seconds: float = SECONDS,
-        way: Way = STRAIGHT,
+        way: Egress = STRAIGHT,
     ) -> None:
         self._api = Api(base, token, seconds=seconds, way=way)
         self._opened = opened

@@ -106,7 +106,7 @@ Spent = Callable[[datetime], Mapping[int, int]]
 """How many bytes left since a moment, by class, as it is on record."""
 
 
-class Allowance:
+class Quota:
     """What one destination may still be sent. `clock` gives the site's wall time, with its zone."""
 
     def __init__(self, *, rates: Iterable[Limit] = (), budgets: Iterable[Limit] = (), clock: Callable[[], datetime]):

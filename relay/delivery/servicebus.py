@@ -44,7 +44,7 @@ from azure.servicebus.exceptions import (
 
 from gateway.errors import CloudError
 from relay.delivery.delivery import Event
-from relay.egress import Way
+from relay.egress import Egress
 
 TRANSPORTS = {"amqp": TransportType.Amqp, "websocket": TransportType.AmqpOverWebsocket}
 """By their names in the settings."""
@@ -102,7 +102,7 @@ def by_identity(
     return connect
 
 
-def way_out(host: str, way: Way, *, transport: TransportType) -> Mapping[str, Any]:
+def way_out(host: str, way: Egress, *, transport: TransportType) -> Mapping[str, Any]:
     """What the client has to be told so that it gets out as the rest of the site does."""
     url = f"https://{host}"
     told: dict[str, Any] = {"ssl_context": way.tls_for(url)}

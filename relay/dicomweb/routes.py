@@ -17,14 +17,14 @@ from typing import ClassVar
 from aiohttp import web
 
 from gateway.errors import InvalidQuery, Refusal
-from pacs import Archive, Policy, delete
+from pacs import Archive, RetentionPolicy, delete
 from relay.dicom_json import DicomJson, dumped
 from relay.dicomweb import qido, resources
 from relay.dicomweb.rendered import Pictures
 from relay.dicomweb.resources import INSTANCE, ROOT, SERIES, STUDY
 from relay.dicomweb.spool import Spool
 from relay.dicomweb.stow import Stow
-from relay.dicomweb.stow_store import Deposit
+from relay.dicomweb.stow_store import StowStore
 from relay.dicomweb.wado_rs import Retrieval
 from relay.dicomweb.wado_uri import WadoUri
 from relay.render_pool import Renderer
@@ -46,10 +46,10 @@ class NotOffered(Refusal):
 class Changes:
     """What DICOMweb may change; None: nothing of the kind."""
 
-    deposit: Deposit | None = None
+    deposit: StowStore | None = None
     largest_upload: int = 0
     """Bytes of one request."""
-    deletes: Policy | None = None
+    deletes: RetentionPolicy | None = None
 
 
 class DicomWeb:

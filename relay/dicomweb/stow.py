@@ -25,7 +25,7 @@ from relay.dicom_json import dumped
 from relay.dicomweb import negotiation, resources
 from relay.dicomweb.negotiation import MediaRange
 from relay.dicomweb.spool import Spool
-from relay.dicomweb.stow_store import PROCESSING_FAILURE, Deposit
+from relay.dicomweb.stow_store import PROCESSING_FAILURE, StowStore
 from relay.dicomweb.wado_rs import address
 from relay.render_pool import Renderer, RenderingFailed
 
@@ -55,7 +55,7 @@ class UnsupportedMediaType(Refusal):
     code: ClassVar[str] = "unsupported_media_type"
 
 
-class TooLarge(Refusal):
+class BodyTooLarge(Refusal):
     """A request's body is larger than is taken."""
 
     dimse_status: ClassVar[int] = 0xA700
@@ -83,7 +83,7 @@ class Stow:
     """The handler."""
 
     def __init__(
-        self, archive: Archive, deposit: Deposit, renderer: Renderer, spool: Spool, *, most_bytes: int
+        self, archive: Archive, deposit: StowStore, renderer: Renderer, spool: Spool, *, most_bytes: int
     ) -> None:
         self._archive = archive
         self._deposit = deposit
@@ -104,7 +104,7 @@ class Stow:
         media_type, root = resources.json_type(request), resources.root(request)
         study = next(iter(resources.uids(request)), "")
         if request.content_length is not None and request.content_length > self._most_bytes:
-            raise TooLarge(f"An upload may have {self._most_bytes} bytes; send the objects in several requests.")
+            raise BodyTooLarge(f"An upload may have {self._most_bytes} bytes; send the objects in several requests.")
         with self._turn(), _only_refusals():
             results = [result async for result in self._results(request, study, root)]
         if not results:
@@ -226,7 +226,7 @@ async def _received(part: BodyPartReader | StreamReader, path: Path, most: int) 
         while piece := await _piece(part):
             size += len(piece)
             if size > most:
-                raise TooLarge("The upload is larger than is taken; send the objects in several requests.")
+                raise BodyTooLarge("The upload is larger than is taken; send the objects in several requests.")
             await asyncio.to_thread(file.write, piece)
     return size
 

@@ -27,7 +27,7 @@ CLASS_NOT_SUPPORTED, SYNTAX_NOT_SUPPORTED = 0x0122, 0xC122
 
 
 @dataclass(frozen=True)
-class Deposit:
+class StowStore:
     """How the archive of this site is called, and as who."""
 
     archive: Peer

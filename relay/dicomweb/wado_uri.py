@@ -35,7 +35,7 @@ _DECIMAL = r"[-+]?[0-9]{1,9}(\.[0-9]{0,9})?([eE][-+]?[0-9]{1,2})?"
 
 
 @dataclass(frozen=True)
-class Asked:
+class UriRequest:
     """What a request asks. `region` is left, top, right and bottom as parts of the image from 0 to 1."""
 
     study: str
@@ -51,7 +51,7 @@ class Asked:
     quality: int
 
 
-def read(parameters: Iterable[tuple[str, str]]) -> Asked:
+def read(parameters: Iterable[tuple[str, str]]) -> UriRequest:
     """Read a query string. Raises InvalidQuery, naming the parameter and never its value."""
     given = _once(parameters)
     if given.get("requestType") != "WADO":
@@ -60,7 +60,7 @@ def read(parameters: Iterable[tuple[str, str]]) -> Asked:
     if missing:
         raise InvalidQuery(f"The parameter {missing[0]} is missing.")
     frame, quality = given.get("frameNumber"), _whole(given, "imageQuality", "90", most=100)
-    return Asked(
+    return UriRequest(
         study=qido.uid(given["studyUID"]),
         series=qido.uid(given["seriesUID"]),
         instance=qido.uid(given["objectUID"]),
@@ -75,7 +75,7 @@ def read(parameters: Iterable[tuple[str, str]]) -> Asked:
     )
 
 
-def look(wanted: Asked, rows: int, columns: int) -> Rendering:
+def look(wanted: UriRequest, rows: int, columns: int) -> Rendering:
     """Say how the picture of an image of this size has to look."""
     viewport = None
     if wanted.size or wanted.region:
@@ -128,7 +128,7 @@ class WadoUri:
         return number(data_set, "00280010", otherwise=1), number(data_set, "00280011", otherwise=1)
 
 
-def _offers(stored: Stored, wanted: Asked) -> list[Offer]:
+def _offers(stored: Stored, wanted: UriRequest) -> list[Offer]:
     pictures = [Offer(media_type) for media_type in negotiation.IMAGE_TYPES] if stored.frames else []
     objects = [offer for offer in negotiation.object_offers(stored.transfer_syntax_uid) if not offer.part_type]
     if wanted.transfer_syntax:

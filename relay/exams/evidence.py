@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pacs import Archive
 from relay.dicom_json import DicomJson, text
 from relay.exams.exam import Exam, belongs, exam
-from relay.exams.holding import Holding, Standing
+from relay.exams.holding import HoldRules, HoldState
 from worklist import Item, Worklist
 
 MOST_IMAGES = 500
@@ -24,7 +24,7 @@ MOST_IMAGES = 500
 class Evidence:
     """Asks the archive and the worklist."""
 
-    def __init__(self, archive: Archive, worklist: Worklist, *, holding: Holding) -> None:
+    def __init__(self, archive: Archive, worklist: Worklist, *, holding: HoldRules) -> None:
         self._archive = archive
         self._worklist = worklist
         self._holding = holding
@@ -33,7 +33,7 @@ class Evidence:
         """The exam of an item as it is now, of the instances under its study or its number."""
         return self._exam(item, self._own(item, data_sets))
 
-    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, Standing]:
+    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, HoldState]:
         """How it stands with the event of each of these images."""
         return self._holding.standings(sop_instance_uids)
 

@@ -21,7 +21,7 @@ from relay.dicom_json import DicomJson, items, text
 from relay.exams.views import STANDARD_VIEWS, Image, count, image
 from worklist import Performed
 
-State = Literal["scheduled", "in_progress", "complete", "incomplete", "discontinued", "cancelled"]
+ExamState = Literal["scheduled", "in_progress", "complete", "incomplete", "discontinued", "cancelled"]
 
 NOTHING_PERFORMED = Performed(steps=0, is_over=False, images=(), others=())
 
@@ -49,7 +49,7 @@ class Exam:
 
     accession_number: str
     study_instance_uid: str
-    state: State
+    state: ExamState
     images: tuple[Image, ...]
     expected: tuple[str, ...]
     views: Mapping[str, int]
@@ -171,7 +171,7 @@ def _expected(data_set: DicomJson) -> tuple[str, ...]:
     return tuple(view for view in STANDARD_VIEWS if view.startswith(_asked_side(data_set)))
 
 
-def _state(item_state: str, performed: Performed, *, is_whole: bool, has_images: bool) -> State:
+def _state(item_state: str, performed: Performed, *, is_whole: bool, has_images: bool) -> ExamState:
     """Say in a word how an exam stands; a machine that reports no steps has done it when all views are here."""
     match item_state:
         case "completed":
@@ -187,7 +187,7 @@ def _state(item_state: str, performed: Performed, *, is_whole: bool, has_images:
     return "scheduled"
 
 
-def _end(state: State, performed: Performed) -> Iterator[Finding]:
+def _end(state: ExamState, performed: Performed) -> Iterator[Finding]:
     if state == "discontinued":
         reasons = "; ".join(dict.fromkeys(reason for reason in performed.discontinued_because if reason))
         yield Finding(code="discontinued", text=f"The exam was discontinued: {reasons or 'no reason was given'}.")

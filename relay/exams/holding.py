@@ -36,7 +36,7 @@ from worklist import Worklist
 
 Weight = Literal["holds", "warns"]
 
-Standing = Literal["held", "let out", "discarded", "waits"]
+HoldState = Literal["held", "let out", "discarded", "waits"]
 """Of the event of an image: parked until a person decides; had by somebody or released; never to be sent; none."""
 
 RULES: Mapping[str, tuple[Weight, str]] = MappingProxyType(
@@ -73,7 +73,7 @@ def objections(candidates: Iterable[ScheduledItem], data_set: DicomJson, holds: 
     return min(found, key=len, default=())
 
 
-class Holding:
+class HoldRules:
     """Asks both databases. Its methods block: call them in a thread.
 
     `holds` are the codes that hold an image back; none lets everything go.
@@ -122,10 +122,10 @@ class Holding:
         standings = self.standings(objected)
         return sum(each == "held" or (each == "waits" and objected[uid]) for uid, each in standings.items())
 
-    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, Standing]:
+    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, HoldState]:
         """How it stands with the event of each of these images, by its UID; one that nothing tells of has none."""
         told, held = self._archive.telling(sop_instance_uids), self._archive.outbox.held
-        known: dict[str, Standing] = {
+        known: dict[str, HoldState] = {
             **dict.fromkeys(held.let_out(told.values()), "let out"),
             **dict.fromkeys(held.reasons(told.values()), "held"),
             **dict.fromkeys(held.discarded(told.values()), "discarded"),

@@ -20,7 +20,7 @@ from gateway.dicom.requestor import calling, verification
 from gateway.errors import PeerError
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
-from relay.health.report import Hop
+from relay.health.report import HopFact
 
 PAUSE_SECONDS = 60.0
 SOON_SECONDS = 2.0
@@ -59,9 +59,9 @@ class DicomPort:
         self._ending = threading.Event()
 
     @property
-    def hop(self) -> Hop:
+    def hop(self) -> HopFact:
         """What the health report is told."""
-        return Hop(self.name, self.proven_at, self.trouble)
+        return HopFact(self.name, self.proven_at, self.trouble)
 
     async def run(self) -> None:
         """Prove it until cancelled."""

@@ -14,25 +14,25 @@ from gateway.disk_space import USUAL_WATERMARKS, Watermarks, volume_of
 from gateway.outbox import Outbox
 from gateway.sqlite import utc_text
 from pacs import Archive, ForwardQueue
-from relay.health.report import Disk, Forwards, Hop, Images, Queue
+from relay.health.report import Disk, Forwards, HopFact, Images, QueueFact
 from relay.hybrid.listener import LinkState
 from worklist import Worklist
 
 log = structlog.get_logger()
 
 
-def queue(name: str, outbox: Outbox) -> Queue:
+def queue(name: str, outbox: Outbox) -> QueueFact:
     """What is owed from one database, or that it cannot be read."""
     try:
         counts, oldest, parked = outbox.counts(), outbox.oldest_open(), outbox.entries("parked", limit=1)
     except Exception:  # whatever it is, the report has to be made
         log.exception("database not readable", database=name)
-        return Queue(name, trouble="The database cannot be read; the log says why.")
+        return QueueFact(name, trouble="The database cannot be read; the log says why.")
     because = parked[0].reason if parked else ""
-    return Queue(name, open=counts["open"], parked=counts["parked"], oldest=oldest, parked_because=because)
+    return QueueFact(name, open=counts["open"], parked=counts["parked"], oldest=oldest, parked_because=because)
 
 
-def archive_queue(archive: Archive) -> Queue:
+def archive_queue(archive: Archive) -> QueueFact:
     """What the archive owes the cloud, and the site's archives that images are forwarded to."""
     owed = queue("archive", archive.outbox)
     if owed.trouble:
@@ -82,10 +82,10 @@ def last_image(archive: Archive) -> str:
     return f"{last.calling_ae_title} last sent an image at {last.received_at}." if last else "No image has come yet."
 
 
-def link_hop(state: LinkState) -> Hop:
+def link_hop(state: LinkState) -> HopFact:
     """What the health report says of the link; an older trouble than the last proof is over."""
     over = state.last_error_at is None or (state.last_proven is not None and state.last_proven > state.last_error_at)
-    return Hop("hybrid_connection", state.last_proven, "" if over else state.last_error, instead=_instead(state))
+    return HopFact("hybrid_connection", state.last_proven, "" if over else state.last_error, instead=_instead(state))
 
 
 def _instead(state: LinkState) -> str:

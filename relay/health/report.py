@@ -19,7 +19,7 @@ PROVEN_WITHIN = timedelta(minutes=3)
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
+class HopFact:
     """What is known of one hop to the cloud. `trouble` is the last failure in words, empty when there is none.
 
     `instead` is for a hop that has no means to prove itself: what stands for the proof, in words; empty when nothing
@@ -33,10 +33,10 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class PortFact:
     """What is known of a DICOM port: the hop to it, and in words when a machine last spoke there."""
 
-    hop: Hop
+    hop: HopFact
     spoke: str = ""
 
 
@@ -53,7 +53,7 @@ class Forwards:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class QueueFact:
     """What is known of one database and of what it owes the cloud, and the archive's also the site's archives.
 
     `oldest` is UTC text, None when nothing is open; `parked_because` is why the newest parked entry is; `trouble` why
@@ -93,15 +93,15 @@ class Facts:
 
     version: str
     started_at: datetime
-    hops: tuple[Hop, ...]
-    queues: tuple[Queue, ...]
+    hops: tuple[HopFact, ...]
+    queues: tuple[QueueFact, ...]
     disk: Disk
     images: Images | None = None
     audit: str = ""
     """Why the audit trail cannot be written; empty when nothing is wrong."""
     exams: str = ""
     """Which exams could not be judged; empty when nothing is wrong."""
-    ports: tuple[Port, ...] = ()
+    ports: tuple[PortFact, ...] = ()
 
 
 def report(facts: Facts, *, now: datetime) -> HealthReport:
@@ -123,11 +123,11 @@ def report(facts: Facts, *, now: datetime) -> HealthReport:
     )
 
 
-def _hops(hops: Iterable[Hop], *, now: datetime) -> dict[str, Check]:
+def _hops(hops: Iterable[HopFact], *, now: datetime) -> dict[str, Check]:
     return {hop.name: _hop(hop, now=now) for hop in hops}
 
 
-def _hop(hop: Hop, *, now: datetime) -> Check:
+def _hop(hop: HopFact, *, now: datetime) -> Check:
     proven_at = None if hop.proven_at is None else utc_text(hop.proven_at)
     if hop.proven_at is not None and now - hop.proven_at <= PROVEN_WITHIN:
         return Check(ok=True, detail=hop.trouble, proven_at=proven_at)
@@ -139,13 +139,13 @@ def _hop(hop: Hop, *, now: datetime) -> Check:
     return Check(ok=False, detail=detail, proven_at=proven_at)
 
 
-def _port(port: Port, *, now: datetime) -> Check:
+def _port(port: PortFact, *, now: datetime) -> Check:
     """That machines are silent is no trouble: at night they are."""
     check = _hop(port.hop, now=now)
     return check.model_copy(update={"detail": " ".join(filter(None, (check.detail, port.spoke)))})
 
 
-def _queue(queue: Queue, *, now: datetime) -> Check:
+def _queue(queue: QueueFact, *, now: datetime) -> Check:
     if queue.trouble:
         return Check(ok=False, detail=queue.trouble)
     owed = f"{queue.open} open since {queue.oldest}" if queue.oldest else "nothing open"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import gateway
-from gateway.audit.recorder import Recording, silence
+from gateway.audit.recorder import AuditRecorder, silence
 from gateway.disk_space import Watermarks
 from gateway.messages import HealthReport
 from pacs import Archive
@@ -20,7 +20,7 @@ from relay.exams.quality import Quality
 from relay.health import metrics
 from relay.health.dicom_ports import DicomPort
 from relay.health.facts import archive_queue, disk, images, last_image, last_step, link_hop, queue
-from relay.health.report import Facts, Hop, Port, report
+from relay.health.report import Facts, HopFact, PortFact, report
 from relay.hybrid.listener import HybridListener
 from worklist import Worklist
 
@@ -49,7 +49,7 @@ class SiteHealth:
     ports: Sequence[DicomPort]
     quality: Quality
     http_audit: Recorder
-    audit: Recording
+    audit: AuditRecorder
     trails: Path
     started_at: datetime
     clock: Callable[[], datetime]
@@ -81,18 +81,18 @@ class SiteHealth:
             ports=tuple(self._ports()),
         )
 
-    def _hops(self) -> Iterator[Hop]:
+    def _hops(self) -> Iterator[HopFact]:
         if self.listener:
             yield link_hop(self.listener.state)
         several = len(self.deliveries) > 1
         for delivery in self.deliveries:
             name = f"delivery to {delivery.name}" if several else "delivery"
-            yield Hop(name, delivery.proven_at, delivery.trouble)
+            yield HopFact(name, delivery.proven_at, delivery.trouble)
 
-    def _ports(self) -> Iterator[Port]:
+    def _ports(self) -> Iterator[PortFact]:
         last_spoken = {
             "worklist_port": partial(last_step, self.worklist),
             "archive_port": partial(last_image, self.archive),
         }
         for port in self.ports:
-            yield Port(port.hop, last_spoken[port.name]())
+            yield PortFact(port.hop, last_spoken[port.name]())

@@ -9,7 +9,7 @@ import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity.aio import CertificateCredential, DefaultAzureCredential, ManagedIdentityCredential
 
-from relay.egress import Way
+from relay.egress import Egress
 from relay.hybrid.tokens import Credential
 
 Kind: TypeAlias = Literal["managed", "certificate", "default"]
@@ -21,7 +21,7 @@ class WayOut(AioHttpTransport):  # type: ignore[misc]  # loaded late by its pack
     What is not encrypted stays on this machine or its host (a managed identity), and goes through no proxy.
     """
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Egress) -> None:
         super().__init__(use_env_settings=False)
         self._way = way
         self.session: aiohttp.ClientSession | None = None
@@ -38,7 +38,7 @@ class WayOut(AioHttpTransport):  # type: ignore[misc]  # loaded late by its pack
         return await super().send(request, proxy=proxy, **options)
 
 
-def credential(kind: Kind, *, tenant_id: str, client_id: str, certificate: str, way: Way) -> Credential:
+def credential(kind: Kind, *, tenant_id: str, client_id: str, certificate: str, way: Egress) -> Credential:
     """Make a credential. `certificate` is PEM text with certificate and key. Raises ValueError when that is neither.
 
     A managed identity is asked for on this machine (on Arc machines from the agent) and never through a proxy.
@@ -50,6 +50,6 @@ def credential(kind: Kind, *, tenant_id: str, client_id: str, certificate: str, 
     return machine_identity(client_id, way)
 
 
-def machine_identity(client_id: str, way: Way) -> DefaultAzureCredential:
+def machine_identity(client_id: str, way: Egress) -> DefaultAzureCredential:
     """Whatever identity this machine has to offer; `client_id` names one of several."""
     return DefaultAzureCredential(managed_identity_client_id=client_id or None, transport=WayOut(way))

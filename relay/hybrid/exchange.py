@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from gateway.errors import Refusal
-from relay.egress import Way
+from relay.egress import Egress
 from relay.hybrid.errors import SOCKET_ERRORS, Trouble, explain
 from relay.hybrid.http import HttpAnswer, HttpRequest, pieces
 from relay.hybrid.liveness import Lifetimes
@@ -26,8 +26,8 @@ from relay.hybrid.protocol import (
     CONTROL_LIMIT,
     Accept,
     Announcement,
+    HybridRequest,
     Pointer,
-    Request,
     Unreadable,
     announced,
     reject_url,
@@ -42,7 +42,7 @@ RESERVED = frozenset({502, 504})
 
 
 @dataclass(frozen=True)
-class Limits:
+class LinkLimits:
     """How long (seconds) and how many, each with its reason."""
 
     sessions: int = 16  # exchanges at once; the actions for one site come one by one
@@ -61,7 +61,7 @@ class Limits:
     delays: tuple[float, ...] = (0, 1, 2, 5, 10, 30)  # between attempts, those of Microsoft's clients
 
 
-class Origin(Protocol):
+class ControlChannel(Protocol):
     """The control channel that an exchange was announced on."""
 
     async def respond(self, head: str, body: bytes) -> bool:
@@ -83,7 +83,7 @@ class Handlers:
 class Exchanges:
     """Attends to what is announced. `busy` exchanges are under way; since the start `attended`, of those `refused`."""
 
-    def __init__(self, handlers: Handlers, limits: Limits, way: Way) -> None:
+    def __init__(self, handlers: Handlers, limits: LinkLimits, way: Egress) -> None:
         self._handlers = handlers
         self._limits = limits
         self._way = way
@@ -91,7 +91,7 @@ class Exchanges:
         self.attended = 0
         self.refused = 0
 
-    async def attend(self, announcement: Announcement, origin: Origin) -> None:
+    async def attend(self, announcement: Announcement, origin: ControlChannel) -> None:
         """Carry one exchange through; what goes wrong is reported, not raised."""
         self.busy += 1
         self.attended += 1
@@ -104,14 +104,14 @@ class Exchanges:
         finally:
             self.busy -= 1
 
-    async def _exchange(self, announcement: Announcement, origin: Origin, *, overloaded: bool) -> None:
+    async def _exchange(self, announcement: Announcement, origin: ControlChannel, *, overloaded: bool) -> None:
         match announcement:
             case Accept() if overloaded:
                 address = reject_url(announcement.address, 503, "The gateway is busy.")
                 await reject(address, self._way, handshake=self._limits.handshake)
             case Accept():
                 await self._serve_sender(announcement, origin)
-            case Request():
+            case HybridRequest():
                 await self._serve_request(announcement, origin, ready=_OVERLOADED if overloaded else None)
             case Pointer():
                 await self._serve_pointer(announcement, origin, ready=_OVERLOADED if overloaded else None)
@@ -123,13 +123,13 @@ class Exchanges:
     def _rendezvous(self, address: str) -> AbstractAsyncContextManager[Rendezvous]:
         return rendezvous(address, self._way, handshake=self._limits.handshake, farewell=self._limits.farewell)
 
-    async def _take_leave(self, meeting: Rendezvous, origin: Origin) -> None:
+    async def _take_leave(self, meeting: Rendezvous, origin: ControlChannel) -> None:
         if await meeting.farewell(seconds=self._limits.farewell):
             origin.proven()
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    async def _serve_sender(self, accept: Accept, origin: Origin) -> None:
+    async def _serve_sender(self, accept: Accept, origin: ControlChannel) -> None:
         async with self._rendezvous(accept.address) as meeting:
             try:
                 message = await meeting.message(seconds=self._limits.first_message)
@@ -154,7 +154,7 @@ class Exchanges:
 
     # --- HTTP mode ----------------------------------------------------------------------------------------------------
 
-    async def _serve_request(self, request: Request, origin: Origin, *, ready: HttpAnswer | None) -> None:
+    async def _serve_request(self, request: HybridRequest, origin: ControlChannel, *, ready: HttpAnswer | None) -> None:
         answer = ready or await self._http_answer(request, pieces(request.body))
         if isinstance(answer.body, bytes):
             head = _head(request, answer, has_body=bool(answer.body))
@@ -166,16 +166,16 @@ class Exchanges:
             await self._respond(meeting, request, answer)
             await self._take_leave(meeting, origin)
 
-    async def _serve_pointer(self, pointer: Pointer, origin: Origin, *, ready: HttpAnswer | None) -> None:
+    async def _serve_pointer(self, pointer: Pointer, origin: ControlChannel, *, ready: HttpAnswer | None) -> None:
         async with self._rendezvous(pointer.address) as meeting:
             told = announced(await meeting.message(seconds=self._limits.http_answer))
-            if not isinstance(told, Request):
+            if not isinstance(told, HybridRequest):
                 raise ConnectionResetError("the address of a request gave no request")
             body = meeting.body(pace=self._limits.http_answer) if told.body_follows else pieces()
             await self._respond(meeting, told, ready or await self._http_answer(told, body))
             await self._take_leave(meeting, origin)
 
-    async def _http_answer(self, request: Request, body: AsyncIterator[bytes]) -> HttpAnswer:
+    async def _http_answer(self, request: HybridRequest, body: AsyncIterator[bytes]) -> HttpAnswer:
         """Ask for the answer; one with a body in pieces comes with its first piece, which may be long in coming."""
         asked = HttpRequest(request.method, request.target, request.headers, body)
         try:
@@ -189,7 +189,7 @@ class Exchanges:
             log.exception("http request failed")
             return HttpAnswer(500, _JSON, _words("internal", "The gateway failed on this; its log says where."))
 
-    async def _respond(self, meeting: Rendezvous, request: Request, answer: HttpAnswer) -> None:
+    async def _respond(self, meeting: Rendezvous, request: HybridRequest, answer: HttpAnswer) -> None:
         await meeting.send(_head(request, answer, has_body=bool(answer.body)))
         if answer.body:
             body = pieces(answer.body) if isinstance(answer.body, bytes) else answer.body
@@ -212,7 +212,7 @@ async def _from(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[byt
         yield piece
 
 
-def _head(request: Request, answer: HttpAnswer, *, has_body: bool) -> str:
+def _head(request: HybridRequest, answer: HttpAnswer, *, has_body: bool) -> str:
     status = 503 if answer.status in RESERVED else answer.status
     return response(request.id, status, headers=answer.headers, has_body=has_body)
 

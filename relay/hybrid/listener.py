@@ -28,10 +28,10 @@ import aiohttp
 import structlog
 
 from gateway.errors import CloudError
-from relay.egress import STRAIGHT, Way
+from relay.egress import STRAIGHT, Egress
 from relay.hybrid.channel import Channel
 from relay.hybrid.errors import MAY_NOT_SEND, SOCKET_ERRORS, LinkError, Trouble, explain, pause
-from relay.hybrid.exchange import Exchanges, Handlers, Limits
+from relay.hybrid.exchange import Exchanges, Handlers, LinkLimits
 from relay.hybrid.http import HttpAnswer, HttpRequest
 from relay.hybrid.liveness import Due, due
 from relay.hybrid.protocol import MESSAGE_BYTES, Endpoint
@@ -77,13 +77,13 @@ class HybridListener:
         on_message: Callable[[str], Awaitable[str]],
         on_request: Callable[[HttpRequest], Awaitable[HttpAnswer]] | None = None,
         prove: Callable[[str], Awaitable[None]] | None = None,
-        limits: Limits | None = None,
-        way: Way = STRAIGHT,
+        limits: LinkLimits | None = None,
+        way: Egress = STRAIGHT,
     ) -> None:
         self._at = at
         self._tokens = tokens
         self._prove = prove
-        self._limits = limits or Limits()
+        self._limits = limits or LinkLimits()
         self._way = way
         self._open: dict[str, Channel] = {}
         self._ready = asyncio.Event()

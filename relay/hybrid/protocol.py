@@ -123,7 +123,7 @@ class Accept:
 
 
 @dataclass(frozen=True)
-class Request:
+class HybridRequest:
     """An HTTP request that a sender made to the hybrid connection; hop-by-hop headers are gone already."""
 
     id: str
@@ -149,7 +149,7 @@ class Unreadable:
     reason: str
 
 
-Announcement: TypeAlias = Accept | Request | Pointer | Unreadable
+Announcement: TypeAlias = Accept | HybridRequest | Pointer | Unreadable
 
 
 class FrameReader:
@@ -159,12 +159,12 @@ class FrameReader:
     """
 
     def __init__(self) -> None:
-        self._without_body: Request | None = None
+        self._without_body: HybridRequest | None = None
 
     def text(self, message: str) -> list[Announcement]:
         lost = self._body_did_not_come()
         announcement = _announcement(message)
-        if isinstance(announcement, Request) and announcement.body_follows:
+        if isinstance(announcement, HybridRequest) and announcement.body_follows:
             self._without_body = announcement
             return lost
         return [*lost, announcement]
@@ -205,7 +205,7 @@ def _request(fields: dict[str, object]) -> Announcement:
     match fields:
         case {"address": str(address), "id": str(ident), "method": str(method), "requestTarget": str(target)}:
             headers, body_follows = _headers(fields.get("requestHeaders")), fields.get("body") is True
-            return Request(ident, address, method, target, headers, body_follows=body_follows)
+            return HybridRequest(ident, address, method, target, headers, body_follows=body_follows)
         case {"address": str(address)} if "method" not in fields and _is_address(address):
             return Pointer(address)
         case _:

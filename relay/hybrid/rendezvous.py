@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
-from relay.egress import Way
+from relay.egress import Egress
 from relay.hybrid.errors import CLOSED
 from relay.hybrid.protocol import MESSAGE_BYTES
 
@@ -93,7 +93,7 @@ async def _paced(body: AsyncIterator[bytes], patience: asyncio.Timeout, pace: fl
 
 
 @asynccontextmanager
-async def rendezvous(address: str, way: Way, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
+async def rendezvous(address: str, way: Egress, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
     """Open an announced address within `handshake` seconds; leaving the block closes it, as an error if with one."""
     proxy = way.proxy_for(address)
     to_proxy: dict[str, Any] = {"proxy_ssl": way.tls_for(proxy)} if proxy else {}
@@ -119,7 +119,7 @@ async def rendezvous(address: str, way: Way, *, handshake: float, farewell: floa
     await ws.close()
 
 
-async def reject(address: str, way: Way, *, handshake: float) -> None:
+async def reject(address: str, way: Egress, *, handshake: float) -> None:
     """Open an address that rejects. The handshake is meant to fail: with 410 the sender was told."""
     try:
         async with rendezvous(address, way, handshake=handshake, farewell=handshake):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import aiohttp
 
 from gateway.errors import CloudError
-from relay.egress import STRAIGHT, Way
+from relay.egress import STRAIGHT, Egress
 from relay.hybrid.errors import SOCKET_ERRORS, LinkError, closed, explain, refused_connect
 from relay.hybrid.protocol import MESSAGE_BYTES, Endpoint
 from relay.hybrid.tokens import TokenSource
@@ -33,7 +33,7 @@ class HybridSender:
     """Sends over one hybrid connection, a websocket for each message. Several exchanges may run side by side."""
 
     def __init__(
-        self, endpoint: Endpoint, tokens: TokenSource, *, way: Way = STRAIGHT, timeout: float = TIMEOUT
+        self, endpoint: Endpoint, tokens: TokenSource, *, way: Egress = STRAIGHT, timeout: float = TIMEOUT
     ) -> None:
         self._endpoint = endpoint
         self._tokens = tokens

@@ -37,7 +37,7 @@ Values = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class Entry:
+class NavigationEntry:
     """One entry of the navigation; `count` is how much waits for a person there."""
 
     path: str
@@ -47,12 +47,12 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Around:
+class PageContext:
     """What a page has around its content. `state` is what it was made of, `follows` names the parts of it that show."""
 
     site: str
     now: datetime
-    entries: tuple[Entry, ...]
+    entries: tuple[NavigationEntry, ...]
     state: Mapping[str, str]
     follows: tuple[str, ...]
     signed_in: str
@@ -96,19 +96,19 @@ class Frame:
         state, now = self.state(), self.clock().astimezone()  # before the values: what comes in between is newer
         asked = values()
         followed = ("run", "day", *follows) if follows else ()
-        around = Around(self.site, now, self._entries(current), state, followed, signed_in)
+        around = PageContext(self.site, now, self._entries(current), state, followed, signed_in)
         return _TEMPLATES.get_template(template).render(asked, around=around)
 
-    def _entries(self, current: str) -> tuple[Entry, ...]:
+    def _entries(self, current: str) -> tuple[NavigationEntry, ...]:
         return tuple(
-            Entry(path, words, self.counts[path]() if path in self.counts else 0, path == current)
+            NavigationEntry(path, words, self.counts[path]() if path in self.counts else 0, path == current)
             for path, words in NAVIGATION
         )
 
 
 def error_page(*, status: int, message: str) -> web.Response:
     """Make the page that says why there is no page. It asks nothing, because that may be what does not work."""
-    entries = tuple(Entry(path, words, 0, is_current=False) for path, words in NAVIGATION)
+    entries = tuple(NavigationEntry(path, words, 0, is_current=False) for path, words in NAVIGATION)
     return bare_page("error.html", status=status, http_status=status, message=message, entries=entries)
 
 

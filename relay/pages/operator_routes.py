@@ -26,7 +26,7 @@ from relay.access.permissions import Role
 from relay.access.users import User
 from relay.pages.html import Frame
 from relay.pages.queue import QueueBoard
-from relay.pages.site_facts import Surroundings
+from relay.pages.site_facts import SiteFacts
 from relay.pages.storage import StorageBoard
 from relay.render_pool import Renderer
 from worklist import Worklist
@@ -55,7 +55,7 @@ MOST_ROWS = 200
 """Of the quarantine and of the refusals that a page shows; the command line has all of them."""
 
 
-class CarePages:
+class OperatorPages:
     """The handlers."""
 
     def __init__(
@@ -65,7 +65,7 @@ class CarePages:
         *,
         frame: Frame,
         renderer: Renderer,
-        surroundings: Surroundings,
+        surroundings: SiteFacts,
         clock: Callable[[], datetime],
     ) -> None:
         self._archive = archive

@@ -36,7 +36,7 @@ WORDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Hop:
+class HopLine:
     """One hop between modality and cloud, or one service; `proven_at` is UTC text, empty when it never was."""
 
     name: str
@@ -68,7 +68,7 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class Queue:
+class QueueSummary:
     """What the cloud is owed, of both databases; `oldest` is UTC text, empty when nothing is open."""
 
     open: int
@@ -85,11 +85,11 @@ class Overview:
     sentence: str
     version: str
     started_at: str
-    hops: tuple[Hop, ...]
+    hops: tuple[HopLine, ...]
     attention: tuple[Attention, ...]
     last: Last | None
     day: Day
-    queue: Queue
+    queue: QueueSummary
     holds: Mapping[str, int]
     disk: Check | None
 
@@ -137,11 +137,11 @@ class Overviews:
         """How many events wait for a person."""
         return sum(outbox.counts()["parked"] for outbox in self._outboxes)
 
-    def _queue(self) -> Queue:
+    def _queue(self) -> QueueSummary:
         counts = [outbox.counts() for outbox in self._outboxes]
         opened, parked, delivered = (sum(each[state] for each in counts) for state in ("open", "parked", "delivered"))
         waiting = [since for outbox in self._outboxes if (since := outbox.oldest_open())]
-        return Queue(opened, parked, delivered, min(waiting, default=""))
+        return QueueSummary(opened, parked, delivered, min(waiting, default=""))
 
     def _last(self) -> Last | None:
         for stored in self._archive.latest(1):
@@ -160,16 +160,16 @@ class Overviews:
         return None
 
 
-def _hops(report: HealthReport) -> Iterator[Hop]:
+def _hops(report: HealthReport) -> Iterator[HopLine]:
     for name, check in report.checks.items():
-        yield Hop(name, _words(name), check.ok, check.detail, check.proven_at or "")
+        yield HopLine(name, _words(name), check.ok, check.detail, check.proven_at or "")
 
 
 def _words(name: str) -> str:
     return WORDS.get(name) or name.replace("_", " ").capitalize()
 
 
-def _sentence(hops: tuple[Hop, ...], attention: int) -> str:
+def _sentence(hops: tuple[HopLine, ...], attention: int) -> str:
     if broken := [hop.words for hop in hops if not hop.ok]:
         return f"Not everything is working: {', '.join(broken)}"
     if attention:
@@ -179,7 +179,7 @@ def _sentence(hops: tuple[Hop, ...], attention: int) -> str:
     return "Everything is working"
 
 
-def _attention(hops: tuple[Hop, ...], day: Day, queue: Queue, undecided: int) -> Iterator[Attention]:
+def _attention(hops: tuple[HopLine, ...], day: Day, queue: QueueSummary, undecided: int) -> Iterator[Attention]:
     for hop in hops:
         if not hop.ok:
             yield Attention(f"{hop.words}: {hop.detail}", f"#{hop.name}", "See the details")

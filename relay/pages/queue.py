@@ -12,10 +12,10 @@ from datetime import datetime
 
 from gateway.errors import NotFound
 from gateway.outbox import Entry, Outbox
-from gateway.outbox.overview import Alike, Line, Told
+from gateway.outbox.overview import Alike, DestinationOverview, Told
 from gateway.sqlite import utc_text
 from pacs import Archive, discard
-from relay.pages.site_facts import Breaker, Surroundings
+from relay.pages.site_facts import CircuitState, SiteFacts
 from worklist import Worklist
 
 CLASSES: Mapping[int, str] = {1: "status", 2: "images and thumbnails", 3: "other events", 4: "full images", 5: "tests"}
@@ -32,7 +32,7 @@ EXAMS = 20
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """One destination. Times are UTC text; `believed` is what its loop thinks, None when no loop of this relay sends
     there. `reason` is why an entry that is tried again has failed."""
 
@@ -46,7 +46,7 @@ class Way:
     parked: int
     delivered_today: int
     bytes_today: int
-    believed: Breaker | None
+    believed: CircuitState | None
 
     @property
     def is_own(self) -> bool:
@@ -91,10 +91,10 @@ class ExamLine:
 
 
 @dataclass(frozen=True)
-class Queue:
+class QueuePage:
     """The page."""
 
-    ways: tuple[Way, ...]
+    ways: tuple[Route, ...]
     groups: tuple[Group, ...]
     parked: tuple[Parked, ...]
     exams: tuple[ExamLine, ...]
@@ -117,7 +117,7 @@ class QueueBoard:
     """Asks both outboxes, and has them do what a person decided. Its methods block: call them in a thread."""
 
     def __init__(
-        self, archive: Archive, worklist: Worklist, surroundings: Surroundings, *, clock: Callable[[], datetime]
+        self, archive: Archive, worklist: Worklist, surroundings: SiteFacts, *, clock: Callable[[], datetime]
     ) -> None:
         self._archive = archive
         self._outboxes = {"worklist": worklist.outbox, "pacs": archive.outbox}
@@ -125,9 +125,9 @@ class QueueBoard:
         self._surroundings = surroundings
         self._clock = clock
 
-    def queue(self) -> Queue:
+    def queue(self) -> QueuePage:
         """Put the page together."""
-        return Queue(
+        return QueuePage(
             ways=tuple(self._ways()),
             groups=tuple(
                 Group(of, alike)
@@ -174,7 +174,7 @@ class QueueBoard:
         """Have everything tried at once that failed at a destination; say how much that is."""
         return sum(box.knock(destination, now=self._clock()) for box in self._outboxes.values())
 
-    def _ways(self) -> Iterator[Way]:
+    def _ways(self) -> Iterator[Route]:
         now, believed = self._clock(), self._surroundings.breakers()
         lines = [line for box in self._outboxes.values() for line in box.overview.lines(now=now)]
         names = {line.destination for line in lines} | set(believed)
@@ -190,12 +190,12 @@ class QueueBoard:
             yield ExamLine(uid, accession_number, str(row["last_received_at"]), _sum(told))
 
 
-def _way(name: str, lines: list[Line], believed: Breaker | None) -> Way:
+def _way(name: str, lines: list[DestinationOverview], believed: CircuitState | None) -> Route:
     classes: Counter[int] = Counter()
     for line in lines:
         classes.update(line.waiting)
     postponed = min((line for line in lines if line.next_attempt), key=_next_attempt, default=None)
-    return Way(
+    return Route(
         name=name,
         waiting=classes.total(),
         classes=tuple((CLASSES.get(kind, "other events"), classes[kind]) for kind in sorted(classes)),
@@ -210,7 +210,7 @@ def _way(name: str, lines: list[Line], believed: Breaker | None) -> Way:
     )
 
 
-def _next_attempt(line: Line) -> str:
+def _next_attempt(line: DestinationOverview) -> str:
     return line.next_attempt or ""
 
 

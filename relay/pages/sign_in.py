@@ -15,8 +15,8 @@ from aiohttp import web
 from gateway.audit.messages import Actor
 from gateway.errors import Denied, NotFound
 from relay.access import cookies, oidc_login
-from relay.access.middleware import ADDRESS, Door
-from relay.access.oidc_login import Code
+from relay.access.middleware import ADDRESS, AccessControl
+from relay.access.oidc_login import CodeFlow
 from relay.access.users import User
 from relay.pages.html import bare_page
 
@@ -24,7 +24,7 @@ from relay.pages.html import bare_page
 class SignIn:
     """The handlers. They are there as long as anybody can be known."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: AccessControl) -> None:
         self._door = door
 
     def routes(self) -> list[web.RouteDef]:
@@ -141,7 +141,7 @@ class SignIn:
             is_out="out" in request.query, minutes=self._door.sessions.idle_seconds / 60,
         )  # fmt: skip
 
-    def _expect_provider(self) -> Code:
+    def _expect_provider(self) -> CodeFlow:
         if self._door.code is None:
             raise NotFound("No identity provider signs people in here; RELAY_OIDC_CLIENT_ID says so.")
         return self._door.code

@@ -9,11 +9,11 @@ from datetime import datetime
 from pathlib import Path
 
 from gateway.disk_space import USUAL_WATERMARKS, Watermarks
-from pacs import Policy
+from pacs import RetentionPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Breaker:
+class CircuitState:
     """What a loop believes of its destination. `failures` is 0 while it works; then nobody waits for `knock_at`."""
 
     failures: int
@@ -23,11 +23,11 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SiteFacts:
     """`policy` None: nothing goes by itself. `refusals` is the file of refusals, `backups` where backups are noted."""
 
     refusals: Path | None = None
     backups: Path | None = None
-    policy: Policy | None = None
+    policy: RetentionPolicy | None = None
     watermarks: Watermarks = USUAL_WATERMARKS
-    breakers: Callable[[], Mapping[str, Breaker]] = dict
+    breakers: Callable[[], Mapping[str, CircuitState]] = dict

@@ -14,9 +14,9 @@ from math import floor
 from gateway.disk_space import Fullness, Volume, Watermarks
 from gateway.last_backup import LastBackup, last
 from gateway.sqlite import utc_text
-from pacs import Archive, Damaged, ForwardQueue, Outcome, Policy, TargetQueue, candidates
+from pacs import Archive, Damaged, ForwardQueue, RetentionOutcome, RetentionPolicy, TargetQueue, candidates
 from relay.pages.bar_chart import Plot, plot
-from relay.pages.site_facts import Surroundings
+from relay.pages.site_facts import SiteFacts
 
 DAYS = 60
 """Days of the plots; two months show a season's trend, and a bar is still wide enough to be pointed at."""
@@ -58,7 +58,7 @@ class Room:
 class Release:
     """What retention makes of the oldest studies. `held` has the reasons why others stay, the most frequent first."""
 
-    policy: Policy
+    policy: RetentionPolicy
     looked_at: int
     is_all: bool
     goes: int
@@ -98,7 +98,7 @@ class Storage:
 class StorageBoard:
     """Asks the archive. Its method blocks: call it in a thread."""
 
-    def __init__(self, archive: Archive, surroundings: Surroundings, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, archive: Archive, surroundings: SiteFacts, *, clock: Callable[[], datetime]) -> None:
         self._archive = archive
         self._forwarding = ForwardQueue(archive)
         self._surroundings = surroundings
@@ -177,7 +177,7 @@ def room(volume: Volume, marks: Watermarks, days: Sequence[Day], *, oldest: str 
     )
 
 
-def release(policy: Policy, outcomes: Iterable[Outcome]) -> Release:
+def release(policy: RetentionPolicy, outcomes: Iterable[RetentionOutcome]) -> Release:
     """Count what would become of the oldest studies, as far as MOST_STUDIES."""
     looked = list(islice(outcomes, MOST_STUDIES + 1))
     judged = looked[:MOST_STUDIES]

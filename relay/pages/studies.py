@@ -48,7 +48,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Line:
+class StudyLine:
     """One study; `received_at` is when its last image came, UTC text."""
 
     study_instance_uid: str
@@ -65,11 +65,11 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Found:
+class StudyPage:
     """One page of what was found."""
 
     wanted: Wanted
-    lines: tuple[Line, ...]
+    lines: tuple[StudyLine, ...]
     has_more: bool
 
 
@@ -89,7 +89,7 @@ class Study:
     none is installed.
     """
 
-    line: Line
+    line: StudyLine
     objects: tuple[Object, ...]
     others: tuple[Image, ...]
     exams: tuple[Exam, ...]
@@ -105,7 +105,7 @@ class Studies:
         self._evidence = evidence
         self._viewer = viewer
 
-    def search(self, wanted: Wanted) -> Found:
+    def search(self, wanted: Wanted) -> StudyPage:
         """Find one page of studies, the newest first. Raises InvalidQuery."""
         offset = (wanted.page - 1) * PAGE_SIZE
         matches = self._archive.find("STUDY", identifier(wanted), limit=PAGE_SIZE + 1, offset=offset)
@@ -114,7 +114,7 @@ class Studies:
         for instance in self._instances.of_studies(text(match, "0020000D") for match in page):
             by_study[instance.stored.study_instance_uid].append(instance)
         lines = tuple(_line(match, by_study[text(match, "0020000D")]) for match in page)
-        return Found(wanted, lines, has_more=len(matches) > PAGE_SIZE)
+        return StudyPage(wanted, lines, has_more=len(matches) > PAGE_SIZE)
 
     def study(self, study_instance_uid: str) -> Study:
         """Put the page of one study together. Raises NotFound."""
@@ -192,8 +192,8 @@ def _page(text: str) -> int:
     raise InvalidQuery(f"The page of a search is a number from 1 to {MOST_PAGES}.")
 
 
-def _line(match: DicomJson, instances: list[Instance]) -> Line:
-    return Line(
+def _line(match: DicomJson, instances: list[Instance]) -> StudyLine:
+    return StudyLine(
         study_instance_uid=text(match, "0020000D"),
         accession_number=text(match, "00080050"),
         patient_name=text(match, "00100010"),

@@ -26,7 +26,7 @@ from typing import Self, get_args
 from aiohttp import web
 
 from gateway import log
-from relay.hybrid.exchange import Limits
+from relay.hybrid.exchange import LinkLimits
 from relay.hybrid.listener import HybridListener
 from relay.hybrid.liveness import Lifetimes
 from relay.hybrid.protocol import endpoint
@@ -94,7 +94,7 @@ class Cloud:
         self._stack.push_async_callback(self._sender.close)
         # It neither proves nor replaces its own link: it is in one process with the service.
         lifetimes = Lifetimes(quiet_after=FOR_EVER, old_after=FOR_EVER)
-        limits = Limits(listeners=1, lifetimes=lifetimes, delays=(0, 0.2, 1))
+        limits = LinkLimits(listeners=1, lifetimes=lifetimes, delays=(0, 0.2, 1))
         listener = HybridListener(endpoint(base, EVENTS), tokens, on_message=self._take_event, limits=limits)
         self._stack.push_async_callback(_cancel, asyncio.create_task(listener.run()))
         while listener.state.connected_since is None:

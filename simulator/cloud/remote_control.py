@@ -18,7 +18,7 @@ class DoorError(GatewayError):
 
 
 @dataclass(frozen=True)
-class Door:
+class RemoteControl:
     """The stand-in cloud at `url` (see `simulator.cloud.http`)."""
 
     url: str

@@ -28,7 +28,7 @@ from simulator.exam.encoding import encoded
 from simulator.modality.commitment_scu import answer_in, question
 from simulator.modality.misbehaviour_kit import SYNTAX, Proof, fits, store_request, word
 from simulator.modality.plan import CLASSES
-from simulator.modality.raw_association import Ended, Line, Rejected
+from simulator.modality.raw_association import Ended, RawAssociation, Rejected
 from simulator.modality.scripted_machine import COMMITMENT, WORKLIST
 
 Deed = Callable[[Proof], list[str]]
@@ -195,7 +195,7 @@ def _broken_with(proof: Proof, data: bytes) -> list[str]:
     return [how, proof.others_served()]
 
 
-def _end_of(line: Line, data: bytes) -> str:
+def _end_of(line: RawAssociation, data: bytes) -> str:
     """Send what no machine should, and see how the other side ends the association."""
     try:
         line.write(data)

@@ -26,7 +26,7 @@ from simulator.exam import phantom, steps
 from simulator.exam.encoding import encoded
 from simulator.exam.exam import Exam
 from simulator.modality.plan import CLASSES
-from simulator.modality.raw_association import Caller, Ended, Line
+from simulator.modality.raw_association import Dialer, Ended, RawAssociation
 from simulator.modality.scripted_machine import STEPS, WORKLIST
 
 SYNTAX = str(ExplicitVRLittleEndian)
@@ -44,7 +44,7 @@ _FIND = str(StudyRootQueryRetrieveInformationModelFind)
 class Proof:
     """A machine that calls `worklist` and `pacs`, and shows what it did with each."""
 
-    def __init__(self, caller: Caller, *, worklist: Peer, pacs: Peer, now: datetime) -> None:
+    def __init__(self, caller: Dialer, *, worklist: Peer, pacs: Peer, now: datetime) -> None:
         self.caller = replace(caller, seconds=min(caller.seconds, PATIENCE_SECONDS))
         self.worklist, self.pacs, self.now = worklist, pacs, now
         self.exam = Exam(
@@ -76,7 +76,7 @@ class Proof:
             setattr(image, keyword, value)
         return image
 
-    def archive_line(self) -> Line:
+    def archive_line(self) -> RawAssociation:
         """An association on which images can be sent; who takes it ends it."""
         return self.caller.open(self.pacs, [(CLASSES["presentation"], SYNTAX)])
 
@@ -90,7 +90,7 @@ class Proof:
         except Ended as ended:
             return ended.how
 
-    def begin_image(self, line: Line, image: Dataset) -> bytes:
+    def begin_image(self, line: RawAssociation, image: Dataset) -> bytes:
         """Send the request and the first PDU of the data set; gives the rest."""
         context, request = line.context(CLASSES["presentation"]), store_request(line, image)
         line.write(line.packed(context, pack_command(request), is_command=True))
@@ -151,7 +151,7 @@ class Proof:
         return words
 
 
-def store_request(line: Line, image: Dataset) -> Command:
+def store_request(line: RawAssociation, image: Dataset) -> Command:
     """C-STORE of an image."""
     return line.request(
         CommandField.C_STORE, CLASSES["presentation"], has_data=True, instance=str(image.SOPInstanceUID)

@@ -23,10 +23,10 @@ from simulator.exam.encoding import SYNTAXES
 from simulator.modality.script import (
     Act,
     Begin,
+    Behaviour,
     Commit,
     End,
     Expose,
-    Manners,
     Query,
     Report,
     Script,
@@ -77,7 +77,7 @@ class Planned:
 class Plan:
     """A script that can be followed."""
 
-    machine: Manners
+    machine: Behaviour
     planned: tuple[Planned, ...]
 
     @property
@@ -172,7 +172,7 @@ def _can_write(character: str, encoding: str) -> bool:
         return False
 
 
-def _shots(act: Expose, machine: Manners, made: Counter[tuple[object, ...]]) -> Iterator[Shot]:
+def _shots(act: Expose, machine: Behaviour, made: Counter[tuple[object, ...]]) -> Iterator[Shot]:
     syntax = SYNTAXES["implicit" if machine.implicit_only else act.transfer_syntax or machine.transfer_syntax]
     kinds = ("processing", "presentation") if act.kind == "pair" else (act.kind,)
     for _ in range(act.times):

@@ -16,7 +16,15 @@ from itertools import cycle
 from gateway.dicom import dimse, negotiation, pdu
 from gateway.dicom.dimse import Command, CommandField, CommandReceived, DataReceived
 from gateway.dicom.negotiation import AcceptedContext, ProposedContext
-from gateway.dicom.pdu import Aborted, AssociateAccepted, AssociateRejected, Fragment, Reader, Released, State
+from gateway.dicom.pdu import (
+    Aborted,
+    AssociateAccepted,
+    AssociateRejected,
+    AssociationState,
+    Fragment,
+    Reader,
+    Released,
+)
 from gateway.dicom.requestor import PENDING, rejection
 from gateway.errors import PeerError, ProtocolError
 from gateway.remote_ae import Peer
@@ -27,7 +35,7 @@ _PDU_HEADER = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Dialer:
     """How a machine opens its associations and writes to them. `seconds` bounds every wait for the other side."""
 
     ae_title: str
@@ -36,10 +44,10 @@ class Caller:
     max_pdu_bytes: int = 131_072
     split_writes: bool = False
 
-    def open(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> "Line":
+    def open(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> "RawAssociation":
         """Propose each SOP class and transfer syntax in a context of its own. Raises PeerError, Rejected."""
         proposed = [ProposedContext(2 * at + 1, uid, (syntax,)) for at, (uid, syntax) in enumerate(kinds)]
-        line = Line(self.connected(peer), peer, self)
+        line = RawAssociation(self.connected(peer), peer, self)
         try:
             line.associate(proposed)
         except BaseException:
@@ -48,7 +56,7 @@ class Caller:
         return line
 
     @contextmanager
-    def opened(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> Iterator["Line"]:
+    def opened(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> Iterator["RawAssociation"]:
         """The same, released afterwards, or aborted when something is raised."""
         line = self.open(peer, kinds)
         try:
@@ -86,10 +94,10 @@ class Ended(PeerError):
         self.how = how
 
 
-class Line:
+class RawAssociation:
     """An association while it is open."""
 
-    def __init__(self, connection: socket.socket, peer: Peer, caller: Caller) -> None:
+    def __init__(self, connection: socket.socket, peer: Peer, caller: Dialer) -> None:
         self.peer = peer
         self.contexts: tuple[AcceptedContext, ...] = ()
         self._connection = connection
@@ -101,7 +109,7 @@ class Line:
 
     def associate(self, proposed: Sequence[ProposedContext]) -> None:
         """Raises Rejected, or PeerError when nothing that was proposed is accepted."""
-        self._reader.state = State.AWAITING_ANSWER
+        self._reader.state = AssociationState.AWAITING_ANSWER
         request = negotiation.encode_request(
             proposed,
             called_ae_title=self.peer.ae_title,
@@ -115,7 +123,7 @@ class Line:
             raise Rejected(sentence, source=event.source, reason=event.reason)
         if not isinstance(event, AssociateAccepted):
             raise Ended(f"{self.peer} ended the association instead of answering.", how="aborted")
-        self._reader.state = State.ESTABLISHED
+        self._reader.state = AssociationState.ESTABLISHED
         self.contexts, theirs = negotiation.parse_accept(event.body, proposed)
         if not self.contexts:
             raise PeerError(f"{self.peer} accepted the association but none of what was proposed.")
@@ -211,7 +219,7 @@ class Line:
 
     def release(self) -> None:
         """End in order. What was answered stands, so a peer that just closes is not an error."""
-        self._reader.state = State.AWAITING_RELEASE
+        self._reader.state = AssociationState.AWAITING_RELEASE
         with suppress(PeerError):
             self.write(pdu.RELEASE_REQUEST)
             while not isinstance(self._event(), Released | Aborted):
@@ -239,7 +247,7 @@ class Line:
         except ProtocolError as error:
             raise PeerError(f"{self.peer} does not keep to the protocol: {error}") from error
 
-    def _event(self) -> pdu.Event:
+    def _event(self) -> pdu.PduEvent:
         try:
             while (event := self._reader.next_event()) is None:
                 count = self._connection.recv_into(self._reader.space())

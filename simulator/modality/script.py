@@ -62,7 +62,7 @@ class _Written(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Manners(_Written):
+class Behaviour(_Written):
     """Who the machine is and how it speaks. The defaults are those of a machine that gives no trouble."""
 
     ae_title: AeTitle = ""
@@ -163,7 +163,7 @@ class Send(_Written):
     do: Literal["send"]
 
 
-class Change(_Written):
+class StepChange(_Written):
     """N-SET without a status: what was made so far."""
 
     do: Literal["change"]
@@ -203,14 +203,14 @@ class Pause(_Written):
 
 
 ACTS = ("query", "begin", "expose", "report", "send", "change", "end", "commit", "pause")
-Act = Annotated[Query | Begin | Expose | Report | Send | Change | End | Commit | Pause, Field(discriminator="do")]
+Act = Annotated[Query | Begin | Expose | Report | Send | StepChange | End | Commit | Pause, Field(discriminator="do")]
 
 
 class Script(_Written):
     """A machine and what it does."""
 
     about: str = ""
-    machine: Manners = Manners()
+    machine: Behaviour = Behaviour()
     acts: Annotated[list[Act], Field(min_length=1)]
 
 

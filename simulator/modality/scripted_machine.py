@@ -35,8 +35,8 @@ from simulator.exam.exam import Exam, derived_uid
 from simulator.exam.steps import Sent, sent_of
 from simulator.modality.commitment_scu import Answer, Reports, answer_in, question, shortfall
 from simulator.modality.plan import Plan, Planned, Shot
-from simulator.modality.raw_association import Caller, Ended, Line
-from simulator.modality.script import Begin, Change, Commit, End, Expose, Manners, Pause, Query, Report, Send
+from simulator.modality.raw_association import Dialer, Ended, RawAssociation
+from simulator.modality.script import Begin, Behaviour, Commit, End, Expose, Pause, Query, Report, Send, StepChange
 
 WORKLIST = str(ModalityWorklistInformationFind)
 STEPS = str(ModalityPerformedProcedureStep)
@@ -70,8 +70,8 @@ class Machine:
 
     def __init__(
         self,
-        manners: Manners,
-        caller: Caller,
+        manners: Behaviour,
+        caller: Dialer,
         *,
         worklist: Peer,
         pacs: Peer,
@@ -86,8 +86,8 @@ class Machine:
         self._style = Style(manners.uid_padding, manners.group_lengths, manners.undefined_lengths, manners.sparse)
         self._station = manners.station or caller.ae_title
         self._stored: Sequence[tuple[str, str]] = ()
-        self._kept: dict[tuple[tuple[str, str], ...], Line] = {}
-        self._left_open: list[Line] = []
+        self._kept: dict[tuple[tuple[str, str], ...], RawAssociation] = {}
+        self._left_open: list[RawAssociation] = []
         self._now = _Now()
 
     def run(self, plan: Plan, hops: Hops) -> None:
@@ -97,7 +97,7 @@ class Machine:
             for planned in plan.planned:
                 self._perform(planned, hops)
         except BaseException:
-            self._switch_off(Line.abort)
+            self._switch_off(RawAssociation.abort)
             raise
         self._switch_off(self._farewell)
 
@@ -117,13 +117,13 @@ class Machine:
                 with hops.watch(_NAMES[act.do]) as note:
                     note.detail = self._message(act)
 
-    def _message(self, act: Query | Begin | Change | End | Commit | Pause) -> str:
+    def _message(self, act: Query | Begin | StepChange | End | Commit | Pause) -> str:
         match act:
             case Query():
                 return self._query(act)
             case Begin():
                 return self._begin(act)
-            case Change():
+            case StepChange():
                 return self._set("N-SET without a status", steps.changed(self._now.made, operator=self._station))
             case End():
                 return self._end(act)
@@ -280,7 +280,7 @@ class Machine:
                 self._ask_for_commitment(line, asked)
             return reports.wait(str(asked.TransactionUID), seconds=self.caller.seconds)
 
-    def _ask_for_commitment(self, line: Line, asked: Dataset) -> None:
+    def _ask_for_commitment(self, line: RawAssociation, asked: Dataset) -> None:
         context = line.context(COMMITMENT)
         well_known = str(StorageCommitmentPushModelInstance)
         request = line.request(CommandField.N_ACTION, COMMITMENT, has_data=True, instance=well_known)
@@ -300,7 +300,7 @@ class Machine:
         return SYNTAXES["implicit" if self.manners.implicit_only else "explicit"]
 
     @contextmanager
-    def _line(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> Iterator[Line]:
+    def _line(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> Iterator[RawAssociation]:
         """An association: a new one that ends as this machine ends them, or the one that it keeps for the exam."""
         if self.manners.associations == "one":
             use = tuple(kinds)  # not the peer: one application may be worklist and archive
@@ -316,7 +316,7 @@ class Machine:
             raise
         self._farewell(line)
 
-    def _farewell(self, line: Line) -> None:
+    def _farewell(self, line: RawAssociation) -> None:
         match self.manners.farewell:
             case "release":
                 line.release()
@@ -327,7 +327,7 @@ class Machine:
             case "stay":
                 self._left_open.append(line)
 
-    def _switch_off(self, end: Callable[[Line], None]) -> None:
+    def _switch_off(self, end: Callable[[RawAssociation], None]) -> None:
         for line in self._kept.values():
             with suppress(PeerError):  # what was answered stands; the other side may have gone first
                 end(line)
@@ -368,7 +368,7 @@ def picture(shot: Shot, exam: Exam) -> Dataset:
     )
 
 
-def _report(line: Line) -> Answer | None:
+def _report(line: RawAssociation) -> Answer | None:
     """Wait for the N-EVENT-REPORT on this association and confirm it; None when none comes in time."""
     try:
         command, data = line.answer()

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from gateway.errors import CloudError
 from gateway.log import configure
-from relay.hybrid.exchange import Limits
+from relay.hybrid.exchange import LinkLimits
 from relay.hybrid.sender import ECHO_TIMEOUT
 from tests.relay.hybrid.hybrid_site import Site, site
 from tests.tools.waiting import until
@@ -42,7 +42,7 @@ class Seen:
 
 async def measure(kind: Kind, *, at: float) -> Seen:
     """Let a site run for `at` seconds, make it deaf, and see what becomes of it."""
-    async with site(limits=Limits(), proves=kind != "mute, may not send", echo_timeout=ECHO_TIMEOUT) as here:
+    async with site(limits=LinkLimits(), proves=kind != "mute, may not send", echo_timeout=ECHO_TIMEOUT) as here:
         await until(lambda: len(here.listener.state.listener_ids) == 2, seconds=30)
         await asyncio.sleep(at)
         ghosts, since = set(here.listener.state.listener_ids), time.monotonic()

@@ -31,7 +31,7 @@ from gateway.query.conditions import Kind
 from gateway.query.matching import column_value
 from gateway.sqlite import utc_text
 from pacs import Archive
-from pacs.archive.receiving import Origin
+from pacs.archive.receiving import ObjectOrigin
 from simulator.exam import phantom
 from tests.durability.objects import EXPLICIT
 from tests.pacs.archive.test_attributes import encoded
@@ -261,7 +261,7 @@ def receive(archive: Archive) -> list[float]:
 
 def _take(archive: Archive, data_set: Dataset) -> float:
     body = memoryview(encoded(data_set, EXPLICIT))
-    origin = Origin(data_set.SOPClassUID, data_set.SOPInstanceUID, EXPLICIT, "MAMMO_1", "000000000000")
+    origin = ObjectOrigin(data_set.SOPClassUID, data_set.SOPInstanceUID, EXPLICIT, "MAMMO_1", "000000000000")
     started = time.perf_counter()
     receiving = archive.receive(origin, now=datetime.now(UTC))
     receiving.write(body)

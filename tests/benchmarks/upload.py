@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from relay.cloud.blob_upload import BLOCK_BYTES, BlobUpload
-from relay.cloud.throttle import Pace
+from relay.cloud.throttle import Throttle
 from simulator.azure.blob_storage import Blobs
 from tests.tools import azurite
 from tests.tools.memory import peak_memory
@@ -44,7 +44,7 @@ def main() -> int:
 
 async def _upload(url: str, file: str, sha256: str, *, rate: int) -> None:
     before, began = peak_memory(), time.monotonic()
-    pace = Pace(rate, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    pace = Throttle(rate, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))
     with Path(file).open("rb") as content:
         upload = BlobUpload(url, content, sha256, pace=pace)
         reporting = asyncio.create_task(_report(upload))

@@ -31,7 +31,7 @@ import structlog
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from pacs.archive.receiving import Origin
+from pacs.archive.receiving import ObjectOrigin
 from simulator.exam import phantom
 from tests.benchmarks.scale import FIRST_DAY, VIEWS, Exam, grow, opened
 from tests.relay.served import NOW, data_set_offset
@@ -233,7 +233,7 @@ def fill_gateway(folder: Path, instances: int, files: Iterable[Path]) -> None:
     with opened(folder) as archive:
         for path in files:
             incoming = archive.receive(
-                Origin(_mg(path), path.stem, str(ExplicitVRLittleEndian), "MAMMO_1", "000000000000"), now=NOW
+                ObjectOrigin(_mg(path), path.stem, str(ExplicitVRLittleEndian), "MAMMO_1", "000000000000"), now=NOW
             )
             with path.open("rb") as file:
                 file.seek(data_set_offset(path))

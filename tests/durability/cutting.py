@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 from pacs import Archive
-from pacs.archive.receiving import Origin
+from pacs.archive.receiving import ObjectOrigin
 from simulator.site import free_port
 from tests.durability import calls, objects
 from tests.durability.calls import Call
@@ -128,7 +128,7 @@ def _after_a_cut(volume: Volume, chance: Random) -> list[str]:
 
 
 def _send(archive: Archive, number: int) -> None:
-    origin = Origin(objects.SOP_CLASS, objects.uid(number), objects.EXPLICIT, "MAMMO_1", "a1")
+    origin = ObjectOrigin(objects.SOP_CLASS, objects.uid(number), objects.EXPLICIT, "MAMMO_1", "a1")
     receiving = archive.receive(origin, now=datetime.now(UTC))
     receiving.write(memoryview(objects.data_set(number)))
     receiving.finish()

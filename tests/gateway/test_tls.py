@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, ModalityWorklistInformationFind, Verification
 from structlog.testing import capture_logs
 
-from gateway.dicom.application import Application, Limits
+from gateway.dicom.application import Application, ListenerLimits
 from gateway.dicom.listener import Listener
 from gateway.errors import SettingsError
 from gateway.settings import GatewaySettings
@@ -46,7 +46,9 @@ def site(folder: Path, *, client_ca: Issued | None = None, certificate: Issued =
 
 
 @contextmanager
-def listening(settings: GatewaySettings, limits: Limits | None = None, **handlers: object) -> Iterator[Listener]:
+def listening(
+    settings: GatewaySettings, limits: ListenerLimits | None = None, **handlers: object
+) -> Iterator[Listener]:
     contexts = {CT: SYNTAXES, str(ModalityWorklistInformationFind): SYNTAXES}
     application = Application(ae_title="SCREENING_PACS", contexts=contexts, **handlers)  # type: ignore[arg-type]
     tls = ServerTls.of(settings)
@@ -232,7 +234,7 @@ def test_tls_on_a_plain_port_is_explained(tmp_path: Path) -> None:
 
 
 def test_handshakes_that_get_stuck_end_with_their_time_and_hold_nobody_up(tmp_path: Path) -> None:
-    limits = Limits(artim_seconds=1.0)
+    limits = ListenerLimits(artim_seconds=1.0)
     with listening(site(tmp_path), limits) as listener, capture_logs() as logs:
         stuck = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(3)]
         stuck[0].sendall(b"\x16\x03\x01\x02\x00\x01")  # the first bytes of a record that never ends
@@ -255,7 +257,7 @@ def test_handshakes_that_get_stuck_end_with_their_time_and_hold_nobody_up(tmp_pa
 
 def test_a_silent_association_within_tls_ends(tmp_path: Path) -> None:
     with (
-        listening(site(tmp_path), Limits(idle_seconds=0.3)) as listener,
+        listening(site(tmp_path), ListenerLimits(idle_seconds=0.3)) as listener,
         capture_logs() as logs,
         associated(listener, trusting(tmp_path)) as peer,
     ):

@@ -18,7 +18,7 @@ from operations import worklist_file
 from simulator.journey import create_item
 from simulator.modality.misbehaviour import TABLE
 from simulator.modality.plan import Plan, plan
-from simulator.modality.raw_association import Caller
+from simulator.modality.raw_association import Dialer
 from simulator.modality.script import Script
 from simulator.modality.scripted_machine import Machine
 from simulator.site import AE_TITLE, Site
@@ -77,7 +77,7 @@ def follow(site: Site, planned: Plan, **changes: str) -> list[str]:
         for title, name in (("SCREENING_MWL", "worklist"), ("SCREENING_PACS", "pacs"))
     )
     manners = planned.machine.model_copy(update=changes)
-    caller = Caller(manners.ae_title or AE_TITLE, seconds=20)
+    caller = Dialer(manners.ae_title or AE_TITLE, seconds=20)
     hops = Hops()
     Machine(manners, caller, worklist=worklist, pacs=pacs, clock=now).run(replace(planned, machine=manners), hops)
     return [hop.name for hop in hops.seen if hop.state == "ok"]

@@ -15,14 +15,14 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from gateway.audit.recorder import MOST_BYTES, Recording
+from gateway.audit.recorder import MOST_BYTES, AuditRecorder
 from gateway.dataset.data_sets import decode
 from gateway.dicom.listener import Listener
 from gateway.remote_ae import Peer
 from gateway.tls_reload import ServerTls
 from pacs import Archive
-from pacs.audit import Accounts
-from pacs.commitment.reporter import Reporting
+from pacs.audit import ArchiveAudit
+from pacs.commitment.reporter import Reporter
 from pacs.scp import application
 from tests.gateway.test_tls import site
 from tests.pacs.archive.test_archive import image, send
@@ -59,10 +59,10 @@ def served(
     most_bytes: int = MOST_BYTES,
 ) -> Iterator[int]:
     with (
-        Recording(audit, "pacs", site="van-1", most_bytes=most_bytes) as recording,
-        Reporting(archive, ()) as reporting,
+        AuditRecorder(audit, "pacs", site="van-1", most_bytes=most_bytes) as recording,
+        Reporter(archive, ()) as reporting,
     ):
-        accounts = Accounts(recording, archive, told_seconds=told_seconds)
+        accounts = ArchiveAudit(recording, archive, told_seconds=told_seconds)
         application_ = application(archive, reporting, ae_title="SCREENING_PACS", peers=peers, accounts=accounts)
         with Listener(application_, host=HERE, port=0, tls=tls) as listener:
             yield listener.port

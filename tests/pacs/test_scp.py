@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.dicom.listener import Listener
 from pacs import Archive
-from pacs.commitment.reporter import Reporting
+from pacs.commitment.reporter import Reporter
 from pacs.scp import STORAGE_CLASSES, TRANSFER_SYNTAXES, application
 from tests.pacs.archive.test_archive import events, folder, image
 from tests.pacs.archive.test_attributes import EXPLICIT, encoded
@@ -30,7 +30,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 @pytest.fixture
 def listener(archive: Archive) -> Iterator[Listener]:
-    served = application(archive, Reporting(archive, ()), ae_title="SCREENING_PACS")
+    served = application(archive, Reporter(archive, ()), ae_title="SCREENING_PACS")
     with Listener(served, host="127.0.0.1", port=0) as listener:
         yield listener
 

@@ -24,13 +24,13 @@ from pydicom.uid import (
 from gateway.messages import Check, HealthReport
 from gateway.tls_reload import ServerTls
 from pacs import Archive
-from pacs.archive.receiving import Origin
-from relay.access.middleware import Door
+from pacs.archive.receiving import ObjectOrigin
+from relay.access.middleware import AccessControl
 from relay.dicomweb.routes import Changes
 from relay.dicomweb.spool import Spool
 from relay.exams.evidence import Evidence
-from relay.exams.holding import Holding
-from relay.pages.site_facts import Surroundings
+from relay.exams.holding import HoldRules
+from relay.pages.site_facts import SiteFacts
 from relay.render_pool import Renderer
 from relay.slow_clients import PATIENCE_SECONDS
 from relay.web import IDLE_SECONDS, application, serving
@@ -66,9 +66,9 @@ class Site:
     folder: Path
     changes: Changes
     viewer: Path
-    door: Door | None = None
+    door: AccessControl | None = None
     tls: ServerTls | None = None
-    surroundings: Surroundings = field(default_factory=Surroundings)
+    surroundings: SiteFacts = field(default_factory=SiteFacts)
     routes: tuple[tuple[str, str], ...] = ()
     """Method and path of all there are."""
 
@@ -171,7 +171,7 @@ def first_study() -> list[Dataset]:
 def receive(archive: Archive, ds: Dataset, folder: Path) -> Path:
     """Let the archive take a data set as if a modality had sent it; returns the file it was sent from."""
     path = corpus.write(folder / f"{ds.SOPInstanceUID}.dcm", ds)
-    origin = Origin(ds.SOPClassUID, ds.SOPInstanceUID, ds.file_meta.TransferSyntaxUID, "MODALITY", "1")
+    origin = ObjectOrigin(ds.SOPClassUID, ds.SOPInstanceUID, ds.file_meta.TransferSyntaxUID, "MODALITY", "1")
     incoming = archive.receive(origin, now=NOW)
     incoming.write(memoryview(path.read_bytes())[data_set_offset(path) :])
     incoming.finish()
@@ -210,9 +210,9 @@ def site(
     items: Iterable[Item] = (),
     *,
     changes: Changes | None = None,
-    door: Callable[[Archive], Door] | None = None,
+    door: Callable[[Archive], AccessControl] | None = None,
     tls: ServerTls | None = None,
-    surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
+    surroundings: SiteFacts = SiteFacts(),  # noqa: B008 - frozen
     idle_seconds: float = IDLE_SECONDS,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Iterator[Site]:
@@ -249,7 +249,7 @@ def _serving(served: Site, idle_seconds: float, patience_seconds: float) -> Iter
                 health=lambda: served.report, site="Van 7",
                 clock=lambda: NOW, door=served.door, peers=PEERS, patience_seconds=patience_seconds,
                 surroundings=served.surroundings,
-                evidence=Evidence(served.archive, served.worklist, holding=Holding(served.archive, served.worklist)),
+                evidence=Evidence(served.archive, served.worklist, holding=HoldRules(served.archive, served.worklist)),
             )  # fmt: skip
             served.routes = tuple((each.method, each.resource.canonical) for each in app.router.routes())
             options = {"tls": served.tls, "idle_seconds": idle_seconds}

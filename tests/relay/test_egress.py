@@ -12,7 +12,7 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
 from gateway.errors import CloudError
-from relay.egress import Way, proxy_url
+from relay.egress import Egress, proxy_url
 from relay.hybrid.listener import HybridListener
 from relay.hybrid.protocol import Endpoint, endpoint
 from relay.hybrid.sender import HybridSender, SelfEcho
@@ -45,7 +45,7 @@ from tests.tools.waiting import until
     ],
 )
 def test_a_proxy_is_asked_unless_it_is_said_not_to_be(no_proxy: tuple[str, ...], url: str, is_used: bool) -> None:
-    assert Way("http://proxy:8080", no_proxy).proxy_for(url) == ("http://proxy:8080" if is_used else None)
+    assert Egress("http://proxy:8080", no_proxy).proxy_for(url) == ("http://proxy:8080" if is_used else None)
 
 
 @pytest.mark.parametrize("text", ["proxy", "ftp://proxy:1", "http://:80", "http://proxy:8080/path", "socks5://proxy:1"])
@@ -56,7 +56,7 @@ def test_what_is_no_proxy_is_refused_without_being_quoted(text: str) -> None:
 
 
 def test_a_password_does_not_show() -> None:
-    assert "secret" not in repr(Way(proxy_url("name:secret@proxy:8080")))
+    assert "secret" not in repr(Egress(proxy_url("name:secret@proxy:8080")))
 
 
 # --- through a proxy, encrypted ---------------------------------------------------------------------------------------
@@ -71,8 +71,8 @@ class Fenced:
     ca_file: Path
     at: Endpoint
 
-    def way(self, credentials: str = "us:er") -> Way:
-        return Way(
+    def way(self, credentials: str = "us:er") -> Egress:
+        return Egress(
             f"http://{credentials}@127.0.0.1:{self.proxy.port}".replace("us:er", "us:%65r"), ca_file=self.ca_file
         )
 
@@ -122,7 +122,7 @@ async def test_what_is_in_the_way_is_told_apart(
 ) -> None:
     async with fenced(tmp_path) as there:
         there.proxy.refuses = frozenset({refuses})
-        way = there.way(credentials) if trusts else Way(there.way(credentials).proxy)
+        way = there.way(credentials) if trusts else Egress(there.way(credentials).proxy)
         listener = HybridListener(there.at, TOKENS, on_message=echo, limits=PATIENT, way=way)
         async with running(listener):
             await until(lambda: listener.state.last_error != "")
@@ -135,7 +135,7 @@ async def test_a_proxy_that_is_not_there_and_a_name_that_nobody_knows_are_named(
     await proxy.stop()
     at = endpoint("service.invalid", "actions")
     seen = {}
-    for way in (Way(f"http://127.0.0.1:{proxy.port}"), Way()):
+    for way in (Egress(f"http://127.0.0.1:{proxy.port}"), Egress()):
         listener = HybridListener(at, TOKENS, on_message=echo, limits=PATIENT, way=way)
         async with running(listener):
             await until(lambda: listener.state.last_error != "")  # noqa: B023

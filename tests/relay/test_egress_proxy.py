@@ -25,15 +25,15 @@ from azure.servicebus import TransportType
 from gateway.errors import CloudError
 from gateway.hops import Hops
 from operations.checks.link_check import check
-from relay.access.oidc_login import Code
+from relay.access.oidc_login import CodeFlow
 from relay.access.oidc_tokens import Issuer, Tokens
 from relay.access.users import User
 from relay.assembly import cloud_link
 from relay.cloud.blob_upload import BlobUpload
-from relay.cloud.throttle import Pace
+from relay.cloud.throttle import Throttle
 from relay.delivery.https_api import HttpsDestination, ManageDestination, fixed_token
 from relay.delivery.servicebus import ServiceBusDestination, by_connection_string, way_out
-from relay.egress import STRAIGHT, Way
+from relay.egress import STRAIGHT, Egress
 from relay.hybrid.entra import credential
 from relay.hybrid.tokens import EntraTokens
 from relay.settings import RelaySettings
@@ -58,8 +58,8 @@ class Fence:
     tls: ssl.SSLContext
     ca_file: Path
 
-    def way(self, credentials: str = "us:er") -> Way:
-        return Way(self.address(credentials), ca_file=self.ca_file)
+    def way(self, credentials: str = "us:er") -> Egress:
+        return Egress(self.address(credentials), ca_file=self.ca_file)
 
     def address(self, credentials: str = "us:er") -> str:
         return f"http://{credentials}@127.0.0.1:{self.proxy.port}"
@@ -121,12 +121,12 @@ async def test_events_and_images_for_the_api_go_through_the_proxy(tmp_path: Path
     ("changed", "words"),
     [
         (lambda there: there.way("us:wrong"), "proxy wants a name and a password"),
-        (lambda there: Way(there.address()), "certificate is not trusted"),
+        (lambda there: Egress(there.address()), "certificate is not trusted"),
         (lambda _there: STRAIGHT, "name cannot be resolved"),
     ],
 )
 async def test_what_is_in_the_way_of_the_api_is_named(
-    tmp_path: Path, changed: Callable[[Fence], Way], words: str
+    tmp_path: Path, changed: Callable[[Fence], Egress], words: str
 ) -> None:
     async with fence(tmp_path) as there, served(api([]), there) as place:
         https = HttpsDestination(f"https://{place}/api/v1", fixed_token("t"), way=changed(there))
@@ -140,7 +140,10 @@ async def test_a_full_image_goes_to_its_blob_through_the_proxy(tmp_path: Path) -
     content = os.urandom(100_000)
     (tmp_path / "image.dcm").write_bytes(content)
     (tmp_path / "blobs").mkdir()
-    digest, pace = hashlib.sha256(content).hexdigest(), Pace(0, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    digest, pace = (
+        hashlib.sha256(content).hexdigest(),
+        Throttle(0, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC)),
+    )
     async with fence(tmp_path) as there, Blobs(tmp_path / "blobs").serving(tls=there.tls) as blobs:
         blobs.url = blobs.url.replace("127.0.0.1", HOST)
         with (tmp_path / "image.dcm").open("rb") as file:
@@ -173,7 +176,7 @@ async def test_people_sign_in_with_the_identity_provider_through_the_proxy(tmp_p
     app.router.add_get("/keys", Provider().jwks)
     async with fence(tmp_path) as there, served(app, there) as place:
         provider.url = f"https://{place}"
-        code = Code(Tokens(Issuer(provider.url, AUDIENCE), way=there.way()), CLIENT)
+        code = CodeFlow(Tokens(Issuer(provider.url, AUDIENCE), way=there.way()), CLIENT)
         state, address = await code.begin("https://gateway.example", "/board")
         answer = urlsplit(provider.redirection(dict(parse_qsl(urlsplit(address).query)))).query
         user, begun = await code.finish(dict(parse_qsl(answer)), state)
@@ -221,7 +224,7 @@ async def test_service_bus_goes_through_the_proxy_in_a_websocket(tmp_path: Path)
 
 
 def test_plain_amqp_is_given_no_proxy_as_it_would_become_a_websocket_without_a_word() -> None:
-    way = Way("http://us:%65r@proxy.test:8080")
+    way = Egress("http://us:%65r@proxy.test:8080")
     assert "http_proxy" not in way_out(HOST, way, transport=TransportType.Amqp)
     assert way_out(HOST, way, transport=TransportType.AmqpOverWebsocket)["http_proxy"] == {
         "proxy_hostname": "http://proxy.test",

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.dicom.dimse import Command, Messages, pack_command
-from gateway.dicom.pdu import Fragment, Reader, State, pack_data
+from gateway.dicom.pdu import AssociationState, Fragment, Reader, pack_data
 from tests.gateway.dicom.test_negotiation import build_context, request_pdu
 from tests.tools.waiting import PATIENCE_SECONDS
 
@@ -54,7 +54,7 @@ class RawPeer:
     def response(self) -> Command:
         """The next command set the other side sends."""
         reader, messages = Reader(), Messages()
-        reader.state = State.ESTABLISHED
+        reader.state = AssociationState.ESTABLISHED
         while True:
             for event in reader.events():
                 assert isinstance(event, Fragment), f"expected a response, got {event}"

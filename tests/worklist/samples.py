@@ -10,7 +10,7 @@ from gateway.dataset.data_sets import decode, encode
 from gateway.messages import WorklistItem
 from gateway.query import identifiers
 from worklist import Item, Worklist, answers
-from worklist.visibility import Granted
+from worklist.visibility import Visibility
 
 NOW = datetime(2026, 11, 22, 9, 0, 0, 123456, tzinfo=UTC)
 STUDY = "1.2.826.0.1.1"
@@ -60,7 +60,7 @@ def values(identifier: Dataset) -> Mapping[str, str]:
 
 
 def answered(
-    worklist: Worklist, identifier: Dataset, *, calling_ae_title: str = "MAMMO1", granted: Granted | None = None
+    worklist: Worklist, identifier: Dataset, *, calling_ae_title: str = "MAMMO1", granted: Visibility | None = None
 ) -> Iterator[Dataset]:
     """What a modality reads in the answers to its query."""
     asked = identifiers.read(encode(identifier, ExplicitVRLittleEndian), ExplicitVRLittleEndian)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 
-from gateway.audit.recorder import Recording
+from gateway.audit.recorder import AuditRecorder
 from gateway.dataset.data_sets import decode
 from gateway.dicom.listener import Listener
 from gateway.remote_ae import Caller
@@ -16,7 +16,7 @@ from tests.worklist.samples import NOW, STUDY, begun, ended, item
 from tests.worklist.samples import query as identifier
 from tests.worklist.test_scp import MPPS, MWL, RETRIEVE, associated
 from worklist import Worklist
-from worklist.audit import Accounts
+from worklist.audit import ModalityAudit
 from worklist.scp import Scp
 
 HERE = "127.0.0.1"
@@ -24,8 +24,8 @@ HERE = "127.0.0.1"
 
 @contextmanager
 def served(worklist: Worklist, audit: Path, *callers: Caller) -> Iterator[int]:
-    with Recording(audit, "worklist", site="van-1") as recording:
-        application = Scp(worklist, clock=lambda: NOW, accounts=Accounts(recording, worklist)).application(
+    with AuditRecorder(audit, "worklist", site="van-1") as recording:
+        application = Scp(worklist, clock=lambda: NOW, accounts=ModalityAudit(recording, worklist)).application(
             "SCREENING_MWL"
         )
         with Listener(application, host=HERE, port=0, callers=callers) as listener:

@@ -10,7 +10,7 @@ from gateway.errors import Conflict, InvalidValue
 from tests.worklist.samples import item, message, query
 from worklist import Item
 from worklist.dicom_json import from_data_set, to_data_set
-from worklist.items import MOVES, State, new_study, performed_state
+from worklist.items import MOVES, ItemState, new_study, performed_state
 
 
 def test_a_message_becomes_the_whole_data_set_of_the_standard() -> None:
@@ -194,7 +194,7 @@ def test_the_study_follows_from_the_action_and_is_a_uid() -> None:
 
 @pytest.mark.parametrize("state", MOVES)
 @pytest.mark.parametrize("target", MOVES)
-def test_the_cloud_moves_an_item_along_the_table_only(state: State, target: State) -> None:
+def test_the_cloud_moves_an_item_along_the_table_only(state: ItemState, target: ItemState) -> None:
     made = Item.from_message(message()).moved(state) if state in MOVES["scheduled"] else item()
     allowed = {
         "scheduled": {"scheduled", "in_progress", "completed", "discontinued", "cancelled"},
@@ -220,7 +220,7 @@ def test_the_cloud_moves_an_item_along_the_table_only(state: State, target: Stat
         ({"DISCONTINUED"}, "discontinued"),
     ],
 )
-def test_the_state_follows_from_all_performed_steps(statuses: set[str], state: State) -> None:
+def test_the_state_follows_from_all_performed_steps(statuses: set[str], state: ItemState) -> None:
     assert performed_state(statuses, otherwise="cancelled") == state
 
 

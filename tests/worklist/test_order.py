@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import Conflict, InvalidValue, NotFound
 from tests.worklist.samples import NOW, answered, begun, item, participant, query, scheduled
-from worklist import Item, Origin, Worklist
+from worklist import ActionOrigin, Item, Worklist
 from worklist.dicom_json import element, sequence, tag
 
 EARLY, MIDDLE, LATE = (f"2026-11-22T0{hour}:00:00.000Z" for hour in (6, 7, 8))
@@ -21,7 +21,7 @@ def worklist(tmp_path: Path) -> Iterator[Worklist]:
     opened.close()
 
 
-Move = Callable[[Worklist, Origin], Item]
+Move = Callable[[Worklist, ActionOrigin], Item]
 MOVES: dict[str, Move] = {
     "update": lambda worklist, origin: worklist.update(
         item(participant=participant("SMITH^Zoe")), now=NOW, origin=origin
@@ -38,7 +38,7 @@ MOVES: dict[str, Move] = {
 def test_a_request_is_carried_out_once_and_its_repeat_never_undoes_what_came_after(
     worklist: Worklist, name: str
 ) -> None:
-    origin = Origin("action-2", "i", MIDDLE)
+    origin = ActionOrigin("action-2", "i", MIDDLE)
     MOVES[name](worklist, origin)
     worklist.change_status("ACC1", "discontinued" if name == "change_status" else "scheduled", now=NOW)
     after = worklist.item("ACC1")
@@ -49,34 +49,34 @@ def test_a_request_is_carried_out_once_and_its_repeat_never_undoes_what_came_aft
 def test_an_action_id_with_another_content_is_a_conflict_for_every_request(worklist: Worklist, name: str) -> None:
     before = worklist.items()
     with pytest.raises(Conflict, match=r"Action action-1 was carried out before, with another content\."):
-        MOVES[name](worklist, Origin("action-1", "other", MIDDLE))
+        MOVES[name](worklist, ActionOrigin("action-1", "other", MIDDLE))
     assert worklist.items() == before
 
 
 @pytest.mark.parametrize("name", MOVES)
 def test_an_older_request_that_comes_later_changes_nothing(worklist: Worklist, name: str) -> None:
-    worklist.reschedule("ACC1", date="20261123", time="0930", now=NOW, origin=Origin("action-2", "i", LATE))
+    worklist.reschedule("ACC1", date="20261123", time="0930", now=NOW, origin=ActionOrigin("action-2", "i", LATE))
     before = worklist.items()
     with pytest.raises(Conflict, match=f"ACC1 was changed by a request of {LATE}; this one is older, of {MIDDLE}"):
-        MOVES[name](worklist, Origin("action-3", "j", MIDDLE))
+        MOVES[name](worklist, ActionOrigin("action-3", "j", MIDDLE))
     assert worklist.items() == before
 
 
 def test_requests_without_a_time_are_carried_out_as_they_come_and_leave_the_order_alone(worklist: Worklist) -> None:
-    worklist.reschedule("ACC1", date="20261123", time="0930", now=NOW, origin=Origin("action-2", "i", LATE))
-    made = worklist.reschedule("ACC1", date="20261125", time="0930", now=NOW, origin=Origin("action-3", "j"))
+    worklist.reschedule("ACC1", date="20261123", time="0930", now=NOW, origin=ActionOrigin("action-2", "i", LATE))
+    made = worklist.reschedule("ACC1", date="20261125", time="0930", now=NOW, origin=ActionOrigin("action-3", "j"))
     assert (made.date, made.asked_at, made.revision) == ("20261125", LATE, 3)
 
 
 def test_a_request_that_changes_nothing_is_no_revision_but_counts_in_the_order(worklist: Worklist) -> None:
-    made = worklist.change_status("ACC1", "scheduled", now=NOW, origin=Origin("action-2", "i", LATE))
+    made = worklist.change_status("ACC1", "scheduled", now=NOW, origin=ActionOrigin("action-2", "i", LATE))
     assert (made.revision, worklist.item("ACC1").asked_at) == (1, LATE)
 
 
 def test_the_content_of_a_scheduled_item_is_replaced_and_its_study_is_not(worklist: Worklist) -> None:
     first = worklist.item("ACC1")
     other = item(participant=participant("JONES^Ann", "2"), scheduled=scheduled("20261130", "1000"))
-    made = worklist.update(other, now=NOW, origin=Origin("action-2", "i", LATE))
+    made = worklist.update(other, now=NOW, origin=ActionOrigin("action-2", "i", LATE))
     assert (made.patient_name, made.participant_id, made.date) == ("JONES^Ann", "2", "20261130")
     assert (made.study_instance_uid, made.created_at, made.revision, made.action_id) == (
         first.study_instance_uid, first.created_at, 2, "action-1",
@@ -119,7 +119,7 @@ def test_a_study_may_have_several_items_but_not_of_two_participants(worklist: Wo
 
 
 def test_a_cancelled_item_is_not_scheduled_anew_by_an_older_request(worklist: Worklist) -> None:
-    worklist.cancel("ACC1", now=NOW, origin=Origin("action-2", "i", LATE))
+    worklist.cancel("ACC1", now=NOW, origin=ActionOrigin("action-2", "i", LATE))
     again = item(scheduled=scheduled("20261130", "100000"))
     with pytest.raises(Conflict, match="this one is older"):
         worklist.schedule(again, action_id="action-3", content_hash="j", asked_at=MIDDLE, now=NOW)

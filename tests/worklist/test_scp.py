@@ -31,7 +31,7 @@ from tests.tools.raw_find import RawFinder, element
 from tests.worklist.samples import NOW, begun, ended, item, query, scheduled
 from worklist import Worklist
 from worklist.scp import Scp
-from worklist.visibility import Book, Manners
+from worklist.visibility import VisibilityRule, VisibilityRules
 
 MPPS, RETRIEVE, MWL = (
     ModalityPerformedProcedureStep,
@@ -145,7 +145,9 @@ def test_an_appointment_is_answered_at_the_time_on_the_sites_clock(
 
 def test_peers_are_answered_as_is_set_for_them(worklist: Worklist) -> None:
     put(worklist, "ACC1", "ACC2", "ACC3")
-    book = Book(Manners(), {"MAMMO1": Manners(limit=2), "MAMMO2": Manners(station="strict")})
+    book = VisibilityRules(
+        VisibilityRule(), {"MAMMO1": VisibilityRule(limit=2), "MAMMO2": VisibilityRule(station="strict")}
+    )
     application = Scp(worklist, manners=book, clock=lambda: NOW).application("SCREENING_MWL")
     with Listener(application, host="127.0.0.1", port=0) as listener:
         got = {}

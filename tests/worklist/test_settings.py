@@ -8,7 +8,7 @@ from gateway.dataset.character_sets import CharacterSet
 from gateway.errors import SettingsError
 from gateway.settings import load, variables
 from worklist.settings import WorklistSettings
-from worklist.visibility import Book, Manners, Window
+from worklist.visibility import VisibilityRule, VisibilityRules, Window
 
 
 @pytest.fixture(autouse=True)
@@ -52,11 +52,11 @@ def test_manners_are_the_usual_ones_and_what_differs_for_a_peer(monkeypatch: pyt
     monkeypatch.setenv("WORKLIST_WINDOW", "today")
     monkeypatch.setenv("WORKLIST_PEERS", "MAMMO_1=station:strict;limit:0, VAN 7=states:scheduled+completed;window:any")
     shown = ("scheduled", "in_progress")
-    assert load(WorklistSettings).manners == Book(
-        Manners("open", shown, Window(0, 0), 500),
+    assert load(WorklistSettings).manners == VisibilityRules(
+        VisibilityRule("open", shown, Window(0, 0), 500),
         {
-            "MAMMO_1": Manners("strict", shown, Window(0, 0), 0),
-            "VAN 7": Manners("open", ("scheduled", "completed"), Window(), 500),
+            "MAMMO_1": VisibilityRule("strict", shown, Window(0, 0), 0),
+            "VAN 7": VisibilityRule("open", ("scheduled", "completed"), Window(), 500),
         },
     )
 

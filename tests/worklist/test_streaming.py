@@ -27,7 +27,7 @@ from tests.worklist.crowd import A_DAY, FIRST_DAY, day, fill
 from worklist import Worklist
 from worklist.item_rows import FIND, KEYS, PAGE
 from worklist.scp import Scp
-from worklist.visibility import Granted, Manners, first_day
+from worklist.visibility import Visibility, VisibilityRule, first_day
 
 MANY = 10_000
 WHOLE_STEP = element(0x00400100, "SQ", b"")
@@ -175,7 +175,7 @@ def test_findscu_cancels(port: int, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_modalities_ask_is_found_by_an_index(crowd: Path, values: dict[str, str], index: str) -> None:
-    granted = Granted("MAMMO1", Manners(states=("scheduled",)))
+    granted = Visibility("MAMMO1", VisibilityRule(states=("scheduled",)))
     expression, parameters = conditions.where(granted.conditions(matching.conditions_on(values, KEYS)))
     parameters |= {"station": "MAMMO1", "date": "", "time": "", "accession_number": ""}
     with closing(sqlite3.connect(crowd / "worklist.db")) as conn:
@@ -202,7 +202,7 @@ MIDDLE, LAST = day(MANY // A_DAY // 2), day(MANY // A_DAY - 1)
 def test_a_day_is_found_without_reading_the_days_before(
     crowd: Path, values: dict[str, str], period: tuple[tuple[str, str] | None, tuple[str, str] | None]
 ) -> None:
-    wanted = Granted("MAMMO1", period=period).conditions(matching.conditions_on(values, KEYS))
+    wanted = Visibility("MAMMO1", period=period).conditions(matching.conditions_on(values, KEYS))
     expression, parameters = conditions.where(wanted)
     parameters |= {"station": "MAMMO1", "date": first_day(wanted), "time": "", "accession_number": ""}
     hundreds: list[int] = []

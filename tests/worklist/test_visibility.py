@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gateway.errors import OutOfResources
 from tests.worklist.samples import NOW, answered, item, query, scheduled, values
 from worklist import Worklist
-from worklist.items import State
-from worklist.visibility import Book, Granted, Manners, PeerManners, Station, Window, unsatisfied
+from worklist.items import ItemState
+from worklist.visibility import PeerRule, Station, Visibility, VisibilityRule, VisibilityRules, Window, unsatisfied
 
 LONDON = ZoneInfo("Europe/London")
 
@@ -33,7 +33,7 @@ def worklist(tmp_path: Path) -> Iterator[Worklist]:
     opened.close()
 
 
-def found(worklist: Worklist, granted: Granted, station: str = "", **step: str) -> list[tuple[str, str]]:
+def found(worklist: Worklist, granted: Visibility, station: str = "", **step: str) -> list[tuple[str, str]]:
     """The accession numbers a query finds, and for which station they say they are."""
     identifier = query({"ScheduledStationAETitle": station, **step}, AccessionNumber="")
     return [
@@ -60,18 +60,18 @@ def found(worklist: Worklist, granted: Granted, station: str = "", **step: str) 
 def test_a_station_sees_what_its_manners_let_it_see(
     worklist: Worklist, calling: str, station: Station, asked: str, expected: str
 ) -> None:
-    granted = Granted(calling, Manners(station=station))
+    granted = Visibility(calling, VisibilityRule(station=station))
     assert "".join(name for name, _ in found(worklist, granted, asked)) == expected
 
 
 def test_an_item_for_any_station_is_for_the_caller_whatever_it_asked(worklist: Worklist) -> None:
-    granted = Granted("MAMMO2", Manners(station="calling"))
+    granted = Visibility("MAMMO2", VisibilityRule(station="calling"))
     assert found(worklist, granted, "OTHER")[0] == ("A", "MAMMO2")
 
 
 @pytest.mark.parametrize(("states", "expected"), [(("completed",), "D"), (("scheduled", "completed"), "ABCD")])
 def test_which_states_are_shown_is_a_choice(worklist: Worklist, states: tuple[str, ...], expected: str) -> None:
-    assert "".join(name for name, _ in found(worklist, Granted("CT1", Manners(states=states)))) == expected
+    assert "".join(name for name, _ in found(worklist, Visibility("CT1", VisibilityRule(states=states)))) == expected
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_items_are_shown_in_a_window_around_now(
         with pytest.raises(ValueError, match=r"a window is written any, today, -12h\.\.\+24h or"):
             Window.parse(window)
         return
-    book = Book(Manners(window=Window.parse(window)), site=LONDON)
+    book = VisibilityRules(VisibilityRule(window=Window.parse(window)), site=LONDON)
     granted = book.granted("MAMMO1", now=datetime.fromisoformat(now).replace(tzinfo=LONDON))
     assert "".join(name for name, _ in found(worklist, granted)) == expected
 
@@ -117,27 +117,27 @@ def test_a_window_counts_hours_as_they_go_by_and_days_as_they_are_written(
 
 
 def test_a_query_gets_as_many_answers_as_are_granted_and_is_told_that_there_are_more(worklist: Worklist) -> None:
-    answers = answered(worklist, query(AccessionNumber=""), granted=Granted("X", Manners(limit=2)))
+    answers = answered(worklist, query(AccessionNumber=""), granted=Visibility("X", VisibilityRule(limit=2)))
     names = [str(next(answers).AccessionNumber) for _ in range(2)]
     with pytest.raises(OutOfResources) as refused:
         next(answers)
     assert (names, refused.value.dimse_status, refused.value.comment) == (
         ["A", "B"], 0xA700, "More than 2 items match; ask for a day, a name or an id.",
     )  # fmt: skip
-    assert len(found(worklist, Granted("X", Manners(limit=3)))) == 3
+    assert len(found(worklist, Visibility("X", VisibilityRule(limit=3)))) == 3
 
 
 def test_what_differs_for_a_peer_is_read_and_the_rest_is_as_usual() -> None:
-    usual = Manners("calling", ("scheduled",), Window(1, 2, "h"), 7)
-    assert PeerManners.parse("VAN 7 = station : open ; limit:9;").over(usual) == Manners(
+    usual = VisibilityRule("calling", ("scheduled",), Window(1, 2, "h"), 7)
+    assert PeerRule.parse("VAN 7 = station : open ; limit:9;").over(usual) == VisibilityRule(
         "open", ("scheduled",), Window(1, 2, "h"), 9
     )
-    assert PeerManners.parse("VAN 7").over(usual) == usual
+    assert PeerRule.parse("VAN 7").over(usual) == usual
 
 
 def test_everything_that_keeps_an_item_from_being_answered_is_said_in_a_sentence(worklist: Worklist) -> None:
     period = (("20261122", "093000.000000"), ("20261122", "235960.999999"))
-    granted = Granted("MAMMO1", Manners(station="strict", limit=1), period)
+    granted = Visibility("MAMMO1", VisibilityRule(station="strict", limit=1), period)
     verdicts = {
         each.accession_number: reasons
         for each, reasons in worklist.explain(
@@ -169,7 +169,7 @@ def test_a_key_that_does_not_match_is_named_and_its_value_is_not(worklist: Workl
         PatientName="JONES*",
         PatientID="7",
     )
-    [_, (_, reasons), *_] = worklist.explain(values(identifier), Granted("MAMMO1"))
+    [_, (_, reasons), *_] = worklist.explain(values(identifier), Visibility("MAMMO1"))
     assert reasons == (
         "PatientName does not match.",
         "PatientID does not match.",
@@ -186,7 +186,7 @@ def test_the_limit_counts_answers() -> None:
 
 
 _STATIONS = st.sampled_from(["", "MAMMO1", "MAMMO2", "CT1", "M*", "?AMMO1"])
-_STATES: list[State] = ["scheduled", "in_progress", "completed", "discontinued", "cancelled"]
+_STATES: list[ItemState] = ["scheduled", "in_progress", "completed", "discontinued", "cancelled"]
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worklist]:
 
 @given(
     manners=st.builds(
-        Manners,
+        VisibilityRule,
         station=st.sampled_from(["open", "calling", "strict"]),
         states=st.lists(st.sampled_from(_STATES), min_size=1, max_size=3).map(tuple),
         window=st.builds(
@@ -233,9 +233,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worklist]:
 )
 @settings(max_examples=150, deadline=None)
 def test_an_explanation_says_the_same_as_an_answer(
-    many: Worklist, *, manners: Manners, calling: str, step: dict[str, object], name: str, hours: int
+    many: Worklist, *, manners: VisibilityRule, calling: str, step: dict[str, object], name: str, hours: int
 ) -> None:
-    granted = Book(manners, site=UTC).granted(calling, now=NOW + timedelta(hours=hours))
+    granted = VisibilityRules(manners, site=UTC).granted(calling, now=NOW + timedelta(hours=hours))
     identifier = query(step, PatientName=name, AccessionNumber="")
     names = []
     try:

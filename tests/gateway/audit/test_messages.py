@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.audit import messages
-from gateway.audit.messages import Actor, Event, Outcome, Patient
+from gateway.audit.messages import Actor, AuditEvent, EventOutcome, Patient
 
-EVENT = Event(datetime(2026, 11, 22, 9, 30, tzinfo=UTC), "Van 7")
+EVENT = AuditEvent(datetime(2026, 11, 22, 9, 30, tzinfo=UTC), "Van 7")
 WHO = Actor("vera", "10.0.0.9")
 SOURCE = (
     '<AuditSourceIdentification AuditEnterpriseSiteID="Van 7" AuditSourceID="screening-gateway">'
@@ -54,7 +54,7 @@ def test_a_query_is_kept_whole_in_base64() -> None:
 
 
 def test_a_login_that_failed_says_so() -> None:
-    told = messages.authentication(Event(EVENT.at, EVENT.site, Outcome.MINOR_FAILURE), WHO)
+    told = messages.authentication(AuditEvent(EVENT.at, EVENT.site, EventOutcome.MINOR_FAILURE), WHO)
     assert told.startswith(
         BEGIN.format("E") + ' EventOutcomeIndicator="4">'
         '<EventID csd-code="110114" codeSystemName="DCM" originalText="User Authentication" />'

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.recorder import NOTE_BYTES, Recording, silence
+from gateway.audit.recorder import NOTE_BYTES, AuditRecorder, silence
 from gateway.audit.trail import Trail, lines, verified
 from tests.tools.audit_trail import detail, messages
 from tests.tools.waiting import wait_until
@@ -16,8 +16,8 @@ from tests.tools.waiting import wait_until
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 
 
-def recording(folder: Path, **options: int) -> Recording:
-    return Recording(folder, "pacs", site="van-1", clock=lambda: NOW, **options)
+def recording(folder: Path, **options: int) -> AuditRecorder:
+    return AuditRecorder(folder, "pacs", site="van-1", clock=lambda: NOW, **options)
 
 
 def texts(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from pydicom import Dataset
 
-from gateway.dicom.event_reports import EventReport, NotReported, WayBack
+from gateway.dicom.event_reports import EventReport, NotReported, ReportChannel
 
 SECONDS = 10.0
 
@@ -30,7 +30,9 @@ def others() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def reported(way: WayBack, others: ThreadPoolExecutor, report: EventReport, seconds: float = SECONDS) -> Future[int]:
+def reported(
+    way: ReportChannel, others: ThreadPoolExecutor, report: EventReport, seconds: float = SECONDS
+) -> Future[int]:
     """Let another thread report; comes back once that has been handed over."""
     started = threading.Event()
 
@@ -46,7 +48,7 @@ def reported(way: WayBack, others: ThreadPoolExecutor, report: EventReport, seco
 def test_a_report_goes_out_when_the_peer_is_quiet_and_its_answer_comes_back(
     peer_and_own: tuple[socket.socket, socket.socket], others: ThreadPoolExecutor
 ) -> None:
-    way, report = WayBack(), event_report()
+    way, report = ReportChannel(), event_report()
     answer = reported(way, others, report)
     assert way.next(peer_and_own[1].fileno(), SECONDS) == (1, report)
     way.answered(7, 0x0110)  # an answer to none of ours
@@ -58,7 +60,7 @@ def test_a_report_goes_out_when_the_peer_is_quiet_and_its_answer_comes_back(
 def test_a_peer_that_speaks_is_heard_first(
     peer_and_own: tuple[socket.socket, socket.socket], others: ThreadPoolExecutor
 ) -> None:
-    (peer, own), way, report = peer_and_own, WayBack(), event_report()
+    (peer, own), way, report = peer_and_own, ReportChannel(), event_report()
     answer = reported(way, others, report)
     peer.send(b"C-STORE")
     assert way.next(own.fileno(), SECONDS) is None
@@ -72,7 +74,7 @@ def test_a_peer_that_speaks_is_heard_first(
 def test_one_report_at_a_time_in_order(
     peer_and_own: tuple[socket.socket, socket.socket], others: ThreadPoolExecutor
 ) -> None:
-    (peer, own), way = peer_and_own, WayBack()
+    (peer, own), way = peer_and_own, ReportChannel()
     first = reported(way, others, event_report(1))
     assert way.next(own.fileno(), SECONDS) == (1, event_report(1))
     second = reported(way, others, event_report(2))
@@ -89,7 +91,7 @@ def test_one_report_at_a_time_in_order(
 def test_a_report_that_nobody_sends_in_time_is_not_sent_later(
     peer_and_own: tuple[socket.socket, socket.socket], others: ThreadPoolExecutor
 ) -> None:
-    way = WayBack()
+    way = ReportChannel()
     with pytest.raises(NotReported, match="did not answer"):
         reported(way, others, event_report(), seconds=0.01).result(SECONDS)
     assert way.next(peer_and_own[1].fileno(), SECONDS) is None
@@ -97,7 +99,7 @@ def test_a_report_that_nobody_sends_in_time_is_not_sent_later(
 
 
 def test_silence_is_over_after_its_time(peer_and_own: tuple[socket.socket, socket.socket]) -> None:
-    way = WayBack()
+    way = ReportChannel()
     with pytest.raises(BlockingIOError):
         way.next(peer_and_own[1].fileno(), 0.01)
     way.close()
@@ -106,7 +108,7 @@ def test_silence_is_over_after_its_time(peer_and_own: tuple[socket.socket, socke
 def test_whoever_waits_is_told_that_the_association_has_ended(
     peer_and_own: tuple[socket.socket, socket.socket], others: ThreadPoolExecutor
 ) -> None:
-    way = WayBack()
+    way = ReportChannel()
     sent = reported(way, others, event_report(1))
     assert way.next(peer_and_own[1].fileno(), SECONDS) is not None
     unsent = reported(way, others, event_report(2))

@@ -13,8 +13,8 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage, Verification
 from structlog.testing import capture_logs
 
-from gateway.dicom.admission import OWN_TITLE, Seat, rejection
-from gateway.dicom.application import Application, Limits
+from gateway.dicom.admission import OWN_TITLE, Slot, rejection
+from gateway.dicom.application import Application, ListenerLimits
 from gateway.dicom.listener import Listener
 from gateway.dicom.negotiation import AssociateRequest, ProposedContext, Rejection
 from gateway.remote_ae import Caller
@@ -37,8 +37,8 @@ BOTH = replace(STORE, contexts=(*STORE.contexts, ProposedContext(3, str(Verifica
 LISTED = [Caller.parse("MAMMO_1@10.0.1.0/24"), Caller.parse("MAMMO_1@10.0.2.7"), Caller.parse("MAMMO_2")]
 
 
-def decided(request: AssociateRequest, address: str, *taken: Seat, callers: list[Caller] = LISTED) -> Rejection | None:
-    limits = Limits(associations=3, associations_per_peer=2, echoes=1)
+def decided(request: AssociateRequest, address: str, *taken: Slot, callers: list[Caller] = LISTED) -> Rejection | None:
+    limits = ListenerLimits(associations=3, associations_per_peer=2, echoes=1)
     return rejection(
         request, address, at="10.0.1.200", ae_title="SCREENING_PACS", callers=callers, limits=limits, taken=taken
     )
@@ -116,7 +116,7 @@ def full(what: str, setting: str) -> Rejection:
     return Rejection(2, 3, 2, f"{what}, which is the limit ({setting}); the peer may try again.")
 
 
-HERE, THERE, ELSEWHERE = Seat("10.0.1.1", "MAMMO_1"), Seat("10.0.1.2", "MAMMO_2"), Seat("10.0.1.3", "MAMMO_3")
+HERE, THERE, ELSEWHERE = Slot("10.0.1.1", "MAMMO_1"), Slot("10.0.1.2", "MAMMO_2"), Slot("10.0.1.3", "MAMMO_3")
 ALL_TAKEN = full("3 associations are open already", "GATEWAY_MAX_ASSOCIATIONS")
 PEER = "GATEWAY_MAX_ASSOCIATIONS_PER_PEER"
 ROOM = [
@@ -125,23 +125,23 @@ ROOM = [
     (BOTH, [HERE, THERE, ELSEWHERE], ALL_TAKEN),
     (ECHO, [HERE, THERE, ELSEWHERE], None),
     (ECHO, [HERE, THERE, ELSEWHERE, HERE], full("4 associations are open already", "GATEWAY_MAX_ASSOCIATIONS")),
-    (STORE, [Seat("10.0.1.1", "OTHER")] * 2, full("2 associations with '10.0.1.1' are open already", PEER)),
-    (STORE, [Seat("10.0.1.9", "MAMMO_1")] * 2, full("2 associations with 'MAMMO_1' are open already", PEER)),
+    (STORE, [Slot("10.0.1.1", "OTHER")] * 2, full("2 associations with '10.0.1.1' are open already", PEER)),
+    (STORE, [Slot("10.0.1.9", "MAMMO_1")] * 2, full("2 associations with 'MAMMO_1' are open already", PEER)),
     (ECHO, [HERE, HERE], None),
-    (STORE, [HERE, THERE, Seat("10.0.1.3", "MAMMO_3", is_echo=True)], None),
-    (STORE, [HERE, Seat("10.0.1.1", "MAMMO_1", is_echo=True)], None),
-    (STORE, [HERE, THERE, *[Seat("10.0.1.3", "MAMMO_3", is_echo=True)] * 2], ALL_TAKEN),
+    (STORE, [HERE, THERE, Slot("10.0.1.3", "MAMMO_3", is_echo=True)], None),
+    (STORE, [HERE, Slot("10.0.1.1", "MAMMO_1", is_echo=True)], None),
+    (STORE, [HERE, THERE, *[Slot("10.0.1.3", "MAMMO_3", is_echo=True)] * 2], ALL_TAKEN),
     (ECHO, [HERE, HERE, HERE], full("3 associations with '10.0.1.1' are open already", PEER)),
 ]
 
 
 @pytest.mark.parametrize(("request_", "taken", "expected"), ROOM)
-def test_how_many_may_come_in(request_: AssociateRequest, taken: list[Seat], expected: Rejection | None) -> None:
+def test_how_many_may_come_in(request_: AssociateRequest, taken: list[Slot], expected: Rejection | None) -> None:
     assert decided(request_, "10.0.1.1", *taken) == expected
 
 
 @contextmanager
-def listening(limits: Limits, callers: list[Caller] | None = None, **handlers: object) -> Iterator[Listener]:
+def listening(limits: ListenerLimits, callers: list[Caller] | None = None, **handlers: object) -> Iterator[Listener]:
     application = Application(ae_title="SCREENING_PACS", contexts={CT: SYNTAXES}, **handlers)  # type: ignore[arg-type]
     with Listener(application, host="127.0.0.1", port=0, limits=limits, callers=callers or []) as listener:
         yield listener
@@ -167,7 +167,7 @@ def reasons(logs: Sequence[Mapping[str, object]], event: str) -> list[object]:
 
 
 def test_an_echo_is_answered_while_every_place_is_taken() -> None:
-    with listening(Limits(associations=2, echoes=1)) as listener, ExitStack() as stack, capture_logs() as logs:
+    with listening(ListenerLimits(associations=2, echoes=1)) as listener, ExitStack() as stack, capture_logs() as logs:
         for _ in range(2):
             assert stack.enter_context(associated(listener, CTImageStorage, Verification)).is_established
         assert not stack.enter_context(associated(listener, CTImageStorage, Verification)).is_established
@@ -180,7 +180,7 @@ def test_an_echo_is_answered_while_every_place_is_taken() -> None:
 
 
 def test_one_machine_that_opens_too_many_leaves_room_for_the_others() -> None:
-    with listening(Limits(associations_per_peer=2)) as listener, ExitStack() as stack:
+    with listening(ListenerLimits(associations_per_peer=2)) as listener, ExitStack() as stack:
         for _ in range(2):
             assert stack.enter_context(associated(listener, CTImageStorage)).is_established
         assert not stack.enter_context(associated(listener, CTImageStorage)).is_established
@@ -190,7 +190,7 @@ def test_one_machine_that_opens_too_many_leaves_room_for_the_others() -> None:
 
 def test_a_caller_on_the_list_is_let_in_from_its_own_network_only() -> None:
     callers = [Caller.parse("TESTER@127.0.0.0/8"), Caller.parse("FAR@10.0.0.0/8")]
-    with listening(Limits(), callers) as listener, capture_logs() as logs:
+    with listening(ListenerLimits(), callers) as listener, capture_logs() as logs:
         with associated(listener, Verification) as near:
             assert near.send_c_echo().Status == 0x0000
         with associated(listener, Verification, title="FAR") as far:
@@ -201,7 +201,11 @@ def test_a_caller_on_the_list_is_let_in_from_its_own_network_only() -> None:
 
 
 def test_the_offer_and_the_choice_are_logged() -> None:
-    with listening(Limits()) as listener, capture_logs() as logs, associated(listener, CTImageStorage, "1.2.3.4.5"):
+    with (
+        listening(ListenerLimits()) as listener,
+        capture_logs() as logs,
+        associated(listener, CTImageStorage, "1.2.3.4.5"),
+    ):
         pass
     [accepted] = [line for line in logs if line["event"] == "association accepted"]
     facts = ("address", "calling_ae_title", "proposed", "accepted", "refused")
@@ -215,7 +219,7 @@ def test_the_offer_and_the_choice_are_logged() -> None:
 
 
 def test_a_connection_that_asks_for_nothing_ends_with_its_time() -> None:
-    with listening(Limits(artim_seconds=0.3)) as listener, capture_logs() as logs:
+    with listening(ListenerLimits(artim_seconds=0.3)) as listener, capture_logs() as logs:
         began = time.monotonic()
         with raw_connection(listener) as connection:
             assert everything(connection) == b""
@@ -225,7 +229,7 @@ def test_a_connection_that_asks_for_nothing_ends_with_its_time() -> None:
 
 
 def test_an_association_that_says_nothing_any_more_ends_and_frees_its_place() -> None:
-    limits = Limits(associations=1, idle_seconds=0.3, echoes=0)
+    limits = ListenerLimits(associations=1, idle_seconds=0.3, echoes=0)
     with listening(limits) as listener, capture_logs() as logs, associated(listener, Verification) as silent:
         wait_until(lambda: not listener._open)
         with associated(listener, Verification) as next_one:
@@ -238,7 +242,7 @@ def test_a_stop_takes_nobody_new_and_lets_the_object_under_way_end() -> None:
     go_on = threading.Event()
     memory = Memory(go_on=go_on)
     with (
-        listening(Limits(), handle_store=memory) as listener,
+        listening(ListenerLimits(), handle_store=memory) as listener,
         associated(listener, CTImageStorage) as peer,
         ThreadPoolExecutor() as pool,
     ):

@@ -17,7 +17,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, ModalityWorklistInformationFind, Verification
 from structlog.testing import capture_logs
 
-from gateway.dicom.application import Application, Incoming, Limits, Match, Request
+from gateway.dicom.application import Application, Incoming, ListenerLimits, Match, Request
 from gateway.dicom.dimse import Command, pack_command
 from gateway.dicom.listener import Listener
 from gateway.dicom.pdu import pack_abort, pack_data
@@ -92,7 +92,7 @@ def asked(patient_id: str) -> Dataset:
 
 
 @contextmanager
-def listening(limits: Limits | None = None, **handlers: object) -> Iterator[Listener]:
+def listening(limits: ListenerLimits | None = None, **handlers: object) -> Iterator[Listener]:
     contexts = {CT: SYNTAXES, str(ModalityWorklistInformationFind): SYNTAXES}
     application = Application(ae_title="SCREENING_PACS", contexts=contexts, **handlers)  # type: ignore[arg-type]
     with Listener(application, host="127.0.0.1", port=0, limits=limits) as listener:
@@ -257,14 +257,14 @@ def test_who_calls_somebody_else_or_is_not_on_the_list_is_rejected_in_words() ->
 
 
 def test_one_association_too_many_is_told_to_come_again() -> None:
-    with listening(Limits(associations=2)) as listener, associated(listener), associated(listener):
+    with listening(ListenerLimits(associations=2)) as listener, associated(listener), associated(listener):
         with associated(listener) as third:
             answer = third.acceptor.primitive
         assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
 
 
 def test_connections_that_ask_for_no_association_take_nobody_elses() -> None:
-    limits = Limits(associations=2, waiting_per_peer=4)
+    limits = ListenerLimits(associations=2, waiting_per_peer=4)
     with listening(limits) as listener, capture_logs() as logs:
         idle = [raw_connection(listener, address="127.0.0.2") for _ in range(6)]
         assert [everything(connection) for connection in idle[4:]] == [b"", b""]
@@ -276,7 +276,7 @@ def test_connections_that_ask_for_no_association_take_nobody_elses() -> None:
 
 
 def test_an_association_that_ended_leaves_its_place_to_the_next() -> None:
-    with listening(Limits(associations=1)) as listener:
+    with listening(ListenerLimits(associations=1)) as listener:
         for _ in range(3):
             with associated(listener) as peer:
                 assert peer.send_c_echo().Status == 0x0000
@@ -350,7 +350,10 @@ def test_a_query_longer_than_the_limit_is_aborted_before_it_is_decoded_and_other
         decoded.append(request)
         return iter(())
 
-    with listening(Limits(data_set_bytes=1000), handle_find=handle_find) as listener, associated(listener) as other:
+    with (
+        listening(ListenerLimits(data_set_bytes=1000), handle_find=handle_find) as listener,
+        associated(listener) as other,
+    ):
         with associated(listener) as peer, capture_logs() as logs:
             list(peer.send_c_find(asked("1" * 1000), ModalityWorklistInformationFind))
             wait_until(lambda: peer.is_aborted)
@@ -392,14 +395,14 @@ def test_an_object_that_is_cut_off_is_discarded(cut: Callable[[socket.socket], N
 
 
 def test_a_silent_connection_is_closed_after_the_artim_time() -> None:
-    with listening(Limits(artim_seconds=0.2)) as listener, raw_connection(listener) as connection:
+    with listening(ListenerLimits(artim_seconds=0.2)) as listener, raw_connection(listener) as connection:
         started = time.monotonic()
         assert everything(connection) == b""
     assert 0.15 < time.monotonic() - started < 3
 
 
 def test_a_request_that_trickles_in_is_not_waited_for_longer_than_the_artim_time() -> None:
-    with listening(Limits(artim_seconds=0.3)) as listener, raw_connection(listener) as connection:
+    with listening(ListenerLimits(artim_seconds=0.3)) as listener, raw_connection(listener) as connection:
         started = time.monotonic()
         with pytest.raises(OSError, match=r"Broken pipe|reset"):
             for byte in request_pdu([build_context(CT, [EXPLICIT])]):

@@ -9,10 +9,10 @@ from gateway.dicom.pdu import (
     Aborted,
     AbortReason,
     AssociateRequested,
+    AssociationState,
     Fragment,
     Reader,
     ReleaseRequested,
-    State,
     pack_abort,
     pack_data,
 )
@@ -24,7 +24,7 @@ ASSOCIATE = b"\x01\x00\x00\x00\x00\x44" + bytes(68)
 
 def established(**options: int) -> Reader:
     reader = Reader(**options)
-    reader.state = State.ESTABLISHED
+    reader.state = AssociationState.ESTABLISHED
     return reader
 
 
@@ -58,7 +58,7 @@ def joined(events: list[object]) -> list[tuple[int, bool, bytes]]:
 def test_a_request_a_release_and_an_abort_are_told_apart() -> None:
     reader = Reader()
     assert feed(reader, ASSOCIATE) == [AssociateRequested(bytes(68))]
-    reader.state = State.ESTABLISHED
+    reader.state = AssociationState.ESTABLISHED
     assert feed(reader, RELEASE + pack_abort(source=0, reason=0)) == [ReleaseRequested(), Aborted(0, 0)]
 
 
@@ -95,26 +95,34 @@ def test_several_values_in_one_pdu_are_several_fragments() -> None:
 
 
 BROKEN = {
-    "a type that does not exist": (State.ESTABLISHED, b"\x09\x00\x00\x00\x00\x04", AbortReason.UNRECOGNIZED_PDU),
-    "data before an association": (State.AWAITING_REQUEST, b"\x04\x00\x00\x00\x00\x08", AbortReason.UNEXPECTED_PDU),
-    "a second request": (State.ESTABLISHED, ASSOCIATE[:6], AbortReason.UNEXPECTED_PDU),
-    "an accept to an acceptor": (State.ESTABLISHED, b"\x02\x00\x00\x00\x00\x44", AbortReason.UNEXPECTED_PDU),
-    "a huge request": (State.AWAITING_REQUEST, b"\x01\x00\xff\xff\xff\xff", AbortReason.INVALID_PARAMETER),
-    "a short request": (State.AWAITING_REQUEST, b"\x01\x00\x00\x00\x00\x10", AbortReason.INVALID_PARAMETER),
-    "a long release": (State.ESTABLISHED, b"\x05\x00\x00\x00\x00\x08", AbortReason.INVALID_PARAMETER),
-    "an empty data PDU": (State.ESTABLISHED, b"\x04\x00\x00\x00\x00\x00", AbortReason.INVALID_PARAMETER),
+    "a type that does not exist": (
+        AssociationState.ESTABLISHED,
+        b"\x09\x00\x00\x00\x00\x04",
+        AbortReason.UNRECOGNIZED_PDU,
+    ),
+    "data before an association": (
+        AssociationState.AWAITING_REQUEST,
+        b"\x04\x00\x00\x00\x00\x08",
+        AbortReason.UNEXPECTED_PDU,
+    ),
+    "a second request": (AssociationState.ESTABLISHED, ASSOCIATE[:6], AbortReason.UNEXPECTED_PDU),
+    "an accept to an acceptor": (AssociationState.ESTABLISHED, b"\x02\x00\x00\x00\x00\x44", AbortReason.UNEXPECTED_PDU),
+    "a huge request": (AssociationState.AWAITING_REQUEST, b"\x01\x00\xff\xff\xff\xff", AbortReason.INVALID_PARAMETER),
+    "a short request": (AssociationState.AWAITING_REQUEST, b"\x01\x00\x00\x00\x00\x10", AbortReason.INVALID_PARAMETER),
+    "a long release": (AssociationState.ESTABLISHED, b"\x05\x00\x00\x00\x00\x08", AbortReason.INVALID_PARAMETER),
+    "an empty data PDU": (AssociationState.ESTABLISHED, b"\x04\x00\x00\x00\x00\x00", AbortReason.INVALID_PARAMETER),
     "a value without its header": (
-        State.ESTABLISHED,
+        AssociationState.ESTABLISHED,
         b"\x04\x00\x00\x00\x00\x06\0\0\0\x01\x01\x00",
         AbortReason.INVALID_PARAMETER,
     ),
     "a value longer than its PDU": (
-        State.ESTABLISHED,
+        AssociationState.ESTABLISHED,
         b"\x04\x00\x00\x00\x00\x08\0\0\0\x09\x01\x00",
         AbortReason.INVALID_PARAMETER,
     ),
     "a rest too short for a value": (
-        State.ESTABLISHED,
+        AssociationState.ESTABLISHED,
         b"\x04\x00\x00\x00\x00\x0a\0\0\0\x02\x01\x00",
         AbortReason.INVALID_PARAMETER,
     ),
@@ -122,7 +130,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("state", "stream", "reason"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_stream_is_named_before_anything_is_allocated(state: State, stream: bytes, reason: int) -> None:
+def test_a_broken_stream_is_named_before_anything_is_allocated(
+    state: AssociationState, stream: bytes, reason: int
+) -> None:
     reader = Reader()
     reader.state = state
     with pytest.raises(ProtocolError) as caught:
@@ -131,8 +141,10 @@ def test_a_broken_stream_is_named_before_anything_is_allocated(state: State, str
 
 
 @settings(deadline=None, max_examples=300)
-@given(stream=st.binary(max_size=400), state=st.sampled_from(State), chunk=st.integers(1, 100))
-def test_garbage_gives_events_or_a_protocol_error_and_nothing_else(stream: bytes, state: State, chunk: int) -> None:
+@given(stream=st.binary(max_size=400), state=st.sampled_from(AssociationState), chunk=st.integers(1, 100))
+def test_garbage_gives_events_or_a_protocol_error_and_nothing_else(
+    stream: bytes, state: AssociationState, chunk: int
+) -> None:
     reader = Reader()
     reader.state = state
     try:

@@ -24,10 +24,10 @@ from gateway.tls import CallFiles
 from gateway.tls_reload import ServerTls
 from operations.cli import app
 from pacs import Archive
-from pacs.commitment.reporter import Reporting
+from pacs.commitment.reporter import Reporter
 from pacs.commitment.rows import CommitmentRows
 from pacs.commitment.rules import Reference, Transaction
-from pacs.forward.sender import Forwarding
+from pacs.forward.sender import ForwardSender
 from pacs.scp import application
 from pacs.settings import PacsSettings
 from tests.gateway.test_tls import CA, GATEWAY, MODALITY, STRANGER, listening, site
@@ -214,7 +214,7 @@ def test_dcmtk_is_forwarded_to_within_tls_bit_by_bit(archive: Archive, tmp_path:
     command = ["storescp", "+B", "-aet", "SCREENING_PACS", "+tls", key, certificate, "+cf", tls.ca, "-od", folder]
     with (
         running(port, *command, str(port)),
-        Forwarding(archive, [peer_on(port)], ["SCREENING_PACS"], ae_title="US", tls=tls),
+        ForwardSender(archive, [peer_on(port)], ["SCREENING_PACS"], ae_title="US", tls=tls),
     ):
         send(archive, image(1))
         wait_until(lambda: [path for path in folder.iterdir() if dcmread(path)])
@@ -225,13 +225,13 @@ def test_dcmtk_is_forwarded_to_within_tls_bit_by_bit(archive: Archive, tmp_path:
 def test_a_study_is_moved_within_tls(archive: Archive, tmp_path: Path) -> None:
     send(archive, image(1))
     with closing(Archive.open(tmp_path / "other.db", tmp_path / "other")) as other, ExitStack() as stack:
-        theirs = application(other, Reporting(other, ()), ae_title="OTHER")
+        theirs = application(other, Reporter(other, ()), ae_title="OTHER")
         tls = ServerTls.of(site(tmp_path, client_ca=CA))
         destination = stack.enter_context(Listener(theirs, host="127.0.0.1", port=0, tls=tls))
         peer = Peer("OTHER", "localhost", destination.port, tls=True)
         ours = application(
             archive,
-            Reporting(archive, ()),
+            Reporter(archive, ()),
             ae_title="SCREENING_PACS",
             peers=[peer],
             tls=files(tmp_path, own=MODALITY),
@@ -261,13 +261,13 @@ def test_a_commitment_is_reported_within_tls_and_the_reason_is_kept_when_that_fa
     promises, port = CommitmentRows(archive), server.server_address[1]
     asked = Transaction("2.25.9", "MAMMO_1", "SCREENING_PACS", (Reference("1.2", "2.25.1"),))
     promises.take(asked, now=NOW)
-    with Reporting(archive, [Peer("MAMMO_1", "127.0.0.1", port, tls=True)], tls=files(tmp_path)):
+    with Reporter(archive, [Peer("MAMMO_1", "127.0.0.1", port, tls=True)], tls=files(tmp_path)):
         wait_until(lambda: promises.facts()["it waits because"])
     assert promises.facts()["it waits because"] == (
         f"MAMMO_1 at 127.0.0.1:{port}/tls cannot be called within TLS: its certificate does not name 127.0.0.1: "
         "call it in PACS_PEERS as the certificate does, or have it renewed."
     )
-    with Reporting(archive, [Peer("MAMMO_1", "localhost", port, tls=True)], tls=files(tmp_path)):
+    with Reporter(archive, [Peer("MAMMO_1", "localhost", port, tls=True)], tls=files(tmp_path)):
         wait_until(lambda: not promises.facts()["commitments to report"])
     server.shutdown()
     assert [each.TransactionUID for each in told] == ["2.25.9"]

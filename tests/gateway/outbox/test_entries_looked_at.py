@@ -9,13 +9,13 @@ import pytest
 
 from gateway import outbox
 from gateway.outbox import Outbox
-from gateway.outbox.overview import Alike, Line, Told
+from gateway.outbox.overview import Alike, DestinationOverview, Told
 from gateway.sqlite import Database, utc_text
 from tests.gateway.outbox.test_entries import put
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 TEXT = "2026-11-22T08:00:00.000Z"
-QUIET = Line("manage", {}, None, None, 0, "", 0, 0, 0)
+QUIET = DestinationOverview("manage", {}, None, None, 0, "", 0, 0, 0)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_line_says_what_waits_by_class_the_oldest_and_what_was_confirmed_today
     box.delivered(first, now=NOW, sent={1: 300, 2: 50})
     box.delivered(second, now=NOW - timedelta(days=1), sent={2: 1000})
     assert box.overview.lines(now=NOW) == [
-        Line(
+        DestinationOverview(
             destination="manage",
             waiting={2: 2},
             oldest=TEXT,

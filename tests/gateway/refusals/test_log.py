@@ -20,10 +20,10 @@ from pydicom import Dataset
 from pynetdicom.sop_class import CTImageStorage, DigitalMammographyXRayImageStorageForPresentation, Verification
 from typer.testing import CliRunner
 
-from gateway.dicom.application import Application, Limits
+from gateway.dicom.application import Application, ListenerLimits
 from gateway.dicom.listener import Listener
 from gateway.errors import DatabaseNotReady, MissingAttribute, NoLongerUpdatable
-from gateway.refusals import Noting, Refused
+from gateway.refusals import RefusalRecorder, Refused
 from gateway.refusals import log as refusals
 from gateway.refusals.log import Lost, Refusals, Seen, recent
 from gateway.refusals.remedies import OTHERWISE, REMEDIES, remedy
@@ -143,7 +143,7 @@ def test_rows_are_bounded_by_number_by_address_and_by_age_and_the_oldest_go(kept
 
 def test_what_is_noted_is_on_disk_soon_and_all_processes_share_the_file(tmp_path: Path) -> None:
     path = tmp_path / "refusals.db"
-    with Noting(path, process="pacs") as pacs, Noting(path, process="worklist") as worklist:
+    with RefusalRecorder(path, process="pacs") as pacs, RefusalRecorder(path, process="worklist") as worklist:
         pacs.note(CALLED)
         worklist.note(CALLED)
         wait_until(lambda: listed(path) == [1, 1])
@@ -156,14 +156,14 @@ def test_what_is_noted_is_on_disk_soon_and_all_processes_share_the_file(tmp_path
 
 
 def test_what_was_noted_just_before_the_end_is_kept(tmp_path: Path) -> None:
-    with Noting(tmp_path / "refusals.db", process="pacs") as noting:
+    with RefusalRecorder(tmp_path / "refusals.db", process="pacs") as noting:
         for _ in range(3):
             noting.note(CALLED)
     assert [each.count for each in recent(tmp_path / "refusals.db")[0]] == [3]
 
 
 def test_a_flood_is_one_row_and_noting_takes_microseconds(tmp_path: Path) -> None:
-    with Noting(tmp_path / "refusals.db", process="pacs") as noting:
+    with RefusalRecorder(tmp_path / "refusals.db", process="pacs") as noting:
         began = time.perf_counter()
         for _ in range(20_000):
             noting.note(CALLED)
@@ -174,7 +174,7 @@ def test_a_flood_is_one_row_and_noting_takes_microseconds(tmp_path: Path) -> Non
 
 def test_more_different_refusals_than_memory_has_room_for_are_counted_as_lost(tmp_path: Path) -> None:
     path = tmp_path / "refusals.db"
-    noting = Noting(path, process="pacs", clock=lambda: NOW)
+    noting = RefusalRecorder(path, process="pacs", clock=lambda: NOW)
     for number in range(refusals.MOST_WAITING + 7):  # before the thread takes anything
         noting.note(replace(CALLED, ae_title=f"AE_{number}"))
     with noting:
@@ -184,7 +184,7 @@ def test_more_different_refusals_than_memory_has_room_for_are_counted_as_lost(tm
 
 def test_half_a_surrogate_pair_is_noted_as_a_question_mark(tmp_path: Path) -> None:
     path = tmp_path / "refusals.db"
-    with Noting(path, process="relay") as noting:
+    with RefusalRecorder(path, process="relay") as noting:
         noting.note(Refused("cloud command", "cloud.invalid_value", "'\ud83d' is no action.", about="\ud800"))
         noting.note(CALLED)
         wait_until(lambda: listed(path) == [1, 1])
@@ -204,7 +204,7 @@ def test_an_error_that_nobody_thought_of_delays_the_writing_and_does_not_end_it(
         return NOW
 
     fails.set()
-    with Noting(path, process="pacs", clock=clock, failure_seconds=0.05) as noting:
+    with RefusalRecorder(path, process="pacs", clock=clock, failure_seconds=0.05) as noting:
         noting.note(CALLED)
         assert failed.wait(5)
         fails.clear()
@@ -218,7 +218,7 @@ def test_a_process_that_waits_for_a_locked_file_still_ends(tmp_path: Path) -> No
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         began = time.monotonic()
-        with Noting(path, process="pacs") as noting:
+        with RefusalRecorder(path, process="pacs") as noting:
             noting.note(CALLED)
         assert time.monotonic() - began < 4
 
@@ -236,7 +236,7 @@ def test_a_full_disk_refuses_nobody_and_what_was_refused_meanwhile_is_written_wh
 ) -> None:
     with mounted(tmp_path / "data", "-t", "tmpfs", "-o", "size=4m", "none") as volume:
         path = volume / "refusals.db"
-        with Noting(path, process="pacs", failure_seconds=0.2) as noting, rejecting(noting) as listener:
+        with RefusalRecorder(path, process="pacs", failure_seconds=0.2) as noting, rejecting(noting) as listener:
             ballast = fill(volume)
             for _ in range(2):
                 with associated(listener, called="ELSE") as peer:
@@ -250,7 +250,7 @@ def test_a_full_disk_refuses_nobody_and_what_was_refused_meanwhile_is_written_wh
 def test_a_read_only_folder_is_no_reason_to_fail(tmp_path: Path) -> None:
     with (
         mounted(tmp_path / "data", "-t", "tmpfs", "-o", "ro,size=1m", "none") as volume,
-        Noting(volume / "refusals.db", process="pacs") as noting,
+        RefusalRecorder(volume / "refusals.db", process="pacs") as noting,
         rejecting(noting) as listener,
     ):
         with associated(listener, called="ELSE") as peer:
@@ -263,17 +263,23 @@ def test_a_read_only_folder_is_no_reason_to_fail(tmp_path: Path) -> None:
 
 
 @contextmanager
-def rejecting(noting: Noting, *, callers: tuple[Caller, ...] = (), limits: Limits | None = None, **handlers: object):  # type: ignore[no-untyped-def]
+def rejecting(
+    noting: RefusalRecorder,
+    *,
+    callers: tuple[Caller, ...] = (),
+    limits: ListenerLimits | None = None,
+    **handlers: object,
+):  # type: ignore[no-untyped-def]
     application = Application(ae_title="SCREENING_PACS", contexts={CT: SYNTAXES}, **handlers)  # type: ignore[arg-type]
     with Listener(application, host="127.0.0.1", port=0, callers=callers, limits=limits, note=noting.note) as listener:
         yield listener
 
 
 @pytest.fixture
-def noted(tmp_path: Path) -> Iterator[tuple[Noting, Callable[[], list[tuple[str, ...]]]]]:
+def noted(tmp_path: Path) -> Iterator[tuple[RefusalRecorder, Callable[[], list[tuple[str, ...]]]]]:
     """Where to note, and what is in the file in the end: service, kind, AE title, status, sentence, about."""
     path = tmp_path / "refusals.db"
-    noting = Noting(path, process="pacs")
+    noting = RefusalRecorder(path, process="pacs")
 
     def found() -> list[tuple[str, ...]]:
         noting.__exit__(None, None, None)
@@ -286,7 +292,7 @@ def noted(tmp_path: Path) -> Iterator[tuple[Noting, Callable[[], list[tuple[str,
     yield noting, found
 
 
-def test_a_wrong_called_ae_title_is_noted(noted: tuple[Noting, Callable[[], object]]) -> None:
+def test_a_wrong_called_ae_title_is_noted(noted: tuple[RefusalRecorder, Callable[[], object]]) -> None:
     noting, found = noted
     with rejecting(noting) as listener, associated(listener, called="ELSE") as peer:
         assert peer.is_rejected
@@ -294,7 +300,7 @@ def test_a_wrong_called_ae_title_is_noted(noted: tuple[Noting, Callable[[], obje
     assert found() == [("association", "called_ae_title", "TESTER", "127.0.0.1", "", sentence, "")]
 
 
-def test_a_caller_that_is_not_listed_is_noted(noted: tuple[Noting, Callable[[], object]]) -> None:
+def test_a_caller_that_is_not_listed_is_noted(noted: tuple[RefusalRecorder, Callable[[], object]]) -> None:
     noting, found = noted
     with rejecting(noting, callers=(Caller("OTHER"),)) as listener, associated(listener) as peer:
         assert peer.is_rejected
@@ -302,10 +308,10 @@ def test_a_caller_that_is_not_listed_is_noted(noted: tuple[Noting, Callable[[], 
     assert found() == [("association", "calling_ae_title", "TESTER", "127.0.0.1", "", sentence, "")]
 
 
-def test_one_association_too_many_is_noted(noted: tuple[Noting, Callable[[], object]]) -> None:
+def test_one_association_too_many_is_noted(noted: tuple[RefusalRecorder, Callable[[], object]]) -> None:
     noting, found = noted
     with (
-        rejecting(noting, limits=Limits(associations=1)) as listener,
+        rejecting(noting, limits=ListenerLimits(associations=1)) as listener,
         associated(listener),
         associated(listener) as second,
     ):
@@ -314,7 +320,9 @@ def test_one_association_too_many_is_noted(noted: tuple[Noting, Callable[[], obj
     assert found() == [("association", "no_room", "TESTER", "127.0.0.1", "", sentence, "")]
 
 
-def test_an_association_that_can_do_nothing_but_echo_is_noted(noted: tuple[Noting, Callable[[], object]]) -> None:
+def test_an_association_that_can_do_nothing_but_echo_is_noted(
+    noted: tuple[RefusalRecorder, Callable[[], object]],
+) -> None:
     noting, found = noted
     with rejecting(noting) as listener:
         with associated(listener, Verification, DigitalMammographyXRayImageStorageForPresentation):
@@ -330,7 +338,7 @@ def test_an_association_that_can_do_nothing_but_echo_is_noted(noted: tuple[Notin
     assert found() == [("association", "no_context", "TESTER", "127.0.0.1", "", sentence, "")]
 
 
-def test_broken_bytes_are_noted(noted: tuple[Noting, Callable[[], object]]) -> None:
+def test_broken_bytes_are_noted(noted: tuple[RefusalRecorder, Callable[[], object]]) -> None:
     noting, found = noted
     with rejecting(noting) as listener, raw_connection(listener) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -349,7 +357,7 @@ def test_broken_bytes_are_noted(noted: tuple[Noting, Callable[[], object]]) -> N
 
 
 def test_dicom_without_tls_on_a_port_with_tls_is_noted(
-    tmp_path: Path, noted: tuple[Noting, Callable[[], object]]
+    tmp_path: Path, noted: tuple[RefusalRecorder, Callable[[], object]]
 ) -> None:
     noting, found = noted
     application, tls = Application(ae_title="SCREENING_PACS", contexts={}), ServerTls.of(site(tmp_path))
@@ -366,11 +374,11 @@ def test_dicom_without_tls_on_a_port_with_tls_is_noted(
 
 
 def test_connections_that_say_nothing_are_noted_when_there_are_too_many(
-    noted: tuple[Noting, Callable[[], object]],
+    noted: tuple[RefusalRecorder, Callable[[], object]],
 ) -> None:
     noting, found = noted
     with (
-        rejecting(noting, limits=Limits(waiting=1)) as listener,
+        rejecting(noting, limits=ListenerLimits(waiting=1)) as listener,
         raw_connection(listener),
         raw_connection(listener) as second,
     ):
@@ -380,14 +388,14 @@ def test_connections_that_say_nothing_are_noted_when_there_are_too_many(
     ]
 
 
-def test_a_refused_object_is_noted_with_status_and_uid(noted: tuple[Noting, Callable[[], object]]) -> None:
+def test_a_refused_object_is_noted_with_status_and_uid(noted: tuple[RefusalRecorder, Callable[[], object]]) -> None:
     noting, found = noted
     with rejecting(noting, handle_store=Memory(refuse_at="finish")) as listener, associated(listener) as peer:
         assert peer.send_c_store(image()).Status == 0xA700
     assert found() == [("C-STORE", "out_of_resources", "TESTER", "127.0.0.1", "A700H", "The disk is full.", "1.2.3.4")]
 
 
-def test_a_fault_of_ours_is_noted_without_its_text(noted: tuple[Noting, Callable[[], object]]) -> None:
+def test_a_fault_of_ours_is_noted_without_its_text(noted: tuple[RefusalRecorder, Callable[[], object]]) -> None:
     noting, found = noted
     memory = Memory(refuse_at="finish", error=ValueError("Doe^Jane"))
     with rejecting(noting, handle_store=memory) as listener, associated(listener) as peer:
@@ -398,7 +406,7 @@ def test_a_fault_of_ours_is_noted_without_its_text(noted: tuple[Noting, Callable
     assert "Doe" not in sentence
 
 
-def test_refused_steps_and_queries_are_noted(noted: tuple[Noting, Callable[[], object]]) -> None:
+def test_refused_steps_and_queries_are_noted(noted: tuple[RefusalRecorder, Callable[[], object]]) -> None:
     def refuse_create(_request: object) -> None:
         raise MissingAttribute("Modality (0008,0060) is missing.")
 
@@ -423,7 +431,7 @@ def _modality() -> Dataset:
 
 
 @with_dcmtk
-def test_storescu_that_calls_somebody_else_is_noted(noted: tuple[Noting, Callable[[], object]]) -> None:
+def test_storescu_that_calls_somebody_else_is_noted(noted: tuple[RefusalRecorder, Callable[[], object]]) -> None:
     noting, found = noted
     with rejecting(noting) as listener:
         command = ["echoscu", "-aet", "MAMMO_9", "-aec", "WRONG", "127.0.0.1", str(listener.port)]

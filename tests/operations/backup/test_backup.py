@@ -22,7 +22,7 @@ from operations.backup.backup import BackupError, Beside, Taken, backup, complet
 from operations.backup.restore import Restored, restore, verify
 from pacs import Archive
 from pacs.archive.files import digest
-from pacs.maintenance.retention import Policy, prune, remove_ordered
+from pacs.maintenance.retention import RetentionPolicy, prune, remove_ordered
 from simulator.exam.phantom import mammogram
 from simulator.site import Site, wait_until
 from tests.journeys.steps import COLUMNS, ROWS, qido, stored
@@ -265,7 +265,7 @@ def test_a_backup_is_consistent_while_images_come_in_and_go(data: Data, tmp_path
             send(data.archive, image(number, StudyInstanceUID=f"2.25.{number}00", SeriesInstanceUID=f"2.25.{number}01"))
             for entry in data.archive.outbox.entries("open"):
                 data.archive.outbox.delivered(entry, now=NOW)
-            list(prune(data.archive, Policy(days=0), now=datetime(2027, 1, 1, tzinfo=UTC)))
+            list(prune(data.archive, RetentionPolicy(days=0), now=datetime(2027, 1, 1, tzinfo=UTC)))
             remove_ordered(data.archive, files_of(data.archive))
 
     working = threading.Thread(target=work)

@@ -19,14 +19,14 @@ from typer.testing import CliRunner
 from gateway.dicom import negotiation
 from gateway.dicom.listener import Listener
 from gateway.dicom.negotiation import AcceptedContext, ProposedContext, Supported
-from gateway.dicom.pdu import Fragment, Reader, State, pack_abort, pack_stream
+from gateway.dicom.pdu import AssociationState, Fragment, Reader, pack_abort, pack_stream
 from gateway.dicom.requestor import calling, verification
 from gateway.errors import PeerError, ProtocolError
 from gateway.remote_ae import Peer
 from operations.cli import app
 from operations.dicom_peers import NotAQuery, NotSendable, files, query
 from pacs import Archive
-from pacs.commitment.reporter import Reporting
+from pacs.commitment.reporter import Reporter
 from pacs.scp import application
 from tests.pacs.archive.test_archive import archive, image, send
 from tests.tools import corpus
@@ -81,7 +81,7 @@ def test_a_data_set_of_any_length_arrives_in_pdus_of_the_peers_length(size: int,
     data = bytes(number % 251 for number in range(size))
     stream = b"".join(pack_stream(5, BytesIO(data), size, max_length=max_length))
     reader = Reader()
-    reader.state = State.ESTABLISHED
+    reader.state = AssociationState.ESTABLISHED
     reader.space()[: len(stream)] = stream
     reader.received(len(stream))
     fragments = [(event.is_last, bytes(event.data)) for event in reader.events() if isinstance(event, Fragment)]
@@ -174,7 +174,7 @@ def test_a_peer_that_never_answers_is_given_up() -> None:
 @pytest.fixture
 def pacs(archive: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """Our own archive as the other side, known to the commands as HERE."""
-    served = application(archive, Reporting(archive, ()), ae_title="HERE")
+    served = application(archive, Reporter(archive, ()), ae_title="HERE")
     with Listener(served, host="127.0.0.1", port=0) as listener, capture_logs():
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("PACS_PEERS", f"HERE=127.0.0.1:{listener.port}")

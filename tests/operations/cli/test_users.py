@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.audit import messages
-from gateway.audit.messages import Actor, Event
+from gateway.audit.messages import Actor, AuditEvent
 from gateway.audit.trail import BEGINNING, Trail
 from operations.cli import app
 
@@ -77,7 +77,7 @@ def test_a_line_that_somebody_changed_is_named_with_exit_code_1(data: Path) -> N
 
 
 def message(at: datetime) -> str:
-    return messages.activity(Event(at, "van-1"), Actor("somebody"), messages.STARTED)
+    return messages.activity(AuditEvent(at, "van-1"), Actor("somebody"), messages.STARTED)
 
 
 def test_the_chains_of_all_services_are_listed_in_the_order_of_time(data: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_chain_that_is_gone_altogether_is_missed_by_who_noted_a_line_of_it(dat
 
 def test_a_trail_that_was_put_back_is_well_and_called_not_whole(data: Path) -> None:
     when = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
-    told = messages.restored(Event(when, "van-1"), Actor("ina"), taken_at="2026-11-22T02:30:00.000Z", number=3)
+    told = messages.restored(AuditEvent(when, "van-1"), Actor("ina"), taken_at="2026-11-22T02:30:00.000Z", number=3)
     head = Trail(data / "audit").append([told])
     code, said = gateway(data, "audit", "verify")
     assert (code, said.splitlines()) == (

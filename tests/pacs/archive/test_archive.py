@@ -19,7 +19,7 @@ from pacs import Archive
 from pacs.archive.attributes import LARGEST_INFLATED, read_attributes
 from pacs.archive.files import digest
 from pacs.archive.index import Receipt
-from pacs.archive.receiving import INLINE_HASH_BYTES, Origin
+from pacs.archive.receiving import INLINE_HASH_BYTES, ObjectOrigin
 from tests.pacs.archive.test_attributes import encoded
 from tests.tools import corpus
 from tests.tools.archive_files import files_of
@@ -48,7 +48,7 @@ def image(number: int = 1, **attributes: object) -> Dataset:
 
 def send(archive: Archive, data_set: Dataset, *, data: bytes | None = None, **announced: str) -> None:
     """As the listener does it."""
-    origin = Origin(
+    origin = ObjectOrigin(
         **{
             "sop_class_uid": str(data_set.get("SOPClassUID", "1.2")),
             "sop_instance_uid": str(data_set.get("SOPInstanceUID", "2.25.1")),
@@ -260,7 +260,7 @@ def reopened(archive: Archive) -> Archive:
 def begun(archive: Archive, data_set: Dataset) -> Path:
     """A receipt as it is on disk after its file was written, before anything else happened."""
     receiving = archive.receive(
-        Origin(str(data_set.SOPClassUID), str(data_set.SOPInstanceUID), EXPLICIT, "MAMMO_1", "a1"), now=NOW
+        ObjectOrigin(str(data_set.SOPClassUID), str(data_set.SOPInstanceUID), EXPLICIT, "MAMMO_1", "a1"), now=NOW
     )
     receiving.write(memoryview(encoded(data_set, EXPLICIT)))
     return receiving.part
@@ -443,7 +443,7 @@ def test_a_file_whose_folder_cannot_be_synced_does_not_stay(archive: Archive) ->
 
 
 def test_an_object_that_cannot_be_read_back_is_out_of_resources_and_keeps_no_descriptor(archive: Archive) -> None:
-    receiving = archive.receive(Origin("1.2", "2.25.1", EXPLICIT, "MAMMO_1", "a1"), now=NOW)
+    receiving = archive.receive(ObjectOrigin("1.2", "2.25.1", EXPLICIT, "MAMMO_1", "a1"), now=NOW)
     file = receiving._file
     with open(os.devnull, "wb") as unreadable:
         os.dup2(unreadable.fileno(), file)

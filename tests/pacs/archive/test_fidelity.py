@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from gateway.dicom.listener import Listener
 from pacs import Archive
 from pacs.archive.attributes import Json
-from pacs.commitment.reporter import Reporting
+from pacs.commitment.reporter import Reporter
 from pacs.scp import application
 from pacs.settings import PacsSettings
 from tests.pacs.archive.test_attributes import DEFLATED, EXPLICIT, IMPLICIT, data_sets, encoded, implicit, nest
@@ -31,7 +31,7 @@ UID = "1.2.3.4"
 @contextmanager
 def site(folder: Path, **options: object) -> Iterator[tuple[Archive, Listener]]:
     archive = Archive.open(folder / "pacs.db", folder / "instances")
-    served = application(archive, Reporting(archive, ()), ae_title="SCREENING_PACS", **options)  # type: ignore[arg-type]
+    served = application(archive, Reporter(archive, ()), ae_title="SCREENING_PACS", **options)  # type: ignore[arg-type]
     try:
         with Listener(served, host="127.0.0.1", port=0) as listener:
             yield archive, listener

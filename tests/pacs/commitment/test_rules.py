@@ -26,14 +26,14 @@ from structlog.testing import capture_logs
 from gateway.dataset.data_sets import encode
 from gateway.dicom.dimse import Command, CommandReceived, Messages
 from gateway.dicom.listener import Listener
-from gateway.dicom.pdu import Fragment, Reader, State
+from gateway.dicom.pdu import AssociationState, Fragment, Reader
 from gateway.errors import DuplicateTransaction, Refusal
 from gateway.remote_ae import Peer
 from gateway.tls_reload import ServerTls
 from pacs import Archive
-from pacs.commitment.reporter import Reporting
+from pacs.commitment.reporter import Reporter
 from pacs.commitment.rows import CommitmentRows
-from pacs.commitment.rules import Outcome, Reference, Transaction, pause, report, requested
+from pacs.commitment.rules import CommitmentOutcome, Reference, Transaction, pause, report, requested
 from pacs.scp import application
 from simulator.modality import modality
 from simulator.modality.modality import Modality, ModalityError, Sent
@@ -111,15 +111,15 @@ def test_a_request_that_says_too_little_is_refused(
 
 
 uids = st.from_regex(r"2\.25\.[1-9][0-9]{0,20}", fullmatch=True)
-outcomes_of = st.dictionaries(uids, st.sampled_from(list(Outcome)), min_size=1, max_size=20)
+outcomes_of = st.dictionaries(uids, st.sampled_from(list(CommitmentOutcome)), min_size=1, max_size=20)
 
 
 @given(outcomes_of)
-def test_a_report_names_every_instance_once_and_says_what_became_of_it(outcomes: dict[str, Outcome]) -> None:
+def test_a_report_names_every_instance_once_and_says_what_became_of_it(outcomes: dict[str, CommitmentOutcome]) -> None:
     transaction = Transaction(TRANSACTION, "MAMMO", "SCREENING_PACS", tuple(Reference(MG, uid) for uid in outcomes))
     told = report(transaction, list(outcomes.values()))
     assert (told.sop_class_uid, told.sop_instance_uid) == (SOP_CLASS, SOP_INSTANCE)
-    assert told.event_type_id == (1 if set(outcomes.values()) == {Outcome.PROMISED} else 2)
+    assert told.event_type_id == (1 if set(outcomes.values()) == {CommitmentOutcome.PROMISED} else 2)
     assert named(told.data_set) == {uid: int(outcome) for uid, outcome in outcomes.items()}
     assert (told.data_set.TransactionUID, told.data_set.RetrieveAETitle) == (TRANSACTION, "SCREENING_PACS")
 
@@ -259,7 +259,7 @@ def requester() -> Requester:
 def served(archive: Archive, *peers: Peer, tls: ServerTls | None = None) -> Iterator[int]:
     """The archive's port."""
     with (
-        Reporting(archive, peers) as reporting,
+        Reporter(archive, peers) as reporting,
         Listener(
             application(archive, reporting, ae_title="SCREENING_PACS"), host="127.0.0.1", port=0, tls=tls
         ) as listener,
@@ -434,7 +434,7 @@ def test_a_request_that_crosses_a_report_is_served_and_the_next_report_waits_for
 def commands(peer: RawPeer) -> Iterator[Command]:
     """The command of each message that comes, when the message is complete."""
     reader, messages = Reader(), Messages()
-    reader.state = State.ESTABLISHED
+    reader.state = AssociationState.ESTABLISHED
     command = None
     while True:
         for event in reader.events():
@@ -508,7 +508,7 @@ def test_a_requester_that_takes_nothing_holds_up_no_other(archive: Archive, requ
         peers = [Peer(name, "127.0.0.1", each.getsockname()[1]) for name, each in ports.items()]
         peers.append(Peer("MAMMO", "127.0.0.1", requester.port))
         promises.take(asked(1), now=datetime.now(UTC))
-        with capture_logs() as logs, Reporting(archive, peers):
+        with capture_logs() as logs, Reporter(archive, peers):
             assert named(requester.wait()) == {"2.25.1": 0}
     server.shutdown()
     reasons = [line["reason"] for line in logs if line["event"] == "commitment not reported"]

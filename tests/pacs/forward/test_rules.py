@@ -29,10 +29,10 @@ from gateway.errors import Conflict, NotFound
 from gateway.remote_ae import Peer
 from pacs import Archive
 from pacs.archive.maintenance_rows import MaintenanceRows
-from pacs.forward.queue_rows import ForwardQueue, Owed, TargetQueue
+from pacs.forward.queue_rows import ForwardEntry, ForwardQueue, TargetQueue
 from pacs.forward.rules import FIRST_PAUSE, LONGEST_PAUSE, MOST_KINDS, Duty, Fate, Settled, batch, judged, pause
-from pacs.forward.sender import Forwarding
-from pacs.maintenance.retention import Policy, candidates
+from pacs.forward.sender import ForwardSender
+from pacs.maintenance.retention import RetentionPolicy, candidates
 from pacs.query_retrieve.retrieve import outgoing
 from tests.pacs.archive.test_archive import NOW, archive, image, send
 from tests.pacs.archive.test_attributes import encoded
@@ -160,7 +160,7 @@ def test_what_is_parked_holds_nothing_up_and_is_sent_again_when_it_is_released(a
     settle(duties, "2.25.1", Fate.PARKED, reason="It is not understood.")
     assert due(duties) == ["2.25.2"]
     [parked] = duties.owed("parked")
-    assert parked == Owed(
+    assert parked == ForwardEntry(
         1, "SITE_PACS", "2.25.1", "2.25.100", parked.owed_at, 1, parked.due_at, "It is not understood."
     )
     assert duties.release(id=1, now=NOW) == 1
@@ -200,7 +200,7 @@ def test_a_study_stays_until_each_target_has_it_or_nobody_owes_it_any_more(archi
         archive.outbox.delivered(entry, now=NOW)
 
     def kept_because() -> tuple[str, ...]:
-        [outcome] = candidates(archive, Policy(days=1), now=NOW + timedelta(days=2))
+        [outcome] = candidates(archive, RetentionPolicy(days=1), now=NOW + timedelta(days=2))
         return outcome.kept_because
 
     assert kept_because() == ("a site archive has not confirmed all of it",)
@@ -269,7 +269,7 @@ class SiteArchive:
 
 @contextmanager
 def forwarding(archive: Archive, *peers: Peer, targets: Sequence[str] = ("SITE_PACS",)) -> Iterator[ForwardQueue]:
-    with Forwarding(archive, peers, targets, ae_title="SCREENING_PACS") as threads:
+    with ForwardSender(archive, peers, targets, ae_title="SCREENING_PACS") as threads:
         yield ForwardQueue(archive)
         threads.still_working()
 

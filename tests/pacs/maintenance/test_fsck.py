@@ -15,7 +15,7 @@ from gateway.errors import DatabaseNotReady, GatewayError
 from pacs import Archive
 from pacs.archive.files import Found, digest
 from pacs.archive.maintenance_rows import Kept
-from pacs.maintenance.fsck import KINDS, Finding, Fsck, joined
+from pacs.maintenance.fsck import KINDS, Fsck, FsckFinding, joined
 from pacs.maintenance.quarantine import record
 from tests.pacs.archive.test_archive import EXPLICIT, NOW, begun, events, folder, image, send
 from tests.tools.archive_files import files_of
@@ -31,7 +31,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         yield archive
 
 
-def found(archive: Archive, *, hashes: bool = False) -> list[Finding]:
+def found(archive: Archive, *, hashes: bool = False) -> list[FsckFinding]:
     return list(Fsck(archive, files_of(archive), at_rest=True).findings(hashes=hashes, now=NOW))
 
 

@@ -20,12 +20,20 @@ from pacs import Archive
 from pacs.archive.maintenance_rows import MaintenanceRows, StudyFacts
 from pacs.maintenance.fsck import Fsck
 from pacs.maintenance.quarantine import carry_out
-from pacs.maintenance.retention import Outcome, Policy, candidates, delete, judge, prune, remove_ordered
+from pacs.maintenance.retention import (
+    RetentionOutcome,
+    RetentionPolicy,
+    candidates,
+    delete,
+    judge,
+    prune,
+    remove_ordered,
+)
 from tests.pacs.archive.test_archive import NOW, folder, image, send
 from tests.tools.archive_files import files_of
 
 LATER = NOW + timedelta(days=31)
-MONTH = Policy(days=30)
+MONTH = RetentionPolicy(days=30)
 
 
 @pytest.fixture
@@ -49,14 +57,14 @@ def deliver(archive: Archive, *uids: str) -> None:
             archive.outbox.delivered(entry, now=NOW)
 
 
-def pruned(archive: Archive, policy: Policy = MONTH, *, now: datetime = LATER) -> list[str]:
+def pruned(archive: Archive, policy: RetentionPolicy = MONTH, *, now: datetime = LATER) -> list[str]:
     """What went, with its files."""
     gone = [each.study.study_instance_uid for each in prune(archive, policy, now=now) if not each.kept_because]
     remove_ordered(archive, files_of(archive))
     return gone
 
 
-def reasons(archive: Archive, policy: Policy = MONTH) -> list[tuple[str, ...]]:
+def reasons(archive: Archive, policy: RetentionPolicy = MONTH) -> list[tuple[str, ...]]:
     return [outcome.kept_because for outcome in candidates(archive, policy, now=LATER)]
 
 
@@ -75,17 +83,17 @@ WELL = StudyFacts(
     ("study", "policy", "kept_because"),
     [
         (WELL, MONTH, ()),
-        (WELL, Policy(days=32), ("it is too young",)),
-        (WELL, Policy(days=31), ("it is too young",)),  # to the second
+        (WELL, RetentionPolicy(days=32), ("it is too young",)),
+        (WELL, RetentionPolicy(days=31), ("it is too young",)),  # to the second
         (replace(WELL, confirmed=3), MONTH, ("the cloud has not confirmed all of it",)),
         (replace(WELL, owed=1), MONTH, ("the cloud is still owed events of it",)),
         (replace(WELL, committed=3), MONTH, ()),
         (
             replace(WELL, committed=3),
-            Policy(days=30, needs_commitment=True),
+            RetentionPolicy(days=30, needs_commitment=True),
             ("its safekeeping was not promised to the modality",),
         ),
-        (WELL, Policy(days=30, needs_commitment=True), ()),
+        (WELL, RetentionPolicy(days=30, needs_commitment=True), ()),
         (replace(WELL, damaged=1), MONTH, ("a file of it is damaged, which somebody has to look at",)),
         (
             replace(WELL, confirmed=0, owed=4),
@@ -94,8 +102,10 @@ WELL = StudyFacts(
         ),
     ],
 )
-def test_a_study_goes_when_no_rule_holds_it(study: StudyFacts, policy: Policy, kept_because: tuple[str, ...]) -> None:
-    assert judge(study, policy, now=LATER) == Outcome(study, kept_because)
+def test_a_study_goes_when_no_rule_holds_it(
+    study: StudyFacts, policy: RetentionPolicy, kept_because: tuple[str, ...]
+) -> None:
+    assert judge(study, policy, now=LATER) == RetentionOutcome(study, kept_because)
 
 
 COUNTS = st.integers(0, 3)
@@ -104,10 +114,10 @@ COUNTS = st.integers(0, 3)
 @given(
     st.builds(StudyFacts, COUNTS, st.just("2.25.1"), st.just("A1"), st.datetimes().map(utc_text),
               COUNTS, COUNTS, confirmed=COUNTS, committed=COUNTS, damaged=COUNTS, owed=COUNTS),
-    st.builds(Policy, st.integers(0, 1000), st.booleans()),
+    st.builds(RetentionPolicy, st.integers(0, 1000), st.booleans()),
     st.datetimes(min_value=datetime(2020, 1, 1), timezones=st.just(UTC)),
 )  # fmt: skip
-def test_nothing_unconfirmed_ever_passes(study: StudyFacts, policy: Policy, now: datetime) -> None:
+def test_nothing_unconfirmed_ever_passes(study: StudyFacts, policy: RetentionPolicy, now: datetime) -> None:
     if not judge(study, policy, now=now).kept_because:
         assert study.confirmed == study.instances
         assert study.owed == 0
@@ -149,7 +159,7 @@ def test_nothing_unconfirmed_is_ever_removed(studies: list[Made], needs_commitme
             promised = all(made.committed[: len(uids)]) or not needs_commitment
             if not (all(made.confirmed) and promised):
                 kept.update(uids)
-        pruned(archive, Policy(30, needs_commitment))
+        pruned(archive, RetentionPolicy(30, needs_commitment))
         assert {stored.sop_instance_uid for stored in archive.latest(100)} == kept
         assert all(files_of(archive).path(uid).exists() for uid in kept)
         assert len(folder(archive)) == len(kept)
@@ -321,7 +331,7 @@ def test_removal_is_synced_before_the_order_is_forgotten(archive: Archive) -> No
 
 # ---- what somebody asks for ------------------------------------------------------------------------------------------
 
-NOW_OR_NEVER = Policy(days=0)
+NOW_OR_NEVER = RetentionPolicy(days=0)
 
 
 def test_a_part_of_a_study_goes_with_its_counts_and_files(archive: Archive) -> None:

@@ -13,8 +13,8 @@ import pytest
 from gateway.disk_space import Watermarks, volume_of
 from gateway.errors import Conflict, OutOfResources
 from pacs import Archive
-from pacs.maintenance.retention import Policy
-from pacs.maintenance.schedule import Care, Rounds
+from pacs.maintenance.retention import RetentionPolicy
+from pacs.maintenance.schedule import Care, MaintenanceSchedule
 from simulator.exam.phantom import mammogram
 from simulator.modality.modality import ModalityError
 from simulator.site import Site
@@ -23,7 +23,7 @@ from tests.pacs.archive.test_archive import NOW, folder, image, send
 from tests.tools.archive_files import files_of
 from tests.tools.waiting import wait_until
 
-NOTHING = Rounds(night_hour=2, policy=None, scrub_bytes_per_second=0)
+NOTHING = MaintenanceSchedule(night_hour=2, policy=None, scrub_bytes_per_second=0)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_night_prunes_and_scrubs(archive: Archive) -> None:
         archive.outbox.delivered(entry, now=NOW)
     send(archive, image(2, StudyInstanceUID="2.25.7", SeriesInstanceUID="2.25.8"))
     files_of(archive).path("2.25.2").unlink()
-    with Care(archive, files_of(archive), Rounds(2, Policy(days=30), 1 << 40), clock=month_later):
+    with Care(archive, files_of(archive), MaintenanceSchedule(2, RetentionPolicy(days=30), 1 << 40), clock=month_later):
         wait_until(lambda: archive.condition().scrub.ended_at is not None and folder(archive) == [])
     assert archive.statistics()["studies"] == 1  # the other one is owed to the cloud
     assert archive.condition().scrub.damaged_count == 1
@@ -65,7 +65,7 @@ def test_a_night_prunes_and_scrubs(archive: Archive) -> None:
 def test_without_a_retention_time_nothing_goes(archive: Archive) -> None:
     for entry in archive.outbox.entries("open"):
         archive.outbox.delivered(entry, now=NOW)
-    with Care(archive, files_of(archive), Rounds(2, None, 1 << 40), clock=month_later):
+    with Care(archive, files_of(archive), MaintenanceSchedule(2, None, 1 << 40), clock=month_later):
         wait_until(lambda: archive.condition().scrub.ended_at is not None)
     assert folder(archive) == ["kept"]
 
@@ -73,7 +73,7 @@ def test_without_a_retention_time_nothing_goes(archive: Archive) -> None:
 def test_stopping_does_not_wait_for_a_scrub(archive: Archive) -> None:
     began = time.monotonic()
     with Care(
-        archive, files_of(archive), Rounds(2, None, 1), clock=month_later
+        archive, files_of(archive), MaintenanceSchedule(2, None, 1), clock=month_later
     ):  # a byte a second: an hour for this file
         time.sleep(0.2)
     assert time.monotonic() - began < 2

@@ -38,10 +38,10 @@ from gateway.remote_ae import Peer
 from pacs import Archive
 from pacs.archive.identity import Identity
 from pacs.archive.index import Index, Receipt
-from pacs.commitment.reporter import Reporting
+from pacs.commitment.reporter import Reporter
 from pacs.images.decompress import LARGEST, converted, decompressed
 from pacs.query_retrieve.query import answer, query_level, wanted
-from pacs.query_retrieve.retrieve import Outcome, after, ended, form, outcome
+from pacs.query_retrieve.retrieve import SendOutcome, after, ended, form, outcome
 from pacs.scp import application
 from tests.pacs.archive.test_archive import archive, image, send
 from tests.pacs.test_scp import data_set_bytes
@@ -124,8 +124,10 @@ def test_a_retrieval_that_does_not_say_what_is_refused(asked: Dataset, sentence:
         wanted(GET, asked)
 
 
-@given(outcomes=st.lists(st.sampled_from(Outcome), max_size=8), sent=st.integers(0, 8))
-def test_counts_add_up_at_every_moment_and_the_status_says_what_they_say(outcomes: list[Outcome], sent: int) -> None:
+@given(outcomes=st.lists(st.sampled_from(SendOutcome), max_size=8), sent=st.integers(0, 8))
+def test_counts_add_up_at_every_moment_and_the_status_says_what_they_say(
+    outcomes: list[SendOutcome], sent: int
+) -> None:
     instances = [image_of(number) for number in range(len(outcomes))]
     progress = Progress(remaining=len(outcomes))
     for number, each in enumerate(outcomes[:sent]):
@@ -133,9 +135,9 @@ def test_counts_add_up_at_every_moment_and_the_status_says_what_they_say(outcome
         counted = progress.completed + progress.warning + len(progress.failed_uids)
         assert progress.remaining + counted == len(outcomes)
     last = ended(progress, instances)  # type: ignore[arg-type]
-    failed = [f"2.25.{n}" for n, each in enumerate(outcomes) if n >= sent or each is Outcome.FAILED]
+    failed = [f"2.25.{n}" for n, each in enumerate(outcomes) if n >= sent or each is SendOutcome.FAILED]
     assert (last.remaining, list(last.failed_uids)) == (0, failed)
-    all_taken = not failed and Outcome.WARNING not in outcomes
+    all_taken = not failed and SendOutcome.WARNING not in outcomes
     none_taken = bool(outcomes) and len(failed) == len(outcomes)
     assert last.status == (0x0000 if all_taken else 0xA702 if none_taken else 0xB000)
 
@@ -184,7 +186,7 @@ RECEIPT = Receipt(EXPLICIT, 0, 0, "", "", "", "")
 
 @contextmanager
 def listening(archive: Archive, *peers: Peer) -> Iterator[Listener]:
-    served = application(archive, Reporting(archive, ()), ae_title="SCREENING_PACS", peers=peers)
+    served = application(archive, Reporter(archive, ()), ae_title="SCREENING_PACS", peers=peers)
     with Listener(served, host="127.0.0.1", port=0) as listener:
         yield listener
 

@@ -20,7 +20,7 @@ from gateway.tls import TlsFiles
 from gateway.tls_reload import ServerTls
 from pacs import Archive, ForwardQueue
 from relay.access.audit import Recorder, patient_ids
-from relay.access.middleware import Door, Policy
+from relay.access.middleware import AccessControl, AccessPolicy
 from relay.access.permissions import Role
 from relay.access.rate_limits import Buckets
 from relay.access.users import CHECK, OwnToken, Passwords, UserFile, account
@@ -35,17 +35,19 @@ ORIGIN = "https://viewer.hospital.example"
 IMAGE = f"/dicom-web/studies/{STUDY}/series/{STUDY}.1/instances/{STUDY}.1.1"
 
 
-def door_in(folder: Path, **changed: object) -> Callable[[Archive], Door]:
+def door_in(folder: Path, **changed: object) -> Callable[[Archive], AccessControl]:
     """A door with three users, unless it is changed; scrypt is made cheap."""
     users = UserFile(folder / "users.json")
     for name, role in ROLES.items():
         users.add(account(name, role, PASSWORD, n=2**10))
 
-    def door(archive: Archive) -> Door:
+    def door(archive: Archive) -> AccessControl:
         own = OwnToken(folder / "relay-token")
         own.write()
         recorder = Recorder(Trail(folder / "audit"), site="Van 7", clock=lambda: NOW)
-        made = Door(Policy(False, frozenset({ORIGIN})), Passwords(users), recorder, own, patient_ids(archive))
+        made = AccessControl(
+            AccessPolicy(False, frozenset({ORIGIN})), Passwords(users), recorder, own, patient_ids(archive)
+        )
         return replace(made, **changed)  # type: ignore[arg-type]
 
     return door
@@ -252,7 +254,7 @@ def test_a_page_of_an_allowed_origin_may_read_and_of_another_may_not(guarded: tu
 
 def test_at_an_open_door_only_names_of_this_machine_are_answered(tmp_path: Path) -> None:
     nobody = Passwords(UserFile(tmp_path / "nobody.json"))
-    with served.site(tmp_path, door=door_in(tmp_path, policy=Policy(True), passwords=nobody)) as site:
+    with served.site(tmp_path, door=door_in(tmp_path, policy=AccessPolicy(True), passwords=nobody)) as site:
         for host in ("127.0.0.1", f"localhost:{site.port}", "[::1]:9000"):
             assert ask(site, "/dicom-web/studies", Host=host).status == 204
         for host in ("rebound.example", "127.0.0.1.example", "10.0.0.1:8042", "", "[", "localhost@evil.example"):

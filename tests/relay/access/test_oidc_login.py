@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from relay.access.oidc_login import PATIENCE_SECONDS, RETURN, Code, challenge
+from relay.access.oidc_login import PATIENCE_SECONDS, RETURN, CodeFlow, challenge
 from relay.access.oidc_tokens import Issuer, Tokens
 from tests.relay import served
 from tests.relay.access.identity_provider import CLIENT, SECRET, IdentityProvider, provided
@@ -19,11 +19,11 @@ from tests.relay.served import Answer, Site
 
 
 @contextmanager
-def site_with(folder: Path, **known: object) -> Iterator[tuple[Site, IdentityProvider, Code]]:
+def site_with(folder: Path, **known: object) -> Iterator[tuple[Site, IdentityProvider, CodeFlow]]:
     """A site whose people sign in with a provider."""
     with provided(**known) as provider:
         tokens = Tokens(Issuer(provider.url, "api"))
-        code = Code(tokens, CLIENT, secret=provider.secret)
+        code = CodeFlow(tokens, CLIENT, secret=provider.secret)
         with served.site(folder, door=door_in(folder, tokens=tokens, code=code)) as site:
             yield site, provider, code
 
@@ -148,7 +148,7 @@ def test_while_the_provider_is_away_the_form_says_so_and_passwords_go_on(tmp_pat
 async def test_who_comes_back_too_late_begins_again() -> None:
     now = 1000.0
     with provided() as provider:
-        code = Code(Tokens(Issuer(provider.url, "api")), CLIENT, clock=lambda: now)
+        code = CodeFlow(Tokens(Issuer(provider.url, "api")), CLIENT, clock=lambda: now)
         state, address = await code.begin("https://gateway.example", "/")
         led = provider.redirection(dict(parse_qsl(urlsplit(address).query)))
         now += PATIENCE_SECONDS + 1

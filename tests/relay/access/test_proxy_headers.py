@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings import load
-from relay.access.middleware import Policy
+from relay.access.middleware import AccessPolicy
 from relay.access.proxy_headers import client
 from relay.access.rate_limits import Buckets
 from relay.settings import RelaySettings
@@ -79,13 +79,13 @@ def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> 
 
 # ---- at the door -----------------------------------------------------------------------------------------------------
 
-BEHIND = Policy(False, proxies=(ip_network("127.0.0.1"),))
+BEHIND = AccessPolicy(False, proxies=(ip_network("127.0.0.1"),))
 
 
 def test_the_trail_has_the_client_and_not_the_proxy(tmp_path: Path) -> None:
     for folder, policy, address in (
         (tmp_path / "a", BEHIND, "198.51.100.7"),
-        (tmp_path / "b", Policy(False), "127.0.0.1"),
+        (tmp_path / "b", AccessPolicy(False), "127.0.0.1"),
     ):
         folder.mkdir()
         with served.site(folder, first_study(), door=door_in(folder, policy=policy)) as site:

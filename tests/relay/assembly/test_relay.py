@@ -17,7 +17,7 @@ from gateway.outbox import NewEntry
 from gateway.remote_ae import Peer
 from gateway.settings import load
 from operations import worklist_file
-from pacs import Archive, Policy
+from pacs import Archive, RetentionPolicy
 from relay.assembly.destinations import allowance, destination
 from relay.assembly.relay import Relay, attached, vital
 from relay.assembly.site import changes, holds
@@ -27,10 +27,10 @@ from relay.delivery.https_api import HttpsDestination, ManageDestination
 from relay.delivery.hybrid import HybridDestination
 from relay.delivery.servicebus import ServiceBusDestination
 from relay.dicomweb.routes import Changes
-from relay.dicomweb.stow_store import Deposit
+from relay.dicomweb.stow_store import StowStore
 from relay.exams.holding import HOLDS
 from relay.health.facts import disk, link_hop
-from relay.health.report import Hop
+from relay.health.report import HopFact
 from relay.hybrid.listener import LinkState
 from relay.settings import RelaySettings
 from simulator.cloud.programme import Cloud
@@ -172,16 +172,16 @@ async def test_several_destinations_are_served_side_by_side_and_each_is_a_hop(
 @pytest.mark.parametrize(
     ("state", "hop"),
     [
-        (LinkState(), Hop("hybrid_connection", None, "")),
-        (LinkState(last_error="Refused.", last_error_at=NOW), Hop("hybrid_connection", None, "Refused.")),
+        (LinkState(), HopFact("hybrid_connection", None, "")),
+        (LinkState(last_error="Refused.", last_error_at=NOW), HopFact("hybrid_connection", None, "Refused.")),
         (
             LinkState(last_proven=BEFORE, last_error="Cut.", last_error_at=NOW),
-            Hop("hybrid_connection", BEFORE, "Cut."),
+            HopFact("hybrid_connection", BEFORE, "Cut."),
         ),
-        (LinkState(last_proven=NOW, last_error="Cut.", last_error_at=BEFORE), Hop("hybrid_connection", NOW, "")),
+        (LinkState(last_proven=NOW, last_error="Cut.", last_error_at=BEFORE), HopFact("hybrid_connection", NOW, "")),
     ],
 )
-def test_a_trouble_of_the_link_is_over_once_it_is_proven_again(state: LinkState, hop: Hop) -> None:
+def test_a_trouble_of_the_link_is_over_once_it_is_proven_again(state: LinkState, hop: HopFact) -> None:
     assert link_hop(state) == hop
 
 
@@ -233,10 +233,10 @@ def test_uploads_go_to_the_archive_of_this_site_and_nothing_is_deleted(monkeypat
     for name, value in {"PACS_PORT": "11112", "PACS_AET": "SITE", "PACS_HOST": "::"}.items():
         monkeypatch.setenv(name, value)
     made = changes(load(RelaySettings))
-    assert made == Changes(Deposit(Peer("SITE", "::1", 11112), "GATEWAY_UPLOAD"), 4_000_000_000, None)
+    assert made == Changes(StowStore(Peer("SITE", "::1", 11112), "GATEWAY_UPLOAD"), 4_000_000_000, None)
 
 
 def test_what_dicomweb_may_change_is_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RELAY_LARGEST_UPLOAD": "0", "RELAY_DELETE": "true"}.items():
         monkeypatch.setenv(name, value)
-    assert changes(load(RelaySettings)) == Changes(None, 0, Policy(days=0))
+    assert changes(load(RelaySettings)) == Changes(None, 0, RetentionPolicy(days=0))

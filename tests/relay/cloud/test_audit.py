@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from gateway.audit.recorder import RELAY, Recording
+from gateway.audit.recorder import RELAY, AuditRecorder
 from gateway.messages import CancelItem
 from pacs import Archive
 from relay.cloud import commands
@@ -28,11 +28,11 @@ def worklist(tmp_path: Path) -> Iterator[Worklist]:
         yield opened
 
 
-def recording(folder: Path, **options: int) -> Recording:
-    return Recording(folder / "audit", RELAY, site="van-1", **options)
+def recording(folder: Path, **options: int) -> AuditRecorder:
+    return AuditRecorder(folder / "audit", RELAY, site="van-1", **options)
 
 
-async def tell(worklist: Worklist, folder: Path, told: Recording, *actions: dict[str, object]) -> list[str]:
+async def tell(worklist: Worklist, folder: Path, told: AuditRecorder, *actions: dict[str, object]) -> list[str]:
     """What became of actions that the cloud sent."""
     with closing(Archive.open(folder / "pacs.db", folder / "instances")) as archive:
         context = replace(context_of(worklist, archive, folder), told=WorklistAudit(told, worklist))

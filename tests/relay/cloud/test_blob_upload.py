@@ -16,7 +16,7 @@ from relay.cloud.blob_upload import (
     BLOCK_BYTES,
     BlobUpload,
     Block,
-    Refused,
+    UploadRefused,
     UrlRefused,
     beneath,
     block_list,
@@ -24,7 +24,7 @@ from relay.cloud.blob_upload import (
     missing,
     staged_blocks,
 )
-from relay.cloud.throttle import Pace
+from relay.cloud.throttle import Throttle
 from simulator.azure.blob_storage import Blobs
 from tests.tools.waiting import until
 
@@ -33,8 +33,8 @@ SIZE = 3 * BLOCK_BYTES + 1000
 DIGEST = "ab" * 32
 
 
-def pace(rate: int = 0) -> Pace:
-    return Pace(rate, received_last=lambda: LONG_AGO)
+def pace(rate: int = 0) -> Throttle:
+    return Throttle(rate, received_last=lambda: LONG_AGO)
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ async def test_a_storage_that_is_not_there_is_tried_again_and_one_without_the_co
 ) -> None:
     async with storage(tmp_path) as blobs:
         gone = blobs.url
-        with pytest.raises(Refused, match="404"):
+        with pytest.raises(UploadRefused, match="404"):
             await BlobUpload(f"{gone}/nowhere/one.dcm?sig=x", content, digest(file), pace=pace()).run()
     with pytest.raises(CloudError) as caught:
         await BlobUpload(f"{gone}/images/one.dcm?sig=x", content, digest(file), pace=pace()).run()
@@ -175,7 +175,7 @@ async def test_nothing_is_sent_faster_than_allowed(file: Path, content: BinaryIO
 
 async def test_an_upload_waits_while_something_comes_in(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     times = [datetime.now(UTC), LONG_AGO]
-    waiting = Pace(0, received_last=lambda: times.pop(0) if len(times) > 1 else times[0])
+    waiting = Throttle(0, received_last=lambda: times.pop(0) if len(times) > 1 else times[0])
     async with storage(tmp_path) as blobs:
         began = asyncio.get_running_loop().time()
         await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=waiting).run()
@@ -183,5 +183,5 @@ async def test_an_upload_waits_while_something_comes_in(file: Path, content: Bin
 
 
 def test_a_receipt_in_the_future_is_a_clock_that_was_set_back() -> None:
-    ahead = Pace(0, received_last=lambda: datetime.now(UTC) + timedelta(hours=1))
+    ahead = Throttle(0, received_last=lambda: datetime.now(UTC) + timedelta(hours=1))
     asyncio.run(asyncio.wait_for(ahead.until_quiet(), 1))

@@ -15,10 +15,10 @@ from gateway.refusals import Refused
 from pacs import Archive
 from relay.cloud import commands
 from relay.cloud.commands import Context
-from relay.cloud.deferred import Requests
-from relay.cloud.full_images import Doors, FullImages
-from relay.cloud.site_tasks import Chores
-from relay.cloud.throttle import Pace
+from relay.cloud.deferred import DeferredActions
+from relay.cloud.full_images import FullImages, UploadTargets
+from relay.cloud.site_tasks import SiteTasks
+from relay.cloud.throttle import Throttle
 from relay.protocol import Json
 from tests.relay.test_protocol import ACTION_ID, create, without
 from worklist import Worklist
@@ -50,10 +50,10 @@ def context(worklist: Worklist, archive: Archive, tmp_path: Path) -> Context:
 
 
 def context_of(worklist: Worklist, archive: Archive, folder: Path, cloud_zone: ZoneInfo | None = None) -> Context:
-    requests, doors = Requests(archive.outbox), Doors((".blob.core.windows.net",))
-    pace = Pace(0, received_last=archive.received_last)
+    requests, doors = DeferredActions(archive.outbox), UploadTargets((".blob.core.windows.net",))
+    pace = Throttle(0, received_last=archive.received_last)
     images = FullImages(archive, requests, doors, pace=pace, scratch=folder / "uploads", clock=lambda: NOW)
-    chores = Chores(requests, doors, pace=pace, folder=folder / "diagnostics", clock=lambda: NOW)
+    chores = SiteTasks(requests, doors, pace=pace, folder=folder / "diagnostics", clock=lambda: NOW)
     return Context(worklist, requests, images, chores, health=lambda: REPORT, clock=lambda: NOW, cloud_zone=cloud_zone)
 
 

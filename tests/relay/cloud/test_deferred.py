@@ -14,16 +14,16 @@ from gateway.errors import Conflict, NotAllowed
 from gateway.outbox import Entry
 from pacs import Archive
 from pacs.maintenance.quarantine import carry_out
-from pacs.maintenance.retention import Policy, candidates
+from pacs.maintenance.retention import RetentionPolicy, candidates
 from relay.cloud import commands
 from relay.cloud.commands import Context
-from relay.cloud.deferred import Fulfilment, Requests, request_event
-from relay.cloud.full_images import Doors, FullImages
-from relay.cloud.site_tasks import Chores
-from relay.cloud.throttle import Pace
+from relay.cloud.deferred import ActionRunner, DeferredActions, request_event
+from relay.cloud.full_images import FullImages, UploadTargets
+from relay.cloud.site_tasks import SiteTasks
+from relay.cloud.throttle import Throttle
 from relay.delivery.delivery import Delivery
 from relay.delivery.https_api import Api, fixed_token
-from relay.exams.holding import Holding
+from relay.exams.holding import HoldRules
 from relay.protocol import Json
 from simulator.azure.blob_storage import Blobs
 from simulator.cloud.programme import API_TOKEN, Cloud
@@ -45,15 +45,15 @@ class Site:
         self.archive = Archive.open(folder / "pacs.db", folder / "instances")
         for number, view in enumerate(("RCC", "LCC"), start=1):
             receive(self.archive, mammogram(view, number), folder)
-        requests, doors = Requests(self.archive.outbox), Doors(("127.0.0.1",), api)
-        pace = Pace(0, received_last=lambda: NOW - timedelta(days=1))
+        requests, doors = DeferredActions(self.archive.outbox), UploadTargets(("127.0.0.1",), api)
+        pace = Throttle(0, received_last=lambda: NOW - timedelta(days=1))
         self.scratch = folder / "uploads"
-        self.reason_to_hold = Holding(self.archive, self.worklist).reason_for
+        self.reason_to_hold = HoldRules(self.archive, self.worklist).reason_for
         self.images = FullImages(
             self.archive, requests, doors, pace=pace, scratch=self.scratch, reason_to_hold=self._reason
         )
         self.images.sweep()
-        chores = Chores(requests, doors, pace=pace, folder=folder / "diagnostics")
+        chores = SiteTasks(requests, doors, pace=pace, folder=folder / "diagnostics")
         self.context = Context(
             self.worklist, requests, self.images, chores, health=lambda: REPORT, clock=lambda: datetime.now(UTC)
         )
@@ -83,7 +83,7 @@ class Site:
     async def fulfilling(self) -> AsyncIterator[None]:
         delivery = Delivery(
             [self.outbox],
-            Fulfilment({"image.request": self.images}),
+            ActionRunner({"image.request": self.images}),
             compose=request_event("van-7"),
             clock=lambda: datetime.now(UTC),
             name="full images",
@@ -256,7 +256,7 @@ async def test_what_cannot_be_fulfilled_is_refused_at_once(site: Site, wanted: d
     ],
 )
 def test_images_go_to_hosts_that_the_site_names(host: str, allowed: bool) -> None:
-    doors = Doors((".blob.core.windows.net", "programme.example"))
+    doors = UploadTargets((".blob.core.windows.net", "programme.example"))
     try:
         doors.check_url(f"https://{host}/a?sig=x")
     except NotAllowed:
@@ -326,7 +326,7 @@ async def test_a_storage_that_is_away_is_tried_again_later(site: Site, tmp_path:
 
 
 async def test_a_study_that_is_wanted_stays_until_it_was_given(site: Site) -> None:
-    policy, later = Policy(days=1), datetime.now(UTC) + timedelta(days=400)
+    policy, later = RetentionPolicy(days=1), datetime.now(UTC) + timedelta(days=400)
     for entry in site.archive.outbox.entries("open"):
         site.archive.outbox.delivered(entry, now=NOW)
     assert [outcome.kept_because for outcome in candidates(site.archive, policy, now=later)] == [()]

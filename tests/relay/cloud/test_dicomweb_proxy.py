@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from relay.access.users import CLOUD
-from relay.cloud.dicomweb_proxy import RemoteWeb, local_target, own_url, public_url
+from relay.cloud.dicomweb_proxy import DicomWebProxy, local_target, own_url, public_url
 from relay.cloud.throttle import Bucket
-from relay.exams.holding import Holding
+from relay.exams.holding import HoldRules
 from relay.hybrid.http import HttpAnswer, HttpRequest
 from relay.hybrid.protocol import endpoint
 from tests.relay import served
@@ -66,8 +66,10 @@ async def whole(answer: HttpAnswer) -> bytes:
     return b"".join([piece async for piece in answer.body])
 
 
-def remote(site: served.Site, rate: int = 0, *, authorization: str = "") -> RemoteWeb:
-    return RemoteWeb(site.url, connection="actions", public=PUBLIC, bucket=Bucket(rate), authorization=authorization)
+def remote(site: served.Site, rate: int = 0, *, authorization: str = "") -> DicomWebProxy:
+    return DicomWebProxy(
+        site.url, connection="actions", public=PUBLIC, bucket=Bucket(rate), authorization=authorization
+    )
 
 
 def metadata_uri(body: bytes) -> str:
@@ -121,7 +123,7 @@ def test_an_image_that_is_held_back_can_be_looked_up_as_on_site(tmp_path: Path) 
 
     with served.site(tmp_path, [mammogram("RCC", 1, PatientID="9990000026")]) as site:
         site.worklist.schedule(served.item(), action_id="1", content_hash="1", now=served.NOW)
-        held = Holding(site.archive, site.worklist)
+        held = HoldRules(site.archive, site.worklist)
         assert held.hold([site.archive.data_set(f"{STUDY}.1.1")], now=served.NOW) == [f"{STUDY}.1.1"]
         asyncio.run(run(site))
 
@@ -152,7 +154,7 @@ def test_the_cloud_may_read_and_nothing_else(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_is_away_is_said_to_be() -> None:
-    web = RemoteWeb("http://127.0.0.1:1", connection="actions", public=PUBLIC, bucket=Bucket(0))
+    web = DicomWebProxy("http://127.0.0.1:1", connection="actions", public=PUBLIC, bucket=Bucket(0))
     assert (await web(asked("/actions/dicom-web/studies"))).status == 503
     await web.close()
 

@@ -23,7 +23,7 @@ from relay.delivery.delivery import (
     Circuit,
     Delivery,
     Event,
-    Owed,
+    PendingEntry,
     _settled,
     backoff,
     choose,
@@ -108,11 +108,11 @@ def test_each_failed_knock_makes_the_next_one_later() -> None:
 # --- choose -----------------------------------------------------------------------------------------------------------
 
 
-def owed(box: Outbox, entry_id: int, priority: int = 2) -> Owed:
+def owed(box: Outbox, entry_id: int, priority: int = 2) -> PendingEntry:
     created_at = f"2026-11-22T08:00:00.{entry_id:03d}Z"
     subject, message_id = f"s{entry_id}", f"m{entry_id}"
     entry = Entry(entry_id, message_id, subject, 1, "t", priority, {}, created_at, "cloud", 0, created_at, "")
-    return Owed(box, entry, priority)
+    return PendingEntry(box, entry, priority)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from gateway.messages import Envelope
 from gateway.outbox import Outbox
 from gateway.sqlite import Database
 from relay.delivery.delivery import DOUBTS, PLACES, Delivery, Event, line_up
-from relay.delivery.quota import Allowance, limits
+from relay.delivery.quota import Quota, limits
 from tests.fakes import FakeCloud
 from tests.relay.delivery.test_delivery import (
     NOW,
@@ -54,7 +54,7 @@ async def test_a_class_that_has_used_up_its_own_waits_and_holds_up_no_other(box:
     put(box, "metadata", subject="c", priority=2)
     clock = FastClock()
     cloud = FakeCloud()
-    allowance = Allowance(budgets=limits(["images=0"]), clock=clock)
+    allowance = Quota(budgets=limits(["images=0"]), clock=clock)
     running = Delivery(
         [box], cloud, compose=compose, clock=clock, allowance=allowance, jitter=lambda: 0.0, poll_seconds=0.002
     )

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, time, timedelta, timezone
 
 import pytest
 
-from relay.delivery.quota import IMAGES, METADATA, STATUS, THUMBNAILS, Allowance, Limit, limits
+from relay.delivery.quota import IMAGES, METADATA, STATUS, THUMBNAILS, Limit, Quota, limits
 
 SUMMER = timezone(timedelta(hours=1))
 NOON = datetime(2026, 6, 22, 12, 0, tzinfo=SUMMER)
@@ -53,13 +53,13 @@ def test_what_is_no_limit_is_refused_in_words(text: str, words: str) -> None:
 def test_the_first_limit_whose_window_it_is_counts(hour: int, rate: int) -> None:
     clock = Clock()
     clock.at(hour)
-    allowance = Allowance(rates=limits(["images@07:00-19:00=200k", "images=2M"]), clock=clock)
+    allowance = Quota(rates=limits(["images@07:00-19:00=200k", "images=2M"]), clock=clock)
     assert (allowance.rate(IMAGES), allowance.rate(THUMBNAILS)) == (rate, None)
 
 
 def test_a_window_over_midnight_begins_the_evening_before() -> None:
     clock = Clock()
-    allowance = Allowance(budgets=limits(["images@21:00-06:00=100"]), clock=clock)
+    allowance = Quota(budgets=limits(["images@21:00-06:00=100"]), clock=clock)
     found = []
     for day, hour in [(22, 20), (22, 21), (22, 23), (23, 5), (23, 6), (23, 22)]:
         clock.at(hour, day=day)
@@ -71,7 +71,7 @@ def test_a_window_over_midnight_begins_the_evening_before() -> None:
 
 def test_a_budget_is_a_day_of_the_site_and_its_last_message_may_go_over_it() -> None:
     clock = Clock()
-    allowance = Allowance(budgets=limits(["metadata=1k"]), clock=clock)
+    allowance = Quota(budgets=limits(["metadata=1k"]), clock=clock)
     allowance.spend({METADATA: 999})
     assert allowance.closed() == frozenset()
     allowance.spend({METADATA: 5000})
@@ -83,14 +83,14 @@ def test_a_budget_is_a_day_of_the_site_and_its_last_message_may_go_over_it() -> 
 
 
 def test_nothing_leaves_of_a_class_with_a_rate_or_a_budget_of_nothing_and_status_always() -> None:
-    allowance = Allowance(rates=limits(["images=0"]), budgets=limits(["thumbnails=0"]), clock=Clock())
+    allowance = Quota(rates=limits(["images=0"]), budgets=limits(["thumbnails=0"]), clock=Clock())
     assert allowance.closed() == {IMAGES, THUMBNAILS}
     assert allowance.has_room(STATUS, 10**9)
 
 
 def test_a_rate_lets_a_burst_go_and_then_as_much_as_it_says() -> None:
     clock = Clock()
-    allowance = Allowance(rates=limits(["images=100k"]), clock=clock)
+    allowance = Quota(rates=limits(["images=100k"]), clock=clock)
     sent = 0
     for _ in range(600):
         while allowance.has_room(IMAGES, 1):
@@ -102,7 +102,7 @@ def test_a_rate_lets_a_burst_go_and_then_as_much_as_it_says() -> None:
 
 def test_a_clock_that_is_set_back_neither_fills_nor_blocks_for_good() -> None:
     clock = Clock()
-    allowance = Allowance(rates=limits(["images=1M"]), clock=clock)
+    allowance = Quota(rates=limits(["images=1M"]), clock=clock)
     allowance.spend({IMAGES: 6_000_000})
     clock.now -= timedelta(days=1)
     assert not allowance.has_room(IMAGES, 1)
@@ -118,7 +118,7 @@ def test_after_a_restart_the_day_goes_on() -> None:
         asked.append(since)
         return {IMAGES: 900}
 
-    allowance = Allowance(budgets=limits(["images=1k"]), clock=clock)
+    allowance = Quota(budgets=limits(["images=1k"]), clock=clock)
     allowance.remember(spent)
     assert asked == [datetime(2026, 6, 22, tzinfo=SUMMER)]
     assert asked[0].astimezone(UTC).hour == 23

@@ -15,10 +15,10 @@ from gateway.dicom.listener import Listener
 from gateway.disk_space import Watermarks
 from gateway.remote_ae import Peer
 from pacs import Archive
-from pacs.commitment.reporter import Reporting
+from pacs.commitment.reporter import Reporter
 from pacs.scp import application
 from relay.dicomweb.routes import Changes
-from relay.dicomweb.stow_store import Deposit
+from relay.dicomweb.stow_store import StowStore
 from tests.relay import served
 from tests.relay.served import STUDY, Answer, Site
 from tests.tools.dcmtk import free_port
@@ -34,12 +34,12 @@ LARGEST = 100_000
 def uploading(folder: Path, *, is_served: bool = True, largest: int = LARGEST) -> Iterator[Site]:
     """A site whose relay hands uploads to the archive, which is served or not."""
     port = free_port()
-    deposit = Deposit(Peer("SCREENING_PACS", "127.0.0.1", port), "GATEWAY_UPLOAD")
+    deposit = StowStore(Peer("SCREENING_PACS", "127.0.0.1", port), "GATEWAY_UPLOAD")
     with served.site(folder, changes=Changes(deposit, largest)) as site:
         if not is_served:
             yield site
             return
-        service = application(site.archive, Reporting(site.archive, ()), ae_title="SCREENING_PACS")
+        service = application(site.archive, Reporter(site.archive, ()), ae_title="SCREENING_PACS")
         with Listener(service, host="127.0.0.1", port=port):
             yield site
 

@@ -16,7 +16,7 @@ from pydicom.uid import (
 )
 from requests import HTTPError
 
-from pacs import Policy
+from pacs import RetentionPolicy
 from relay.dicomweb.routes import Changes
 from tests.relay import served
 from tests.relay.dicomweb.test_routes import LCC, OTHER, RCC, REPORT, RMLO, ROOT, TOMO, parts
@@ -226,7 +226,7 @@ def test_a_bad_request_has_its_status_and_a_sentence(
 
 def test_a_study_goes_when_the_rules_let_it(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("deleting")
-    with served.site(folder, served.first_study(), changes=Changes(deletes=Policy(days=0))) as site:
+    with served.site(folder, served.first_study(), changes=Changes(deletes=RetentionPolicy(days=0))) as site:
         client = DICOMwebClient(url=site.url + ROOT)
         with pytest.raises(HTTPError) as refused:
             client.delete_study(STUDY)

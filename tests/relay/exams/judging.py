@@ -26,11 +26,11 @@ from gateway.errors import Conflict
 from gateway.outbox import Entry, changed_exams, entries
 from pacs import Archive
 from pacs.archive import quality_rows
-from pacs.archive.receiving import Origin
+from pacs.archive.receiving import ObjectOrigin
 from pacs.maintenance.quarantine import carry_out
 from relay.exams import evidence, quality
 from relay.exams.evidence import Evidence
-from relay.exams.holding import Holding
+from relay.exams.holding import HoldRules
 from relay.exams.quality import Quality
 from tests.pacs.archive.test_attributes import encoded
 from tests.relay import served
@@ -54,7 +54,7 @@ class Exams:
     """The SOP Instance UIDs that were stored, in order."""
 
     def __post_init__(self) -> None:
-        self.holding = Holding(self.archive, self.worklist)
+        self.holding = HoldRules(self.archive, self.worklist)
         self.evidence = Evidence(self.archive, self.worklist, holding=self.holding)
         self.quality = Quality(self.worklist, self.archive, self.evidence, clock=lambda: self.now)
 
@@ -66,7 +66,7 @@ class Exams:
         """A modality stores a view of ACC-1; gives its SOP Instance UID."""
         ds = served.mammogram(view, len(self.made) + 1, **attributes)  # type: ignore[arg-type]
         syntax = ds.file_meta.TransferSyntaxUID
-        origin = Origin(ds.SOPClassUID, ds.SOPInstanceUID, syntax, "MODALITY", "1")
+        origin = ObjectOrigin(ds.SOPClassUID, ds.SOPInstanceUID, syntax, "MODALITY", "1")
         incoming = self.archive.receive(origin, now=self.now)
         incoming.write(memoryview(encoded(ds, syntax)))
         incoming.finish()

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.messages import Finding
 from relay.dicom_json import DicomJson
-from relay.exams.exam import NOTHING_PERFORMED, State, belongs, exam, judgement
+from relay.exams.exam import NOTHING_PERFORMED, ExamState, belongs, exam, judgement
 from relay.exams.views import count, hanging, image
 from worklist import Performed
 
@@ -206,7 +206,7 @@ STATES = [
 
 @pytest.mark.parametrize(("item", "performed", "here", "absent", "state"), STATES)
 def test_the_state_of_an_exam_follows_from_item_steps_and_images(
-    item: str, performed: Performed, here: int, absent: int, state: State
+    item: str, performed: Performed, here: int, absent: int, state: ExamState
 ) -> None:
     assert exam(Scheduled(state=item), four()[:here], performed=performed, not_received=absent).state == state
 

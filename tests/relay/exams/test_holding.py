@@ -11,12 +11,12 @@ import pytest
 from gateway.errors import HeldBack, InvalidValue, NotFound
 from gateway.messages import Image, Thumbnail
 from gateway.outbox import Entry
-from pacs import Policy, candidates, delete, discard
+from pacs import RetentionPolicy, candidates, delete, discard
 from relay.delivery.composer import Composer
 from relay.delivery.delivery import Delivery, Event
 from relay.delivery.thumbnails import thumbnail
 from relay.exams.exam import COMPARED
-from relay.exams.holding import HOLDS, RULES, Holding, objections
+from relay.exams.holding import HOLDS, RULES, HoldRules, objections
 from relay.render_pool import Renderer
 from tests.fakes import FakeCloud
 from tests.relay.exams.judging import FOUR, Exams, opened
@@ -85,12 +85,12 @@ async def no_action(_accession_number: str) -> str | None:
     return None
 
 
-async def delivered(exams: Exams, holding: Holding) -> list[str]:
+async def delivered(exams: Exams, holding: HoldRules) -> list[str]:
     """Let everything leave that may; what the cloud had, by type, in order."""
     return [event.message_type for event in await events_left(exams, holding)]
 
 
-async def events_left(exams: Exams, holding: Holding) -> list[Event]:
+async def events_left(exams: Exams, holding: HoldRules) -> list[Event]:
     """Let everything leave that may; what the cloud had, in order."""
 
     async def reason(entry: Entry) -> str:
@@ -184,7 +184,7 @@ def test_an_item_that_comes_after_its_image_holds_it_while_nothing_leaves(exams:
 async def test_a_site_that_holds_nothing_tells_everything(exams: Exams) -> None:
     exams.schedule()
     exams.store("RCC", PatientID="9990000026")
-    nothing = Holding(exams.archive, exams.worklist, holds=frozenset())
+    nothing = HoldRules(exams.archive, exams.worklist, holds=frozenset())
     assert await delivered(exams, nothing) == ["study.image_received"]
 
 
@@ -332,7 +332,7 @@ async def test_an_image_that_left_the_archive_and_came_again_is_held_as_if_it_ha
 ) -> None:
     uid = exams.store("RCC", PatientID="9990000026")
     assert await delivered(exams, exams.holding) == ["study.image_received"]
-    delete(exams.archive, Policy(days=0), STUDY, sop_instance_uid=uid, now=exams.now)
+    delete(exams.archive, RetentionPolicy(days=0), STUDY, sop_instance_uid=uid, now=exams.now)
     exams.schedule()
     exams.store("RCC", SOPInstanceUID=uid, PatientID="9990000026")
     assert await delivered(exams, exams.holding) == []
@@ -370,7 +370,7 @@ async def test_retention_lets_go_what_was_discarded_and_nothing_that_is_held(exa
     exams.store("RCC", PatientID="9990000026")
     exams.judge()
     await delivered(exams, exams.holding)
-    later, policy = exams.now + timedelta(days=1), Policy(days=0, needs_commitment=False)
+    later, policy = exams.now + timedelta(days=1), RetentionPolicy(days=0, needs_commitment=False)
     assert [bool(each.kept_because) for each in candidates(exams.archive, policy, now=later)] == [True]
     [held] = exams.archive.outbox.entries("parked")
     discard(exams.archive, held.id, by="J. Smith", because="Another participant's.", now=exams.now)

@@ -16,13 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from gateway.errors import Refusal
 from gateway.outbox.changed_exams import ChangedExam
-from pacs import Policy, delete
+from pacs import RetentionPolicy, delete
 from relay.exams.exam import judgement
 from relay.exams.quality import LONGEST, PUT_OFF, SETTLE, is_ripe
 from tests.relay.exams.judging import FOUR, NOW, ROOT, Exams, attached, before_line, opened, ours
 from tests.relay.served import STUDY
-from worklist.expiry_rows import ExpiryRows
 from tests.tools.waiting import until
+from worklist.expiry_rows import ExpiryRows
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_what_is_as_it_was_before_is_told_again_under_another_id(exams: Exams) -
     uid = exams.store("LCC")
     exams.judge()
     exams.deliver()
-    delete(exams.archive, Policy(days=0), STUDY, sop_instance_uid=uid, now=exams.now)
+    delete(exams.archive, RetentionPolicy(days=0), STUDY, sop_instance_uid=uid, now=exams.now)
     exams.judge()
     assert [views for _, views, _ in told(exams)] == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0]]
     assert len({entry.message_id for entry in exams.told()}) == 3
@@ -188,7 +188,7 @@ def test_a_view_that_was_removed_is_not_told_as_missing(exams: Exams) -> None:
     exams.end("COMPLETED", exams.made)
     exams.judge()
     exams.deliver()
-    delete(exams.archive, Policy(days=0), STUDY, sop_instance_uid=exams.made[2], now=exams.now)
+    delete(exams.archive, RetentionPolicy(days=0), STUDY, sop_instance_uid=exams.made[2], now=exams.now)
     exams.judge()
     assert told(exams) == [("complete", [1, 1, 1, 1], [])]
     exams.store("RCC")
@@ -203,7 +203,7 @@ def test_a_repetition_that_is_removed_before_the_end_does_not_hide_the_end(exams
         exams.store(view)
     exams.judge()
     exams.deliver()
-    delete(exams.archive, Policy(days=0), STUDY, sop_instance_uid=exams.made[4], now=exams.now)
+    delete(exams.archive, RetentionPolicy(days=0), STUDY, sop_instance_uid=exams.made[4], now=exams.now)
     exams.end("COMPLETED", exams.made)
     exams.judge()
     assert told(exams)[-1] == ("complete", [1, 1, 1, 1], [])

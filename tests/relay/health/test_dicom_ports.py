@@ -21,7 +21,7 @@ from pacs import Archive
 from relay.assembly.site import dicom_ports
 from relay.health.dicom_ports import DicomPort
 from relay.health.facts import last_image, last_step
-from relay.health.report import Hop
+from relay.health.report import HopFact
 from relay.settings import RelaySettings
 from simulator.site import free_port
 from tests.gateway.test_tls import CA, GATEWAY
@@ -47,7 +47,7 @@ def test_an_echo_proves_a_port_past_a_strict_list_and_fills_no_log() -> None:
     with served((Caller.parse("MAMMO_1@10.0.1.7"),)) as (listener, refused), capture_logs() as logs:
         port = port_at(listener.port)
         port.prove()
-    assert port.hop == Hop("worklist_port", NOW)
+    assert port.hop == HopFact("worklist_port", NOW)
     assert (refused, [line["event"] for line in logs if line["log_level"] != "debug"]) == ([], [])
 
 
@@ -59,7 +59,7 @@ def test_within_tls_a_port_is_called_with_the_certificate_of_the_site(tmp_path: 
     with served(tls=ServerTls.of_files(own)) as (listener, _):
         port = port_at(listener.port, tls=call)
         port.prove()
-    assert port.hop == Hop("worklist_port", NOW)
+    assert port.hop == HopFact("worklist_port", NOW)
 
 
 def test_a_port_where_nobody_listens_is_said_once_with_its_remedy_and_so_is_its_return() -> None:
@@ -69,11 +69,11 @@ def test_a_port_where_nobody_listens_is_said_once_with_its_remedy_and_so_is_its_
         port.prove()
         port.prove()
     said = f"SCREENING_MWL at 127.0.0.1:{number} cannot be reached: Connection refused. Start it."
-    assert port.hop == Hop("worklist_port", None, said)
+    assert port.hop == HopFact("worklist_port", None, said)
     assert [line["event"] for line in logs] == ["port not proven"]
     with Listener(Application(ae_title="SCREENING_MWL", contexts={}), host="127.0.0.1", port=number):
         port.prove()
-    assert port.hop == Hop("worklist_port", NOW)
+    assert port.hop == HopFact("worklist_port", NOW)
 
 
 def test_a_port_under_another_title_is_not_proven() -> None:

@@ -6,14 +6,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.disk_space import Volume
 from relay.health.metrics import Link, exposition
-from relay.health.report import Disk, Facts, Hop, Images, Queue, report
+from relay.health.report import Disk, Facts, HopFact, Images, QueueFact, report
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 FACTS = Facts(
     "0.1.0",
     NOW,
-    (Hop("hybrid_connection", NOW),),
-    (Queue("worklist", open=3, parked=1, oldest="2026-11-22T07:00:00.000Z"), Queue("archive", trouble="Unreadable.")),
+    (HopFact("hybrid_connection", NOW),),
+    (
+        QueueFact("worklist", open=3, parked=1, oldest="2026-11-22T07:00:00.000Z"),
+        QueueFact("archive", trouble="Unreadable."),
+    ),
     Disk(Volume(100, 60)),
     Images(damaged=2),
 )

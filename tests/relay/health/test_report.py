@@ -7,19 +7,19 @@ import pytest
 
 from gateway.disk_space import Volume
 from gateway.messages import Check
-from relay.health.report import Disk, Facts, Forwards, Hop, Images, Port, Queue, report
+from relay.health.report import Disk, Facts, Forwards, HopFact, Images, PortFact, QueueFact, report
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 ROOM = Disk(Volume(total_bytes=100_000_000_000, free_bytes=60_000_000_000))
-LINK = Hop("hybrid_connection", NOW)
+LINK = HopFact("hybrid_connection", NOW)
 
 
-def facts(*hops: Hop, queue: Queue | None = None, disk: Disk = ROOM, images: Images | None = None) -> Facts:
-    return Facts("0.1.0", NOW - timedelta(seconds=90), hops, (queue or Queue("archive"),), disk, images)
+def facts(*hops: HopFact, queue: QueueFact | None = None, disk: Disk = ROOM, images: Images | None = None) -> Facts:
+    return Facts("0.1.0", NOW - timedelta(seconds=90), hops, (queue or QueueFact("archive"),), disk, images)
 
 
 def test_a_site_where_all_is_proven_is_healthy() -> None:
-    assert report(facts(LINK, Hop("delivery", NOW - timedelta(minutes=2))), now=NOW).model_dump() == {
+    assert report(facts(LINK, HopFact("delivery", NOW - timedelta(minutes=2))), now=NOW).model_dump() == {
         "healthy": True,
         "version": "0.1.0",
         "listener_uptime_seconds": 90.0,
@@ -40,17 +40,17 @@ def test_a_site_where_all_is_proven_is_healthy() -> None:
     ("hop", "expected"),
     [
         (
-            Hop("worklist_port", NOW),
+            HopFact("worklist_port", NOW),
             Check(ok=True, detail="No machine has begun a step yet.", proven_at="2026-11-22T08:00:00.000Z"),
         ),
         (
-            Hop("worklist_port", None, "It cannot be reached."),
+            HopFact("worklist_port", None, "It cannot be reached."),
             Check(ok=False, detail="It cannot be reached. No machine has begun a step yet."),
         ),
     ],
 )
-def test_a_port_is_judged_by_its_proof_and_says_when_a_machine_spoke(hop: Hop, expected: Check) -> None:
-    found = report(replace(facts(), ports=(Port(hop, "No machine has begun a step yet."),)), now=NOW)
+def test_a_port_is_judged_by_its_proof_and_says_when_a_machine_spoke(hop: HopFact, expected: Check) -> None:
+    found = report(replace(facts(), ports=(PortFact(hop, "No machine has begun a step yet."),)), now=NOW)
     assert (found.healthy, found.checks["worklist_port"]) == (expected.ok, expected)
 
 
@@ -61,15 +61,15 @@ def test_without_a_cloud_it_says_so() -> None:
 @pytest.mark.parametrize(
     ("hop", "ok", "detail"),
     [
-        (Hop("link", None), False, "Not proven since the start; the first round trip is awaited."),
-        (Hop("link", None, "Token refused."), False, "Token refused."),
-        (Hop("link", NOW - timedelta(seconds=180)), True, ""),
-        (Hop("link", NOW - timedelta(seconds=180), "Busy."), True, "Busy."),
-        (Hop("link", NOW - timedelta(seconds=181)), False, "No round trip for more than 180 seconds."),
-        (Hop("link", NOW - timedelta(seconds=181), "Busy."), False, "Busy."),
+        (HopFact("link", None), False, "Not proven since the start; the first round trip is awaited."),
+        (HopFact("link", None, "Token refused."), False, "Token refused."),
+        (HopFact("link", NOW - timedelta(seconds=180)), True, ""),
+        (HopFact("link", NOW - timedelta(seconds=180), "Busy."), True, "Busy."),
+        (HopFact("link", NOW - timedelta(seconds=181)), False, "No round trip for more than 180 seconds."),
+        (HopFact("link", NOW - timedelta(seconds=181), "Busy."), False, "Busy."),
     ],
 )
-def test_a_hop_is_well_while_its_proof_is_young(hop: Hop, ok: bool, detail: str) -> None:
+def test_a_hop_is_well_while_its_proof_is_young(hop: HopFact, ok: bool, detail: str) -> None:
     found = report(facts(hop), now=NOW)
     assert (found.healthy, found.checks["link"].ok, found.checks["link"].detail) == (ok, ok, detail)
 
@@ -78,18 +78,18 @@ def test_a_hop_is_well_while_its_proof_is_young(hop: Hop, ok: bool, detail: str)
     ("queue", "ok", "detail"),
     [
         (
-            Queue("archive", open=3, oldest="2026-11-22T07:00:00.000Z"),
+            QueueFact("archive", open=3, oldest="2026-11-22T07:00:00.000Z"),
             True,
             "Owed to the cloud: 3 open since 2026-11-22T07:00:00.000Z.",
         ),
         (
-            Queue("archive", parked=2, parked_because="It is too large."),
+            QueueFact("archive", parked=2, parked_because="It is too large."),
             True,
             "Owed to the cloud: nothing open. 2 parked, the newest because: It is too large.",
         ),
-        (Queue("archive", trouble="The database cannot be read."), False, "The database cannot be read."),
+        (QueueFact("archive", trouble="The database cannot be read."), False, "The database cannot be read."),
         (
-            Queue(
+            QueueFact(
                 "archive",
                 forwards=(
                     Forwards("SITE_PACS", 3, 2, "2026-11-22T07:00:00.000Z", "It does not answer.", "C000H."),
@@ -102,7 +102,7 @@ def test_a_hop_is_well_while_its_proof_is_young(hop: Hop, ok: bool, detail: str)
         ),
     ],
 )
-def test_a_queue_says_what_is_owed(queue: Queue, ok: bool, detail: str) -> None:
+def test_a_queue_says_what_is_owed(queue: QueueFact, ok: bool, detail: str) -> None:
     check = report(facts(LINK, queue=queue), now=NOW).checks["archive"]
     assert (check.ok, check.detail) == (ok, detail)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from relay.hybrid.exchange import Limits
+from relay.hybrid.exchange import LinkLimits
 from relay.hybrid.http import HttpAnswer, HttpRequest
 from relay.hybrid.listener import HybridListener
 from relay.hybrid.protocol import endpoint
@@ -18,7 +18,7 @@ from simulator.azure.hybrid_tokens import Key
 from tests.tools.waiting import until
 
 TOKENS = SasTokens("site", "the key")
-PATIENT = Limits(delays=(0, 0.05, 0.1), proof_every=60, listeners=1)
+PATIENT = LinkLimits(delays=(0, 0.05, 0.1), proof_every=60, listeners=1)
 """Reconnects at once, and is not nervous."""
 
 
@@ -62,7 +62,7 @@ async def site(
     *,
     on_message: Callable[[str], Awaitable[str]] = echo,
     on_request: Callable[[HttpRequest], Awaitable[HttpAnswer]] | None = None,
-    limits: Limits = PATIENT,
+    limits: LinkLimits = PATIENT,
     tokens: TokenSource = TOKENS,
     proves: bool = True,
     echo_timeout: float = 0.5,

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from gateway.errors import CloudError
-from relay.hybrid.exchange import Limits
+from relay.hybrid.exchange import LinkLimits
 from relay.hybrid.http import HttpAnswer, HttpRequest
 from relay.hybrid.listener import HybridListener
 from relay.hybrid.liveness import Lifetimes
@@ -76,7 +76,9 @@ def test_many_exchanges_run_side_by_side() -> None:
         (None, replace(PATIENT, first_message=0.1), "timeout"),
     ],
 )
-def test_a_broken_exchange_is_answered_with_an_error(message: str | bytes | None, limits: Limits, code: str) -> None:
+def test_a_broken_exchange_is_answered_with_an_error(
+    message: str | bytes | None, limits: LinkLimits, code: str
+) -> None:
     async def trouble(text: str) -> str:
         if text == "raise":
             raise KeyError("Doe^Jane")
@@ -194,7 +196,7 @@ def test_a_refused_listener_says_why_and_goes_on_trying(tokens: SasTokens, path:
                 endpoint(service.namespace.base, path),
                 tokens,
                 on_message=echo,
-                limits=Limits(listeners=1, delays=(0, 0.05)),
+                limits=LinkLimits(listeners=1, delays=(0, 0.05)),
             )
             async with running(listener):
                 await until(lambda: listener.state.last_error_code == code)
@@ -209,7 +211,7 @@ def test_a_listener_gets_in_once_the_service_lets_it() -> None:
             connection = service.namespace.connections["actions"]
             connection.faults.refuse_listen = [(404, "no"), (401, "no"), (429, "no"), (503, "no")]
             at = endpoint(service.namespace.base, "actions")
-            listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(listeners=1, delays=(0, 0.01)))
+            listener = HybridListener(at, TOKENS, on_message=echo, limits=LinkLimits(listeners=1, delays=(0, 0.01)))
             async with running(listener):
                 await until(lambda: listener.state.connected_since is not None)
                 assert connection.faults.refuse_listen == []
@@ -221,7 +223,7 @@ def test_a_service_that_is_not_there_is_named_unreachable() -> None:
     async def run() -> None:
         async with namespace() as service:
             at = endpoint(service.namespace.base, "actions")
-        listener = HybridListener(at, TOKENS, on_message=echo, limits=Limits(listeners=1, delays=(0, 0.05)))
+        listener = HybridListener(at, TOKENS, on_message=echo, limits=LinkLimits(listeners=1, delays=(0, 0.05)))
         async with running(listener):
             await until(lambda: listener.state.last_error_code == "unreachable")
         sender = HybridSender(at, TOKENS)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.hybrid.exchange import Limits
+from relay.hybrid.exchange import LinkLimits
 from relay.hybrid.listener import HybridListener
 from relay.hybrid.liveness import Due, Lifetimes, due
 from relay.hybrid.protocol import endpoint
@@ -43,7 +43,7 @@ def test_no_channel_is_trusted_for_two_minutes_after_it_last_heard_something(
     assert due(opened_at=opened_at, heard_at=heard_at, echoes=echoes, lifetimes=Lifetimes()).at <= heard_at + 120
 
 
-def listening_only(base: str, limits: Limits) -> tuple[HybridListener, HybridSender]:
+def listening_only(base: str, limits: LinkLimits) -> tuple[HybridListener, HybridSender]:
     at, tokens = endpoint(base, "actions"), SasTokens("ear", "the key")
     sender = HybridSender(at, tokens)
     return HybridListener(at, tokens, on_message=echo, prove=SelfEcho(sender), limits=limits), sender

@@ -11,8 +11,8 @@ from relay.hybrid.protocol import (
     Accept,
     Endpoint,
     FrameReader,
+    HybridRequest,
     Pointer,
-    Request,
     Token,
     Unreadable,
     endpoint,
@@ -87,7 +87,7 @@ def test_a_token_does_not_show_in_a_log() -> None:
                     "requestHeaders": {"X": "y"},
                 }
             },
-            Request("1", AT, "GET", "/a?b", {"X": "y"}),
+            HybridRequest("1", AT, "GET", "/a?b", {"X": "y"}),
         ),
         ({"accept": {"address": "ftp://h/", "id": "1"}}, Unreadable("an accept has no usable address")),
         ({"accept": {"id": "1"}}, Unreadable("a control message is none of accept and request (it has 1 keys)")),
@@ -103,7 +103,7 @@ def test_a_request_is_announced_once_its_body_is_here() -> None:
     reader = FrameReader()
     head = {"address": AT, "id": "1", "method": "POST", "requestTarget": "/", "body": True}
     assert reader.text(json.dumps({"request": head})) == []
-    assert reader.binary(b"body") == [Request("1", AT, "POST", "/", {}, b"body")]
+    assert reader.binary(b"body") == [HybridRequest("1", AT, "POST", "/", {}, b"body")]
     assert reader.binary(b"body") == [Unreadable("a binary message came that no request announced")]
 
 
@@ -139,7 +139,7 @@ def test_nothing_that_comes_can_make_the_reader_fail(messages: list[str | bytes]
     reader = FrameReader()
     for message in messages:
         found = reader.binary(message) if isinstance(message, bytes) else reader.text(message)
-        assert all(isinstance(one, Accept | Request | Pointer | Unreadable) for one in found)
+        assert all(isinstance(one, Accept | HybridRequest | Pointer | Unreadable) for one in found)
 
 
 def test_what_cannot_be_read_is_never_quoted() -> None:

@@ -19,8 +19,8 @@ import aiohttp
 import pytest
 
 from relay.cloud.blob_upload import BLOCK_BYTES, BlobUpload, beneath
-from relay.cloud.throttle import Pace
-from relay.hybrid.exchange import Limits
+from relay.cloud.throttle import Throttle
+from relay.hybrid.exchange import LinkLimits
 from relay.hybrid.http import HttpAnswer, HttpRequest
 from relay.hybrid.listener import HybridListener
 from relay.hybrid.protocol import Endpoint, endpoint
@@ -39,7 +39,7 @@ real_storage = pytest.param(
     "real", marks=pytest.mark.skipif(not CONTAINER, reason="AZURE_STORAGE_TEST_CONTAINER_URL is not set")
 )
 at_relays = pytest.mark.parametrize("where", ["stand-in", real_relay])
-LIMITS = replace(Limits(), listeners=2)
+LIMITS = replace(LinkLimits(), listeners=2)
 
 
 @dataclass(frozen=True)
@@ -138,5 +138,5 @@ async def container(where: str, folder: Path) -> AsyncIterator[str]:
         yield blobs.signed("contract")
 
 
-def pace(rate: int) -> Pace:
-    return Pace(rate, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+def pace(rate: int) -> Throttle:
+    return Throttle(rate, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))

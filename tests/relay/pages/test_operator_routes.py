@@ -15,10 +15,10 @@ from gateway.last_backup import LastBackup, remember
 from gateway.refusals.log import Refusals, Seen
 from gateway.refusals.remedies import remedy
 from gateway.sqlite import utc_text
-from pacs import Archive, Policy
+from pacs import Archive, RetentionPolicy
 from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.maintenance.quarantine import carry_out
-from relay.pages.site_facts import Breaker, Surroundings
+from relay.pages.site_facts import CircuitState, SiteFacts
 from tests.relay import served
 from tests.relay.access.test_middleware import basic, door_in, trail
 from tests.relay.dicomweb.reader import Reader
@@ -33,11 +33,11 @@ UID = f"{STUDY}.1.1"
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """Two views and a different object under the UID of the first; three users; a destination that does not answer."""
-    breaker = Breaker(3, NOW + timedelta(seconds=20), f"No route. {HOSTILE}", NOW - timedelta(minutes=5))
-    surroundings = Surroundings(
+    breaker = CircuitState(3, NOW + timedelta(seconds=20), f"No route. {HOSTILE}", NOW - timedelta(minutes=5))
+    surroundings = SiteFacts(
         refusals=tmp_path / "refusals.db",
         backups=tmp_path,
-        policy=Policy(30),
+        policy=RetentionPolicy(30),
         watermarks=Watermarks(),
         breakers=lambda: {"cloud": breaker},
     )

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from relay.access.middleware import Policy
+from relay.access.middleware import AccessPolicy
 from relay.access.permissions import Role
 from relay.access.users import UserFile, account
 from tests.relay import served
@@ -79,7 +79,7 @@ def test_scripts_of_pages_get_a_challenge_that_opens_no_window_for_a_password(gu
 
 
 def test_without_users_there_is_no_sign_in_page(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path, policy=Policy(is_open=True))) as site:
+    with served.site(tmp_path, door=door_in(tmp_path, policy=AccessPolicy(is_open=True))) as site:
         users = UserFile(tmp_path / "users.json")
         for name in users.read():
             users.remove(name)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.disk_space import Fullness, Volume, Watermarks
 from gateway.last_backup import LastBackup, last, remember
-from pacs import Outcome, Policy
+from pacs import RetentionOutcome, RetentionPolicy
 from pacs.archive.maintenance_rows import StudyFacts
 from relay.pages.bar_chart import HEIGHT, LEFT, WIDTH, ceiling, plot
 from relay.pages.storage import DAYS, MOST_STUDIES, Day, Release, filled, release, room, size
@@ -53,17 +53,17 @@ def test_a_volume_is_judged_by_its_watermarks() -> None:
     assert found == [Fullness.ROOMY, Fullness.ALMOST_FULL, Fullness.TOO_FULL]
 
 
-def outcome(*because: str) -> Outcome:
-    return Outcome(StudyFacts(1, "1.2", "A", "2026-01-01", 4, 1000, 4, 0, 0, 0, 0), because)
+def outcome(*because: str) -> RetentionOutcome:
+    return RetentionOutcome(StudyFacts(1, "1.2", "A", "2026-01-01", 4, 1000, 4, 0, 0, 0, 0), because)
 
 
 def test_what_goes_and_what_holds_others_back_is_counted() -> None:
-    found = release(Policy(30), [outcome(), outcome("x"), outcome("y", "x"), outcome()])
-    assert found == Release(Policy(30), 4, True, 2, 2000, (("x", 2), ("y", 1)))
+    found = release(RetentionPolicy(30), [outcome(), outcome("x"), outcome("y", "x"), outcome()])
+    assert found == Release(RetentionPolicy(30), 4, True, 2, 2000, (("x", 2), ("y", 1)))
 
 
 def test_no_more_than_the_oldest_are_looked_at() -> None:
-    found = release(Policy(30), iter([outcome()] * (MOST_STUDIES + 5)))
+    found = release(RetentionPolicy(30), iter([outcome()] * (MOST_STUDIES + 5)))
     assert (found.looked_at, found.is_all) == (MOST_STUDIES, False)
 
 

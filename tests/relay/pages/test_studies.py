@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.errors import InvalidQuery
 from pacs import Archive
 from relay.exams.evidence import Evidence
-from relay.exams.holding import Holding
+from relay.exams.holding import HoldRules
 from relay.exams.instances import Instances
 from relay.pages.studies import Studies, identifier, name_pattern, wanted
 from tests.relay import served
@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def quick_look(archive: Archive, worklist: Worklist) -> Studies:
-    evidence = Evidence(archive, worklist, holding=Holding(archive, worklist))
+    evidence = Evidence(archive, worklist, holding=HoldRules(archive, worklist))
     return Studies(archive, Instances(archive), evidence, viewer=Path())
 
 

@@ -11,7 +11,7 @@ from pydicom import Dataset
 from gateway.errors import InvalidQuery
 from pacs import Archive
 from relay.exams.evidence import Evidence
-from relay.exams.holding import Holding
+from relay.exams.holding import HoldRules
 from relay.exams.instances import Instances
 from relay.pages.worklist_board import WALL_ROWS, Board, Day, asked_date
 from tests.relay import served
@@ -28,7 +28,7 @@ def board(folder: Path, images: Iterable[Dataset] = ()) -> Iterator[tuple[Board,
     for image in images:
         served.receive(archive, image, folder)
     worklist.schedule(served.item(), action_id="1", content_hash="1", now=NOW)
-    evidence = Evidence(archive, worklist, holding=Holding(archive, worklist))
+    evidence = Evidence(archive, worklist, holding=HoldRules(archive, worklist))
     yield Board(worklist, Instances(archive), evidence, clock=lambda: NOW), worklist
     archive.close()
     worklist.close()

@@ -22,7 +22,7 @@ from gateway.hops import Hops
 from gateway.remote_ae import Peer
 from simulator.modality.misbehaviour import TABLE, show
 from simulator.modality.misbehaviour_kit import Proof, fits
-from simulator.modality.raw_association import Caller
+from simulator.modality.raw_association import Dialer
 
 NOW = datetime(2026, 11, 22, 9, 30, 15).astimezone()
 
@@ -89,13 +89,13 @@ def lax() -> Iterator[Peer]:
 )
 def test_a_gateway_that_takes_everything_is_found_out(lax: Peer, name: str, seen: str) -> None:
     hops = Hops()
-    show(TABLE[name], Proof(Caller("MAMMO", seconds=5), worklist=lax, pacs=lax, now=NOW), hops)
+    show(TABLE[name], Proof(Dialer("MAMMO", seconds=5), worklist=lax, pacs=lax, now=NOW), hops)
     assert [(hop.name, hop.state, hop.detail) for hop in hops.seen] == [(name, "failed", f"{TABLE[name].what}; {seen}")]
 
 
 def test_a_gateway_that_is_not_there_is_found_out() -> None:
     hops, nobody = Hops(), Peer("NOBODY", "127.0.0.1", 1)
-    show(TABLE["twice"], Proof(Caller("MAMMO", seconds=5), worklist=nobody, pacs=nobody, now=NOW), hops)
+    show(TABLE["twice"], Proof(Dialer("MAMMO", seconds=5), worklist=nobody, pacs=nobody, now=NOW), hops)
     assert [(hop.state, hop.detail) for hop in hops.seen] == [
         ("failed", "NOBODY at 127.0.0.1:1 cannot be reached: Connection refused.")
     ]

@@ -23,7 +23,7 @@ from gateway.errors import PeerError
 from gateway.remote_ae import Peer
 from simulator.exam.encoding import encoded
 from simulator.exam.steps import query
-from simulator.modality.raw_association import Caller, Line, Rejected
+from simulator.modality.raw_association import Dialer, RawAssociation, Rejected
 from simulator.site import wait_until
 
 CONTEXT = AcceptedContext(1, "1.2", "1.2.840.10008.1.2")
@@ -43,10 +43,10 @@ class Recorder(socket.socket):
 
 
 @contextmanager
-def line(**manners: object) -> Iterator[tuple[Line, list[bytes]]]:
+def line(**manners: object) -> Iterator[tuple[RawAssociation, list[bytes]]]:
     with Recorder() as connection:
         connection.writes = []
-        yield Line(connection, Peer("A", "h", 1), Caller("B", **manners)), connection.writes  # type: ignore[arg-type]
+        yield RawAssociation(connection, Peer("A", "h", 1), Dialer("B", **manners)), connection.writes  # type: ignore[arg-type]
 
 
 def test_pdus_are_written_at_once() -> None:
@@ -77,21 +77,21 @@ def test_a_query_is_cancelled_after_so_many_answers() -> None:
         wait_until(lambda: event.is_cancelled, what="The C-CANCEL", seconds=10)
         yield 0xFE00, None
 
-    with served([(evt.EVT_C_FIND, answers)]) as peer, Caller("MAMMO", seconds=10).opened(peer, [KIND]) as each:
+    with served([(evt.EVT_C_FIND, answers)]) as peer, Dialer("MAMMO", seconds=10).opened(peer, [KIND]) as each:
         statuses = [answer.status for answer, _ in each.find(each.contexts[0], QUERY, cancel_after=3)]
     assert statuses == [0xFF00] * 5 + [0xFE00]
 
 
 def test_a_rejection_is_told_with_its_reason() -> None:
     with served([]) as peer, pytest.raises(Rejected) as raised:
-        Caller("MAMMO", seconds=10).open(Peer("OTHER", peer.host, peer.port), [KIND])
+        Dialer("MAMMO", seconds=10).open(Peer("OTHER", peer.host, peer.port), [KIND])
     assert (raised.value.source, raised.value.reason) == (1, 7)
     assert str(raised.value).endswith("rejected the association: that is not its AE title.")
 
 
 def test_what_was_not_accepted_is_told() -> None:
     with served([]) as peer, pytest.raises(PeerError, match="accepted the association but none of what was proposed"):
-        Caller("MAMMO", seconds=10).open(peer, [("1.2.3.4", KIND[1])])
+        Dialer("MAMMO", seconds=10).open(peer, [("1.2.3.4", KIND[1])])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_end_of_an_association_has_a_name(bytes_: bytes | None, how: str) ->
         ours.settimeout(0.2)
         proposed = [ProposedContext(1, KIND[0], KIND[1:])]
         theirs.sendall(accepted(proposed))
-        each = Line(ours, Peer("A", "h", 1), Caller("B"))
+        each = RawAssociation(ours, Peer("A", "h", 1), Dialer("B"))
         each.associate(proposed)
         if bytes_ is not None:
             theirs.sendall(bytes_)

@@ -49,12 +49,12 @@ def test_the_examples_show_every_act_and_every_manner() -> None:
     shown = {key for text in texts for key in json.loads(text).get("machine", {})}
     acts = {act["do"] for text in texts for act in json.loads(text)["acts"]}
     assert acts == {"query", "begin", "expose", "report", "send", "change", "end", "commit", "pause"}
-    assert shown == set(script_module.Manners.model_fields)
+    assert shown == set(script_module.Behaviour.model_fields)
 
 
 def test_every_word_of_a_script_is_documented() -> None:
     documented = (EXAMPLES[0].parent / "README.md").read_text()
-    written = [script_module.Manners, *get_args(get_args(script_module.Act)[0])]
+    written = [script_module.Behaviour, *get_args(get_args(script_module.Act)[0])]
     words = {word for model in written for word in model.model_fields}
     assert sorted(word for word in words if f"`{word}`" not in documented) == []
 

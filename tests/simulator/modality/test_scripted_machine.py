@@ -22,7 +22,7 @@ from simulator.exam import structured_reports
 from simulator.exam.encoding import SYNTAXES
 from simulator.modality import plan as plan_module
 from simulator.modality.plan import plan
-from simulator.modality.raw_association import Caller
+from simulator.modality.raw_association import Dialer
 from simulator.modality.script import Script
 from simulator.modality.scripted_machine import Machine
 
@@ -106,7 +106,7 @@ def follow(listener: Listener, *acts: dict[str, Any], **manners: object) -> Hops
     """Let a machine follow these acts."""
     planned = plan(Script.model_validate_json(json.dumps({"machine": manners, "acts": acts})))
     peer, hops = Peer("LISTENER", "127.0.0.1", listener.port), Hops()
-    caller = Caller("MAMMO", seconds=5)
+    caller = Dialer("MAMMO", seconds=5)
     Machine(planned.machine, caller, worklist=peer, pacs=peer, clock=lambda: NOW, sleep=slept.append).run(planned, hops)
     return hops
 
