@@ -19,10 +19,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Protocol
 
 from gateway.errors import DatabaseNotReady, OutOfResources, Unsettled
 from gateway.fsync import make_folder
@@ -55,6 +56,16 @@ def utc_text(now: datetime) -> str:
 
 
 SQLITE_VERSION = sqlite3.sqlite_version
+
+
+class Transactions(Protocol):
+    """What a class that keeps rows needs of their database: `Database` gives it, and who owns one hands it on."""
+
+    def write(self) -> AbstractContextManager[sqlite3.Connection]: ...
+
+    def read(self) -> AbstractContextManager[sqlite3.Connection]: ...
+
+    def read_at_length(self) -> AbstractContextManager[sqlite3.Connection]: ...
 
 
 class _Batch:

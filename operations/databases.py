@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
 from pacs import Archive
-from pacs.archive.files import AlreadyServed
+from pacs.archive.files import AlreadyServed, Files
 from pacs.settings import PacsSettings
 from worklist import Worklist
 from worklist.settings import WorklistSettings
@@ -24,17 +24,15 @@ def archive(settings: PacsSettings) -> AbstractContextManager[Archive]:
 
 
 @contextmanager
-def folder_held(archive: Archive) -> Iterator[bool]:
+def folder_held(files: Files) -> Iterator[bool]:
     """Hold the folder of the images until the end of the block; False when the pacs process or a command holds it.
 
     Only the holder may remove files or put them into their places.
     """
     try:
-        archive.files.open()
+        files.open()
     except AlreadyServed:
         yield False
         return
-    try:
+    with closing(files):
         yield True
-    finally:
-        archive.files.close()

@@ -1,7 +1,8 @@
 from .archive.archive import Archive, Stored
 from .archive.listing import Damaged, Listing, SeriesRow, StudyRow
-from .archive.maintenance_rows import SetAside
-from .forward.queue_rows import Duties, Standing
+from .archive.quality_rows import QualityRows
+from .archive.quarantine_rows import Quarantine, SetAside
+from .forward.queue_rows import ForwardQueue, TargetQueue
 from .images.compare import Comparison, compare
 from .images.compress import COMPRESSIONS, compress
 from .images.grayscale import Window
@@ -18,19 +19,21 @@ __all__ = [
     "Archive",
     "Comparison",
     "Damaged",
-    "Duties",
     "Extent",
+    "ForwardQueue",
     "Frame",
     "Listing",
     "Part10",
     "Picture",
+    "QualityRows",
+    "Quarantine",
     "RetentionOutcome",
     "RetentionPolicy",
     "SeriesRow",
     "SetAside",
-    "Standing",
     "Stored",
     "StudyRow",
+    "TargetQueue",
     "Viewport",
     "Window",
     "candidates",

@@ -13,6 +13,7 @@ from gateway.settings import load
 from gateway.tls import CallFiles, calling_context
 from gateway.tls_reload import ServerTls
 from pacs.archive.archive import Archive
+from pacs.archive.files import Files
 from pacs.audit import ArchiveAudit
 from pacs.commitment.reporter import Reporter
 from pacs.forward.sender import ForwardSender
@@ -31,7 +32,7 @@ def main() -> None:
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
         AuditRecorder(settings.audit_path, "pacs", site=settings.site) as recording,
         RefusalRecorder(settings.data_dir / FILE_NAME, process="pacs") as noting,
-        Care(archive, rounds(settings)),
+        Care(archive, Files(settings.storage_path), rounds(settings)),
         Reporter(archive, settings.peers, tls=call_tls) as reporting,
         ForwardSender(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
     ):

@@ -102,7 +102,7 @@ def application(
     overviews = Overviews(archive, worklist, board, instances, health=health, clock=clock)
     studies = Studies(archive, instances, evidence, viewer=viewer)
     live = Live(archive, worklist, health=health, clock=clock, refusals=surroundings.refusals)
-    counts = {"/queue": overviews.parked, "/quarantine": archive.upkeep.undecided}
+    counts = {"/queue": overviews.parked, "/quarantine": archive.quarantine.undecided}
     frame = Frame(site, clock=clock, state=live.state, counts=counts)
     care = OperatorPages(archive, worklist, frame=frame, renderer=renderer, surroundings=surroundings, clock=clock)
     middlewares: list[Middleware] = [

@@ -22,7 +22,7 @@ import structlog
 
 from gateway.errors import GatewayError
 from gateway.fsync import make_folder, sync_folder
-from gateway.sqlite import Database, utc_text
+from gateway.sqlite import utc_text
 from worklist.expiry_rows import ExpiryRows, ItemFacts
 from worklist.store import Worklist
 
@@ -72,7 +72,7 @@ def judge(item: ItemFacts, *, before: str) -> ExpiryOutcome:
 
 def candidates(worklist: Worklist, *, before: str) -> Iterator[ExpiryOutcome]:
     """The items of earlier days, the oldest first, and whether they may leave. Changes nothing."""
-    for item in ExpiryRows(worklist.database).items_before(before):
+    for item in ExpiryRows(worklist).items_before(before):
         yield judge(item, before=before)
 
 
@@ -81,24 +81,24 @@ def prune(worklist: Worklist, *, before: str, now: datetime) -> Iterator[ExpiryO
 
     When all have come, the steps are gone that belong to no item and were last changed when what leaves took place.
     """
-    upkeep, is_copied = ExpiryRows(worklist.database), False
+    rows, is_copied = ExpiryRows(worklist), False
     for outcome in list(candidates(worklist, before=before)):
         if not outcome.kept_because and not is_copied:
-            log.info("worklist copied", file=str(copy(worklist.database, now=now)))
+            log.info("worklist copied", file=str(copy(worklist, now=now)))
             is_copied = True
-        yield outcome if outcome.kept_because else _let_go(worklist, upkeep, outcome, before=before)
+        yield outcome if outcome.kept_because else _let_go(worklist, rows, outcome, before=before)
     midnight = datetime.strptime(before, "%Y%m%d").replace(tzinfo=now.tzinfo)
-    upkeep.forget_steps(before=utc_text(midnight))
+    rows.forget_steps(before=utc_text(midnight))
 
 
-def copy(database: Database, *, now: datetime) -> Path:
+def copy(worklist: Worklist, *, now: datetime) -> Path:
     """Copy the database beside it, and drop the oldest copies. The name is there only when the copy is whole."""
-    folder = database.path.parent / "worklist-copies"
+    folder = worklist.database_path.parent / "worklist-copies"
     make_folder(folder)
     folder.chmod(0o700)
     part, final = folder / "worklist.part", folder / f"worklist-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.db"
     part.unlink(missing_ok=True)
-    database.copy(part)
+    worklist.copy_database(part)
     part.rename(final)
     for old in sorted(folder.glob("worklist-*.db"))[:-COPIES]:
         old.unlink()
@@ -106,15 +106,15 @@ def copy(database: Database, *, now: datetime) -> Path:
     return final
 
 
-def _let_go(worklist: Worklist, upkeep: ExpiryRows, outcome: ExpiryOutcome, *, before: str) -> ExpiryOutcome:
-    with worklist.database.write() as conn:
-        item = upkeep.facts(conn, outcome.item.accession_number)
+def _let_go(worklist: Worklist, rows: ExpiryRows, outcome: ExpiryOutcome, *, before: str) -> ExpiryOutcome:
+    with worklist.write() as conn:
+        item = rows.facts(conn, outcome.item.accession_number)
         if item is None:
             return outcome
         latest = judge(item, before=before)
         if latest.kept_because:
             return latest
-        upkeep.remove(conn, item.accession_number)
+        rows.remove(conn, item.accession_number)
     log.info("item pruned", accession_number=item.accession_number, date=item.date, state=item.state)
     return latest
 

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway.sqlite import Database
+from gateway.sqlite import Transactions
 from worklist.items import ItemState
 
 # Whatever a step told the cloud has a message id that begins with its UID; '0' follows '/' in ASCII.
@@ -45,14 +45,14 @@ class ItemFacts:
 
 
 class ExpiryRows:
-    """The worklist's database, seen by who clears it up."""
+    """The worklist's tables as far as items and steps leave them."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Transactions) -> None:
+        self._database = database
 
     def items_before(self, date: str) -> Iterator[ItemFacts]:
         """The items of earlier days than this one (YYYYMMDD), the oldest first."""
-        with self.database.read_at_length() as conn:
+        with self._database.read_at_length() as conn:
             rows = conn.execute(f"{_ITEM} WHERE date < :date ORDER BY date, time, accession_number", {"date": date})
             yield from map(_facts, rows)
 
@@ -75,7 +75,7 @@ class ExpiryRows:
         """Take out an item with its steps, whatever anybody is owed of them. Only for what nobody will miss: a test."""
         of_it = "SELECT mpps_instance_uid FROM performed_items WHERE accession_number = :accession_number"
         values = {"accession_number": accession_number}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             uids = [{"mpps_instance_uid": row[0]} for row in conn.execute(of_it, values).fetchall()]
             for table in ("performed_instances", "performed_items", "steps"):
                 conn.executemany(f"DELETE FROM {table} WHERE mpps_instance_uid = :mpps_instance_uid", uids)
@@ -83,7 +83,7 @@ class ExpiryRows:
 
     def forget_steps(self, *, before: str) -> int:
         """Take out the steps that are over, told, last changed before (UTC text), and of no item; say how many."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             uids = [row[0] for row in conn.execute(_FORGOTTEN_STEPS, {"before": before}).fetchall()]
             for table in ("performed_instances", "performed_items", "steps"):
                 conn.executemany(

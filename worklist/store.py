@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from gateway import outbox
 from gateway.dataset.dicom_json import from_data_set, to_data_set
 from gateway.errors import Conflict, NotFound, OutOfResources
-from gateway.outbox import Outbox
-from gateway.outbox.changed_exams import Touched, touch
+from gateway.outbox import Owner
+from gateway.outbox.changed_exams import mark_changed
 from gateway.query import matching
 from gateway.query.conditions import AnyOf, where
 from gateway.sqlite import Database, utc_text
@@ -40,13 +40,8 @@ class Found(NamedTuple):
     station: str
 
 
-class Worklist:
+class Worklist(Owner):
     """The worklist's database. `open` it as its owner, `attach` to it as somebody else, `close` it."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.outbox = Outbox(database)
-        self.touched = Touched(database)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -61,10 +56,6 @@ class Worklist:
         database = _database(path)
         database.check()
         return cls(database)
-
-    def close(self) -> None:
-        """Close the database; no call may be under way."""
-        self.database.close()
 
     # --- items
 
@@ -104,23 +95,23 @@ class Worklist:
 
     def item(self, accession_number: str) -> Item:
         """One item. Raises NotFound."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return item_rows.expect_item(conn, accession_number)
 
     def items_of(self, *, study_instance_uid: str, accession_number: str = "") -> list[Item]:
         """The items that have this study or this accession number, in the order of their numbers."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return item_rows.items_with(conn, study_instance_uid, accession_number)
 
     def items(self, *, date: str | None = None, state: ItemState | None = None) -> list[Item]:
         """All items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = item_rows.rows(conn, date=date, state=state)
         return [item_rows.read_item(row) for row in rows]
 
     def expect_unused(self, origin: ActionOrigin) -> None:
         """Raise Conflict when an action id was carried out with another content."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             item_rows.done(conn, origin)
 
     def find(
@@ -142,7 +133,7 @@ class Worklist:
     def _found(self, expression: str, parameters: dict[str, str]) -> Iterator[Found]:
         behind = {"date": parameters["date"], "time": "", "accession_number": ""}
         while True:
-            with self.database.read() as conn:
+            with self._database.read() as conn:
                 rows = item_rows.page(conn, expression, {**parameters, **behind})
             for row in rows:
                 yield Found(row["data_set"], parameters["station"])
@@ -157,7 +148,7 @@ class Worklist:
         """
         asked = matching.conditions_on(values, KEYS)
         station = granted.station(_station(values, granted.calling_ae_title))
-        with self.database.read_at_length() as conn:
+        with self._database.read_at_length() as conn:
             rows = item_rows.whole_rows(conn)
         verdicts = (
             granted.why_not(asked, dict(row), stations=json.loads(row["station_ae_titles"]), station=station)
@@ -170,14 +161,14 @@ class Worklist:
     def begin(self, mpps_instance_uid: str, data_set: Dataset, *, now: datetime) -> None:
         """Keep a step that a modality has begun (N-CREATE). Raises the Refusals of `mpps.begin`."""
         given = from_data_set(data_set)
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.begin(stored, mpps_instance_uid, given), now=now)
 
     def change(self, mpps_instance_uid: str, data_set: Dataset, *, now: datetime) -> None:
         """Keep what a modality says about its step now (N-SET). Raises the Refusals of `mpps.change`."""
         given = from_data_set(data_set)
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.change(stored, given), now=now)
 
@@ -186,7 +177,7 @@ class Worklist:
 
         The end is `now` in its own zone, which has to be the site's. Raises NotFound, NoLongerUpdatable.
         """
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             stored = step_rows.find_step(conn, mpps_instance_uid)
             closed = mpps.close(stored, by=by, because=because, now=now)
             self._keep(conn, stored, closed, now=now)
@@ -194,7 +185,7 @@ class Worklist:
 
     def step(self, mpps_instance_uid: str) -> Dataset:
         """The step as its modality described it (N-GET). Raises NotFound."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             step = step_rows.find_step(conn, mpps_instance_uid)
         if step is None:
             raise NotFound("No performed procedure step has this UID.")
@@ -202,29 +193,29 @@ class Worklist:
 
     def steps(self, accession_number: str) -> list[Step]:
         """All steps that performed an item, in the order they began."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return step_rows.steps_of(conn, accession_number)
 
     def open_steps(self) -> list[tuple[Step, str]]:
         """All steps in progress with the time (UTC text) they were announced, the oldest first."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return step_rows.open_steps(conn)
 
     def began_last(self) -> str:
         """When a machine last announced a step (UTC text); '' when none ever did."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return step_rows.began_last(conn)
 
     def performed(self, accession_number: str) -> Performed:
         """What the steps of an item, or of an accession number that was never scheduled, say was made."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return step_rows.performed(conn, accession_number)
 
     # --- inside a transaction
 
     def _once(self, origin: ActionOrigin, change: Callable[[sqlite3.Connection], Item], *, now: datetime) -> Item:
         """Carry out what an action asks for, unless it was: then give the item it is about."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             done = item_rows.done(conn, origin)
             item = change(conn) if done is None else done
             if done is None and origin.action_id:
@@ -251,7 +242,7 @@ class Worklist:
         if stored is None:
             step_rows.link(conn, step)
         for accession_number in step_rows.performed_numbers(conn, step):
-            touch(conn, accession_number=accession_number, at=utc_text(now))
+            mark_changed(conn, accession_number=accession_number, at=utc_text(now))
         if stored is None or step.status != stored.status:
             for item in item_rows.items_of(conn, step.mpps_instance_uid):
                 _update(conn, item, replace(item, state=_performed_state(conn, item)), now=now)
@@ -310,7 +301,9 @@ def _update(conn: sqlite3.Connection, stored: Item, item: Item, *, now: datetime
 def _save(conn: sqlite3.Connection, item: Item, *, now: datetime) -> Item:
     item = replace(item, updated_at=utc_text(now))
     item_rows.save_item(conn, item)
-    touch(conn, study_instance_uid=item.study_instance_uid, accession_number=item.accession_number, at=item.updated_at)
+    mark_changed(
+        conn, study_instance_uid=item.study_instance_uid, accession_number=item.accession_number, at=item.updated_at
+    )
     return item
 
 

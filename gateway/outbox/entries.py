@@ -73,6 +73,17 @@ _SETTLE = (
 
 
 @dataclass(frozen=True, slots=True)
+class NewEntry:
+    """What becomes an entry: `parameters` is the message's own part, `priority` one of PRIORITIES."""
+
+    message_id: str
+    message_type: str
+    subject: str
+    priority: int
+    parameters: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One event that is owed to one destination. Times are UTC text; `parameters` is the message's own part.
 
@@ -101,36 +112,33 @@ class Entry:
 
 
 class Outbox:
-    """The outbox tables inside their owner's database."""
+    """The outbox tables inside their owner's database. `held` waits for a person, `overview` has the counts."""
+
+    overview: OutboxOverview
+    held: Held
 
     def __init__(self, database: Database) -> None:
-        self.database = database
-        self.standing = OutboxOverview(database)
+        self.overview = OutboxOverview(database)
         self.held = Held(database)
+        self._database = database
 
-    def put(
-        self,
-        conn: sqlite3.Connection,
-        *,
-        message_id: str,
-        message_type: str,
-        subject: str,
-        priority: int,
-        parameters: dict[str, object],
-        now: datetime,
-    ) -> bool:
-        """Owe one more event, inside the transaction of the fact. The same message id again is False: no change."""
+    def data_version(self) -> int:
+        """A number that changes when anything may have; see `Database.data_version`. Raises OutOfResources."""
+        return self._database.data_version()
+
+    def put(self, conn: sqlite3.Connection, new: NewEntry, *, now: datetime) -> bool:
+        """Owe one more message, inside the transaction of the fact. The same message id again is False: no change."""
         done = conn.execute(
             "INSERT INTO outbox (message_id, subject, sequence, message_type, priority, parameters, created_at)"
             " SELECT :message_id, :subject, 1 + coalesce(max(sequence), 0), :message_type, :priority, :parameters, :now"
             " FROM outbox WHERE subject = :subject"
             " ON CONFLICT (message_id) DO NOTHING",
             {
-                "message_id": message_id,
-                "subject": subject,
-                "message_type": message_type,
-                "priority": priority,
-                "parameters": json.dumps(parameters, ensure_ascii=False, separators=(",", ":")),
+                "message_id": new.message_id,
+                "subject": new.subject,
+                "message_type": new.message_type,
+                "priority": new.priority,
+                "parameters": json.dumps(new.parameters, ensure_ascii=False, separators=(",", ":")),
                 "now": utc_text(now),
             },
         )
@@ -138,15 +146,12 @@ class Outbox:
 
     def tell(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime, message_id: str = "") -> bool:
         """Owe an event as `put` does, under its own subject and priority, and its own id unless another is given."""
-        return self.put(
-            conn,
-            message_id=message_id or event.message_id,
-            message_type=event.message_type,
-            subject=event.subject,
-            priority=event.priority,
-            parameters=event.model_dump(mode="json"),
-            now=now,
-        )
+        return self.put(conn, _of_event(event, message_id), now=now)
+
+    def enqueue(self, new: NewEntry | EventParameters, *, now: datetime) -> bool:
+        """Owe a message or an event as `put` does, in a transaction of its own: no other change belongs to it."""
+        with self._database.write() as conn:
+            return self.put(conn, new if isinstance(new, NewEntry) else _of_event(new), now=now)
 
     def serve(self, destinations: Collection[str], *, now: datetime) -> None:
         """Owe everything that is open, and whatever comes, to these and to nobody else.
@@ -154,11 +159,11 @@ class Outbox:
         One that is new is told what is open, not what was delivered before it came; one that is left out is not waited
         for any more. Parked entries stay parked.
         """
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             known = {str(row["name"]) for row in conn.execute("SELECT name FROM outbox_destination")}
         if known == set(destinations):
             return  # nothing is written: a relay also starts while the disk is full
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             for gone in known - set(destinations):
                 conn.execute("DELETE FROM outbox_destination WHERE name = :name", {"name": gone})
                 conn.execute(f"DELETE FROM outbox_duty WHERE destination = :name AND {OPEN}", {"name": gone})
@@ -175,7 +180,7 @@ class Outbox:
         """
         values = {"destination": destination, "now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE)}
         found: dict[int, Entry] = {}
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             for priority in PRIORITIES:
                 for order in ("DESC", "ASC"):
                     statement = f"{_DUE} ORDER BY entry_id {order} LIMIT :limit"
@@ -190,7 +195,7 @@ class Outbox:
         """
         change = "delivered_at = :now, parked_at = NULL, attempts = attempts + 1, reason = '', sent = :sent"
         values = {"now": utc_text(now), "sent": json.dumps(dict(sent))}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             is_open = self._change(conn, entry, change, **values)
             if not is_open and self._change(conn, entry, change, which="parked_at IS NOT NULL", **values):
                 self.held.let_go(conn, entry.id, now)
@@ -199,20 +204,20 @@ class Outbox:
     def retry(self, entry: Entry, *, reason: str, due_at: datetime) -> None:
         """The attempt failed for a passing reason; try again from `due_at` on."""
         change = "due_at = :due_at, attempts = attempts + 1, reason = :reason"
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             self._change(conn, entry, change, due_at=utc_text(due_at), reason=reason)
 
     def park(self, entry: Entry, *, reason: str, now: datetime) -> None:
         """The destination can never take the entry as it is; keep it for a person, and let its subject go on."""
         change = "parked_at = :now, attempts = attempts + 1, reason = :reason"
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             if self._change(conn, entry, change, now=utc_text(now), reason=reason):
                 mark_parked(conn, entry.id, now)
 
     def set_aside(self, entry_id: int, *, reason: str, now: datetime) -> None:
         """Park an entry at every destination that has not had it yet. Raises NotFound when it is open at none."""
         values = {"id": entry_id, "now": utc_text(now), "reason": reason}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             changed = conn.execute(
                 f"UPDATE outbox_duty SET parked_at = :now, reason = :reason WHERE entry_id = :id AND {OPEN}", values
             ).rowcount
@@ -226,7 +231,7 @@ class Outbox:
 
         `by` is who decides so; raises InvalidValue when it is no name (`gateway.sign_off`) for one that is held back.
         """
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             changed = self._release(conn, entry_id, by=by, now=now)
         if not changed:
             raise NotFound(f"No parked entry has the id {entry_id}; list them with 'gateway outbox list'.")
@@ -236,7 +241,7 @@ class Outbox:
 
         An entry is released everywhere, also where it is parked for another reason. Raises InvalidValue as `release`.
         """
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             rows = conn.execute(
                 "SELECT entry_id FROM outbox_duty WHERE parked_at IS NOT NULL AND destination = :destination"
                 " AND reason = :reason",
@@ -247,7 +252,7 @@ class Outbox:
     def knock(self, destination: str, *, now: datetime) -> int:
         """Try at once what failed at a destination and has a pause; say how many entries that is."""
         values = {"destination": destination, "now": utc_text(now)}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             return conn.execute(
                 f"UPDATE outbox_duty SET due_at = :now WHERE destination = :destination AND {OPEN} AND attempts > 0"
                 " AND due_at > :now",
@@ -257,7 +262,7 @@ class Outbox:
     def hasten(self, *, reason: str, now: datetime) -> int:
         """Make every open entry due now, and say how many there are; what was sent already is recognised by its id."""
         values = {"now": utc_text(now), "reason": reason}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             conn.execute(f"UPDATE outbox_duty SET due_at = :now, reason = :reason WHERE {OPEN}", values)
             return int(conn.execute(f"SELECT count(*) FROM outbox WHERE {OPEN}").fetchone()[0])
 
@@ -265,7 +270,7 @@ class Outbox:
         """The newest entries of one state, newest first; one for each destination where it has this state."""
         # The sign keeps SQLite to the index of this state, which is short, where it would walk through all duties.
         order = "entry_id" if state == "delivered" else "+entry_id"
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
                 f" WHERE {_STATE[state]} ORDER BY {order} DESC, destination LIMIT :limit",
@@ -275,7 +280,7 @@ class Outbox:
 
     def find(self, message_id: str) -> Entry | None:
         """The entry of a message id at one of its destinations, in whatever state; None when nothing was ever owed."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 f"SELECT {_COLUMNS} FROM outbox AS entry JOIN outbox_duty AS duty ON entry_id = id"
                 " WHERE message_id = :message_id LIMIT 1",
@@ -285,7 +290,7 @@ class Outbox:
 
     def counts(self) -> dict[str, int]:
         """How many entries are open, delivered and parked."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 f"SELECT (SELECT count(*) FROM outbox WHERE {OPEN} AND {_EVENT}) AS open,"
                 " delivered_count AS delivered,"
@@ -295,7 +300,7 @@ class Outbox:
 
     def oldest_open(self) -> str | None:
         """When the oldest open entry was written, UTC text; None when nothing is open."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             found: str | None = conn.execute(
                 f"SELECT min(created_at) FROM outbox WHERE {OPEN} AND {_EVENT}"
             ).fetchone()[0]
@@ -303,7 +308,7 @@ class Outbox:
 
     def parked(self, entry_id: int, destination: str | None = None) -> Entry | None:
         """An entry that is parked, there or at one of the destinations where it is; None when it is not parked."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
                 " WHERE entry_id = :id AND duty.parked_at IS NOT NULL"
@@ -314,7 +319,7 @@ class Outbox:
 
     def sent(self, destination: str, *, since: datetime) -> dict[int, int]:
         """How many bytes a destination has confirmed since then, by class. Reads all duties: for a start only."""
-        with self.database.read_at_length() as conn:
+        with self._database.read_at_length() as conn:
             rows = conn.execute(
                 "SELECT key, sum(value) AS total FROM outbox_duty, json_each(sent)"
                 " WHERE destination = :destination AND delivered_at >= :since GROUP BY key",
@@ -368,6 +373,11 @@ class Outbox:
             " ON CONFLICT (entry_id, destination) DO NOTHING",
             values,
         )
+
+
+def _of_event(event: EventParameters, message_id: str = "") -> NewEntry:
+    parameters = event.model_dump(mode="json")
+    return NewEntry(message_id or event.message_id, event.message_type, event.subject, event.priority, parameters)
 
 
 def _entry(row: sqlite3.Row) -> Entry:

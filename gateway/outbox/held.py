@@ -19,19 +19,19 @@ from datetime import datetime
 from gateway.errors import NotFound
 from gateway.outbox.overview import OPEN
 from gateway.sign_off import require_decider, require_reason
-from gateway.sqlite import Database, utc_text
+from gateway.sqlite import Transactions, utc_text
 
 
 class Held:
     """The part of an outbox that waits for somebody's name."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Transactions) -> None:
+        self._database = database
 
     def hold(self, entry_id: int, *, reason: str, now: datetime) -> bool:
         """Park an entry wherever it is open until a person releases it by name; False when nothing was to be done."""
         values = {"id": entry_id, "now": utc_text(now), "reason": reason}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             held = conn.execute(
                 "UPDATE outbox_duty SET parked_at = :now, reason = :reason"
                 f" WHERE entry_id = :id AND {OPEN} AND (SELECT released_by FROM outbox WHERE id = :id) = ''",
@@ -105,7 +105,7 @@ class Held:
         )
 
     def _found(self, statement: str, message_ids: Collection[str]) -> dict[str, str]:
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(statement, {"message_ids": json.dumps(list(message_ids))})
             return {str(message_id): str(text) for message_id, text in rows}
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from gateway.sqlite import Database, utc_text
+from gateway.sqlite import Transactions, utc_text
 
 OPEN = "delivered_at IS NULL AND parked_at IS NULL"
 """What is neither delivered nor parked, of the outbox or of its duties."""
@@ -63,12 +63,12 @@ class Told:
 class OutboxOverview:
     """Looks at the outbox tables inside their owner's database."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Transactions) -> None:
+        self._database = database
 
     def lines(self, *, now: datetime) -> list[DestinationOverview]:
         """How it stands with everybody who is told of anything, or has an entry that is not delivered."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             waiting = conn.execute(
                 "SELECT destination, priority, count(*) AS count, min(entry_id) AS first_id FROM outbox_duty"
                 f" WHERE {OPEN} GROUP BY destination, priority"
@@ -83,7 +83,7 @@ class OutboxOverview:
 
     def parked_alike(self, *, limit: int = 100) -> list[Alike]:
         """What is parked, by destination and reason, the largest numbers first."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 f"{_ALIKE} GROUP BY destination, reason ORDER BY count DESC, destination, reason LIMIT :limit",
                 {"limit": limit},
@@ -92,7 +92,7 @@ class OutboxOverview:
 
     def alike(self, destination: str, reason: str) -> Alike | None:
         """What is parked at one destination for exactly one reason; None when nothing is."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 f"{_ALIKE} AND destination = :destination AND reason = :reason GROUP BY destination, reason",
                 {"destination": destination, "reason": reason},
@@ -101,7 +101,7 @@ class OutboxOverview:
 
     def told(self, subject: str) -> Told:
         """How it stands with the entries of one subject."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 "SELECT count(delivered_at) FILTER (WHERE discarded_by = '') AS delivered,"
                 " count(*) - count(delivered_at) - count(parked_at) AS open,"

@@ -44,7 +44,9 @@ from gateway.fsync import make_folder, sync_folder
 from gateway.last_backup import LastBackup, remember
 from gateway.sqlite import Database, utc_text
 from pacs import Archive
-from pacs.archive.maintenance_rows import Upkeep
+from pacs.archive.files import Files
+from pacs.archive.maintenance_rows import MaintenanceRows
+from pacs.archive.quarantine_rows import Quarantine
 from worklist import Worklist
 
 MANIFEST = "manifest.jsonl"
@@ -114,23 +116,28 @@ class Taken:
         }
 
 
-def backup(worklist: Worklist, archive: Archive, target: Path, *, beside: Beside, now: datetime, step: Step) -> Taken:
-    """Take one backup into a folder, which may hold earlier ones. Raises BackupError, OSError for a full target."""
+def backup(
+    worklist: Worklist, archive: Archive, files: Files, target: Path, *, beside: Beside, now: datetime, step: Step
+) -> Taken:
+    """Take one backup into a folder, which may hold earlier ones; `files` are the archive's.
+
+    Raises BackupError, OSError for a full target.
+    """
     make_folder(target)
     target.chmod(0o700)
-    with _alone(target), archive.files.held_still():
+    with _alone(target), files.held_still():
         taken = Taken(target / f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}")
         _drop_unfinished(target)
         taken.folder.mkdir(mode=0o700)
-        worklist.database.copy(taken.folder / "worklist.db")
-        archive.database.copy(taken.folder / "pacs.db")
+        worklist.copy_database(taken.folder / "worklist.db")
+        archive.copy_database(taken.folder / "pacs.db")
         pool = Pool(target, work=taken.folder)
         facts = _trail(beside.audit, pool, taken) | _users(beside.users, taken.folder)
-        _write_manifest(archive, pool, taken, facts=facts, now=now, step=step)
+        _write_manifest(files, pool, taken, facts=facts, now=now, step=step)
         sync_folder(target)
     with suppress(OSError):  # the backup is good without the note
         last = LastBackup(utc_text(now), str(taken.folder), taken.files, len(taken.missing), len(taken.damaged))
-        remember(archive.database.path.parent, last)
+        remember(archive.database_path.parent, last)
     return taken
 
 
@@ -233,11 +240,11 @@ def _users(source: Path, folder: Path) -> dict[str, object]:
 
 
 def _write_manifest(
-    archive: Archive, pool: Pool, taken: Taken, *, facts: dict[str, object], now: datetime, step: Step
+    files: Files, pool: Pool, taken: Taken, *, facts: dict[str, object], now: datetime, step: Step
 ) -> None:
     part = taken.folder / f"{MANIFEST}.part"
     with part.open("w", encoding="utf-8") as manifest:
-        for line in _lines(archive, pool, taken, facts=facts, now=now, step=step):
+        for line in _lines(files, pool, taken, facts=facts, now=now, step=step):
             manifest.write(json.dumps(line, separators=(",", ":")) + "\n")
         manifest.flush()
         os.fsync(manifest.fileno())
@@ -247,7 +254,7 @@ def _write_manifest(
 
 
 def _lines(
-    archive: Archive, pool: Pool, taken: Taken, *, facts: dict[str, object], now: datetime, step: Step
+    files: Files, pool: Pool, taken: Taken, *, facts: dict[str, object], now: datetime, step: Step
 ) -> Iterator[dict[str, object]]:
     yield {
         "format": FORMAT,
@@ -257,7 +264,7 @@ def _lines(
         **facts,
     }
     for path, sha256 in _named(taken.folder / "pacs.db"):
-        listed = _have(archive, pool, taken, path=path, sha256=sha256, step=step)
+        listed = _have(files, pool, taken, path=path, sha256=sha256, step=step)
         if listed is not None:
             yield listed.line()
     yield {"files": taken.files, "bytes": taken.bytes, "missing": len(taken.missing)}
@@ -266,14 +273,14 @@ def _lines(
 def _named(database: Path) -> Iterator[tuple[str, str]]:
     """Every file that a copy of the index names, with its hash."""
     with closing(Database(database)) as copy:
-        upkeep = Upkeep(copy)
-        yield from ((kept.place, kept.sha256) for kept in upkeep.by_place())
-        yield from ((f"quarantine/{row.file_name}", row.sha256) for row in upkeep.quarantined())
+        yield from ((kept.place, kept.sha256) for kept in MaintenanceRows(copy).by_place())
+        aside = Quarantine(copy, Path("quarantine"))
+        yield from ((str(aside.path(found)), found.sha256) for found in aside.objects())
 
 
-def _have(archive: Archive, pool: Pool, taken: Taken, *, path: str, sha256: str, step: Step) -> Listed | None:
+def _have(files: Files, pool: Pool, taken: Taken, *, path: str, sha256: str, step: Step) -> Listed | None:
     try:
-        actual, how, size = pool.put(archive.files.root / path, sha256)
+        actual, how, size = pool.put(files.root / path, sha256)
     except FileNotFoundError:
         taken.missing.append(path)
         return None

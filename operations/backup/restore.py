@@ -18,7 +18,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from gateway.audit.trail import TrailFinding as Broken
 from gateway.fsync import make_folder, sync_folder
 from operations.backup.backup import FORMAT, MANIFEST, BackupError, Listed, Step, complete, copy_and_hash, pool_place
 from pacs import Archive
+from pacs.archive.files import Files
 from pacs.maintenance.fsck import Fsck, FsckFinding
 from worklist import Worklist
 
@@ -153,9 +154,8 @@ def restore(source: Path, folder: Path, *, who: Actor, site: str, now: datetime,
 
 def verify(folder: Path, *, now: datetime) -> Iterator[FsckFinding]:
     """Compare a restored folder with itself, every byte of it."""
-    with closing(_archive(folder)) as archive, ExitStack() as closed:
-        closed.callback(archive.files.close)
-        yield from Fsck(archive, at_rest=True).findings(hashes=True, now=now)
+    with closing(_archive(folder)) as archive:
+        yield from Fsck(archive, Files(folder / "instances"), at_rest=True).findings(hashes=True, now=now)
 
 
 def verify_trail(folder: Path) -> Iterator[Broken]:
@@ -240,7 +240,6 @@ def _woken(manifest: Manifest, folder: Path, *, files: int, size: int, recorded:
     with closing(Worklist.open(folder / "worklist.db")) as worklist, closing(_archive(folder)) as archive:
         owed = sum(owner.outbox.hasten(reason=reason, now=now) for owner in (worklist, archive))
         holds = archive.statistics()
-        archive.files.close()
     return Restored(
         str(manifest.folder), str(folder), files, size, holds["studies"], holds["instances"], owed, recorded
     )

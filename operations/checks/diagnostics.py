@@ -39,7 +39,8 @@ from gateway.outbox import Outbox
 from gateway.settings import GatewaySettings, variables
 from gateway.sqlite import SQLITE_VERSION
 from operations.site_settings import SiteSettings
-from pacs import Archive, Listing
+from pacs import Archive
+from pacs.archive.files import Files
 from pacs.commitment.rows import CommitmentRows
 from pacs.maintenance.fsck import Fsck
 from worklist import Worklist
@@ -181,10 +182,10 @@ def _archive(settings: SiteSettings) -> Facts:
     with closing(Archive.attach(settings.pacs.db_path, settings.pacs.storage_path)) as archive:
         return {
             **archive.statistics(),
-            **Listing(archive.database).received(),
-            "damaged": archive.upkeep.damaged(),
-            "quarantined": len(archive.upkeep.quarantined()),
-            "promises": CommitmentRows(archive.database).facts(),
+            **archive.listing.received(),
+            "damaged": archive.condition().damaged,
+            "quarantined": len(archive.quarantine.objects()),
+            "promises": CommitmentRows(archive).facts(),
             "outbox": _owed(archive.outbox),
             "database_bytes": settings.pacs.db_path.stat().st_size,
         }
@@ -217,7 +218,8 @@ def _fsck(settings: SiteSettings, *, now: datetime) -> Facts:
                 raise _Enough
 
         try:
-            for finding in Fsck(archive, at_rest=False, seen=seen).findings(hashes=False, now=now.astimezone(UTC)):
+            check = Fsck(archive, Files(settings.pacs.storage_path), at_rest=False, seen=seen)
+            for finding in check.findings(hashes=False, now=now.astimezone(UTC)):
                 found[finding.code] += 1
         except _Enough:
             is_whole = False

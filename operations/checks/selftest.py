@@ -27,6 +27,7 @@ from gateway.messages import LOCAL_ACTION, Participant, Procedure, Scheduled, Wo
 from gateway.outbox import Outbox
 from operations.site_settings import SiteSettings
 from pacs import Archive
+from pacs.archive.maintenance_rows import MaintenanceRows
 from simulator.journey import data_set_of, only_part
 from simulator.modality.modality import Modality, Sent, Step, standard_views
 from worklist import Item, Worklist
@@ -168,7 +169,7 @@ class Selftest:
             tests = [item for item in worklist.items() if item.accession_number.startswith(MARK)]
             for item in tests:
                 archive.forget(item.study_instance_uid, now=datetime.now(UTC))
-                ExpiryRows(worklist.database).forget(item.accession_number)
+                ExpiryRows(worklist).forget(item.accession_number)
             self._await_removal(archive)
             if not tests and name != "cleaned up":
                 raise Nothing("Nothing was left of an earlier test.")
@@ -176,7 +177,8 @@ class Selftest:
 
     def _await_removal(self, archive: Archive) -> None:
         deadline = time.monotonic() + REMOVAL_SECONDS
-        while archive.upkeep.removals() and time.monotonic() < deadline:
+        rows = MaintenanceRows(archive)
+        while rows.removals() and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def _data_set(self, image: Sent) -> bytes:

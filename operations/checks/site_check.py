@@ -23,7 +23,7 @@ from operations.checks import cloud_connection
 from operations.checks.tls_check import in_use
 from operations.site_settings import SiteSettings, relay_url
 from pacs import Archive
-from pacs.forward.queue_rows import Duties
+from pacs.forward.queue_rows import ForwardQueue
 from pacs.settings import PacsSettings
 from relay.access.users import CHECK, basic
 from relay.assembly import cloud_link
@@ -149,11 +149,11 @@ def _owed(note: Note, outbox: Outbox, relay: RelaySettings) -> None:
 
 def _forwarded(note: Note, pacs: PacsSettings) -> None:
     with closing(Archive.attach(pacs.db_path, pacs.storage_path)) as archive:
-        standings = Duties(archive.database).standings()
-    if not standings:
+        targets = ForwardQueue(archive).targets()
+    if not targets:
         raise Nothing("Nothing is forwarded (PACS_FORWARD_TO).")
-    note.detail = "; ".join(f"{each.target}: {each.open} open, {each.parked} parked" for each in standings) + "."
-    for each in standings:
+    note.detail = "; ".join(f"{each.target}: {each.open} open, {each.parked} parked" for each in targets) + "."
+    for each in targets:
         if each.parked or (each.oldest_open and _is_overdue(each.oldest_open)):
             since = f" The oldest for {each.target} waits since {each.oldest_open}." if each.oldest_open else ""
             raise Observed(f"{note.detail}{since} {each.reason}".rstrip())

@@ -4,7 +4,7 @@ Not for: rules; they are in `pacs.maintenance.fsck` and `pacs.maintenance.retent
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from gateway.settings import load
 from gateway.sqlite import utc_text
 from operations import databases
 from operations.cli.terminal import AsJson, Progress, console, print_each, print_json, print_table
-from pacs import Listing
+from pacs.archive.files import Files
 from pacs.maintenance.fsck import Fsck, FsckFinding
 from pacs.maintenance.retention import RetentionOutcome, RetentionPolicy, candidates, prune, remove_ordered
 from pacs.settings import PacsSettings
@@ -37,11 +37,12 @@ def fsck(
     Example: gateway fsck --hashes --json | jq '.[].code'
     """
     progress = Progress("instances looked at")
-    with databases.archive(load(PacsSettings)) as archive, ExitStack() as held:
+    settings = load(PacsSettings)
+    files = Files(settings.storage_path)
+    with databases.archive(settings) as archive, closing(files):
         if repair:
-            archive.files.open()
-            held.callback(archive.files.close)
-        check = Fsck(archive, at_rest=repair, seen=progress.seen)
+            files.open()
+        check = Fsck(archive, files, at_rest=repair, seen=progress.seen)
         left = print_findings(_findings(check, repair=repair, hashes=hashes), as_json=as_json)
     raise SystemExit(process.EXIT_FAILED if left else process.EXIT_OK)
 
@@ -65,9 +66,10 @@ def prune_command(
         work = candidates if dry_run else prune
         facts = (_outcome(outcome) for outcome in work(archive, policy, now=datetime.now(UTC)))
         print_each(facts, as_json=as_json, line=_outcome_line)
-        with databases.folder_held(archive) as held:  # otherwise the pacs process removes the files
+        files = Files(settings.storage_path)
+        with databases.folder_held(files) as held:  # otherwise the pacs process removes the files
             if held:
-                remove_ordered(archive)
+                remove_ordered(archive, files)
 
 
 def statistics(
@@ -83,12 +85,12 @@ def statistics(
     with databases.archive(load(PacsSettings)) as archive:
         totals = {
             **archive.statistics(),
-            **Listing(archive.database).received(),
-            "damaged": archive.upkeep.damaged(),
+            **archive.listing.received(),
+            "damaged": archive.condition().damaged,
         }
         tables = {
-            "days": Listing(archive.database).growth(since),
-            "newest_studies": Listing(archive.database).newest_studies(studies),
+            "days": archive.listing.growth(since),
+            "newest_studies": archive.listing.newest_studies(studies),
         }
     if as_json:
         print_json({**totals, **tables})

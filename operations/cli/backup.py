@@ -19,6 +19,7 @@ from operations.backup.restore import Restored, restore, verify, verify_trail
 from operations.cli.archive import print_findings
 from operations.cli.terminal import AsJson, Progress, caller, console, print_json
 from operations.site_settings import SiteSettings
+from pacs.archive.files import Files
 
 
 def backup_command(
@@ -36,7 +37,13 @@ def backup_command(
     beside = Beside(settings.relay.audit_path, settings.relay.users_path)
     with databases.archive(settings.pacs) as archive, databases.worklist(settings.worklist) as worklist:
         taken = backup(
-            worklist, archive, target, beside=beside, now=datetime.now(UTC), step=Progress("files looked at").step
+            worklist,
+            archive,
+            Files(settings.pacs.storage_path),
+            target,
+            beside=beside,
+            now=datetime.now(UTC),
+            step=Progress("files looked at").step,
         )
     if as_json:
         print_json(taken.facts())

@@ -16,7 +16,7 @@ from gateway.errors import NotFound
 from gateway.settings import load
 from operations import databases
 from operations.cli.terminal import AsJson, console, print_json, print_table
-from pacs.forward.queue_rows import Duties
+from pacs.forward.queue_rows import ForwardQueue
 from pacs.settings import PacsSettings
 
 forward_app = typer.Typer(
@@ -48,8 +48,8 @@ def forward_list(
 
     Example: gateway forward list --state open --to SITE_PACS
     """
-    with _duties() as duties:
-        facts = [asdict(owed) for owed in duties.owed(state.value, target=to or None)]
+    with _queue() as queue:
+        facts = [asdict(owed) for owed in queue.owed(state.value, target=to or None)]
     if as_json:
         print_json(facts)
     else:
@@ -63,8 +63,8 @@ def forward_release(duty_id: Id = None, to: Of = "") -> None:
     Example: gateway forward release --to SITE_PACS
     """
     which = _which(duty_id, to)
-    with _duties() as duties:
-        count = duties.release(now=datetime.now(UTC), **which)
+    with _queue() as queue:
+        count = queue.release(now=datetime.now(UTC), **which)
     if duty_id is not None and not count:
         raise NotFound(f"Nothing that is parked has the id {duty_id}; see 'gateway forward list'.")
     console.print(f"{count} released.")
@@ -80,8 +80,8 @@ def forward_cancel(duty_id: Id = None, to: Of = "") -> None:
     Example: gateway forward cancel 17
     """
     which = _which(duty_id, to)
-    with _duties() as duties:
-        count = duties.cancel(**which)
+    with _queue() as queue:
+        count = queue.cancel(**which)
     if duty_id is not None and not count:
         raise NotFound(f"Nothing that is open or parked has the id {duty_id}; see 'gateway forward list'.")
     console.print(f"{count} cancelled.")
@@ -108,8 +108,8 @@ def forward_instance(uid: Annotated[str, typer.Argument(metavar="UID", help="Its
 def _ask(to: str, **uid: str) -> None:
     if to not in {peer.ae_title for peer in load(PacsSettings).peers}:
         raise typer.BadParameter("It has to be one of PACS_PEERS.", param_hint="--to")
-    with _duties() as duties:
-        count = duties.ask(to, now=datetime.now(UTC), **uid)
+    with _queue() as queue:
+        count = queue.ask(to, now=datetime.now(UTC), **uid)
     console.print(f"{count} owed to {to}; see 'gateway forward list --state open'.", highlight=False, soft_wrap=True)
 
 
@@ -120,6 +120,6 @@ def _which(duty_id: int | None, to: str) -> dict[str, object]:
 
 
 @contextmanager
-def _duties() -> Iterator[Duties]:
+def _queue() -> Iterator[ForwardQueue]:
     with databases.archive(load(PacsSettings)) as archive:
-        yield Duties(archive.database)
+        yield ForwardQueue(archive)

@@ -15,6 +15,7 @@ from gateway.sign_off import require_decider
 from operations import databases
 from operations.cli.terminal import AsJson, console, print_json, print_table
 from pacs import Archive
+from pacs.archive.files import Files
 from pacs.maintenance.quarantine import carry_out
 from pacs.settings import PacsSettings
 
@@ -45,7 +46,7 @@ def quarantine_list(as_json: AsJson = False) -> None:
                 "settled_at": found.settled_at,
                 "file": f"quarantine/{found.file_name}",
             }
-            for found in archive.upkeep.quarantined()
+            for found in archive.quarantine.objects()
         ]
     if as_json:
         print_json(facts)
@@ -70,7 +71,7 @@ def quarantine_release(
     """
     decider = require_decider(by) if replace or by.strip() else ""
     with databases.archive(load(PacsSettings)) as archive:
-        archive.upkeep.decide(quarantine_id, "replace" if replace else "store", by=decider)
+        archive.quarantine.decide(quarantine_id, "replace" if replace else "store", by=decider)
         refusal = _awaited(archive, quarantine_id)
     if refusal:
         console.print(refusal, soft_wrap=True)
@@ -88,17 +89,17 @@ def quarantine_keep(
     """
     decider = require_decider(by)
     with databases.archive(load(PacsSettings)) as archive:
-        archive.upkeep.settle(quarantine_id, by=decider, now=datetime.now(UTC))
+        archive.quarantine.settle(quarantine_id, by=decider, now=datetime.now(UTC))
 
 
 def _awaited(archive: Archive, quarantine_id: int) -> str:
     """Have the decision carried out, here or by the pacs process; why it could not be, or ''."""
-    deadline = time.monotonic() + DECISION_SECONDS
+    deadline, files = time.monotonic() + DECISION_SECONDS, Files(load(PacsSettings).storage_path)
     while time.monotonic() < deadline:
-        with databases.folder_held(archive) as held:
+        with databases.folder_held(files) as held:
             if held:
-                carry_out(archive, now=datetime.now(UTC))
-        left = [found for found in archive.upkeep.quarantined() if found.id == quarantine_id]
+                carry_out(archive, files, now=datetime.now(UTC))
+        left = [found for found in archive.quarantine.objects() if found.id == quarantine_id]
         if not left or left[0].refusal:
             return left[0].refusal if left else ""
         time.sleep(0.5)

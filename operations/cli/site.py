@@ -20,7 +20,7 @@ from operations.checks.selftest import Selftest
 from operations.cli.terminal import AsJson, console, print_json, printed_hops
 from operations.site_settings import SiteSettings
 from pacs.commitment.rows import CommitmentRows
-from pacs.forward.queue_rows import Duties
+from pacs.forward.queue_rows import ForwardQueue
 from pacs.settings import PacsSettings
 from worklist.settings import WorklistSettings
 
@@ -102,17 +102,17 @@ def _worklist_facts(settings: WorklistSettings) -> dict[str, object]:
 
 def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
     with databases.archive(settings) as archive:
-        scrubbed = archive.upkeep.scrubbed()
-        read_again = {"damaged": archive.upkeep.damaged(), "all read again": scrubbed.ended_at}
-        promised = CommitmentRows(archive.database).facts()
+        condition = archive.condition()
+        files = {"damaged": condition.damaged, "all read again": condition.scrub.ended_at}
+        commitments = CommitmentRows(archive).facts()
         owed = _owed(archive.outbox.counts, archive.outbox.oldest_open)
-        return {**archive.statistics(), **read_again, **promised, **owed, **_forwarding(Duties(archive.database))}
+        return {**archive.statistics(), **files, **commitments, **owed, **_forwarding(ForwardQueue(archive))}
 
 
-def _forwarding(duties: Duties) -> dict[str, object]:
+def _forwarding(queue: ForwardQueue) -> dict[str, object]:
     """How it stands with each site archive."""
     facts: dict[str, object] = {}
-    for each in duties.standings():
+    for each in queue.targets():
         facts |= {
             f"to {each.target} open": each.open,
             f"to {each.target} parked": each.parked,

@@ -15,9 +15,8 @@ kept; it goes to the quarantine, the cloud is told, and the sender gets a failur
 """
 
 import sqlite3
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as resources
@@ -29,11 +28,10 @@ from pydicom import Dataset
 
 from gateway import outbox
 from gateway.dataset.dicom_json import DicomJson, verbatim
-from gateway.disk_space import USUAL_WATERMARKS, Fullness, Watermarks, volume_of
+from gateway.disk_space import USUAL_WATERMARKS, Fullness, Volume, Watermarks, volume_of
 from gateway.errors import Conflict, InvalidDataSet, NotFound, OutOfResources, Unsettled
 from gateway.messages import ImageQuarantined, ImageReceived
-from gateway.outbox import Outbox
-from gateway.outbox.changed_exams import Touched
+from gateway.outbox import Owner
 from gateway.query.conditions import AnyOf
 from gateway.query.matching import column_value, conditions, ignored
 from gateway.sqlite import Database, utc_text
@@ -41,9 +39,12 @@ from pacs.archive.files import Files, announced_uid, digest, quarantine_name
 from pacs.archive.identity import Identity, identity, is_uid
 from pacs.archive.image_event import image_received
 from pacs.archive.index import KEYS, Index, Level, Receipt, plain
-from pacs.archive.maintenance_rows import Upkeep
-from pacs.archive.quality_rows import Judgements
+from pacs.archive.listing import Listing
+from pacs.archive.maintenance_rows import MaintenanceRows, Pass
+from pacs.archive.quality_rows import QualityRows
+from pacs.archive.quarantine_rows import Quarantine
 from pacs.archive.receiving import ObjectOrigin, Receiving, disk_refusals
+from pacs.archive.turns import Turns
 
 log = structlog.get_logger()
 
@@ -67,19 +68,36 @@ class Stored:
     instance_number: str
 
 
-class Archive:
-    """Files and index together. `Archive.open` for the pacs process, `Archive.attach` for everybody else."""
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How well the files are: how many of them are damaged, and how far the reading of all of them has come."""
+
+    damaged: int
+    scrub: Pass
+
+
+class Archive(Owner):
+    """Files and index together. `Archive.open` for the pacs process, `Archive.attach` for everybody else.
+
+    Its parts: `listing` has plain lists for pages and scripts, `quarantine` what is kept aside and decided about it,
+    `quality` what the cloud was told of whole exams, and `outbox` and `changed_exams` as every owner has.
+    """
+
+    listing: Listing
+    quarantine: Quarantine
+    quality: QualityRows
+    watermarks: Watermarks
 
     def __init__(self, database: Database, files: Files, watermarks: Watermarks) -> None:
-        self.database = database
-        self.files = files
+        super().__init__(database)
+        self.listing = Listing(database)
+        self.quarantine = Quarantine(database, files.quarantine)
+        self.quality = QualityRows(database, self.outbox)
         self.watermarks = watermarks
-        self.index = Index(database)
-        self.upkeep = Upkeep(database)
-        self.outbox = Outbox(database)
-        self.touched = Touched(database)
-        self.judgements = Judgements(database, self.outbox)
-        self._busy = _Turns()
+        self._files = files
+        self._index = Index(database)
+        self._maintenance = MaintenanceRows(database)
+        self._turns = Turns()
 
     @classmethod
     def open(cls, database_path: Path, storage_path: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Self:
@@ -88,8 +106,8 @@ class Archive:
         Raises AlreadyServed when another pacs process is running, DatabaseNotReady when a newer one has been.
         """
         archive = cls(_database(database_path), Files(storage_path), watermarks)
-        archive.files.open()
-        archive.database.migrate()
+        archive._files.open()
+        archive._database.migrate()
         archive.sweep(now=datetime.now(UTC))
         return archive
 
@@ -97,12 +115,13 @@ class Archive:
     def attach(cls, database_path: Path, storage_path: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Self:
         """Open beside the pacs process, to read and to settle its outbox. Raises DatabaseNotReady until it has run."""
         archive = cls(_database(database_path), Files(storage_path), watermarks)
-        archive.database.check()
+        archive._database.check()
         return archive
 
     def close(self) -> None:
-        """End all connections."""
-        self.database.close()
+        """End all connections, and give the folders free if this process held them."""
+        super().close()
+        self._files.close()
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
@@ -111,13 +130,13 @@ class Archive:
         if not is_uid(origin.sop_instance_uid):
             raise InvalidDataSet("The announced SOP Instance UID is missing or is not a UID.")
         self._require_room()
-        return Receiving(self.files, origin, now=now, keep=self.keep)
+        return Receiving(self._files, origin, now=now, keep=self.keep)
 
     def keep(self, part: Path, data_set: DicomJson, receipt: Receipt, *, now: datetime) -> None:
         """Give a complete, synced file its place, row and event. Raises Conflict when the UID has other content."""
         found = identity(data_set)
         with self.turn(found.sop_instance_uid):
-            known = self.index.digest(found.sop_instance_uid)
+            known = self._index.digest(found.sop_instance_uid)
             if known is None:
                 self._enter(part, data_set, found, receipt, now=now)
             elif known == receipt.sha256:
@@ -127,12 +146,12 @@ class Archive:
 
     def tell_again(self, sop_instance_uid: str, *, now: datetime) -> None:
         """Owe the cloud the event of a stored instance, in case no entry tells of it. Raises NotFound."""
-        row = self.index.locate(sop_instance_uid=sop_instance_uid)[0]
+        row = self._index.locate(sop_instance_uid=sop_instance_uid)[0]
         receipt = Receipt(
             **{name: row[name] for name in Receipt.__slots__ if name != "association_id"}, association_id=""
         )
-        for data_set in self.index.data_sets({"sop_instance_uid": sop_instance_uid}):
-            with self.database.write() as conn:
+        for data_set in self._index.data_sets({"sop_instance_uid": sop_instance_uid}):
+            with self._database.write() as conn:
                 self._tell(conn, image_received(data_set, identity(data_set), receipt), now=now)
 
     def telling(self, sop_instance_uids: Iterable[str]) -> dict[str, str]:
@@ -140,19 +159,19 @@ class Archive:
 
         It is not always the UID: other content under it, or a second stay, is told under an id of its own.
         """
-        return self.index.telling(sop_instance_uids)
+        return self._index.telling(sop_instance_uids)
 
     def turn(self, sop_instance_uid: str) -> AbstractContextManager[None]:
         """Be the only thread of this process that deals with the file of an instance."""
-        return self._busy.turn(sop_instance_uid)
+        return self._turns.turn(sop_instance_uid)
 
     def sweep(self, *, now: datetime) -> None:
         """Clean up what a process that was killed has left in `incoming` (see the order at the top)."""
-        for part in self.files.leftovers():
+        for part in self._files.leftovers():
             try:
-                if self.files.is_linked(part):
+                if self._files.is_linked(part):
                     self._sweep_linked(part, now=now)
-                elif self.files.is_aside(part):
+                elif self._files.is_aside(part):
                     self._sweep_aside(part, now=now)
                 part.unlink()  # if it was never linked, it was never acknowledged: a rest of a transfer
             except (OSError, OutOfResources) as error:
@@ -166,7 +185,7 @@ class Archive:
 
         `identifier` is what a C-FIND carries (PS3.4 C.4.1.1.3) without the level. Raises InvalidQuery.
         """
-        return self.index.find(level, conditions(identifier, KEYS[level]), limit=limit, offset=offset)
+        return self._index.find(level, conditions(identifier, KEYS[level]), limit=limit, offset=offset)
 
     def unmatched(self, level: Level, identifier: Dataset) -> list[str]:
         """Name the keys of a query that `find` does not apply, because nothing is indexed that could match them."""
@@ -177,11 +196,11 @@ class Archive:
     ) -> list[Stored]:
         """The instances of a study, series or instance, in the order of their numbers. Raises NotFound for none."""
         uids = _uids(study_instance_uid, series_instance_uid, sop_instance_uid)
-        return [self._stored(**dict(row)) for row in self.index.locate(**uids)]
+        return [self._stored(**dict(row)) for row in self._index.locate(**uids)]
 
     def instance(self, sop_instance_uid: str) -> Stored:
         """One instance by its UID alone. Raises NotFound."""
-        return self._stored(**dict(self.index.locate(sop_instance_uid=sop_instance_uid)[0]))
+        return self._stored(**dict(self._index.locate(sop_instance_uid=sop_instance_uid)[0]))
 
     def content(self, sop_instance_uid: str, sha256: str) -> BinaryIO:
         """Open the stored file of an instance while its content is this one, whatever takes its place later.
@@ -209,14 +228,14 @@ class Archive:
 
         Raises InvalidQuery.
         """
-        return [self._stored(**dict(row)) for row in self.index.select(conditions(identifier, KEYS["IMAGE"]))]
+        return [self._stored(**dict(row)) for row in self._index.select(conditions(identifier, KEYS["IMAGE"]))]
 
     def studies_under(self, accession_numbers: Iterable[str]) -> dict[str, list[str]]:
         """The Study Instance UIDs under some accession numbers, which are taken as they are, without wildcards."""
         key = next(key for key in KEYS["STUDY"] if key.path == "AccessionNumber")
         values = tuple(filter(None, (column_value(key.kind, number) for number in accession_numbers)))
         studies: dict[str, list[str]] = {}
-        for study in self.index.find("STUDY", [AnyOf(key, values)], limit=None, offset=0) if values else []:
+        for study in self._index.find("STUDY", [AnyOf(key, values)], limit=None, offset=0) if values else []:
             studies.setdefault(verbatim(study, "AccessionNumber"), []).append(verbatim(study, "StudyInstanceUID"))
         return studies
 
@@ -228,27 +247,27 @@ class Archive:
         Bulk data stands as `{"vr": ..., "BulkDataURI": path}`, the path being tags and item numbers within the data
         set; the caller makes it absolute.
         """
-        return self.index.data_sets(_uids(study_instance_uid, series_instance_uid, sop_instance_uid))
+        return self._index.data_sets(_uids(study_instance_uid, series_instance_uid, sop_instance_uid))
 
     def data_set(self, sop_instance_uid: str) -> DicomJson:
         """The data set of one instance, as `metadata` gives it. Raises NotFound."""
-        for data_set in self.index.data_sets({"sop_instance_uid": sop_instance_uid}):
+        for data_set in self._index.data_sets({"sop_instance_uid": sop_instance_uid}):
             return data_set
         raise NotFound(f"SOP instance {sop_instance_uid} has just left the archive.")
 
     def received_last(self) -> datetime:
         """When something came in last, or is coming in now: the newest change in the folder of what is incoming."""
-        return datetime.fromtimestamp(self.files.last_incoming(), UTC)
+        return datetime.fromtimestamp(self._files.last_incoming(), UTC)
 
     def forget(self, study_instance_uid: str, *, now: datetime) -> bool:
         """Take a study out and order that its files go, whatever anybody is owed of it; False when there is none.
 
         Only for what nobody will miss, as the images of a test. The pacs process removes the files.
         """
-        with self.database.write() as conn:
-            study_id = self.upkeep.study_id(conn, study_instance_uid)
+        with self._database.write() as conn:
+            study_id = self._maintenance.study_id(conn, study_instance_uid)
             if study_id is not None:
-                self.upkeep.order_removal(conn, study_id, now=now)
+                self._maintenance.order_removal(conn, study_id, now=now)
         return study_id is not None
 
     def documents(self, instances: Iterable[Stored]) -> Iterator[tuple[Stored, bytes]]:
@@ -257,24 +276,42 @@ class Archive:
         What is removed meanwhile is left out.
         """
         by_uid = {stored.sop_instance_uid: stored for stored in instances}
-        for uid, document in self.index.documents(list(by_uid)):
+        for uid, document in self._index.documents(list(by_uid)):
             yield by_uid[uid], plain(document)
 
     def statistics(self) -> dict[str, int]:
         """How many studies, series, instances and bytes are kept."""
-        return self.index.totals()
+        return self._index.totals()
+
+    def condition(self) -> Condition:
+        """How well the files are, as far as somebody has looked."""
+        return Condition(self._maintenance.damaged(), self._maintenance.scrubbed())
 
     def latest(self, limit: int) -> list[Stored]:
         """What came last, newest first."""
-        return [self._stored(**dict(row)) for row in self.index.latest(limit)]
+        return [self._stored(**dict(row)) for row in self._index.latest(limit)]
 
     def _stored(self, *, frame_count: int, sop_instance_uid: str, **values: object) -> Stored:
-        path = self.files.path(sop_instance_uid)
+        path = self._files.path(sop_instance_uid)
         return Stored(sop_instance_uid=sop_instance_uid, frames=frame_count, path=path, **values)  # type: ignore[arg-type]
+
+    # ---- the volume --------------------------------------------------------------------------------------------------
+
+    def volume(self) -> Volume:
+        """How full the volume of the files is. Raises OSError when it cannot be looked at."""
+        return volume_of(self._files.root)
+
+    def is_mounted(self) -> bool:
+        """Is the folder of the files there? It is not when its volume is away."""
+        return self._files.incoming.is_dir()
+
+    def lay_out(self, *, stop: Callable[[], bool]) -> None:
+        """Make every folder that an instance can come to lie in (`Files.lay_out`). Only for the pacs process."""
+        self._files.lay_out(stop=stop)
 
     def _require_room(self) -> None:
         with disk_refusals("stored"):
-            volume = volume_of(self.files.root)
+            volume = self.volume()
         if volume.fullness(self.watermarks) is Fullness.TOO_FULL:
             raise OutOfResources(
                 f"The image volume is {volume.used_percent:.0f} % full and takes no more from"
@@ -287,14 +324,14 @@ class Archive:
         try:
             self._place(part, found.sop_instance_uid)
             event = image_received(data_set, found, receipt)
-            with self.database.write() as conn:
-                self.index.add(conn, data_set, found, receipt)
+            with self._database.write() as conn:
+                self._index.add(conn, data_set, found, receipt)
                 self._tell(conn, event, now=now)
         except Unsettled:
-            self.files.leave(part)
+            self._files.leave(part)
             raise
         except BaseException:
-            self.files.path(found.sop_instance_uid).unlink(missing_ok=True)
+            self._files.path(found.sop_instance_uid).unlink(missing_ok=True)
             raise
         part.unlink()
         log.info(
@@ -309,19 +346,19 @@ class Archive:
 
     def _place(self, part: Path, sop_instance_uid: str) -> None:
         try:
-            self.files.keep(part, sop_instance_uid)
+            self._files.keep(part, sop_instance_uid)
         except FileExistsError:
             # No row knows it (we looked, holding the turn of this UID): nobody was told that it is stored.
             log.warning("orphan replaced", sop_instance_uid=sop_instance_uid)
-            self.files.replace(part, sop_instance_uid)
+            self._files.replace(part, sop_instance_uid)
 
     def _again(self, part: Path, found: Identity, receipt: Receipt) -> None:
         """The same object once more: nothing new, but if its file was lost or damaged, here it is again."""
         uid = found.sop_instance_uid
-        path, damaged = self.files.path(uid), self.upkeep.is_damaged(uid)
+        path, damaged = self._files.path(uid), self._maintenance.is_damaged(uid)
         if damaged or not path.exists() or path.stat().st_size != receipt.size_bytes:
-            self.files.replace(part, uid)
-            self.upkeep.report_well(uid)
+            self._files.replace(part, uid)
+            self._maintenance.report_well(uid)
             log.warning("lost file restored by its sender", sop_instance_uid=uid)
         part.unlink()
         log.info("instance already stored", sop_instance_uid=found.sop_instance_uid)
@@ -336,19 +373,19 @@ class Archive:
             reason=reason,
         )
         name = quarantine_name(part, receipt.sha256)
-        is_new = self.files.copy_aside(part, name)
+        is_new = self._files.copy_aside(part, name)
         try:
-            with self.database.write() as conn:
-                self.index.add_to_quarantine(
+            with self._database.write() as conn:
+                self.quarantine.add(
                     conn, sop_instance_uid=found.sop_instance_uid, file_name=name, receipt=receipt, reason=reason
                 )
                 self.outbox.tell(conn, event, now=now)
         except Unsettled:
-            self.files.leave(part)
+            self._files.leave(part)
             raise
         except BaseException:
             if is_new:
-                (self.files.quarantine / name).unlink(missing_ok=True)
+                (self._files.quarantine / name).unlink(missing_ok=True)
             raise
         raise Conflict(f"SOP instance {found.sop_instance_uid} is stored with other content; this one is quarantined.")
 
@@ -364,15 +401,15 @@ class Archive:
         whose header is damaged stays too: it was synced before it was linked, so it may be one that is acknowledged.
         """
         uid = announced_uid(part)
-        if not uid or self.index.digest(uid) is not None:
+        if not uid or self._index.digest(uid) is not None:
             return
-        sha256, target = digest(part), self.files.path(uid)
+        sha256, target = digest(part), self._files.path(uid)
         name = quarantine_name(target, sha256)
         receipt = Receipt("", part.stat().st_size, 0, sha256, "", "", utc_text(now))
         reason = "The service ended before the sender was told that this object is stored."
-        with self.database.write() as conn:
-            self.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
-        self.files.set_aside(target, sha256)
+        with self._database.write() as conn:
+            self.quarantine.add(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+        self._files.set_aside(target, sha256)
         log.warning("orphan set aside", sop_instance_uid=uid, file=name)
 
     def _sweep_aside(self, part: Path, *, now: datetime) -> None:
@@ -381,29 +418,9 @@ class Archive:
         receipt = Receipt("", part.stat().st_size, 0, sha256, "", "", utc_text(now))
         reason = "The service ended before the sender was told that another object with this UID is stored."
         name = quarantine_name(part, sha256)
-        with self.database.write() as conn:
-            self.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+        with self._database.write() as conn:
+            self.quarantine.add(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
         log.warning("receipt found in the quarantine", sop_instance_uid=uid, file=name)
-
-
-class _Turns:
-    """Lets one thread at a time deal with the same UID, and different UIDs pass each other."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._taken: set[str] = set()
-
-    @contextmanager
-    def turn(self, uid: str) -> Iterator[None]:
-        with self._condition:
-            self._condition.wait_for(lambda: uid not in self._taken)
-            self._taken.add(uid)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._taken.remove(uid)
-                self._condition.notify_all()
 
 
 def _database(path: Path) -> Database:

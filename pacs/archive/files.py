@@ -61,7 +61,11 @@ class Found:
 
 
 class Files:
-    """The folder tree of one archive. `open` once, by the one process that writes."""
+    """The folder tree of one archive. `open` once, by the one process that writes; everybody may make one to look."""
+
+    root: Path
+    incoming: Path
+    quarantine: Path
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -87,8 +91,10 @@ class Files:
         sync_folder(self.root)
 
     def close(self) -> None:
-        """Give the folders free."""
-        os.close(self._lock)
+        """Give the folders free, if they were opened."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def lay_out(self, *, stop: Callable[[], bool]) -> None:
         """Make every folder that an instance can come to lie in, which takes some seconds, once in an archive's life.

@@ -12,10 +12,10 @@ from typing import Literal
 
 from gateway.dataset.dicom_json import DicomJson, items, text
 from gateway.errors import NotFound
-from gateway.outbox.changed_exams import touch
+from gateway.outbox.changed_exams import mark_changed
 from gateway.query.conditions import Condition, Key, Kind, where
 from gateway.query.matching import column_value
-from gateway.sqlite import Database
+from gateway.sqlite import Transactions
 from pacs.archive.attributes import frame_count
 from pacs.archive.identity import Identity
 
@@ -159,8 +159,8 @@ class Receipt:
 class Index:
     """The tables of pacs.db."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Transactions) -> None:
+        self._database = database
 
     def add(self, conn: sqlite3.Connection, data_set: DicomJson, found: Identity, receipt: Receipt) -> None:
         """Enter a new instance, its series and study if they are new, counts, and a note that its exam was touched."""
@@ -196,45 +196,20 @@ class Index:
             counted,
         )
         conn.execute("UPDATE total SET instance_count = instance_count + 1, byte_count = byte_count + :bytes", counted)
-        touch(conn, study_instance_uid=found.study_instance_uid, at=receipt.received_at)
+        mark_changed(conn, study_instance_uid=found.study_instance_uid, at=receipt.received_at)
 
     def digest(self, sop_instance_uid: str) -> str | None:
         """The SHA-256 of the file that is kept for an instance; None when no row knows the instance."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 "SELECT sha256 FROM instance WHERE sop_instance_uid = :uid", {"uid": sop_instance_uid}
             ).fetchone()
         return None if row is None else str(row["sha256"])
 
-    def add_to_quarantine(
-        self, conn: sqlite3.Connection, *, sop_instance_uid: str, file_name: str, receipt: Receipt, reason: str
-    ) -> None:
-        """Remember an object that is kept aside; the same content again changes nothing."""
-        conn.execute(
-            "INSERT INTO quarantine (sop_instance_uid, sha256, file_name, reason, calling_ae_title, received_at)"
-            " VALUES (:uid, :sha256, :file_name, :reason, :calling, :now) ON CONFLICT DO NOTHING",
-            {
-                "uid": sop_instance_uid,
-                "sha256": receipt.sha256,
-                "file_name": file_name,
-                "reason": reason,
-                "calling": receipt.calling_ae_title,
-                "now": receipt.received_at,
-            },
-        )
-
-    def quarantined(self) -> list[sqlite3.Row]:
-        """The objects that are kept aside, newest first."""
-        with self.database.read() as conn:
-            return conn.execute(
-                "SELECT sop_instance_uid, sha256, file_name, reason, calling_ae_title, received_at FROM quarantine"
-                " ORDER BY id DESC"
-            ).fetchall()
-
     def find(self, level: Level, wanted: list[Condition], *, limit: int | None, offset: int) -> list[DicomJson]:
         """The answers of one level, with the attributes of the levels above and the counts."""
         condition, values = where(wanted)
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 f"SELECT {_ANSWERED[level]} FROM {_FROM[level]} WHERE {condition}{_GROUPED.get(level, '')}"
                 f" ORDER BY {_ORDER[level]} LIMIT :limit OFFSET :offset",
@@ -245,7 +220,7 @@ class Index:
     def locate(self, **uids: str) -> list[sqlite3.Row]:
         """Where instances are and what they are like, in the order of their numbers. Keys: columns that end in _uid."""
         condition = " AND ".join(f"{_UID_COLUMNS[name]} = :{name}" for name in uids)
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 f"SELECT {_LOCATED} FROM {_FROM['IMAGE']} WHERE {condition} ORDER BY {_ORDER['IMAGE']}", uids
             ).fetchall()
@@ -256,14 +231,14 @@ class Index:
     def select(self, wanted: list[Condition]) -> list[sqlite3.Row]:
         """The instances that conditions of any level choose, as `locate` gives them; none is an empty list."""
         condition, values = where(wanted)
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return conn.execute(
                 f"SELECT {_LOCATED} FROM {_FROM['IMAGE']} WHERE {condition} ORDER BY {_ORDER['IMAGE']}", values
             ).fetchall()
 
     def latest(self, limit: int) -> list[sqlite3.Row]:
         """The instances that came last, newest first."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return conn.execute(
                 f"SELECT {_LOCATED} FROM {_FROM['IMAGE']} ORDER BY instance.received_at DESC, instance.id DESC"
                 " LIMIT :limit",
@@ -279,7 +254,7 @@ class Index:
         """Instances and their data sets as they stand in their rows, in this order; some may have gone."""
         for first in range(0, len(sop_instance_uids), _DOCUMENTS):
             page = list(sop_instance_uids[first : first + _DOCUMENTS])
-            with self.database.read() as conn:
+            with self._database.read() as conn:
                 rows = conn.execute(
                     "SELECT sop_instance_uid, data_set FROM instance"
                     " WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids))",
@@ -290,7 +265,7 @@ class Index:
 
     def telling(self, sop_instance_uids: Iterable[str]) -> dict[str, str]:
         """The message id of the newest entry that tells of each of these instances as it is kept, if there is one."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT sop_instance_uid, message_id FROM instance"
                 f" JOIN outbox ON outbox.id = (SELECT max(id) FROM outbox WHERE {TOLD})"
@@ -301,7 +276,7 @@ class Index:
 
     def totals(self) -> dict[str, int]:
         """How many studies, series, instances and bytes there are."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 "SELECT study_count AS studies, series_count AS series, instance_count AS instances,"
                 " byte_count AS bytes FROM total"

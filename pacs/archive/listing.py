@@ -9,7 +9,7 @@ from typing import Literal
 
 from gateway.dataset.dicom_json import DicomJson
 from gateway.errors import NotFound
-from gateway.sqlite import Database
+from gateway.sqlite import Transactions
 from pacs.archive.index import unpacked
 
 _STUDY = (
@@ -78,14 +78,14 @@ class Damaged:
 class Listing:
     """The tables of pacs.db as lists."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Transactions) -> None:
+        self._database = database
 
     def studies(self, *, before: int | None, limit: int, **matched: str) -> list[StudyRow]:
         """Studies with an id below `before`, the newest first. Matched: accession_number, study_date, exactly."""
         wanted = "".join(f" AND {_MATCHED[name]} = :{name}" for name in matched)
         values = {**matched, "before": before, "limit": limit}
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 f"{_STUDY} WHERE (id < :before OR :before IS NULL){wanted} ORDER BY id DESC LIMIT :limit", values
             ).fetchall()
@@ -93,7 +93,7 @@ class Listing:
 
     def study(self, study_instance_uid: str) -> StudyRow:
         """One study. Raises NotFound."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(f"{_STUDY} WHERE study_instance_uid = :uid", {"uid": study_instance_uid}).fetchone()
         if row is None:
             raise NotFound(f"There is no study {study_instance_uid} here.")
@@ -101,7 +101,7 @@ class Listing:
 
     def series(self, study_instance_uid: str) -> list[SeriesRow]:
         """The series of a study in the order they came. Raises NotFound."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT series_instance_uid, series.instance_count, series.data_set FROM series"
                 " JOIN study ON study.id = series.study_id WHERE study_instance_uid = :uid ORDER BY series.id",
@@ -113,7 +113,7 @@ class Listing:
 
     def changes(self, since: int, *, limit: int) -> list[InstanceChange]:
         """What came and went after a number, in order. What went after it came is only told to have gone."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(_CHANGES, {"since": since, "limit": limit}).fetchall()
         return [
             InstanceChange(
@@ -129,7 +129,7 @@ class Listing:
 
     def damaged(self, limit: int) -> list[Damaged]:
         """The instances with a damaged file, the one that was found last first."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT sop_instance_uid, study_instance_uid, code, found_at FROM damage"
                 " JOIN instance ON instance.id = instance_id JOIN series ON series.id = series_id"
@@ -140,7 +140,7 @@ class Listing:
 
     def received(self) -> dict[str, str | None]:
         """When the oldest and the newest instance came, UTC text; None when there is none."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 "SELECT (SELECT min(received_at) FROM instance) AS oldest, (SELECT max(received_at) FROM instance)"
                 " AS newest"
@@ -149,7 +149,7 @@ class Listing:
 
     def growth(self, since: str) -> list[dict[str, object]]:
         """What came on each day (UTC) since a time, the newest day first."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT substr(received_at, 1, 10) AS day, count(DISTINCT series.study_id) AS studies,"
                 " count(*) AS instances, sum(size_bytes) AS bytes"
@@ -161,7 +161,7 @@ class Listing:
 
     def newest_studies(self, limit: int) -> list[dict[str, object]]:
         """The studies that got an instance last, with what they hold, the newest first."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT study_instance_uid, accession_number, series_count AS series, instance_count AS instances,"
                 " byte_count AS bytes, first_received_at, last_received_at FROM study"

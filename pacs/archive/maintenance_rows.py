@@ -1,8 +1,8 @@
-"""The statements of care over years: what fsck, scrub, retention and quarantine ask of pacs.db.
+"""The statements of maintenance over years: what fsck, scrub and retention ask of pacs.db.
 
-What is asked every day, by modalities and viewers, is in `pacs.archive.index`.
+What is asked every day, by modalities and viewers, is in `pacs.archive.index`; the quarantine has `quarantine_rows`.
 
-Not for: deciding, and not for files; `fsck`, `scrub`, `retention` and `quarantine` do that with what they find here.
+Not for: deciding, and not for files; `fsck`, `scrub` and `retention` do that with what they find here.
 """
 
 import sqlite3
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from gateway.errors import Conflict, NotFound
-from gateway.sqlite import Database, utc_text
+from gateway.errors import NotFound
+from gateway.sqlite import Transactions, utc_text
 from pacs.archive.files import file_name, place_of
 from pacs.archive.index import TOLD
 
@@ -50,11 +50,6 @@ _SUMS = (
     " (SELECT coalesce(sum(size_bytes), 0) FROM instance)"
 )
 
-_QUARANTINE = (
-    "id, sop_instance_uid, sha256, file_name, reason, calling_ae_title, received_at, decision, decided_by, refusal,"
-    " settled_at, settled_by"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -88,27 +83,6 @@ class StudyFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
-    """An object in the quarantine. `decision` is what an operator wants, `refusal` why it could not be done.
-
-    `settled_at` (UTC text) is when somebody decided that it stays there and nothing is to be done.
-    """
-
-    id: int
-    sop_instance_uid: str
-    sha256: str
-    file_name: str
-    reason: str
-    calling_ae_title: str
-    received_at: str
-    decision: str | None
-    decided_by: str
-    refusal: str
-    settled_at: str | None
-    settled_by: str
-
-
-@dataclass(frozen=True, slots=True)
 class Pass:
     """How far the scrub has come. Times are UTC text; see the schema."""
 
@@ -120,17 +94,17 @@ class Pass:
     damaged_count: int
 
 
-class Upkeep:
+class MaintenanceRows:
     """The side of pacs.db that only those who look after it see."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Transactions) -> None:
+        self._database = database
 
     # ---- fsck --------------------------------------------------------------------------------------------------------
 
     def by_place(self) -> Iterator[Kept]:
         """All instances in the order of their files' places; sorted in a file, so that a million are no more memory."""
-        with self.database.read_at_length() as conn:
+        with self._database.read_at_length() as conn:
             conn.create_function("file_name", 1, file_name, deterministic=True)
             yield from map(
                 _kept,
@@ -146,7 +120,7 @@ class Upkeep:
 
     def wrong_counts(self) -> list[str]:
         """The Study Instance UIDs whose counts are not those of their rows; '' for the sums over all."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             studies = conn.execute(
                 f"SELECT study_instance_uid FROM ({_ACTUAL}) WHERE series_differ OR instance_count = 0 OR"
                 " (series_count, instance_count, byte_count) <> (said_series, said_instances, said_bytes)"
@@ -156,7 +130,7 @@ class Upkeep:
 
     def recount(self) -> None:
         """Make every count and sum that of the rows, and drop studies and series without instances."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             conn.execute("DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM instance WHERE series_id = series.id)")
             conn.execute("DELETE FROM study WHERE NOT EXISTS (SELECT 1 FROM series WHERE study_id = study.id)")
             conn.execute(
@@ -170,7 +144,7 @@ class Upkeep:
 
     def untold(self) -> Iterator[str]:
         """The SOP Instance UIDs of instances that no event, sent or unsent, tells of."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             for row in conn.execute(
                 f"SELECT sop_instance_uid FROM instance WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE {TOLD})"
             ):
@@ -181,7 +155,7 @@ class Upkeep:
     def report_damage(self, kept: Kept, code: str, *, now: datetime) -> bool:
         """Remember what is wrong with a file. False when its row has gone or changed since it was looked at."""
         values = {"id": kept.id, "sha256": kept.sha256, "code": code, "now": utc_text(now)}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             done = conn.execute(
                 "INSERT INTO damage SELECT id, :code, :now FROM instance WHERE id = :id AND sha256 = :sha256"
                 " ON CONFLICT (instance_id) DO UPDATE SET code = :code",
@@ -192,7 +166,7 @@ class Upkeep:
     def report_well(self, sop_instance_uid: str) -> None:
         """Forget the damage of an instance, if there was any."""
         if self.is_damaged(sop_instance_uid):
-            with self.database.write() as conn:
+            with self._database.write() as conn:
                 conn.execute(
                     "DELETE FROM damage WHERE instance_id = (SELECT id FROM instance WHERE sop_instance_uid = :uid)",
                     {"uid": sop_instance_uid},
@@ -207,14 +181,14 @@ class Upkeep:
 
     def damaged(self) -> int:
         """How many instances have a damaged file."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return int(conn.execute("SELECT count(*) FROM damage").fetchone()[0])
 
     # ---- scrub -------------------------------------------------------------------------------------------------------
 
     def scrubbed(self) -> Pass:
         """How far the scrub has come."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 "SELECT began_at, ended_at, instance_id, file_count, byte_count, damaged_count FROM scrub"
             ).fetchone()
@@ -222,7 +196,7 @@ class Upkeep:
 
     def remember_scrub(self, reached: Pass) -> None:
         """Write down how far the scrub has come."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             conn.execute(
                 "UPDATE scrub SET began_at = :began_at, ended_at = :ended_at, instance_id = :instance_id,"
                 " file_count = :file_count, byte_count = :byte_count, damaged_count = :damaged_count",
@@ -286,7 +260,7 @@ class Upkeep:
 
     def removals(self) -> list[str]:
         """Some SOP Instance UIDs whose files shall go."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute("SELECT sop_instance_uid FROM removal LIMIT :page", {"page": _PAGE}).fetchall()
         return [str(row[0]) for row in rows]
 
@@ -296,96 +270,10 @@ class Upkeep:
 
     def removed(self, sop_instance_uids: Iterable[str]) -> None:
         """The files are gone, and their folders synced."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             conn.executemany(
                 "DELETE FROM removal WHERE sop_instance_uid = :uid", [{"uid": uid} for uid in sop_instance_uids]
             )
-
-    # ---- quarantine --------------------------------------------------------------------------------------------------
-
-    def quarantined(self) -> list[SetAside]:
-        """What is kept aside, the oldest first."""
-        return self._set_aside("TRUE")
-
-    def decided(self) -> list[SetAside]:
-        """What an operator has decided on and nobody has carried out or refused yet."""
-        return self._set_aside("decision IS NOT NULL AND refusal = ''")
-
-    def stands(self, conn: sqlite3.Connection, found: SetAside) -> bool:
-        """Is what was decided about an object still what is wanted, inside a transaction?"""
-        row = conn.execute(
-            "SELECT 1 FROM quarantine WHERE id = :id AND decision = :decision AND decided_by = :by AND refusal = ''",
-            {"id": found.id, "decision": found.decision, "by": found.decided_by},
-        ).fetchone()
-        return row is not None
-
-    def set_aside(self, quarantine_id: int) -> SetAside:
-        """One object of the quarantine. Raises NotFound."""
-        for found in self._set_aside("id = :id", id=quarantine_id):
-            return found
-        raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
-
-    def decide(self, quarantine_id: int, decision: str, *, by: str) -> None:
-        """Write down what an operator wants to be done. Raises NotFound."""
-        values = {"id": quarantine_id, "decision": decision, "by": by}
-        with self.database.write() as conn:
-            changed = conn.execute(
-                "UPDATE quarantine SET decision = :decision, decided_by = :by, refusal = '', settled_at = NULL"
-                " WHERE id = :id",
-                values,
-            ).rowcount
-        if not changed:
-            raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
-
-    def settle(self, quarantine_id: int, *, by: str, now: datetime) -> None:
-        """Write down that an object stays in the quarantine and what is stored stays too. Raises NotFound.
-
-        A decision that was not carried out is taken back. Raises Conflict when nothing is stored under its UID, so that
-        there is nothing to keep, unless it could not be stored either.
-        """
-        values = {"id": quarantine_id, "by": by, "now": utc_text(now)}
-        with self.database.write() as conn:
-            self._require_something_to_keep(conn, quarantine_id)
-            changed = conn.execute(
-                "UPDATE quarantine SET decision = NULL, refusal = '', settled_at = coalesce(settled_at, :now),"
-                " settled_by = iif(settled_at IS NULL, :by, settled_by) WHERE id = :id",
-                values,
-            ).rowcount
-        if not changed:
-            raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
-
-    def _require_something_to_keep(self, conn: sqlite3.Connection, quarantine_id: int) -> None:
-        row = conn.execute(
-            "SELECT sop_instance_uid FROM quarantine AS aside"
-            " WHERE id = :id AND refusal = '' AND sop_instance_uid <> ''"
-            " AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.sop_instance_uid = aside.sop_instance_uid)",
-            {"id": quarantine_id},
-        ).fetchone()
-        if row is not None:
-            raise Conflict(
-                f"Nothing is stored under {row['sop_instance_uid']}, so there is nothing to keep in its place. To store"
-                f" this one: gateway quarantine release {quarantine_id}."
-            )
-
-    def undecided(self) -> int:
-        """How many objects of the quarantine wait for a person: nobody has decided, or it could not be carried out."""
-        with self.database.read() as conn:
-            row = conn.execute(
-                "SELECT count(*) FROM quarantine WHERE settled_at IS NULL AND (decision IS NULL OR refusal <> '')"
-            ).fetchone()
-        return int(row[0])
-
-    def refuse(self, quarantine_id: int, refusal: str) -> None:
-        """Say why a decision cannot be carried out."""
-        with self.database.write() as conn:
-            conn.execute(
-                "UPDATE quarantine SET refusal = :refusal WHERE id = :id", {"id": quarantine_id, "refusal": refusal}
-            )
-
-    def forget_quarantined(self, quarantine_id: int) -> None:
-        """Drop the row of an object that is not in the quarantine any more."""
-        with self.database.write() as conn:
-            conn.execute("DELETE FROM quarantine WHERE id = :id", {"id": quarantine_id})
 
     def take_out(self, conn: sqlite3.Connection, sop_instance_uid: str) -> None:
         """Take one instance out of the index, and its series and study when they are empty then."""
@@ -410,27 +298,20 @@ class Upkeep:
     # ---- rows --------------------------------------------------------------------------------------------------------
 
     def _one_kept(self, condition: str, **values: object) -> Kept | None:
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 f"SELECT id, sop_instance_uid, size_bytes, sha256 FROM instance WHERE {condition}", values
             ).fetchone()
         return None if row is None else _kept(row)
 
     def _exists(self, statement: str, **values: object) -> bool:
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             return conn.execute(statement, values).fetchone() is not None
 
     def _studies(self, condition: str, values: dict[str, object]) -> list[StudyFacts]:
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(f"{_STUDY_FACTS} WHERE {condition}", values).fetchall()
         return [StudyFacts(**dict(row)) for row in rows]
-
-    def _set_aside(self, condition: str, **values: object) -> list[SetAside]:
-        with self.database.read() as conn:
-            rows = conn.execute(
-                f"SELECT {_QUARANTINE} FROM quarantine WHERE {condition} ORDER BY id", values
-            ).fetchall()
-        return [SetAside(**dict(row)) for row in rows]
 
     def _totals(self, conn: sqlite3.Connection) -> tuple[tuple[object, ...], tuple[object, ...]]:
         said = conn.execute("SELECT study_count, series_count, instance_count, byte_count FROM total").fetchone()

@@ -1,6 +1,6 @@
 """What the cloud was told of whole exams, and the telling: statements of pacs.db.
 
-The note that an exam was touched, the event of its new judgement and the memory of what was told last change in one
+The mark that an exam changed, the event of its new judgement and the memory of what was told last change in one
 transaction: killed before it, the exam is judged again; killed after it, everything is done. A judgement that is the
 one told last is not told again, and of an exam that has not begun nothing is told at first.
 
@@ -14,30 +14,30 @@ from datetime import datetime
 
 from gateway.messages import ExamQuality
 from gateway.outbox import Outbox
-from gateway.outbox.changed_exams import Note, settle
-from gateway.sqlite import Database
+from gateway.outbox.changed_exams import ChangedExam, settle
+from gateway.sqlite import Transactions
 
 
-class Judgements:
+class QualityRows:
     """The judgements in pacs.db, and what judging needs to know of what is not here."""
 
-    def __init__(self, database: Database, outbox: Outbox) -> None:
-        self.database = database
-        self.outbox = outbox
+    def __init__(self, database: Transactions, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
 
-    def conclude(self, note: Note, judged: Iterable[ExamQuality], *, now: datetime) -> list[ExamQuality]:
-        """Owe the cloud what is new of an exam's judgements, and take its note away; gives what is owed.
+    def conclude(self, changed: ChangedExam, judged: Iterable[ExamQuality], *, now: datetime) -> list[ExamQuality]:
+        """Owe the cloud what is new of an exam's judgements, and take its mark away; gives what is owed.
 
-        A judgement's revision is given here. An exam that was touched again since the note was read keeps it.
+        A judgement's revision is given here. An exam that changed again since the mark was read keeps it.
         """
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             told = [new for each in judged if (new := self._tell(conn, each, now=now)) is not None]
-            settle(conn, note)
+            settle(conn, changed)
         return told
 
     def absent(self, sop_instance_uids: Sequence[str]) -> list[str]:
         """Which of these instances never came: they are not here, and were not removed either."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT value FROM json_each(:uids)"
                 " WHERE NOT EXISTS (SELECT 1 FROM instance WHERE sop_instance_uid = value)"
@@ -48,7 +48,7 @@ class Judgements:
 
     def has_shrunk(self, study_instance_uids: Collection[str]) -> bool:
         """Was something of these studies removed, and has nothing come to them since?"""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 "SELECT (SELECT coalesce(max(number), 0) FROM change"
                 " WHERE study_instance_uid IN (SELECT value FROM json_each(:uids)) AND removed_at IS NOT NULL) >"
@@ -78,5 +78,5 @@ class Judgements:
                 "digest": new.digest,
             },
         )
-        self.outbox.tell(conn, new, now=now)
+        self._outbox.tell(conn, new, now=now)
         return new

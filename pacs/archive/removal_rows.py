@@ -8,7 +8,7 @@ import sqlite3
 from datetime import datetime
 
 from gateway.errors import NotFound
-from gateway.outbox.changed_exams import touch
+from gateway.outbox.changed_exams import mark_changed
 from gateway.sqlite import utc_text
 
 _CHOSEN = (
@@ -42,7 +42,7 @@ def order(
     )
     conn.execute(f"DELETE FROM instance WHERE id IN ({_CHOSEN})", values)
     [uid] = conn.execute("SELECT study_instance_uid FROM study WHERE id = :study", values).fetchone()
-    touch(conn, study_instance_uid=uid, at=utc_text(now))
+    mark_changed(conn, study_instance_uid=uid, at=utc_text(now))
     gone = {"study": study_id, "count": count, "size": size, "series": _without_empty_series(conn, study_id)}
     conn.execute(
         "UPDATE study SET series_count = series_count - :series, instance_count = instance_count - :count,"

@@ -27,6 +27,7 @@ from gateway.errors import GatewayError, NotFound, PeerError, place
 from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive
+from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.archive.verify import Stopped, trouble
 from pacs.commitment.rows import CommitmentRows, Promise
 from pacs.commitment.rules import SOP_CLASS_UID, CommitmentOutcome, Reference, Transaction, pause, report
@@ -74,7 +75,8 @@ class Reporter:
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._archive = archive
-        self._promises = CommitmentRows(archive.database)
+        self._rows = CommitmentRows(archive)
+        self._maintenance = MaintenanceRows(archive)
         self._peers = {peer.ae_title: peer for peer in peers}
         self._tls = tls
         self._clock = clock
@@ -85,7 +87,7 @@ class Reporter:
         self._thread = threading.Thread(target=self._run, name="commitment", daemon=True)
 
     def __enter__(self) -> Self:
-        self._promises.hasten(now=self._clock())
+        self._rows.hasten(now=self._clock())
         self._thread.start()
         return self
 
@@ -102,7 +104,7 @@ class Reporter:
     def take(self, transaction: Transaction, way_back: ReportChannel) -> None:
         """Owe the answer to a transaction; when this returns, that is on disk. Raises DuplicateTransaction."""
         with self._taking:  # what is due and came on an open association is never seen without its way back
-            if self._promises.take(transaction, now=self._clock()):
+            if self._rows.take(transaction, now=self._clock()):
                 self._ways[transaction.transaction_uid] = way_back
         self._wake.set()
         log.info(
@@ -128,7 +130,7 @@ class Reporter:
     def _tell(self) -> bool:
         """Do what is due, as much as is done in one go. True when there was that much."""
         with self._taking:
-            due = self._promises.due(now=self._clock(), limit=AT_ONCE)
+            due = self._rows.due(now=self._clock(), limit=AT_ONCE)
         for (requester, addressed), promises in groupby(due, key=_between):
             verified = [promise if promise.outcomes else self._verified(promise) for promise in promises]
             left = self._not_told_back(verified)
@@ -140,7 +142,7 @@ class Reporter:
 
     def _verified(self, promise: Promise) -> Promise:
         outcomes = tuple(self._outcome(reference) for reference in promise.transaction.references)
-        self._promises.verified(promise.id, outcomes, now=self._clock())
+        self._rows.verified(promise.id, outcomes, now=self._clock())
         return replace(promise, outcomes=outcomes)
 
     def _outcome(self, reference: Reference) -> CommitmentOutcome:
@@ -151,7 +153,7 @@ class Reporter:
         if stored.sop_class_uid != reference.sop_class_uid:
             return CommitmentOutcome.CLASS_CONFLICT
         code = trouble(stored.path, size_bytes=stored.size_bytes, sha256=stored.sha256, after_read=self._take_time)
-        if code == "missing_file" and not self._archive.files.incoming.is_dir():
+        if code == "missing_file" and not self._archive.is_mounted():
             return CommitmentOutcome.NO_RESOURCES  # the whole volume is away
         if code:
             self._report_damage(reference.sop_instance_uid, code)
@@ -159,8 +161,8 @@ class Reporter:
 
     def _report_damage(self, sop_instance_uid: str, code: str) -> None:
         """Remember it, so that the same object replaces the file when the machine sends it again."""
-        kept = self._archive.upkeep.kept(sop_instance_uid)
-        if kept is not None and self._archive.upkeep.report_damage(kept, code, now=self._clock()):
+        kept = self._maintenance.kept(sop_instance_uid)
+        if kept is not None and self._maintenance.report_damage(kept, code, now=self._clock()):
             log.error("instance damaged", sop_instance_uid=sop_instance_uid, code=code)
 
     def _take_time(self, count: int) -> None:
@@ -211,7 +213,7 @@ class Reporter:
 
     def _note(self, promise: Promise, status: int) -> None:
         if status == 0x0000:
-            self._promises.acknowledged(promise.id, now=self._clock())
+            self._rows.acknowledged(promise.id, now=self._clock())
         else:
             self._postpone(promise, f"{promise.transaction.requester} answered the report with status {status:04X}H.")
         log.info(
@@ -225,7 +227,7 @@ class Reporter:
 
     def _postpone(self, promise: Promise, reason: str) -> None:
         due_at = self._clock() + pause(promise.attempts + 1)
-        self._promises.retry(promise.id, reason=reason, due_at=due_at)
+        self._rows.retry(promise.id, reason=reason, due_at=due_at)
 
     @contextmanager
     def _association(self, requester: str, addressed: str) -> Iterator[Call]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.errors import DuplicateTransaction
-from gateway.sqlite import Database, utc_text
+from gateway.sqlite import Transactions, utc_text
 from pacs.commitment.rules import LONGEST_PAUSE, CommitmentOutcome, Reference, Transaction
 
 _OPEN = "acknowledged_at IS NULL"
@@ -25,12 +25,12 @@ class Promise:
 class CommitmentRows:
     """The commitment tables of pacs.db."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Transactions) -> None:
+        self._database = database
 
     def take(self, transaction: Transaction, *, now: datetime) -> bool:
         """Owe the answer to a transaction; False when it has been told already. Raises DuplicateTransaction."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             row = conn.execute(
                 "SELECT id, requester, addressed FROM commitment WHERE transaction_uid = :uid",
                 {"uid": transaction.transaction_uid},
@@ -49,7 +49,7 @@ class CommitmentRows:
 
     def due(self, *, now: datetime, limit: int) -> list[Promise]:
         """What is to be verified or reported now, by requester; further ahead than any pause is a clock set back."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT id, transaction_uid, requester, addressed, attempts, verified_at FROM commitment"
                 f" WHERE {_OPEN} AND (due_at <= :now OR due_at > :beyond)"
@@ -60,7 +60,7 @@ class CommitmentRows:
 
     def verified(self, promise_id: int, outcomes: Sequence[int], *, now: datetime) -> None:
         """The instances of a transaction were looked at; `outcomes` in the order of its references."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             conn.executemany(
                 "UPDATE commitment_reference SET outcome = :outcome WHERE commitment_id = :id AND number = :number",
                 [{"id": promise_id, "number": number, "outcome": outcome} for number, outcome in enumerate(outcomes)],
@@ -72,7 +72,7 @@ class CommitmentRows:
     def acknowledged(self, promise_id: int, *, now: datetime) -> None:
         """The requester has the report: from now on what was promised is promised."""
         values = {"id": promise_id, "now": utc_text(now), "promised": CommitmentOutcome.PROMISED.value}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             conn.execute(
                 "UPDATE commitment SET acknowledged_at = :now, attempts = attempts + 1, reason = '' WHERE id = :id",
                 values,
@@ -86,7 +86,7 @@ class CommitmentRows:
 
     def retry(self, promise_id: int, *, reason: str, due_at: datetime) -> None:
         """The requester was not told; try again from `due_at` on."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             conn.execute(
                 "UPDATE commitment SET attempts = attempts + 1, due_at = :due_at, reason = :reason WHERE id = :id",
                 {"id": promise_id, "due_at": utc_text(due_at), "reason": reason},
@@ -94,12 +94,12 @@ class CommitmentRows:
 
     def hasten(self, *, now: datetime) -> None:
         """Make everything that waits due now, since what was in its way may be gone."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             conn.execute(f"UPDATE commitment SET due_at = :now WHERE {_OPEN}", {"now": utc_text(now)})
 
     def facts(self) -> dict[str, object]:
         """How many transactions wait for their requester, since when, and why the oldest of them does."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             row = conn.execute(
                 "SELECT count(*) AS open, min(requested_at) AS oldest, reason FROM commitment"
                 f" INDEXED BY commitment_open WHERE {_OPEN}"

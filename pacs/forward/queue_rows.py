@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gateway.errors import NotFound
-from gateway.sqlite import Database, utc_text
+from gateway.sqlite import Transactions, utc_text
 from pacs.forward.rules import ANSWERED, LONGEST_PAUSE, Duty, Fate, Settled
 
 ForwardState = Literal["open", "delivered", "parked"]
@@ -40,7 +40,7 @@ class ForwardEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TargetQueue:
     """How it stands with one target. `reason` says why it could not be told lately, or why the oldest duty waits."""
 
     target: str
@@ -51,11 +51,11 @@ class Standing:
     reason: str
 
 
-class Duties:
+class ForwardQueue:
     """The forwarding tables of pacs.db."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Transactions) -> None:
+        self._database = database
 
     def stand(self, targets: Iterable[str], *, known: Iterable[str], now: datetime) -> None:
         """Owe every instance that is stored from now on to these targets and no other; whoever waits is called now.
@@ -63,7 +63,7 @@ class Duties:
         `known` are the AE titles whose address is known; of others it is said why they wait.
         """
         values = {"now": utc_text(now), "known": json.dumps(list(known)), "reason": _NO_ADDRESS}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             conn.execute(
                 "UPDATE forward_target SET is_standing = 0, attempts = 0, due_at = :now,"
                 " reason = iif(ae_title IN (SELECT value FROM json_each(:known)), '', :reason)",
@@ -80,7 +80,7 @@ class Duties:
         due again whenever the target is, does not stand in front of the others for ever.
         """
         values = {"target": target, "now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE), "limit": limit}
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             if not conn.execute(
                 f"SELECT 1 FROM forward_target WHERE ae_title = :target AND {_IS_DUE}", values
             ).fetchone():
@@ -102,7 +102,7 @@ class Duties:
     ) -> None:
         """Write down what became of duties, in one go; `pause` is that after so many attempts. The target is well."""
         times = {"now": utc_text(now), "target": target}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             for each in settled:
                 due_at = utc_text(now + pause(each.duty.attempts + 1))
                 values = {**times, "id": each.duty.id, "reason": each.reason, "due_at": due_at}
@@ -116,7 +116,7 @@ class Duties:
 
     def failed(self, target: str, reason: str, pause: Callable[[int], timedelta], *, now: datetime) -> None:
         """A target could not be told anything; it has a pause, the longer the more often that was so."""
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             row = conn.execute("SELECT attempts FROM forward_target WHERE ae_title = :target", {"target": target})
             attempts = int(row.fetchone()["attempts"]) + 1
             conn.execute(
@@ -134,7 +134,7 @@ class Duties:
         """
         [(column, value)] = uid.items()
         values = {"target": target, "uid": value, "now": utc_text(now)}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             self._meet(conn, target, now=now)
             done = conn.execute(
                 "INSERT INTO forward (target, instance_id, study_id, owed_at, due_at)"
@@ -152,7 +152,7 @@ class Duties:
         """Make parked duties due again, of an id or a target, and say how many; a target is called now as well."""
         [(column, value)] = which.items()
         values = {"value": value, "now": utc_text(now)}
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             done = conn.execute(
                 f"UPDATE forward SET parked_at = NULL, due_at = :now WHERE {_COLUMNS[column]} = :value"
                 f" AND {_STATE['parked']}",
@@ -165,14 +165,14 @@ class Duties:
     def cancel(self, **which: object) -> int:
         """Owe no longer what is not delivered, of an id or a target, and say how much that was."""
         [(column, value)] = which.items()
-        with self.database.write() as conn:
+        with self._database.write() as conn:
             return conn.execute(
                 f"DELETE FROM forward WHERE {_COLUMNS[column]} = :value AND delivered_at IS NULL", {"value": value}
             ).rowcount
 
     def owed(self, state: ForwardState, *, target: str | None = None, limit: int = 100) -> list[ForwardEntry]:
         """The newest duties of one state, newest first, of one target or of all."""
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT forward.id, target, sop_instance_uid, study_instance_uid, owed_at, attempts, due_at, reason"
                 " FROM forward JOIN instance ON instance.id = instance_id JOIN study ON study.id = forward.study_id"
@@ -182,10 +182,10 @@ class Duties:
             ).fetchall()
         return [ForwardEntry(**dict(row)) for row in rows]
 
-    def standings(self) -> list[Standing]:
+    def targets(self) -> list[TargetQueue]:
         """Everybody to whom something is owed or will be."""
         of_target = "FROM forward WHERE target = ae_title AND"
-        with self.database.read() as conn:
+        with self._database.read() as conn:
             rows = conn.execute(
                 f"SELECT ae_title AS target, is_standing, (SELECT count(*) {of_target} {_OPEN}) AS open,"
                 f" (SELECT count(*) {of_target} {_STATE['parked']}) AS parked,"
@@ -193,7 +193,7 @@ class Duties:
                 f" coalesce(nullif(reason, ''), (SELECT reason {of_target} {_OPEN} ORDER BY id LIMIT 1), '') AS reason"
                 " FROM forward_target ORDER BY ae_title"
             ).fetchall()
-        found = [Standing(**{**dict(row), "is_standing": bool(row["is_standing"])}) for row in rows]
+        found = [TargetQueue(**{**dict(row), "is_standing": bool(row["is_standing"])}) for row in rows]
         return [each for each in found if each.is_standing or each.open or each.parked]
 
     def _meet(self, conn: sqlite3.Connection, target: str, *, now: datetime) -> None:

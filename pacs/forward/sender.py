@@ -23,7 +23,7 @@ from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.archive.archive import Archive, Stored
 from pacs.archive.verify import Stopped
-from pacs.forward.queue_rows import Duties
+from pacs.forward.queue_rows import ForwardQueue
 from pacs.forward.rules import ANSWERED, Duty, Fate, Settled, attempt, batch, pause
 
 LOOK_SECONDS = 0.5
@@ -61,7 +61,7 @@ class ForwardSender:
         tls: CallFiles | None = None,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
-        self._duties = Duties(archive.database)
+        self._queue = ForwardQueue(archive)
         self._targets = tuple(targets)
         self._peers = tuple(peers)
         self._clock = clock
@@ -73,7 +73,7 @@ class ForwardSender:
 
     def __enter__(self) -> Self:
         known = [peer.ae_title for peer in self._peers]
-        self._duties.stand(self._targets, known=known, now=self._clock())
+        self._queue.stand(self._targets, known=known, now=self._clock())
         for thread in self._threads:
             thread.start()
         return self
@@ -105,7 +105,7 @@ class _Route:
     ) -> None:
         self.peer = peer
         self._archive = archive
-        self._duties = Duties(archive.database)
+        self._queue = ForwardQueue(archive)
         self._stop = stop
         self._ae_title = ae_title
         self._tls = tls
@@ -127,16 +127,16 @@ class _Route:
 
     def _forward(self) -> bool:
         """Send what is due, as much as goes over one association; False when nothing is."""
-        due = self._duties.due(self.peer.ae_title, now=self._clock(), limit=AT_ONCE)
+        due = self._queue.due(self.peer.ae_title, now=self._clock(), limit=AT_ONCE)
         ready = list(batch(self._ready(due)))
         if ready:
-            notes = _Notes(self._duties, self.peer.ae_title, self._clock)
+            notes = _Notes(self._queue, self.peer.ae_title, self._clock)
             try:
                 reason = self._call(ready, notes)
             finally:
                 notes.write()
             if reason and not notes.is_answered:
-                self._duties.failed(self.peer.ae_title, reason, _pause, now=self._clock())
+                self._queue.failed(self.peer.ae_title, reason, _pause, now=self._clock())
         return bool(ready)
 
     def _ready(self, due: Iterable[Duty]) -> Iterator[tuple[Duty, Stored]]:
@@ -179,10 +179,10 @@ class _Route:
 class _Notes:
     """What became of the duties of one association, until it is written down."""
 
-    def __init__(self, duties: Duties, target: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, queue: ForwardQueue, target: str, clock: Callable[[], datetime]) -> None:
         self.is_answered = False
         """Did the target say yes or no to anything?"""
-        self._duties = duties
+        self._queue = queue
         self._target = target
         self._clock = clock
         self._unwritten: list[Settled] = []
@@ -205,7 +205,7 @@ class _Notes:
     def write(self) -> None:
         """Write all of it down."""
         if self._unwritten:
-            self._duties.settle(self._target, self._unwritten, _pause, now=self._clock())
+            self._queue.settle(self._target, self._unwritten, _pause, now=self._clock())
         self._unwritten = []
         self._written_at = monotonic()
 

@@ -11,7 +11,7 @@ Not for: what is held back, and why (`relay.exams.holding`); the rows of the out
 from datetime import datetime
 
 from gateway.messages import ImageReceived, ImageRejected
-from gateway.outbox.changed_exams import touch
+from gateway.outbox.changed_exams import mark_changed
 from gateway.sqlite import utc_text
 from pacs.archive.archive import Archive
 
@@ -21,11 +21,11 @@ def discard(archive: Archive, entry_id: int, *, by: str, because: str, now: date
 
     Raises NotFound when no entry with this id is held back, InvalidValue without a name or a reason.
     """
-    with archive.database.write() as conn:
+    with archive.write() as conn:
         message_id, told = archive.outbox.held.discard(conn, entry_id, by=by, because=because, now=now)
         event = _rejected(ImageReceived.model_validate_json(told), by=by.strip(), because=because.strip())
         archive.outbox.tell(conn, event, now=now, message_id=f"{message_id}/rejected")
-        touch(
+        mark_changed(
             conn, study_instance_uid=event.study_instance_uid, accession_number=event.accession_number, at=utc_text(now)
         )
 

@@ -24,8 +24,8 @@ from types import MappingProxyType
 
 from gateway.errors import GatewayError, OutOfResources, Refusal
 from pacs.archive.archive import Archive
-from pacs.archive.files import Found, announced_uid, file_name, place_of
-from pacs.archive.maintenance_rows import Kept
+from pacs.archive.files import Files, Found, announced_uid, file_name, place_of
+from pacs.archive.maintenance_rows import Kept, MaintenanceRows
 from pacs.archive.verify import trouble
 from pacs.maintenance import quarantine
 
@@ -121,33 +121,42 @@ def suspicion(row: Kept | None, file: Found | None) -> str:
 
 
 class Fsck:
-    """One check of one archive. `at_rest`: nobody else serves it, the caller holds its folder. `seen` counts along."""
+    """One check of an archive and its files.
 
-    def __init__(self, archive: Archive, *, at_rest: bool, seen: Callable[[], None] = lambda: None) -> None:
+    `at_rest`: nobody else serves it, the caller holds its folder. `seen` counts along.
+    """
+
+    def __init__(
+        self, archive: Archive, files: Files, *, at_rest: bool, seen: Callable[[], None] = lambda: None
+    ) -> None:
         self._archive = archive
+        self._files = files
+        self._rows = MaintenanceRows(archive)
         self._at_rest = at_rest
         self._seen = seen
 
     def findings(self, *, hashes: bool, now: datetime) -> Iterator[FsckFinding]:
         """Look at everything. Damaged files are remembered as such. Raises GatewayError when there is no archive."""
-        if not self._archive.files.incoming.is_dir():
-            raise GatewayError(f"{self._archive.files.root} is no storage folder; is its volume mounted?")
+        if not self._archive.is_mounted():
+            raise GatewayError(f"{self._files.root} is no storage folder; is its volume mounted?")
         if hashes:
-            yield from (FsckFinding("damaged_database", detail=said) for said in self._archive.database.complaints())
+            yield from (FsckFinding("damaged_database", detail=said) for said in self._archive.complaints())
         yield from self._instances(hashes=hashes, now=now)
         yield from (FsckFinding("leftover", file=f"incoming/{part.name}") for part in self._leftovers())
         yield from self._quarantine()
-        for uid in self._archive.upkeep.wrong_counts():
+        for uid in self._rows.wrong_counts():
             yield FsckFinding("wrong_counts", uid=uid) if uid else FsckFinding("wrong_totals")
-        yield from (FsckFinding("untold", uid=uid) for uid in self._archive.upkeep.untold())
+        yield from (FsckFinding("untold", uid=uid) for uid in self._rows.untold())
 
     def repaired(self, finding: FsckFinding, *, now: datetime) -> FsckFinding:
         """Repair what can be, with the folder held; the finding comes back with what was done."""
         repair = _REPAIRS.get(finding.code)
-        return finding if repair is None else replace(finding, repaired=repair(self._archive, finding, now))
+        return (
+            finding if repair is None else replace(finding, repaired=repair(self._archive, self._files, finding, now))
+        )
 
     def _instances(self, *, hashes: bool, now: datetime) -> Iterator[FsckFinding]:
-        for row, file in joined(self._archive.upkeep.by_place(), self._archive.files.walk()):
+        for row, file in joined(self._rows.by_place(), self._files.walk()):
             self._seen()
             code = suspicion(row, file)
             if row is None and file is not None:
@@ -158,25 +167,25 @@ class Fsck:
 
     def _instance(self, row: Kept, *, hashes: bool, now: datetime) -> Iterator[FsckFinding]:
         """Look at one instance as it is now."""
-        upkeep, path = self._archive.upkeep, self._archive.files.path(row.sop_instance_uid)
+        path = self._files.path(row.sop_instance_uid)
         code = trouble(path, size_bytes=row.size_bytes, sha256=row.sha256) if hashes else _outside(path, row)
-        if code and upkeep.report_damage(row, code, now=now):
+        if code and self._rows.report_damage(row, code, now=now):
             yield FsckFinding(code, uid=row.sop_instance_uid, file=row.place)
         elif hashes and not code:
-            upkeep.report_well(row.sop_instance_uid)
+            self._rows.report_well(row.sop_instance_uid)
 
     def _is_orphan(self, path: Path) -> bool:
         """Does nobody know it now, is it not on its way in, and not on its way out?"""
-        if not self._at_rest and any(part.name.startswith(path.stem) for part in self._archive.files.leftovers()):
+        if not self._at_rest and any(part.name.startswith(path.stem) for part in self._files.leftovers()):
             return False
         uid = announced_uid(path)
         if not path.exists():
             return False
-        return not uid or (self._archive.upkeep.kept(uid) is None and not self._archive.upkeep.shall_go(uid))
+        return not uid or (self._rows.kept(uid) is None and not self._rows.shall_go(uid))
 
     def _leftovers(self) -> Iterator[Path]:
         until = time.time() - (0 if self._at_rest else LEFTOVER_SECONDS)
-        for part in self._archive.files.leftovers():
+        for part in self._files.leftovers():
             with suppress(FileNotFoundError):  # it is in its place by now
                 if part.stat().st_mtime <= until:
                     yield part
@@ -191,8 +200,8 @@ class Fsck:
         return found
 
     def _quarantine_now(self) -> list[FsckFinding]:
-        rows = {row.file_name: row for row in self._archive.upkeep.quarantined()}
-        names = {path.name for path in self._archive.files.quarantine.iterdir() if path.is_file()}
+        rows = {row.file_name: row for row in self._archive.quarantine.objects()}
+        names = {path.name for path in self._files.quarantine.iterdir() if path.is_file()}
         lost = [
             FsckFinding("quarantine_row_without_file", rows[name].sop_instance_uid, f"quarantine/{name}")
             for name in sorted(rows.keys() - names)
@@ -220,8 +229,8 @@ def _outside(path: Path, row: Kept) -> str:
 # ---- repairs: what they do they say ----------------------------------------------------------------------------------
 
 
-def _adopt(archive: Archive, finding: FsckFinding, now: datetime) -> str:
-    path = archive.files.root / finding.file
+def _adopt(archive: Archive, files: Files, finding: FsckFinding, now: datetime) -> str:
+    path = files.root / finding.file
     if finding.uid and file_name(finding.uid) == path.stem:
         try:
             quarantine.receive_again(archive, path, calling_ae_title="", why="fsck", now=now)
@@ -233,39 +242,39 @@ def _adopt(archive: Archive, finding: FsckFinding, now: datetime) -> str:
             return "Indexed; the cloud is told."
     else:
         reason = "No row knew this file, and it does not say which instance it is."
-    quarantine.set_aside(archive, path, reason=reason, now=now)
+    quarantine.set_aside(archive, files, path, reason=reason, now=now)
     return "Set aside in the quarantine."
 
 
-def _sweep(archive: Archive, _finding: FsckFinding, now: datetime) -> str:
+def _sweep(archive: Archive, _files: Files, _finding: FsckFinding, now: datetime) -> str:
     archive.sweep(now=now)
     return "Swept."
 
 
-def _recount(archive: Archive, _finding: FsckFinding, _now: datetime) -> str:
-    archive.upkeep.recount()
+def _recount(archive: Archive, _files: Files, _finding: FsckFinding, _now: datetime) -> str:
+    MaintenanceRows(archive).recount()
     return "Counted anew."
 
 
-def _tell(archive: Archive, finding: FsckFinding, now: datetime) -> str:
+def _tell(archive: Archive, _files: Files, finding: FsckFinding, now: datetime) -> str:
     archive.tell_again(finding.uid, now=now)
     return "The cloud is told."
 
 
-def _forget(archive: Archive, finding: FsckFinding, _now: datetime) -> str:
-    for row in archive.upkeep.quarantined():
+def _forget(archive: Archive, _files: Files, finding: FsckFinding, _now: datetime) -> str:
+    for row in archive.quarantine.objects():
         if f"quarantine/{row.file_name}" == finding.file:
-            archive.upkeep.forget_quarantined(row.id)
+            archive.quarantine.forget(row.id)
     return "The row is gone."
 
 
-def _record(archive: Archive, finding: FsckFinding, now: datetime) -> str:
+def _record(archive: Archive, files: Files, finding: FsckFinding, now: datetime) -> str:
     reason = "Found in the quarantine without a row."
-    quarantine.record(archive, archive.files.root / finding.file, reason=reason, now=now)
+    quarantine.record(archive, files.root / finding.file, reason=reason, now=now)
     return "It has a row again."
 
 
-_REPAIRS: Mapping[str, Callable[[Archive, FsckFinding, datetime], str]] = MappingProxyType(
+_REPAIRS: Mapping[str, Callable[[Archive, Files, FsckFinding, datetime], str]] = MappingProxyType(
     {
         "orphan_file": _adopt,
         "leftover": _sweep,

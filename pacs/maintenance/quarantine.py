@@ -5,8 +5,8 @@ Rules:
 * A command writes down the decision; the process that owns the folder carries it out (`carry_out`), so that nothing
   ever happens to a file behind the back of a receipt. Either it is done and the row is gone, or the row says why not.
 * `store`: the object is received once more, by the way every object comes in, and then taken out of the quarantine.
-* To keep what is stored is a decision too (`Upkeep.settle`): nothing is done, and both files stay where they are. It
-  takes back one that is not carried out yet, so each is looked at again before its first step, and once more in the
+* To keep what is stored is a decision too (`Quarantine.settle`): nothing is done, and both files stay where they are.
+  It takes back one that is not carried out yet, so each is looked at again before its first step, and once more in the
   transaction that takes the stored object out.
 * `replace`: the object that is stored under the UID goes into the quarantine first, with the name of who decided so.
 * Nothing leaves the quarantine before it is in its place. Killed anywhere in between, the next look carries on: each
@@ -22,9 +22,10 @@ from pydicom.filereader import read_file_meta_info
 from gateway.errors import Conflict, InvalidDataSet, OutOfResources, Refusal
 from gateway.sqlite import utc_text
 from pacs.archive.archive import Archive
-from pacs.archive.files import digest, quarantine_name
+from pacs.archive.files import Files, digest, quarantine_name
 from pacs.archive.index import Receipt
-from pacs.archive.maintenance_rows import Kept, SetAside
+from pacs.archive.maintenance_rows import Kept, MaintenanceRows
+from pacs.archive.quarantine_rows import SetAside
 from pacs.archive.receiving import ObjectOrigin
 
 _CHUNK_BYTES = 1 << 20
@@ -53,11 +54,11 @@ def receive_again(archive: Archive, path: Path, *, calling_ae_title: str, why: s
     return origin.sop_instance_uid
 
 
-def set_aside(archive: Archive, path: Path, *, reason: str, now: datetime) -> None:
+def set_aside(archive: Archive, files: Files, path: Path, *, reason: str, now: datetime) -> None:
     """Move a file that no row knows into the quarantine, row first."""
     sha256 = digest(path)
     _record(archive, announced(path), quarantine_name(path, sha256), sha256=sha256, reason=reason, now=now)
-    archive.files.set_aside(path, sha256)
+    files.set_aside(path, sha256)
 
 
 def record(archive: Archive, path: Path, *, reason: str, now: datetime) -> None:
@@ -73,32 +74,32 @@ def announced(path: Path) -> str:
         return ""
 
 
-def carry_out(archive: Archive, *, now: datetime) -> None:
+def carry_out(archive: Archive, files: Files, *, now: datetime) -> None:
     """Do what operators have decided; what cannot be done gets its reason. Only for who owns the folder."""
-    with archive.files.changeable() as changeable:
-        for found in archive.upkeep.decided() if changeable else ():
+    with files.changeable() as changeable:
+        for found in archive.quarantine.decided() if changeable else ():
             try:
-                _carry_out(archive, found, now=now)
+                _carry_out(archive, files, found, now=now)
             except OutOfResources:
                 raise  # not now; the decision stands
             except (Refusal, OSError) as error:
-                archive.upkeep.refuse(found.id, str(error))
+                archive.quarantine.refuse(found.id, str(error))
                 log.warning("decision not carried out", sop_instance_uid=found.sop_instance_uid, reason=str(error))
 
 
-def _carry_out(archive: Archive, found: SetAside, *, now: datetime) -> None:
-    with archive.database.read() as conn:
-        if not archive.upkeep.stands(conn, found):
+def _carry_out(archive: Archive, files: Files, found: SetAside, *, now: datetime) -> None:
+    with archive.read() as conn:
+        if not archive.quarantine.stands(conn, found):
             return
-    path = archive.files.quarantine / found.file_name
-    known = archive.upkeep.kept(found.sop_instance_uid)
+    path = archive.quarantine.path(found)
+    known = MaintenanceRows(archive).kept(found.sop_instance_uid)
     if known is None or known.sha256 != found.sha256:
         _require_sound(path, found)
-        if known is not None and not _made_way(archive, known, found, now=now):
+        if known is not None and not _made_way(archive, files, known, found, now=now):
             return
         receive_again(archive, path, calling_ae_title=found.calling_ae_title, why="quarantine", now=now)
     path.unlink(missing_ok=True)
-    archive.upkeep.forget_quarantined(found.id)
+    archive.quarantine.forget(found.id)
     log.info(
         "released from quarantine",
         sop_instance_uid=found.sop_instance_uid,
@@ -115,7 +116,7 @@ def _require_sound(path: Path, found: SetAside) -> None:
         raise Conflict("The file in the quarantine is of another instance than its row says; it cannot be stored.")
 
 
-def _made_way(archive: Archive, known: Kept, found: SetAside, *, now: datetime) -> bool:
+def _made_way(archive: Archive, files: Files, known: Kept, found: SetAside, *, now: datetime) -> bool:
     """Put a second name of the stored file into the quarantine, then take its row out of the index.
 
     Its name in the tree is then that of an orphan, which the receipt that follows replaces. False when the decision was
@@ -124,29 +125,27 @@ def _made_way(archive: Archive, known: Kept, found: SetAside, *, now: datetime) 
     uid = known.sop_instance_uid
     if found.decision != "replace":
         raise Conflict(f"Another object is stored under {uid}. To put this one in its place, say --replace.")
-    stored = archive.files.path(uid)
+    stored = files.path(uid)
     name = quarantine_name(stored, known.sha256)
     receipt, reason = _receipt(known.sha256, now), f"Replaced on {utc_text(now)} by decision of {found.decided_by}."
     with archive.turn(uid):
         is_there = stored.exists()
-        is_new = is_there and archive.files.copy_aside(stored, name)
-        with archive.database.write() as conn:
-            stands = archive.upkeep.stands(conn, found)
+        is_new = is_there and files.copy_aside(stored, name)
+        with archive.write() as conn:
+            stands = archive.quarantine.stands(conn, found)
             if stands and is_there:
-                archive.index.add_to_quarantine(
-                    conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason
-                )
+                archive.quarantine.add(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
             if stands:
-                archive.upkeep.take_out(conn, uid)
+                MaintenanceRows(archive).take_out(conn, uid)
         if is_new and not stands:
-            (archive.files.quarantine / name).unlink()
+            (files.quarantine / name).unlink()
     return stands
 
 
 def _record(archive: Archive, uid: str, name: str, *, sha256: str, reason: str, now: datetime) -> None:
     receipt = _receipt(sha256, now)
-    with archive.database.write() as conn:
-        archive.index.add_to_quarantine(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
+    with archive.write() as conn:
+        archive.quarantine.add(conn, sop_instance_uid=uid, file_name=name, receipt=receipt, reason=reason)
 
 
 def _receipt(sha256: str, now: datetime) -> Receipt:

@@ -22,7 +22,8 @@ from gateway.errors import Conflict
 from gateway.sqlite import utc_text
 from pacs.archive import removal_rows
 from pacs.archive.archive import Archive
-from pacs.archive.maintenance_rows import StudyFacts
+from pacs.archive.files import Files
+from pacs.archive.maintenance_rows import MaintenanceRows, StudyFacts
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ def judge(study: StudyFacts, policy: RetentionPolicy, *, now: datetime) -> Reten
 
 def candidates(archive: Archive, policy: RetentionPolicy, *, now: datetime) -> Iterator[RetentionOutcome]:
     """What is old enough, oldest first, and whether it may go. Changes nothing."""
-    for study in archive.upkeep.studies_until(utc_text(policy.until(now))):
+    for study in MaintenanceRows(archive).studies_until(utc_text(policy.until(now))):
         yield judge(study, policy, now=now)
 
 
@@ -81,14 +82,15 @@ def prune(archive: Archive, policy: RetentionPolicy, *, now: datetime) -> Iterat
 
 
 def _let_go(archive: Archive, outcome: RetentionOutcome, policy: RetentionPolicy, *, now: datetime) -> RetentionOutcome:
-    with archive.database.write() as conn:
-        study = archive.upkeep.facts(conn, outcome.study.id)
+    rows = MaintenanceRows(archive)
+    with archive.write() as conn:
+        study = rows.facts(conn, outcome.study.id)
         if study is None:
             return outcome
         latest = judge(study, policy, now=now)
         if latest.kept_because:
             return latest
-        archive.upkeep.order_removal(conn, study.id, now=now)
+        rows.order_removal(conn, study.id, now=now)
     log.info(
         "study pruned",
         study_instance_uid=study.study_instance_uid,
@@ -113,8 +115,8 @@ def delete(
     The rules are asked of the whole study, whatever part of it shall go. Raises NotFound, and Conflict with every
     reason why it stays. Files follow by `remove_ordered`.
     """
-    with archive.database.write() as conn:
-        study = archive.upkeep.facts_of(conn, study_instance_uid)
+    with archive.write() as conn:
+        study = MaintenanceRows(archive).facts_of(conn, study_instance_uid)
         outcome = judge(study, policy, now=now + timedelta(seconds=1))  # with no days to wait, not even of this moment
         if outcome.kept_because:
             raise Conflict(f"Study {study_instance_uid} stays as it is: {'; '.join(outcome.kept_because)}.")
@@ -129,15 +131,16 @@ def delete(
     return count
 
 
-def remove_ordered(archive: Archive) -> int:
+def remove_ordered(archive: Archive, files: Files) -> int:
     """Remove the files that shall go, unless a backup is being taken; say how many. Only for who owns the folder."""
-    with archive.files.changeable() as changeable:
+    rows = MaintenanceRows(archive)
+    with files.changeable() as changeable:
         count = 0
-        while changeable and (ordered := archive.upkeep.removals()):
+        while changeable and (ordered := rows.removals()):
             for uid in ordered:
                 with archive.turn(uid):
-                    if archive.upkeep.shall_go(uid):
-                        archive.files.remove([uid])
-            archive.upkeep.removed(ordered)
+                    if rows.shall_go(uid):
+                        files.remove([uid])
+            rows.removed(ordered)
             count += len(ordered)
     return count

@@ -15,9 +15,11 @@ from typing import Self
 
 import structlog
 
-from gateway.disk_space import Fullness, volume_of
+from gateway.disk_space import Fullness
 from gateway.errors import GatewayError
 from pacs.archive.archive import Archive
+from pacs.archive.files import Files
+from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.archive.verify import Stopped
 from pacs.maintenance.quarantine import carry_out
 from pacs.maintenance.retention import RetentionPolicy, prune, remove_ordered
@@ -49,12 +51,13 @@ def local_now() -> datetime:
 
 
 class Care:
-    """Looks after an archive from entering to leaving the block."""
+    """Looks after an archive and its files from entering to leaving the block."""
 
     def __init__(
-        self, archive: Archive, rounds: MaintenanceSchedule, *, clock: Callable[[], datetime] = local_now
+        self, archive: Archive, files: Files, rounds: MaintenanceSchedule, *, clock: Callable[[], datetime] = local_now
     ) -> None:
         self._archive = archive
+        self._files = files
         self._rounds = rounds
         self._clock = clock
         self._stop = threading.Event()
@@ -92,20 +95,21 @@ class Care:
             self._stop.wait(pause)
 
     def _orders(self) -> None:
-        carry_out(self._archive, now=self._clock())
-        remove_ordered(self._archive)
+        carry_out(self._archive, self._files, now=self._clock())
+        remove_ordered(self._archive, self._files)
 
     def _night(self) -> None:
         self._watch_the_volume()
         night = last_night(self._clock(), self._rounds.night_hour)
         if self._laid_out != night and self._fullness is Fullness.ROOMY:
-            self._archive.files.lay_out(stop=self._stop.is_set)
+            self._archive.lay_out(stop=self._stop.is_set)
             self._laid_out = night
         if self._rounds.policy is not None and self._pruned != night:
             self._prune(self._rounds.policy)
             self._pruned = night
-        if self._rounds.scrub_bytes_per_second and is_due(self._archive.upkeep.scrubbed(), since=night):
-            scrub = Scrub(self._archive, bytes_per_second=self._rounds.scrub_bytes_per_second, stop=self._stop)
+        if self._rounds.scrub_bytes_per_second and is_due(MaintenanceRows(self._archive).scrubbed(), since=night):
+            rate = self._rounds.scrub_bytes_per_second
+            scrub = Scrub(self._archive, self._files, bytes_per_second=rate, stop=self._stop)
             scrub.run(clock=self._clock)
 
     def _prune(self, policy: RetentionPolicy) -> None:
@@ -114,7 +118,7 @@ class Care:
                 raise Stopped
 
     def _watch_the_volume(self) -> None:
-        volume = volume_of(self._archive.files.root)
+        volume = self._archive.volume()
         fullness = volume.fullness(self._archive.watermarks)
         if fullness != self._fullness:
             log.warning("volume watched", fullness=str(fullness), used_percent=round(volume.used_percent, 1))

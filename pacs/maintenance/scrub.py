@@ -23,7 +23,8 @@ import structlog
 
 from gateway.sqlite import utc_text
 from pacs.archive.archive import Archive
-from pacs.archive.maintenance_rows import Kept, Pass
+from pacs.archive.files import Files
+from pacs.archive.maintenance_rows import Kept, MaintenanceRows, Pass
 from pacs.archive.verify import Stopped, trouble
 
 REMEMBER_SECONDS = 10.0
@@ -52,33 +53,34 @@ def is_due(reached: Pass, *, since: datetime) -> bool:
 class Scrub:
     """The scrub of one archive, at `bytes_per_second`. `run` does what is left of a pass; `stop` ends it anywhere."""
 
-    def __init__(self, archive: Archive, *, bytes_per_second: int, stop: threading.Event) -> None:
-        self._archive = archive
+    def __init__(self, archive: Archive, files: Files, *, bytes_per_second: int, stop: threading.Event) -> None:
+        self._rows = MaintenanceRows(archive)
+        self._files = files
         self._rate = bytes_per_second
         self._stop = stop
 
     def run(self, *, clock: Callable[[], datetime]) -> None:
         """Go on with the pass, or begin one, until its end. Raises Stopped."""
-        reached = self._archive.upkeep.scrubbed()
+        reached = self._rows.scrubbed()
         if reached.began_at is None or reached.ended_at is not None:
             reached = Pass(utc_text(clock()), None, 0, 0, 0, 0)
         remembered = time.monotonic()
-        while kept := self._archive.upkeep.next_kept(reached.instance_id):
+        while kept := self._rows.next_kept(reached.instance_id):
             reached = self._check(kept, reached, now=clock())
             if time.monotonic() - remembered > REMEMBER_SECONDS:
-                self._archive.upkeep.remember_scrub(reached)
+                self._rows.remember_scrub(reached)
                 remembered = time.monotonic()
-        self._archive.upkeep.remember_scrub(replace(reached, ended_at=utc_text(clock())))
+        self._rows.remember_scrub(replace(reached, ended_at=utc_text(clock())))
         log.info("scrub ended", files=reached.file_count, bytes=reached.byte_count, damaged=reached.damaged_count)
 
     def _check(self, kept: Kept, reached: Pass, *, now: datetime) -> Pass:
-        path = self._archive.files.path(kept.sop_instance_uid)
+        path = self._files.path(kept.sop_instance_uid)
         code = trouble(path, size_bytes=kept.size_bytes, sha256=kept.sha256, after_read=self._take_time)
-        damaged = bool(code) and self._archive.upkeep.report_damage(kept, code, now=now)
+        damaged = bool(code) and self._rows.report_damage(kept, code, now=now)
         if damaged:
             log.error("instance damaged", sop_instance_uid=kept.sop_instance_uid, code=code)
         elif not code:
-            self._archive.upkeep.report_well(kept.sop_instance_uid)
+            self._rows.report_well(kept.sop_instance_uid)
         return replace(
             reached,
             instance_id=kept.id,
@@ -97,7 +99,7 @@ class Scrub:
     def _receiving(self) -> bool:
         """Is an object on its way in? Its file says so, whoever serves the association."""
         young = time.time() - BUSY_WITHIN_SECONDS
-        return any(_changed(part) > young for part in self._archive.files.leftovers())
+        return any(_changed(part) > young for part in self._files.leftovers())
 
 
 def _changed(part: Path) -> float:

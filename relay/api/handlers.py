@@ -2,7 +2,7 @@
 
 Pages go by cursors. Those of studies and changes are numbers of the database, which nothing moves; that of a study's
 instances is a position, since what is in a study once stays. Files are sent by the kernel, a ZIP archive is made while
-it is sent, and what is sent to a peer is a duty that the archive's process carries out (`pacs.Duties`).
+it is sent, and what is sent to a peer is a duty that the archive's process carries out (`pacs.ForwardQueue`).
 
 Not here: what can be asked (`relay.api.operations`), what answers look like (`relay.api.schemas`), DICOMweb.
 """
@@ -19,7 +19,7 @@ from aiohttp import web
 
 import gateway
 from gateway.errors import NotFound, UnknownDestination
-from pacs import Archive, Duties, Listing, Stored, preview
+from pacs import Archive, ForwardQueue, Stored, preview
 from relay.access.middleware import STUDY
 from relay.api import operations, schemas
 from relay.api.operations import DEFAULT_LIMIT, OPERATIONS, PATH, ROOT, Operation
@@ -55,8 +55,8 @@ class Rest:
         clock: Callable[[], datetime],
     ) -> None:
         self._archive = archive
-        self._listing = Listing(archive.database)
-        self._duties = Duties(archive.database)
+        self._listing = archive.listing
+        self._forwarding = ForwardQueue(archive)
         self._worklist = worklist
         self._renderer = renderer
         self._peers = tuple(peers)
@@ -166,7 +166,7 @@ class Rest:
         to = operations.destination(await request.read())
         if to not in self._peers:
             raise UnknownDestination("There is no such peer; /api/v1/peers has those that PACS_PEERS names.")
-        count = await asyncio.to_thread(self._duties.ask, to, now=self._clock(), **uid)
+        count = await asyncio.to_thread(self._forwarding.ask, to, now=self._clock(), **uid)
         return _json(schemas.Owed(to, count), status=202)
 
 

@@ -17,7 +17,7 @@ import structlog
 
 from gateway.errors import Conflict
 from gateway.messages import PRIORITY, Action, EventParameters
-from gateway.outbox import Entry, Outbox
+from gateway.outbox import Entry, NewEntry, Outbox
 from relay import protocol
 from relay.delivery.delivery import Event
 from relay.protocol import Json
@@ -40,20 +40,18 @@ class DeferredActions:
         `about` is what images the request is for, a Study Instance UID, or ''. Raises Conflict when something else was
         asked under the same action id.
         """
-        with self._outbox.database.write() as conn:
-            is_new = self._outbox.put(
-                conn,
-                message_id=_message_id(action.action_id),
-                message_type=action.action_type,
-                subject=f"request/{about}/{action.action_id}",
-                priority=PRIORITY[action.action_type],
-                parameters={
-                    **parameters,
-                    "request_id": action.action_id,
-                    "content_hash": protocol.content_hash(action),
-                },
-                now=now,
-            )
+        new = NewEntry(
+            message_id=_message_id(action.action_id),
+            message_type=action.action_type,
+            subject=f"request/{about}/{action.action_id}",
+            priority=PRIORITY[action.action_type],
+            parameters={
+                **parameters,
+                "request_id": action.action_id,
+                "content_hash": protocol.content_hash(action),
+            },
+        )
+        is_new = self._outbox.enqueue(new, now=now)
         if not is_new:
             self.expect_same(action)
         return is_new
@@ -67,8 +65,7 @@ class DeferredActions:
 
     def owe(self, event: EventParameters, *, now: datetime) -> None:
         """Owe the cloud what became of a request; once, however often it is said."""
-        with self._outbox.database.write() as conn:
-            self._outbox.tell(conn, event, now=now)
+        self._outbox.enqueue(event, now=now)
         log.info("request answered", message_id=event.message_id, message_type=event.message_type)
 
     def is_answered(self, event_id: str) -> bool:

@@ -272,7 +272,7 @@ class Delivery:
             self._destination_answered(self._clock())
 
     def _versions(self) -> list[int]:
-        return [outbox.database.data_version() for outbox in self._outboxes]
+        return [outbox.data_version() for outbox in self._outboxes]
 
     async def _until_something_changed(self, versions: list[int]) -> None:
         for _ in range(LOOKS_PER_QUERY):

@@ -39,7 +39,7 @@ class Evidence:
 
     def absent(self, sop_instance_uids: Iterable[str]) -> frozenset[str]:
         """Which of these images never came."""
-        return frozenset(self._archive.judgements.absent(list(sop_instance_uids)))
+        return frozenset(self._archive.quality.absent(list(sop_instance_uids)))
 
     def beside(self, item: Item, data_sets: Iterable[DicomJson]) -> tuple[Item, ...]:
         """The items that an item's images are compared with, itself among them."""
@@ -91,7 +91,7 @@ class Evidence:
             item,
             instances,
             performed=performed,
-            not_received=len(self._archive.judgements.absent(performed.images)),
+            not_received=len(self._archive.quality.absent(performed.images)),
             held_back=self._holding.held(instances),
         )
 
@@ -113,7 +113,7 @@ class Evidence:
 
     def _has_shrunk(self, seen: Exam) -> bool:
         studies = {seen.study_instance_uid, *(image.study_instance_uid for image in seen.images)}
-        return self._archive.judgements.has_shrunk(studies)
+        return self._archive.quality.has_shrunk(studies)
 
 
 def _seems_to_lack(seen: Exam) -> bool:

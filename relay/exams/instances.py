@@ -48,7 +48,7 @@ class Instances:
 
     def version(self) -> int:
         """A number that changes when anything in the archive may have."""
-        return self._archive.database.data_version()
+        return self._archive.data_version()
 
     def of_studies(self, study_instance_uids: Iterable[str]) -> list[Instance]:
         """The instances of some studies, in the order of their numbers; none of what is no UID."""

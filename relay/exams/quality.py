@@ -1,12 +1,12 @@
-"""Judges the exams that were touched, and owes the cloud every judgement that is new (`exam.quality`).
+"""Judges the exams that changed, and owes the cloud every judgement that is new (`exam.quality`).
 
 The rules:
 
-* The worklist's notes are carried over to the archive's, whose outbox tells: note, judgement and event are then of one
+* The worklist's marks are taken over by the archive, whose outbox tells: mark, judgement and event are then of one
   database and change in one transaction (`pacs.archive.quality_rows`). A process killed anywhere else has left the
-  note.
-* An exam is judged when nothing has touched it for `SETTLE`, since images come in bursts; at the latest when the first
-  touch is `LONGEST` ago, since a burst must not hide an exam.
+  mark.
+* An exam is judged when nothing has changed it for `SETTLE`, since images come in bursts; at the latest when its first
+  change is `LONGEST` ago, since a burst must not hide an exam.
 * What disagrees is held back first (`relay.exams.holding`): a judgement says so of what a person finds parked.
 * Only what differs from the judgement told last is told. It is of the subject of the exam's images and comes after
   those that were there.
@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from gateway.errors import OutOfResources
-from gateway.outbox.changed_exams import Note
+from gateway.outbox.changed_exams import ChangedExam
 from gateway.sqlite import utc_text
 from pacs import Archive
 from relay.exams.evidence import Evidence
@@ -39,25 +39,25 @@ LONGEST = timedelta(seconds=8)
 """With an image every second for a minute, an exam is told so often."""
 
 LOOK_SECONDS = 0.25
-"""How often the notes are looked at, while there are any; else two numbers are read from shared memory."""
+"""How often the marks are looked at, while there are any; else two numbers are read from shared memory."""
 
 AT_ONCE = 100
-"""Notes that are looked at in one go."""
+"""Marks that are looked at in one go."""
 
 FULL_SECONDS = 5.0
 """How long to wait when the disk takes nothing."""
 
 
 PUT_OFF = timedelta(minutes=10)
-"""How long an exam waits that could not be judged, unless it is touched: each try leaves a trace in the log."""
+"""How long an exam waits that could not be judged, unless it changes: each try leaves a trace in the log."""
 
 
-def is_ripe(note: Note, *, now: datetime) -> bool:
-    """Whether an exam is to be judged; a note from the future was written by a clock that has been set back since."""
+def is_ripe(changed: ChangedExam, *, now: datetime) -> bool:
+    """Whether an exam is to be judged; a mark from the future was written by a clock that has been set back since."""
     return (
-        note.last_at <= utc_text(now - SETTLE)
-        or note.first_at <= utc_text(now - LONGEST)
-        or note.last_at > utc_text(now)
+        changed.last_at <= utc_text(now - SETTLE)
+        or changed.first_at <= utc_text(now - LONGEST)
+        or changed.last_at > utc_text(now)
     )
 
 
@@ -71,7 +71,7 @@ class Quality:
         self._archive = archive
         self._evidence = evidence
         self._clock = clock
-        self._faulty: dict[tuple[str, str], tuple[Note, datetime]] = {}
+        self._faulty: dict[tuple[str, str], tuple[ChangedExam, datetime]] = {}
 
     @property
     def trouble(self) -> str:
@@ -86,11 +86,11 @@ class Quality:
         )
 
     async def run(self) -> None:
-        """Look at the notes again and again."""
+        """Look at the marks again and again."""
         seen: list[int] = []
         waiting = 0
         while True:
-            versions = [each.database.data_version() for each in (self._worklist, self._archive)]
+            versions = [each.data_version() for each in (self._worklist, self._archive)]
             if waiting or versions != seen:
                 waiting, seen = await self._judge(), versions
             await asyncio.sleep(LOOK_SECONDS)
@@ -98,41 +98,41 @@ class Quality:
     async def _judge(self) -> int:
         try:
             return await asyncio.to_thread(self.judge)
-        except OutOfResources as error:  # the notes stay; a full disk must not end the relay
+        except OutOfResources as error:  # the marks stay; a full disk must not end the relay
             log.warning("exams not judged", reason=str(error))
             await asyncio.sleep(FULL_SECONDS)
             return 1
 
     def judge(self) -> int:
-        """Judge what is ripe, and say how many notes are left that will be."""
-        if carried := self._worklist.touched.notes(limit=AT_ONCE):
-            self._archive.touched.carry(carried, self._worklist.touched)
-        found = self._archive.touched.notes(limit=AT_ONCE + len(self._faulty))
+        """Judge what is ripe, and say how many exams are left that will be."""
+        if of_worklist := self._worklist.changed_exams.waiting(limit=AT_ONCE):
+            self._archive.changed_exams.take_over(of_worklist, self._worklist.changed_exams)
+        found = self._archive.changed_exams.waiting(limit=AT_ONCE + len(self._faulty))
         now = self._clock()
-        notes = [note for note in found if not self._is_put_off(note, now=now)]
-        ripe = [note for note in notes if is_ripe(note, now=now)]
-        for note in ripe:
-            self._conclude(note)
-        return len(notes) - len(ripe)
+        waiting = [changed for changed in found if not self._is_put_off(changed, now=now)]
+        ripe = [changed for changed in waiting if is_ripe(changed, now=now)]
+        for changed in ripe:
+            self._conclude(changed)
+        return len(waiting) - len(ripe)
 
-    def _is_put_off(self, note: Note, *, now: datetime) -> bool:
-        """Whether this note failed a while ago and its exam has not been touched since."""
-        failed, at = self._faulty.get(_exam_of(note), (None, now))
-        return failed == note and at <= now < at + PUT_OFF
+    def _is_put_off(self, changed: ChangedExam, *, now: datetime) -> bool:
+        """Whether judging this exam failed a while ago and it has not changed since."""
+        failed, at = self._faulty.get(_exam_of(changed), (None, now))
+        return failed == changed and at <= now < at + PUT_OFF
 
-    def _conclude(self, note: Note) -> None:
-        uid, number = note.study_instance_uid, note.accession_number
+    def _conclude(self, changed: ChangedExam) -> None:
+        uid, number = changed.study_instance_uid, changed.accession_number
         try:
             held = self._evidence.hold(study_instance_uid=uid, accession_number=number, now=self._clock())
             exams = self._evidence.exams_to_tell(study_instance_uid=uid, accession_number=number)
-            told = self._archive.judgements.conclude(note, map(judgement, exams), now=self._clock())
+            told = self._archive.quality.conclude(changed, map(judgement, exams), now=self._clock())
         except OutOfResources:
             raise
         except Exception:  # a fault of ours with this one exam: it is put off, and the others go on
-            log.exception("exam not judged", study_instance_uid=note.study_instance_uid)
-            self._faulty[_exam_of(note)] = note, self._clock()
+            log.exception("exam not judged", study_instance_uid=changed.study_instance_uid)
+            self._faulty[_exam_of(changed)] = changed, self._clock()
             return
-        self._faulty.pop(_exam_of(note), None)
+        self._faulty.pop(_exam_of(changed), None)
         for message_id in held:
             log.warning("event held back", message_id=message_id)
         for each in told:
@@ -145,5 +145,5 @@ class Quality:
             )
 
 
-def _exam_of(note: Note) -> tuple[str, str]:
-    return note.study_instance_uid, note.accession_number
+def _exam_of(changed: ChangedExam) -> tuple[str, str]:
+    return changed.study_instance_uid, changed.accession_number

@@ -13,7 +13,7 @@ import structlog
 from gateway.disk_space import USUAL_WATERMARKS, Watermarks, volume_of
 from gateway.outbox import Outbox
 from gateway.sqlite import utc_text
-from pacs import Archive, Duties
+from pacs import Archive, ForwardQueue
 from relay.health.report import Disk, Forwards, HopFact, Images, QueueFact
 from relay.hybrid.listener import LinkState
 from worklist import Worklist
@@ -37,9 +37,9 @@ def archive_queue(archive: Archive) -> QueueFact:
     owed = queue("archive", archive.outbox)
     if owed.trouble:
         return owed
-    duties, found = Duties(archive.database), []
-    for each in duties.standings():
-        because = next((one.reason for one in duties.owed("parked", target=each.target, limit=1)), "")
+    forwarding, found = ForwardQueue(archive), []
+    for each in forwarding.targets():
+        because = next((one.reason for one in forwarding.owed("parked", target=each.target, limit=1)), "")
         found.append(Forwards(each.target, each.open, each.parked, each.oldest_open, each.reason, because))
     return replace(owed, forwards=tuple(found))
 
@@ -55,8 +55,8 @@ def disk(folder: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Disk:
 def images(archive: Archive) -> Images | None:
     """What is known of damage; None when the database cannot be read, which its queue says."""
     try:
-        scrubbed = archive.upkeep.scrubbed()
-        return Images(archive.upkeep.damaged(), scrubbed.began_at, scrubbed.ended_at)
+        condition = archive.condition()
+        return Images(condition.damaged, condition.scrub.began_at, condition.scrub.ended_at)
     except Exception:  # whatever it is, the report has to be made
         log.exception("database not readable", database="archive")
         return None

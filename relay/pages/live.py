@@ -23,8 +23,8 @@ from aiohttp import web
 
 from gateway.errors import DatabaseNotReady, Denied, OutOfResources
 from gateway.messages import HealthReport
+from gateway.outbox import Owner
 from gateway.refusals.log import version
-from gateway.sqlite import Database
 from pacs import Archive
 from worklist import Worklist
 
@@ -54,7 +54,7 @@ class Live:
         refusals: Path | None = None,
     ) -> None:
         self._refusals = refusals
-        self._databases = {"worklist": worklist.database, "images": archive.database}
+        self._owners: dict[str, Owner] = {"worklist": worklist, "images": archive}
         self._health = health
         self._clock = clock
         self._run = secrets.token_hex(4)
@@ -82,7 +82,7 @@ class Live:
             parts = {"run": self._run, "day": now.strftime("%Y%m%d"), "minute": now.strftime("%H%M")}
             parts["health"] = self._health_now()
             parts["refusals"] = version(self._refusals) if self._refusals else ""
-            return parts | {name: _version(database) for name, database in self._databases.items()}
+            return parts | {name: _version(owner) for name, owner in self._owners.items()}
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Tell the state at once, whenever it changes, and every few seconds, until one of the two sides goes."""
@@ -145,9 +145,9 @@ class Live:
         return self._health_state
 
 
-def _version(database: Database) -> str:
+def _version(owner: Owner) -> str:
     try:
-        return str(database.data_version())
+        return str(owner.data_version())
     except (DatabaseNotReady, OutOfResources):  # a state like any other: the page, asked again, says what is wrong
         return "unavailable"
 

@@ -210,7 +210,7 @@ class OperatorPages:
         """What is kept aside, and what was decided about it."""
 
         def values() -> dict[str, object]:
-            found = sorted(self._archive.upkeep.quarantined(), key=_first_who_waits)
+            found = sorted(self._archive.quarantine.objects(), key=_first_who_waits)
             rows = [(each, self._bytes(each)) for each in found[:MOST_ROWS]]
             return {"rows": rows, "total": len(found), **_around(request)}
 
@@ -236,7 +236,7 @@ class OperatorPages:
     async def picture(self, request: web.Request) -> web.Response:
         """A picture of an object in the quarantine. Raises a Refusal when it has none, or is damaged."""
         found, _ = await asyncio.to_thread(self._found, request)
-        path = self._archive.files.quarantine / found.file_name
+        path = self._archive.quarantine.path(found)
         try:
             made = await self._renderer.run(rendered, path, viewport=LARGEST_PICTURE, quality=80)
         except FileNotFoundError:
@@ -269,16 +269,16 @@ class OperatorPages:
         if decision not in _possible(found, stored):
             raise Conflict("This cannot be decided now: what is stored has changed since the page was shown.")
         if decision == "settle":
-            await asyncio.to_thread(self._archive.upkeep.settle, found.id, by=by, now=self._clock())
+            await asyncio.to_thread(self._archive.quarantine.settle, found.id, by=by, now=self._clock())
         else:
-            await asyncio.to_thread(self._archive.upkeep.decide, found.id, decision, by=by)
+            await asyncio.to_thread(self._archive.quarantine.decide, found.id, decision, by=by)
         log.info("quarantine decided", quarantine=found.id, sop_instance_uid=found.sop_instance_uid,
                  decision=decision, user=_user(request))  # fmt: skip
         return _see("/quarantine", "settled" if decision == "settle" else "decided")
 
     def _found(self, request: web.Request) -> tuple[SetAside, Stored | None]:
         """What is asked about and what is stored under its UID; the trail is told of which study. Raises NotFound."""
-        found = self._archive.upkeep.set_aside(int(request.match_info["id"]))
+        found = self._archive.quarantine.object_with(int(request.match_info["id"]))
         try:
             stored = self._archive.instance(found.sop_instance_uid)
         except NotFound:
@@ -291,7 +291,7 @@ class OperatorPages:
         if stored is None:
             return None, ""
         try:
-            aside = self._archive.files.quarantine / found.file_name
+            aside = self._archive.quarantine.path(found)
             return await self._renderer.run(compare, stored.path, aside), ""
         except (Refusal, OSError) as error:
             return None, f"The two cannot be compared: {getattr(error, 'strerror', None) or error}"
@@ -299,7 +299,7 @@ class OperatorPages:
     def _bytes(self, found: SetAside) -> int | None:
         """How large a file in the quarantine is; None when it is not there."""
         try:
-            return (self._archive.files.quarantine / found.file_name).stat().st_size
+            return self._archive.quarantine.path(found).stat().st_size
         except FileNotFoundError:
             return None
 

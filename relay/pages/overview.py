@@ -118,7 +118,7 @@ class Overviews:
         """Put the first page together."""
         report, day, queue = self._health(), self._board.day(), self._queue()
         hops = tuple(_hops(report))
-        attention = tuple(_attention(hops, day, queue, self._archive.upkeep.undecided()))
+        attention = tuple(_attention(hops, day, queue, self._archive.quarantine.undecided()))
         return Overview(
             healthy=report.healthy,
             sentence=_sentence(hops, len(attention)),

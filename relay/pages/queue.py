@@ -14,7 +14,7 @@ from gateway.errors import NotFound
 from gateway.outbox import Entry, Outbox
 from gateway.outbox.overview import Alike, DestinationOverview, Told
 from gateway.sqlite import utc_text
-from pacs import Archive, Listing, discard
+from pacs import Archive, discard
 from relay.pages.site_facts import CircuitState, SiteFacts
 from worklist import Worklist
 
@@ -121,7 +121,7 @@ class QueueBoard:
     ) -> None:
         self._archive = archive
         self._outboxes = {"worklist": worklist.outbox, "pacs": archive.outbox}
-        self._listing = Listing(archive.database)
+        self._listing = archive.listing
         self._surroundings = surroundings
         self._clock = clock
 
@@ -132,7 +132,7 @@ class QueueBoard:
             groups=tuple(
                 Group(of, alike)
                 for of, box in self._outboxes.items()
-                for alike in box.standing.parked_alike(limit=MOST_GROUPS)
+                for alike in box.overview.parked_alike(limit=MOST_GROUPS)
             ),
             parked=tuple(
                 Parked(of, entry)
@@ -152,7 +152,7 @@ class QueueBoard:
     def alike(self, of: str, entry_id: int, destination: str | None = None) -> Group:
         """Everything that is parked at a destination for the reason of one entry. Raises NotFound as `parked`."""
         entry = self.parked(of, entry_id, destination).entry
-        alike = self.outbox(of).standing.alike(entry.destination, entry.reason)
+        alike = self.outbox(of).overview.alike(entry.destination, entry.reason)
         if alike is None:
             raise NotFound(f"No parked entry of {of} has the id {entry_id}; it was released or told meanwhile.")
         return Group(of, alike)
@@ -176,7 +176,7 @@ class QueueBoard:
 
     def _ways(self) -> Iterator[Route]:
         now, believed = self._clock(), self._surroundings.breakers()
-        lines = [line for box in self._outboxes.values() for line in box.standing.lines(now=now)]
+        lines = [line for box in self._outboxes.values() for line in box.overview.lines(now=now)]
         names = {line.destination for line in lines} | set(believed)
         for name in sorted(names, key=lambda name: (name in REQUESTS, name)):
             yield _way(name, [line for line in lines if line.destination == name], believed.get(name))
@@ -184,9 +184,9 @@ class QueueBoard:
     def _exams(self) -> Iterator[ExamLine]:
         for row in self._listing.newest_studies(EXAMS):
             uid, accession_number = str(row["study_instance_uid"]), str(row["accession_number"])
-            told = [self._outboxes["pacs"].standing.told(uid)]
+            told = [self._outboxes["pacs"].overview.told(uid)]
             if accession_number:
-                told.append(self._outboxes["worklist"].standing.told(f"mpps/{accession_number}"))
+                told.append(self._outboxes["worklist"].overview.told(f"mpps/{accession_number}"))
             yield ExamLine(uid, accession_number, str(row["last_received_at"]), _sum(told))
 
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from math import floor
 
-from gateway.disk_space import Fullness, Volume, Watermarks, volume_of
+from gateway.disk_space import Fullness, Volume, Watermarks
 from gateway.last_backup import LastBackup, last
 from gateway.sqlite import utc_text
-from pacs import Archive, Damaged, Duties, Listing, RetentionOutcome, RetentionPolicy, Standing, candidates
+from pacs import Archive, Damaged, ForwardQueue, RetentionOutcome, RetentionPolicy, TargetQueue, candidates
 from relay.pages.bar_chart import Plot, plot
 from relay.pages.site_facts import SiteFacts
 
@@ -91,7 +91,7 @@ class Storage:
     release: Release | None
     scrub: Scrubbing
     damaged: tuple[Damaged, ...]
-    forwarding: tuple[Standing, ...]
+    forwarding: tuple[TargetQueue, ...]
     backup: LastBackup | None
 
 
@@ -100,15 +100,15 @@ class StorageBoard:
 
     def __init__(self, archive: Archive, surroundings: SiteFacts, *, clock: Callable[[], datetime]) -> None:
         self._archive = archive
-        self._listing = Listing(archive.database)
+        self._forwarding = ForwardQueue(archive)
         self._surroundings = surroundings
         self._clock = clock
 
     def storage(self) -> Storage:
         """Put the page together."""
         now = self._clock().astimezone(UTC)
-        totals, received = self._archive.statistics(), self._listing.received()
-        days = filled(self._listing.growth(utc_text(_first_day(now))), now)
+        totals, received = self._archive.statistics(), self._archive.listing.received()
+        days = filled(self._archive.listing.growth(utc_text(_first_day(now))), now)
         room, trouble = self._room(days, received["oldest"], now)
         return Storage(
             totals=totals,
@@ -120,14 +120,14 @@ class StorageBoard:
             trouble=trouble,
             release=self._release(now),
             scrub=self._scrub(totals["instances"]),
-            damaged=tuple(self._listing.damaged(MOST_DAMAGED)),
-            forwarding=tuple(Duties(self._archive.database).standings()),
+            damaged=tuple(self._archive.listing.damaged(MOST_DAMAGED)),
+            forwarding=tuple(self._forwarding.targets()),
             backup=last(self._surroundings.backups) if self._surroundings.backups else None,
         )
 
     def _room(self, days: Sequence[Day], oldest: str | None, now: datetime) -> tuple[Room | None, str]:
         try:
-            volume = volume_of(self._archive.files.root)
+            volume = self._archive.volume()
         except OSError as error:
             return None, f"The volume of the images cannot be looked at: {error.strerror}."
         return room(volume, self._surroundings.watermarks, days, oldest=oldest, now=now), ""
@@ -137,14 +137,15 @@ class StorageBoard:
         return None if policy is None else release(policy, candidates(self._archive, policy, now=now))
 
     def _scrub(self, instances: int) -> Scrubbing:
-        reached = self._archive.upkeep.scrubbed()
+        condition = self._archive.condition()
+        reached = condition.scrub
         percent = min(100, 100 * reached.file_count // instances) if instances else 100
         return Scrubbing(
             began_at=reached.began_at,
             ended_at=reached.ended_at,
             files=reached.file_count,
             percent=100 if reached.ended_at else percent,
-            damaged=self._archive.upkeep.damaged(),
+            damaged=condition.damaged,
         )
 
 

@@ -123,7 +123,7 @@ class Board:
     def _rows_of(self, day: date) -> list[Row]:
         with self._turn:
             # Read before the rows are: what comes in between makes them anew the next time.
-            versions = self._worklist.database.data_version(), self._instances.version()
+            versions = self._worklist.data_version(), self._instances.version()
             known, rows = self._days.get(day, (None, []))
             if known != versions:
                 rows = list(self._made(self._worklist.items(date=day.strftime("%Y%m%d"))))

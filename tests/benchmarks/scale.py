@@ -127,7 +127,7 @@ def sample(archive: Archive) -> dict[str, Row]:
     for view in VIEWS:
         _take(archive, _image(view))
     found = {}
-    with archive.database.read() as conn:
+    with archive.read() as conn:
         for table in _TABLES:
             found[table] = dict(conn.execute(f"SELECT * FROM {table} ORDER BY rowid DESC LIMIT 1").fetchone())
     del found["instance"]["id"]
@@ -141,7 +141,7 @@ def fill(archive: Archive, before: int, size: int) -> None:
     """
     samples = sample(archive)
     exams = (Exam(number) for number in range(before // len(VIEWS), size // len(VIEWS)))
-    with closing(sqlite3.connect(archive.database.path)) as conn:
+    with closing(sqlite3.connect(archive.database_path)) as conn:
         conn.execute("PRAGMA cache_size = -500000")  # kB
         while batch := list(islice(exams, BATCH)):
             with conn:
@@ -230,8 +230,7 @@ def measured(folder: Path, size: int) -> dict[str, list[float]]:
 @contextmanager
 def opened(folder: Path) -> Iterator[Archive]:
     """The archive of a folder, as the pacs process has it."""
-    archive = Archive.open(folder / "pacs.db", folder / "instances")
-    with closing(archive), closing(archive.files):
+    with closing(Archive.open(folder / "pacs.db", folder / "instances")) as archive:
         yield archive
 
 

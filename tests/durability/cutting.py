@@ -118,8 +118,7 @@ def _after_a_cut(volume: Volume, chance: Random) -> list[str]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         folder = Folder(Path(name, "data"))
         volume.remains(folder.path, chance)
-        archive = Archive.open(folder.index, folder.instances)
-        with closing(archive), closing(archive.files):
+        with closing(Archive.open(folder.index, folder.instances)) as archive:
             found = faults(folder, SENT, acknowledged)
             if volume.names is Names.STRICT:  # its name in incoming may be lost; fsck finds it then, not a start
                 found = [fault for fault in found if not fault.endswith("has no row")]

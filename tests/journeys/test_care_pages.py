@@ -67,13 +67,13 @@ def refused(site: Site, ae_title: str) -> None:
 
 def number(site: Site) -> int:
     with closing(archive(site)) as kept:
-        return max(found.id for found in kept.upkeep.quarantined())
+        return max(found.id for found in kept.quarantine.objects())
 
 
 def paths(site: Site) -> dict[str, str]:
     aside = f"/quarantine/{number(site)}"
     with closing(archive(site)) as kept:
-        [group] = kept.outbox.standing.parked_alike()
+        [group] = kept.outbox.overview.parked_alike()
     return {
         "delivery": "/queue",
         "release": f"/queue/pacs/{group.first_id}/release-alike",
@@ -149,8 +149,8 @@ def test_a_decision_about_two_objects_is_made_by_name_and_carried_out(browser: P
     browser.evaluate("document.querySelector('main form button').click(), true")
     browser.wait("document.body?.innerText.includes('by decision of J. Smith')", what="What became of it", seconds=15)
     with closing(archive(site)) as kept:
-        wait_until(lambda: before not in {each.id for each in kept.upkeep.quarantined()}, "the end of what was decided")
-        [found] = kept.upkeep.quarantined()
+        wait_until(lambda: before not in {each.id for each in kept.quarantine.objects()}, "the end of what was decided")
+        [found] = kept.quarantine.objects()
         assert found.reason.endswith("by decision of J. Smith.")
         assert found.id != before
 

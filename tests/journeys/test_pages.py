@@ -275,11 +275,11 @@ def test_a_page_whose_gateway_is_gone_says_so_and_heals(browser: Page, site: Sit
 
 def test_a_page_that_could_not_be_shown_comes_by_itself(browser: Page, tmp_path: Path) -> None:
     with served.site(tmp_path, served.first_study(), [served.item()]) as site:
-        database = site.archive.database
-        database.path.rename(tmp_path / "away")
-        database.close()
+        database = site.archive.database_path
+        database.rename(tmp_path / "away")
+        site.archive.close()
         browser.open(f"{site.url}/board")
         browser.wait("!!document.body?.innerText.includes('the gateway could not ask')", what="The reason")
-        (tmp_path / "away").rename(database.path)
+        (tmp_path / "away").rename(database)
         browser.wait("!!document.body?.innerText.includes('ACC-1')", what="The board", seconds=20)
         browser.forget()

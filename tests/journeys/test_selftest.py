@@ -26,8 +26,7 @@ def traces(site: Site) -> dict[str, object]:
         closing(Worklist.attach(site.data / "worklist.db")) as worklist,
         closing(Archive.attach(site.data / "pacs.db", site.data / "instances")) as archive,
     ):
-        steps = worklist.database
-        with steps.read() as conn:
+        with worklist.read() as conn:
             tables = ("items", "actions", "steps", "performed_items", "performed_instances")
             rows = {name: conn.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
         files = list((site.data / "instances").rglob("*.dcm"))

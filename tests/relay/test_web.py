@@ -65,7 +65,7 @@ def test_only_the_assets_themselves_are_files(site: Site, path: str) -> None:
 
 
 def test_an_internal_failure_says_so_and_nothing_else(site: Site) -> None:
-    with site.archive.database.write() as conn:
+    with site.archive.write() as conn:
         conn.execute("ALTER TABLE study RENAME TO elsewhere")
     answer = site.get("/dicom-web/studies?PatientName=*")
     assert answer.status == 500
@@ -73,8 +73,8 @@ def test_an_internal_failure_says_so_and_nothing_else(site: Site) -> None:
 
 
 def test_a_database_that_is_away_is_unavailable_and_not_empty(site: Site) -> None:
-    site.archive.database.path.rename(site.archive.database.path.with_suffix(".away"))
-    site.archive.database.close()
+    site.archive.database_path.rename(site.archive.database_path.with_suffix(".away"))
+    site.archive.close()
     answer = site.get("/dicom-web/studies?PatientName=SMITH")
     assert answer.status == 503
     assert answer.json() == {

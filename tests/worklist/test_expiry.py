@@ -32,7 +32,7 @@ def names(worklist: Worklist) -> list[str]:
 
 
 def copies(worklist: Worklist) -> list[Path]:
-    return sorted((worklist.database.path.parent / "worklist-copies").glob("*"))
+    return sorted((worklist.database_path.parent / "worklist-copies").glob("*"))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_is_over_and_told_leaves_with_its_steps_and_actions(worklist: Workl
     list(prune(worklist, before="20261125", now=NOW + timedelta(days=3)))
     assert worklist.steps("DONE") == []
     assert [len(worklist.steps(name)) for name in ("STUCK", "UNTOLD")] == [1, 1]
-    assert worklist.database.complaints() == []
+    assert worklist.complaints() == []
 
 
 def test_a_parked_event_holds_its_item_until_it_was_delivered(worklist: Worklist) -> None:
@@ -123,7 +123,7 @@ def test_before_anything_leaves_the_database_is_copied(worklist: Worklist) -> No
 
 def test_the_newest_copies_stay(worklist: Worklist) -> None:
     for day in range(COPIES + 3):
-        copy(worklist.database, now=NIGHT + timedelta(days=day))
+        copy(worklist, now=NIGHT + timedelta(days=day))
     assert [path.name[9:17] for path in copies(worklist)] == [f"202611{day}" for day in range(25, 25 + COPIES - 1)] + [
         "20261201"
     ]

@@ -275,14 +275,14 @@ def test_a_disk_that_cannot_be_written_is_no_resource_and_the_step_is_taken_when
     worklist: Worklist, port: int
 ) -> None:
     with associated(port) as association:
-        with sqlite3.connect(worklist.database.path) as other:
+        with sqlite3.connect(worklist.database_path) as other:
             pages = other.execute("PRAGMA page_count").fetchone()[0]
-        with worklist.database.write() as conn:  # SQLite's own way to have no room
+        with worklist.write() as conn:  # SQLite's own way to have no room
             conn.execute(f"PRAGMA max_page_count = {pages}")
         large = begun()
         large.CommentsOnThePerformedProcedureStep = "x" * 60_000
         full = association.send_n_create(large, MPPS, "1.2.3")[0]
-        with worklist.database.write() as conn:
+        with worklist.write() as conn:
             conn.execute("PRAGMA max_page_count = 1000000")
         again = association.send_n_create(large, MPPS, "1.2.3")[0]
     assert (full.Status, again.Status) == (0x0213, 0x0000)

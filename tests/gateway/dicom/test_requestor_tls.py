@@ -258,7 +258,7 @@ def test_a_commitment_is_reported_within_tls_and_the_reason_is_kept_when_that_fa
     server = entity.start_server(
         ("127.0.0.1", 0), block=False, ssl_context=context, evt_handlers=[(evt.EVT_N_EVENT_REPORT, take)]
     )
-    promises, port = CommitmentRows(archive.database), server.server_address[1]
+    promises, port = CommitmentRows(archive), server.server_address[1]
     asked = Transaction("2.25.9", "MAMMO_1", "SCREENING_PACS", (Reference("1.2", "2.25.1"),))
     promises.take(asked, now=NOW)
     with Reporter(archive, [Peer("MAMMO_1", "127.0.0.1", port, tls=True)], tls=files(tmp_path)):

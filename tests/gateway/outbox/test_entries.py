@@ -7,30 +7,26 @@ import pytest
 
 from gateway import outbox
 from gateway.errors import InvalidValue, NotFound
-from gateway.outbox import Outbox
+from gateway.outbox import NewEntry, Outbox
 from gateway.sqlite import Database
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Outbox:
-    database = Database(tmp_path / "x.db", outbox.SCHEMA)
-    database.migrate()
+def database(tmp_path: Path) -> Database:
+    found = Database(tmp_path / "x.db", outbox.SCHEMA)
+    found.migrate()
+    return found
+
+
+@pytest.fixture
+def box(database: Database) -> Outbox:
     return Outbox(database)
 
 
 def put(box: Outbox, message_id: str, subject: str = "s", priority: int = 2) -> None:
-    with box.database.write() as conn:
-        box.put(
-            conn,
-            message_id=message_id,
-            message_type="study.image_received",
-            subject=subject,
-            priority=priority,
-            parameters={"id": message_id},
-            now=NOW,
-        )
+    box.enqueue(NewEntry(message_id, "study.image_received", subject, priority, {"id": message_id}), now=NOW)
 
 
 def due(box: Outbox, now: datetime = NOW) -> list[str]:
@@ -109,15 +105,15 @@ def test_a_late_outcome_does_not_disturb_a_settled_entry(box: Outbox) -> None:
     assert box.counts() == {"open": 0, "delivered": 1, "parked": 0}
 
 
-def test_a_fact_that_is_rolled_back_owes_nothing(box: Outbox) -> None:
-    with pytest.raises(ValueError, match="no"), box.database.write() as conn:
-        box.put(conn, message_id="m", message_type="t", subject="s", priority=1, parameters={}, now=NOW)
+def test_a_fact_that_is_rolled_back_owes_nothing(box: Outbox, database: Database) -> None:
+    with pytest.raises(ValueError, match="no"), database.write() as conn:
+        box.put(conn, NewEntry("m", "t", "s", 1, {}), now=NOW)
         raise ValueError("no")
     assert box.counts() == {"open": 0, "delivered": 0, "parked": 0}
     assert box.oldest_open() is None
 
 
-def test_counts_follow_every_change(box: Outbox) -> None:
+def test_counts_follow_every_change(box: Outbox, database: Database) -> None:
     for number in range(4):
         put(box, f"m{number}", f"s{number}")
     first, second, third, _ = reversed(box.due(NOW, limit=10))
@@ -125,7 +121,7 @@ def test_counts_follow_every_change(box: Outbox) -> None:
     box.delivered(second, now=NOW)
     box.park(third, reason="too large", now=NOW)
     assert box.counts() == {"open": 1, "delivered": 2, "parked": 1}
-    with box.database.write() as conn:
+    with database.write() as conn:
         conn.execute("UPDATE outbox SET delivered_at = NULL WHERE id = 1")
         conn.execute("DELETE FROM outbox WHERE id = 2")
     assert box.counts() == {"open": 2, "delivered": 0, "parked": 1}

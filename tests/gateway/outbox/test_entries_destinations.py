@@ -8,7 +8,7 @@ import pytest
 
 from gateway import outbox
 from gateway.errors import NotFound
-from gateway.outbox import Entry, Outbox
+from gateway.outbox import Entry, NewEntry, Outbox
 from gateway.outbox.entries import ANYWHERE
 from gateway.sqlite import Database
 from tests.gateway.outbox.test_entries import put
@@ -18,9 +18,14 @@ BOTH = ("manage", "servicebus")
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Outbox:
-    database = Database(tmp_path / "x.db", outbox.SCHEMA)
-    database.migrate()
+def database(tmp_path: Path) -> Database:
+    found = Database(tmp_path / "x.db", outbox.SCHEMA)
+    found.migrate()
+    return found
+
+
+@pytest.fixture
+def box(database: Database) -> Outbox:
     served = Outbox(database)
     served.serve(BOTH, now=NOW)
     return served
@@ -125,13 +130,10 @@ def test_what_was_sent_is_counted_by_class_from_a_moment_on(box: Outbox) -> None
     assert box.sent("servicebus", since=NOW) == {}
 
 
-def test_a_week_that_one_destination_missed_costs_the_other_no_time(box: Outbox) -> None:
-    with box.database.write() as conn:
+def test_a_week_that_one_destination_missed_costs_the_other_no_time(box: Outbox, database: Database) -> None:
+    with database.write() as conn:
         for number in range(50_000):
-            box.put(
-                conn, message_id=f"m{number}", message_type="t", subject=f"s{number // 4}", priority=2,
-                parameters={}, now=NOW,
-            )  # fmt: skip
+            box.put(conn, NewEntry(f"m{number}", "t", f"s{number // 4}", 2, {}), now=NOW)
         conn.execute("UPDATE outbox_duty SET delivered_at = 'x' WHERE destination = 'manage' AND entry_id < 49990")
     began = time.perf_counter()
     found = [len(box.due(NOW, limit=10, destination=destination)) for destination in BOTH]

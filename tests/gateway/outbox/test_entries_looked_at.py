@@ -19,9 +19,14 @@ QUIET = DestinationOverview("manage", {}, None, None, 0, "", 0, 0, 0)
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Outbox:
-    database = Database(tmp_path / "x.db", outbox.SCHEMA)
-    database.migrate()
+def database(tmp_path: Path) -> Database:
+    found = Database(tmp_path / "x.db", outbox.SCHEMA)
+    found.migrate()
+    return found
+
+
+@pytest.fixture
+def box(database: Database) -> Outbox:
     served = Outbox(database)
     served.serve(("manage",), now=NOW)
     return served
@@ -34,7 +39,7 @@ def parked(box: Outbox, *message_ids: str, reason: str, destination: str = "mana
 
 
 def test_a_destination_that_is_owed_nothing_is_a_line_all_the_same(box: Outbox) -> None:
-    assert box.standing.lines(now=NOW) == [QUIET]
+    assert box.overview.lines(now=NOW) == [QUIET]
 
 
 def test_a_line_says_what_waits_by_class_the_oldest_and_what_was_confirmed_today(box: Outbox) -> None:
@@ -43,7 +48,7 @@ def test_a_line_says_what_waits_by_class_the_oldest_and_what_was_confirmed_today
     first, second = box.due(NOW, limit=10, destination="manage")[:2]
     box.delivered(first, now=NOW, sent={1: 300, 2: 50})
     box.delivered(second, now=NOW - timedelta(days=1), sent={2: 1000})
-    assert box.standing.lines(now=NOW) == [
+    assert box.overview.lines(now=NOW) == [
         DestinationOverview(
             destination="manage",
             waiting={2: 2},
@@ -64,14 +69,14 @@ def test_a_line_says_which_failed_entry_is_tried_next_and_why_it_failed(box: Out
     later, sooner = box.due(NOW, limit=10, destination="manage")
     box.retry(later, reason="down", due_at=NOW + timedelta(minutes=9))
     box.retry(sooner, reason="busy", due_at=NOW + timedelta(minutes=2))
-    [line] = box.standing.lines(now=NOW)
+    [line] = box.overview.lines(now=NOW)
     assert (line.next_attempt, line.attempts, line.reason) == ("2026-11-22T08:02:00.000Z", 1, "busy")
 
 
 def test_requests_are_lines_of_their_own(box: Outbox) -> None:
     put(box, "request/1", "request//1", 4)
     put(box, "request/2", "request//2", 5)
-    assert [(line.destination, line.waiting) for line in box.standing.lines(now=NOW)] == [
+    assert [(line.destination, line.waiting) for line in box.overview.lines(now=NOW)] == [
         ("chores", {5: 1}),
         ("full images", {4: 1}),
         ("manage", {}),
@@ -83,11 +88,11 @@ def test_what_is_parked_is_counted_by_reason(box: Outbox) -> None:
         put(box, f"m{number}", f"s{number}")
     parked(box, "m0", "m2", reason="too large")
     parked(box, "m1", reason="not wanted")
-    assert box.standing.parked_alike() == [
+    assert box.overview.parked_alike() == [
         Alike("manage", "too large", 2, 1, TEXT),
         Alike("manage", "not wanted", 1, 2, TEXT),
     ]
-    [line] = box.standing.lines(now=NOW)
+    [line] = box.overview.lines(now=NOW)
     assert line.parked == 3
     found = box.parked(2)
     assert found is not None
@@ -98,10 +103,10 @@ def test_of_many_reasons_the_most_frequent_are_shown_and_each_is_found(box: Outb
     for number in range(5):
         put(box, f"m{number}", f"s{number}")
         parked(box, f"m{number}", reason=f"Reason {number // 2}.")
-    [first] = box.standing.parked_alike(limit=1)
+    [first] = box.overview.parked_alike(limit=1)
     assert (first.reason, first.count) == ("Reason 0.", 2)
-    assert box.standing.alike("manage", "Reason 2.") == box.standing.parked_alike()[-1]
-    assert box.standing.alike("manage", "Reason 3.") is None
+    assert box.overview.alike("manage", "Reason 2.") == box.overview.parked_alike()[-1]
+    assert box.overview.alike("manage", "Reason 3.") is None
 
 
 def test_what_is_parked_alike_is_released_together_and_only_once(box: Outbox) -> None:
@@ -127,7 +132,7 @@ def test_a_request_that_was_parked_by_hand_is_released_where_it_was_and_told_to_
     box.release(1, now=NOW)
     assert [entry.message_id for entry in box.due(NOW, limit=10, destination=where)] == ["request/1"]
     assert box.due(NOW, limit=10, destination="manage") == []
-    assert [(line.destination, line.waiting) for line in box.standing.lines(now=NOW)] == [
+    assert [(line.destination, line.waiting) for line in box.overview.lines(now=NOW)] == [
         (where, {priority: 1}),
         ("manage", {}),
     ]
@@ -141,7 +146,7 @@ def test_knocking_hastens_what_failed_and_keeps_the_reason(box: Outbox) -> None:
     assert box.knock("servicebus", now=NOW) == 0
     assert box.knock("manage", now=NOW) == 1
     assert box.knock("manage", now=NOW) == 0
-    [line] = box.standing.lines(now=NOW)
+    [line] = box.overview.lines(now=NOW)
     assert (line.next_attempt, line.reason) == (TEXT, "down")
     assert len(box.due(NOW, limit=10, destination="manage")) == 2
 
@@ -153,7 +158,7 @@ def test_how_far_a_subject_was_told(box: Outbox) -> None:
     [head] = [entry for entry in box.due(NOW, limit=10, destination="manage") if entry.subject == "study"]
     box.delivered(head, now=NOW)
     parked(box, "m1", reason="too large")
-    assert (box.standing.told("study"), box.standing.told("nothing")) == (
+    assert (box.overview.told("study"), box.overview.told("nothing")) == (
         Told(delivered=1, open=2, parked=1),
         Told(0, 0, 0),
     )
@@ -177,13 +182,13 @@ def test_what_was_confirmed_before_it_was_counted_is_counted_when_the_outbox_is_
     old.close()
     database = Database(tmp_path / "x.db", outbox.SCHEMA)
     database.migrate()
-    [line] = Outbox(database).standing.lines(now=NOW)
+    [line] = Outbox(database).overview.lines(now=NOW)
     assert (line.destination, line.delivered_today, line.bytes_today) == ("cloud", 2, 140)
 
 
-def _entered(box: Outbox, count: int) -> None:
+def _entered(database: Database, count: int) -> None:
     """Many delivered entries, as years leave them."""
-    with box.database.write() as conn:
+    with database.write() as conn:
         conn.executemany(
             "INSERT INTO outbox (message_id, subject, sequence, message_type, priority, parameters, created_at,"
             " delivered_at) VALUES (?, ?, 1, 'study.image_received', 2, '{}', ?, ?)",
@@ -205,18 +210,18 @@ def _seconds(look: Callable[[], object]) -> float:
     return min(took)
 
 
-def test_looking_takes_no_longer_when_much_was_delivered(box: Outbox) -> None:
+def test_looking_takes_no_longer_when_much_was_delivered(box: Outbox, database: Database) -> None:
     for number in range(20):
         put(box, f"m{number}", f"s{number}")
     parked(box, "m3", "m4", reason="too large")
     looks: list[Callable[[], object]] = [
-        lambda: box.standing.lines(now=NOW),
-        box.standing.parked_alike,
-        lambda: box.standing.told("s1"),
+        lambda: box.overview.lines(now=NOW),
+        box.overview.parked_alike,
+        lambda: box.overview.told("s1"),
         lambda: box.parked(4),
         lambda: box.knock("manage", now=NOW),
     ]
     before = [_seconds(look) for look in looks]
-    _entered(box, 50_000)
+    _entered(database, 50_000)
     after = [_seconds(look) for look in looks]
     assert all(late < 5 * early + 0.001 for early, late in zip(before, after, strict=True)), (before, after)

@@ -27,6 +27,7 @@ from simulator.exam.phantom import mammogram
 from simulator.site import Site, wait_until
 from tests.journeys.steps import COLUMNS, ROWS, qido, stored
 from tests.pacs.archive.test_archive import image, send
+from tests.tools.archive_files import files_of
 from worklist import Worklist
 
 NOW = datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
@@ -43,13 +44,13 @@ class Data:
     def close(self) -> None:
         self.worklist.close()
         self.archive.close()
-        self.archive.files.close()
 
     def backup(self, target: Path, *, minutes: int = 0, step: Callable[[str, int], None] | None = None) -> Taken:
         now = NOW + timedelta(minutes=minutes)
         beside = Beside(self.folder / "audit", self.folder / "users.json")
         told = step or (lambda _how, _size: None)
-        return backup(self.worklist, self.archive, target, beside=beside, now=now, step=told)
+        files = files_of(self.archive)
+        return backup(self.worklist, self.archive, files, target, beside=beside, now=now, step=told)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_what_was_restored_is_what_was_there(data: Data, tmp_path: Path) -> None
     assert list(verify(tmp_path / "restored", now=NOW)) == []
     with closing(Data(tmp_path / "restored")) as again:
         assert again.archive.statistics() == data.archive.statistics()
-        assert again.archive.upkeep.quarantined() == data.archive.upkeep.quarantined()
+        assert again.archive.quarantine.objects() == data.archive.quarantine.objects()
 
 
 def test_what_was_owed_is_owed_again_at_once_and_what_was_confirmed_is_not(data: Data, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_a_backup_is_consistent_while_images_come_in_and_go(data: Data, tmp_path
             for entry in data.archive.outbox.entries("open"):
                 data.archive.outbox.delivered(entry, now=NOW)
             list(prune(data.archive, RetentionPolicy(days=0), now=datetime(2027, 1, 1, tzinfo=UTC)))
-            remove_ordered(data.archive)
+            remove_ordered(data.archive, files_of(data.archive))
 
     working = threading.Thread(target=work)
     working.start()
@@ -297,6 +298,7 @@ from pathlib import Path
 
 from operations.backup.backup import Beside, backup
 from pacs import Archive
+from pacs.archive.files import Files
 from worklist import Worklist
 
 folder, target = map(Path, sys.argv[1:])
@@ -309,7 +311,8 @@ def step(how, size):
 
 archive = Archive.attach(folder / "pacs.db", folder / "instances")
 beside = Beside(folder / "audit", folder / "users.json")
-backup(Worklist.attach(folder / "worklist.db"), archive, target, beside=beside, now=datetime.now(UTC), step=step)
+worklist, files = Worklist.attach(folder / "worklist.db"), Files(folder / "instances")
+backup(worklist, archive, files, target, beside=beside, now=datetime.now(UTC), step=step)
 """
 """A process that takes a backup and dies after the twelfth file."""
 

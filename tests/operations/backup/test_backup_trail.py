@@ -15,6 +15,7 @@ from gateway.audit.trail import Head, Trail, lines, trails, verified
 from operations.backup.backup import BackupError, Beside, Taken, backup
 from operations.backup.restore import MOVED, WORK, Restored, restore, verify_trail
 from pacs import Archive
+from tests.tools.archive_files import files_of
 from worklist import Worklist
 
 NOW = datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
@@ -38,12 +39,12 @@ class Data:
     def close(self) -> None:
         self.worklist.close()
         self.archive.close()
-        self.archive.files.close()
 
     def backup(self, target: Path, *, minutes: int = 0) -> Taken:
         return backup(
             self.worklist,
             self.archive,
+            files_of(self.archive),
             target,
             beside=Beside(self.folder / "audit", self.folder / "users.json"),
             now=NOW + timedelta(minutes=minutes),

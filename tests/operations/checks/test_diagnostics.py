@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.outbox import NewEntry
 from operations.checks.diagnostics import LOG_BYTES, collect, own_lines
 from operations.site_settings import SiteSettings
 from pacs import Archive
@@ -52,16 +53,8 @@ def full(settings: SiteSettings, tmp_path: Path) -> Iterator[SiteSettings]:
             receive(archive, mammogram("RCC", 1), tmp_path)
         [entry] = archive.outbox.entries("open")
         archive.outbox.park(entry, reason="The cloud refused the content with HTTP 422.", now=NOW)
-        with archive.database.write() as conn:
-            archive.outbox.put(
-                conn,
-                message_id="request/R-1",
-                message_type="image.request",
-                subject="request/1/R-1",
-                priority=4,
-                parameters={"target_url": f"https://a.blob.core.windows.net/x?sig={SECRETS[1]}"},
-                now=NOW,
-            )
+        wanted = {"target_url": f"https://a.blob.core.windows.net/x?sig={SECRETS[1]}"}
+        archive.outbox.enqueue(NewEntry("request/R-1", "image.request", "request/1/R-1", 4, wanted), now=NOW)
         yield settings
 
 

@@ -35,10 +35,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         send(archive, image(2))
         with pytest.raises(Conflict):
             send(archive, image(2, PatientID="SECOND"))
-        with archive.database.write() as conn:  # long ago, whatever day it is today
+        with archive.write() as conn:  # long ago, whatever day it is today
             conn.execute("UPDATE study SET first_received_at = ?, last_received_at = ?", (LONG_AGO, LONG_AGO))
             conn.execute("UPDATE instance SET received_at = ?", (LONG_AGO,))
-        archive.files.close()
     return tmp_path
 
 
@@ -51,7 +50,6 @@ def running(site: Path) -> Iterator[Archive]:
     """The archive as its process has it."""
     with closing(served(site)) as archive:
         yield archive
-        archive.files.close()
 
 
 @pytest.fixture

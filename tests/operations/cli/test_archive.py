@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pacs import Archive
+from pacs.archive.maintenance_rows import MaintenanceRows
 from tests.operations.cli.conftest import LONG_AGO, stored
 from tests.pacs.archive.test_archive import NOW
 from tests.tools.command_line import call, command, facts
@@ -75,7 +76,7 @@ def test_beside_a_running_archive_the_files_are_left_to_it(running: Archive, sit
     done = command(site, "prune", "--days", "0", "--json")
     assert [study["goes"] for study in json.loads(done.stdout)] == [True]
     assert len(stored(site)) == 2
-    assert len(running.upkeep.removals()) == 2
+    assert len(MaintenanceRows(running).removals()) == 2
 
 
 def test_statistics_count_by_day_and_study(site: Path) -> None:

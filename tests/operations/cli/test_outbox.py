@@ -4,6 +4,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway.outbox import NewEntry
 from pacs import Archive
 from tests.tools.command_line import call, command, facts
 from worklist import Worklist
@@ -13,11 +14,8 @@ NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 
 def test_what_is_parked_is_listed_with_its_reason_and_released(empty_site: Path) -> None:
     with closing(Worklist.attach(empty_site / "data" / "worklist.db")) as worklist:
-        with worklist.database.write() as conn:
-            worklist.outbox.put(
-                conn, message_id="2.25.7/completed", message_type="mpps.completed", subject="2.25.1", priority=1,
-                parameters={"patient_name": "PHANTOM^JANE"}, now=NOW,
-            )  # fmt: skip
+        new = NewEntry("2.25.7/completed", "mpps.completed", "2.25.1", 1, {"patient_name": "PHANTOM^JANE"})
+        worklist.outbox.enqueue(new, now=NOW)
         [entry] = worklist.outbox.due(NOW, limit=1)
         worklist.outbox.park(entry, reason="The cloud does not know this step.", now=NOW)
     assert facts("outbox", "list") == [

@@ -22,6 +22,7 @@ from pacs.archive.index import Receipt
 from pacs.archive.receiving import INLINE_HASH_BYTES, ObjectOrigin
 from tests.pacs.archive.test_attributes import encoded
 from tests.tools import corpus
+from tests.tools.archive_files import files_of
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 EXPLICIT = str(ExplicitVRLittleEndian)
@@ -74,7 +75,7 @@ def events(archive: Archive) -> list[tuple[str, str]]:
 
 def folder(archive: Archive) -> list[str]:
     """Every file of the archive, by its folder."""
-    found = (path for path in archive.files.root.rglob("*") if path.is_file())
+    found = (path for path in files_of(archive).root.rglob("*") if path.is_file())
     return sorted(path.parent.name if path.parent.name in ("incoming", "quarantine") else "kept" for path in found)
 
 
@@ -114,13 +115,13 @@ def test_another_object_under_a_known_uid_is_quarantined_and_the_first_stays(arc
     with pytest.raises(Conflict):
         send(archive, image(PatientID="SECOND"))
     assert dcmread(archive.instance("2.25.1").path).PatientID == "FIRST"
-    (row,) = archive.index.quarantined()
-    assert dcmread(archive.files.quarantine / row["file_name"]).PatientID == "SECOND"
+    (row,) = archive.quarantine.objects()
+    assert dcmread(files_of(archive).quarantine / row.file_name).PatientID == "SECOND"
     assert [kind for kind, _ in events(archive)] == ["study.image_received", "image.quarantined"]
     assert folder(archive) == ["kept", "quarantine"]
     with pytest.raises(Conflict):
         send(archive, image(PatientID="SECOND"))
-    assert len(archive.index.quarantined()) == 1
+    assert len(archive.quarantine.objects()) == 1
 
 
 WITHOUT = {
@@ -253,8 +254,7 @@ def test_many_objects_at_once_are_all_counted(archive: Archive) -> None:
 
 def reopened(archive: Archive) -> Archive:
     archive.close()
-    archive.files.close()
-    return Archive.open(archive.database.path, archive.files.root)
+    return Archive.open(archive.database_path, files_of(archive).root)
 
 
 def begun(archive: Archive, data_set: Dataset) -> Path:
@@ -275,10 +275,10 @@ def test_killed_while_receiving_leaves_nothing(archive: Archive) -> None:
 
 def test_killed_between_link_and_commit_sets_the_file_aside_and_a_resend_works(archive: Archive) -> None:
     part = begun(archive, image())
-    archive.files.keep(part, "2.25.1")
+    files_of(archive).keep(part, "2.25.1")
     again = reopened(archive)
     assert folder(again) == ["quarantine"]
-    assert [row["sop_instance_uid"] for row in again.index.quarantined()] == ["2.25.1"]
+    assert [row.sop_instance_uid for row in again.quarantine.objects()] == ["2.25.1"]
     with pytest.raises(NotFound):
         again.instance("2.25.1")
     send(again, image())
@@ -289,7 +289,7 @@ def test_killed_between_link_and_commit_sets_the_file_aside_and_a_resend_works(a
 def test_killed_between_commit_and_unlink_keeps_the_image(archive: Archive) -> None:
     send(archive, image())
     stored = archive.instance("2.25.1")
-    left = archive.files.incoming / f"{stored.path.stem}.abc.part"
+    left = files_of(archive).incoming / f"{stored.path.stem}.abc.part"
     left.hardlink_to(stored.path)
     again = reopened(archive)
     assert folder(again) == ["kept"]
@@ -299,7 +299,7 @@ def test_killed_between_commit_and_unlink_keeps_the_image(archive: Archive) -> N
 
 def test_killed_while_replacing_an_orphan_the_next_start_sweeps_both_names(archive: Archive) -> None:
     part = begun(archive, image())
-    orphan = archive.files.path("2.25.1")
+    orphan = files_of(archive).path("2.25.1")
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"nobody was told Success for this")
     part.with_suffix(".link").hardlink_to(part)
@@ -327,7 +327,7 @@ def test_a_linked_file_that_is_damaged_stays_in_its_place_and_does_not_stop_a_st
     archive: Archive, damage: Callable[[Path], None]
 ) -> None:
     part = begun(archive, image())
-    archive.files.keep(part, "2.25.1")
+    files_of(archive).keep(part, "2.25.1")
     damage(part)
     again = reopened(archive)
     assert folder(again) == ["kept"]
@@ -338,33 +338,33 @@ def test_a_linked_file_that_is_damaged_stays_in_its_place_and_does_not_stop_a_st
 
 def test_what_others_have_put_into_the_folder_or_linked_elsewhere_does_not_stop_a_start(archive: Archive) -> None:
     part = begun(archive, image())
-    (archive.files.root / "backup.part").hardlink_to(part)
-    (archive.files.incoming / "lost+found").mkdir()
-    (archive.files.incoming / "folder.part").mkdir()
-    (archive.files.incoming / "from_the_van.dcm").write_bytes(b"somebody's image")
+    (files_of(archive).root / "backup.part").hardlink_to(part)
+    (files_of(archive).incoming / "lost+found").mkdir()
+    (files_of(archive).incoming / "folder.part").mkdir()
+    (files_of(archive).incoming / "from_the_van.dcm").write_bytes(b"somebody's image")
     again = reopened(archive)
-    left = sorted(path.name for path in again.files.incoming.iterdir())
+    left = sorted(path.name for path in files_of(again).incoming.iterdir())
     assert left == ["folder.part", "from_the_van.dcm", "lost+found"]
     again.close()
 
 
 def test_a_sweep_that_cannot_write_its_row_leaves_everything_to_the_next_start(archive: Archive) -> None:
     part = begun(archive, image())
-    archive.files.keep(part, "2.25.1")
-    writer = archive.database._writer
-    assert writer is not None
+    files_of(archive).keep(part, "2.25.1")
+    with archive.write() as writer:
+        pass
     writer.execute("PRAGMA query_only = ON")
     archive.sweep(now=NOW)
     assert folder(archive) == ["incoming", "kept"]
     again = reopened(archive)
     assert folder(again) == ["quarantine"]
-    (row,) = again.index.quarantined()
-    assert dcmread(again.files.quarantine / row["file_name"]).SOPInstanceUID == "2.25.1"
+    (row,) = again.quarantine.objects()
+    assert dcmread(files_of(again).quarantine / row.file_name).SOPInstanceUID == "2.25.1"
     again.close()
 
 
 def test_an_orphan_is_replaced_by_the_next_receipt(archive: Archive) -> None:
-    orphan = archive.files.path("2.25.1")
+    orphan = files_of(archive).path("2.25.1")
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"nobody was told Success for this")
     send(archive, image())
@@ -390,8 +390,8 @@ def test_a_folder_that_somebody_removed_is_made_again(archive: Archive) -> None:
 
 def test_a_database_that_cannot_be_written_refuses_and_leaves_no_file(archive: Archive) -> None:
     send(archive, image(1))
-    writer = archive.database._writer
-    assert writer is not None
+    with archive.write() as writer:
+        pass
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
     writer.execute(f"PRAGMA max_page_count = {pages}")
     refused = 0
@@ -407,10 +407,10 @@ def test_a_database_that_cannot_be_written_refuses_and_leaves_no_file(archive: A
 
 
 def test_a_folder_that_cannot_be_written_is_out_of_resources(archive: Archive) -> None:
-    archive.files.incoming.rename(archive.files.root / "gone")
+    files_of(archive).incoming.rename(files_of(archive).root / "gone")
     with pytest.raises(OutOfResources, match="cannot be stored"):
         send(archive, image())
-    (archive.files.root / "gone").rename(archive.files.incoming)
+    (files_of(archive).root / "gone").rename(files_of(archive).incoming)
     send(archive, image())
 
 
@@ -432,9 +432,9 @@ def no_descriptor_left() -> Iterator[None]:
 
 def test_a_file_whose_folder_cannot_be_synced_does_not_stay(archive: Archive) -> None:
     part, data_set = begun(archive, image()), read_attributes(encoded(image(), EXPLICIT), EXPLICIT)
-    archive.files.keep(part, "2.25.1")  # makes the folders
-    archive.files.path("2.25.1").unlink()
-    assert archive.index.digest("2.25.1") is None  # opens the database for reading
+    files_of(archive).keep(part, "2.25.1")  # makes the folders
+    files_of(archive).path("2.25.1").unlink()
+    assert archive.latest(1) == []  # opens the database for reading
     receipt = Receipt(EXPLICIT, part.stat().st_size, 0, digest(part), "MAMMO_1", "a1", "2026-11-22T08:00:00.000Z")
     with no_descriptor_left(), pytest.raises(OSError, match="Too many open files"):
         archive.keep(part, data_set, receipt, now=NOW)
@@ -528,7 +528,7 @@ def test_metadata_is_the_whole_data_set_with_its_pixels_named(filled: Archive) -
 
 
 def test_somebody_else_reads_beside_the_owner(filled: Archive) -> None:
-    guest = Archive.attach(filled.database.path, filled.files.root)
+    guest = Archive.attach(filled.database_path, files_of(filled).root)
     assert [stored.sop_instance_uid for stored in guest.latest(2)] == ["2.25.3", "2.25.2"]
     assert [stored.sop_instance_uid for stored in guest.locate("2.25.1002")] == ["2.25.1", "2.25.2"]
     guest.close()

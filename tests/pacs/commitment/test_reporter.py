@@ -32,7 +32,7 @@ def eventually(fact: Callable[[], object]) -> None:
 
 def owing(archive: Archive, count: int = 1) -> CommitmentRows:
     """MAMMO has asked about so many transactions: 2.25.0, 2.25.1 and so on."""
-    promises = CommitmentRows(archive.database)
+    promises = CommitmentRows(archive)
     for number in range(count):
         transaction = Transaction(f"2.25.{number}", "MAMMO", "SCREENING_PACS", (Reference("1.2.3", "2.25.1"),))
         promises.take(transaction, now=datetime.now(UTC))

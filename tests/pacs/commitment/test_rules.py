@@ -145,7 +145,7 @@ def asked(*numbers: int, requester: str = "MAMMO", transaction_uid: str = TRANSA
 
 
 def test_a_transaction_is_due_until_it_is_acknowledged(archive: Archive) -> None:
-    promises = CommitmentRows(archive.database)
+    promises = CommitmentRows(archive)
     promises.take(asked(1, 2), now=NOW)
     [promise] = promises.due(now=NOW, limit=10)
     assert (promise.transaction, promise.outcomes, promise.attempts) == (asked(1, 2), (), 0)
@@ -166,14 +166,14 @@ def test_a_transaction_is_due_until_it_is_acknowledged(archive: Archive) -> None
 
 
 def test_a_clock_that_was_set_back_holds_no_report_up(archive: Archive) -> None:
-    promises = CommitmentRows(archive.database)
+    promises = CommitmentRows(archive)
     promises.take(asked(1), now=NOW)
     assert len(promises.due(now=NOW - timedelta(days=30), limit=10)) == 1
 
 
 @pytest.mark.parametrize("other", [asked(1), asked(1, 3), asked(1, 2, requester="OTHER")])
 def test_a_transaction_uid_is_good_for_one_request(archive: Archive, other: Transaction) -> None:
-    promises = CommitmentRows(archive.database)
+    promises = CommitmentRows(archive)
     assert [promises.take(asked(1, 2), now=NOW) for _ in range(2)] == [True, True]
     with pytest.raises(DuplicateTransaction):
         promises.take(other, now=NOW)
@@ -268,7 +268,7 @@ def served(archive: Archive, *peers: Peer, tls: ServerTls | None = None) -> Iter
 
 
 def committed(archive: Archive) -> list[str]:
-    with archive.database.read() as conn:
+    with archive.read() as conn:
         rows = conn.execute(
             "SELECT sop_instance_uid FROM instance WHERE committed_at IS NOT NULL ORDER BY 1"
         ).fetchall()
@@ -362,7 +362,7 @@ def test_what_is_no_request_for_commitment_is_refused(
     with served(archive, *requester.address) as port, requester.association(port) as assoc:
         assert action(assoc, question(1), **arguments) == status  # type: ignore[arg-type]
         assert action(assoc, None) == 0x0120
-    assert CommitmentRows(archive.database).facts()["commitments to report"] == 0
+    assert CommitmentRows(archive).facts()["commitments to report"] == 0
 
 
 def test_an_action_of_another_class_is_refused(archive: Archive) -> None:
@@ -426,7 +426,7 @@ def test_a_request_that_crosses_a_report_is_served_and_the_next_report_waits_for
         peer.send(acknowledgement(first_report))
         second_report = next(said)
         peer.send(acknowledgement(second_report))
-        wait_until(lambda: not CommitmentRows(archive.database).facts()["commitments to report"], "both answers")
+        wait_until(lambda: not CommitmentRows(archive).facts()["commitments to report"], "both answers")
     assert [(each.command_field, each.event_type_id) for each in (first_report, second_report)] == [(0x0100, 2)] * 2
     assert first_report.message_id != second_report.message_id
 
@@ -463,7 +463,7 @@ def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_
 ) -> None:
     send(archive, image(1))
     requester.answers = [0x0110, 0x0110, 0x0000]
-    promises = CommitmentRows(archive.database)
+    promises = CommitmentRows(archive)
     with requester.listening():
         with served(archive, *requester.address) as port:
             requester.ask(port, question(1))
@@ -482,7 +482,7 @@ def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_
 
 def test_a_requester_without_address_is_kept_and_the_setting_named(archive: Archive, requester: Requester) -> None:
     send(archive, image(1))
-    promises = CommitmentRows(archive.database)
+    promises = CommitmentRows(archive)
     with capture_logs() as logs, served(archive, *requester.address) as port:
         assert requester.ask(port, question(1)) == 0x0000
         wait_until(lambda: bool(promises.facts()["it waits because"]), "the reason")
@@ -496,7 +496,7 @@ def test_a_requester_without_address_is_kept_and_the_setting_named(archive: Arch
 def test_a_requester_that_takes_nothing_holds_up_no_other(archive: Archive, requester: Requester) -> None:
     """One that only echoes, one that hangs up: both stay owed, and MAMMO, last in the alphabet, is told."""
     send(archive, image(1))
-    promises = CommitmentRows(archive.database)
+    promises = CommitmentRows(archive)
     for name in ("ECHOES", "HANGS_UP"):
         promises.take(asked(1, requester=name, transaction_uid=f"2.25.{len(name)}"), now=datetime.now(UTC))
     echoes = AE("ECHOES")

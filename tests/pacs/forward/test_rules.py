@@ -28,7 +28,8 @@ from gateway.dicom.requestor import MOST_CONTEXTS, calling, proposals
 from gateway.errors import Conflict, NotFound
 from gateway.remote_ae import Peer
 from pacs import Archive
-from pacs.forward.queue_rows import Duties, ForwardEntry, Standing
+from pacs.archive.maintenance_rows import MaintenanceRows
+from pacs.forward.queue_rows import ForwardEntry, ForwardQueue, TargetQueue
 from pacs.forward.rules import FIRST_PAUSE, LONGEST_PAUSE, MOST_KINDS, Duty, Fate, Settled, batch, judged, pause
 from pacs.forward.sender import ForwardSender
 from pacs.maintenance.retention import RetentionPolicy, candidates
@@ -37,6 +38,7 @@ from tests.pacs.archive.test_archive import NOW, archive, image, send
 from tests.pacs.archive.test_attributes import encoded
 from tests.pacs.test_scp import data_set_bytes
 from tests.tools import corpus
+from tests.tools.archive_files import files_of
 from tests.tools.dcmtk import free_port, is_open, running, with_dcmtk
 from tests.tools.waiting import wait_until
 
@@ -100,17 +102,17 @@ def test_a_batch_has_a_context_for_everything_it_holds(kinds: list[int]) -> None
 # ---- what is owed ---------------------------------------------------------------------------------------------------
 
 
-def owing(archive: Archive, *targets: str) -> Duties:
-    duties = Duties(archive.database)
+def owing(archive: Archive, *targets: str) -> ForwardQueue:
+    duties = ForwardQueue(archive)
     duties.stand(targets, known=["SITE_PACS", "REGION"], now=NOW)
     return duties
 
 
-def due(duties: Duties, target: str = "SITE_PACS", *, after: timedelta = timedelta(0)) -> list[str]:
+def due(duties: ForwardQueue, target: str = "SITE_PACS", *, after: timedelta = timedelta(0)) -> list[str]:
     return [duty.sop_instance_uid for duty in duties.due(target, now=NOW + after, limit=100)]
 
 
-def settle(duties: Duties, uid: str, fate: Fate, target: str = "SITE_PACS", *, reason: str = "") -> None:
+def settle(duties: ForwardQueue, uid: str, fate: Fate, target: str = "SITE_PACS", *, reason: str = "") -> None:
     [duty] = [each for each in duties.due(target, now=NOW, limit=100) if each.sop_instance_uid == uid]
     duties.settle(target, [Settled(duty, fate, reason)], lambda attempts: timedelta(seconds=attempts), now=NOW)
 
@@ -136,9 +138,9 @@ def test_who_is_no_target_any_more_is_owed_what_came_before_and_nothing_new(arch
     duties = owing(archive)
     send(archive, image(2))
     assert due(duties) == ["2.25.1"]
-    assert duties.standings() == [Standing("SITE_PACS", False, 1, 0, "2026-11-22T08:00:00.000Z", "")]
+    assert duties.targets() == [TargetQueue("SITE_PACS", False, 1, 0, "2026-11-22T08:00:00.000Z", "")]
     duties.stand((), known=["REGION"], now=NOW)
-    assert [each.reason for each in duties.standings()] == ["Its address is not in PACS_PEERS."]
+    assert [each.reason for each in duties.targets()] == ["Its address is not in PACS_PEERS."]
 
 
 def test_of_one_study_nothing_overtakes_and_studies_without_trouble_come_first(archive: Archive) -> None:
@@ -174,7 +176,7 @@ def test_a_target_that_cannot_be_reached_is_left_alone_for_a_while_and_says_why(
     assert (due(duties), due(duties, "REGION")) == ([], ["2.25.1"])
     assert due(duties, after=timedelta(seconds=119)) == []
     assert due(duties, after=timedelta(minutes=2)) == ["2.25.1"]
-    assert [(each.target, each.reason) for each in duties.standings()] == [("REGION", ""), ("SITE_PACS", "It is away.")]
+    assert [(each.target, each.reason) for each in duties.targets()] == [("REGION", ""), ("SITE_PACS", "It is away.")]
 
 
 def test_a_study_is_owed_again_when_somebody_asks_and_its_order_stays(archive: Archive) -> None:
@@ -213,9 +215,9 @@ def test_settling_a_duty_that_is_gone_changes_no_other(archive: Archive) -> None
     duties = owing(archive, "SITE_PACS")
     send(archive, image(1))
     [old] = duties.due("SITE_PACS", now=NOW, limit=1)
-    with archive.database.write() as conn:
-        archive.upkeep.take_out(conn, "2.25.1")
-    archive.files.path("2.25.1").unlink()
+    with archive.write() as conn:
+        MaintenanceRows(archive).take_out(conn, "2.25.1")
+    files_of(archive).path("2.25.1").unlink()
     send(archive, image(1, PatientID="ANOTHER"))
     duties.settle("SITE_PACS", [Settled(old, Fate.DELIVERED)], lambda _: timedelta(0), now=NOW)
     assert due(duties) == ["2.25.1"]
@@ -266,13 +268,13 @@ class SiteArchive:
 
 
 @contextmanager
-def forwarding(archive: Archive, *peers: Peer, targets: Sequence[str] = ("SITE_PACS",)) -> Iterator[Duties]:
+def forwarding(archive: Archive, *peers: Peer, targets: Sequence[str] = ("SITE_PACS",)) -> Iterator[ForwardQueue]:
     with ForwardSender(archive, peers, targets, ae_title="SCREENING_PACS") as threads:
-        yield Duties(archive.database)
+        yield ForwardQueue(archive)
         threads.still_working()
 
 
-def all_delivered(duties: Duties, count: int) -> Callable[[], bool]:
+def all_delivered(duties: ForwardQueue, count: int) -> Callable[[], bool]:
     return lambda: len(duties.owed("delivered", limit=10_000)) == count
 
 
@@ -306,14 +308,14 @@ def test_a_target_that_is_away_gets_everything_when_it_is_back(archive: Archive)
     site = SiteArchive()
     with capture_logs() as logs, forwarding(archive, site.peer) as duties:
         send(archive, image(1))
-        wait_until(lambda: any(each.reason for each in duties.standings()), "the reason")
-        [standing] = duties.standings()
+        wait_until(lambda: any(each.reason for each in duties.targets()), "the reason")
+        [standing] = duties.targets()
         assert standing.reason == f"{site.peer} cannot be reached: Connection refused."
         send(archive, image(2))
         with site.serving():
             wait_until(all_delivered(duties, 2), "both")
     assert site.uids == ["2.25.1", "2.25.2"]
-    assert duties.standings()[0].reason == ""
+    assert duties.targets()[0].reason == ""
     assert {line["event"] for line in logs if line["log_level"] == "warning"} == {"target not reached"}
 
 
@@ -393,10 +395,10 @@ def test_a_file_that_is_missing_or_damaged_waits_until_it_is_well(archive: Archi
     owing(archive, "SITE_PACS")
     for each in (of(100, 1), of(200, 2), of(300, 3)):
         send(archive, each)
-    archive.files.path("2.25.1").unlink()
-    kept = archive.upkeep.kept("2.25.2")
+    files_of(archive).path("2.25.1").unlink()
+    kept = MaintenanceRows(archive).kept("2.25.2")
     assert kept is not None
-    archive.upkeep.report_damage(kept, "wrong_hash", now=NOW)
+    MaintenanceRows(archive).report_damage(kept, "wrong_hash", now=NOW)
     site = SiteArchive()
     with site.serving(), forwarding(archive, site.peer) as duties:
         wait_until(all_delivered(duties, 1), "the well one")
@@ -459,8 +461,8 @@ class Pacs:
         wait_until(lambda: is_open(self.port), "the archive")
         return process
 
-    def duties(self) -> Duties:
-        return Duties(Archive.attach(self.folder / "pacs.db", self.folder / "instances").database)
+    def duties(self) -> ForwardQueue:
+        return ForwardQueue(Archive.attach(self.folder / "pacs.db", self.folder / "instances"))
 
     def send(self, source: Archive) -> None:
         """Store everything of another archive here."""

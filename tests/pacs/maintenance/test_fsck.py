@@ -18,6 +18,7 @@ from pacs.archive.maintenance_rows import Kept
 from pacs.maintenance.fsck import KINDS, Fsck, FsckFinding, joined
 from pacs.maintenance.quarantine import record
 from tests.pacs.archive.test_archive import EXPLICIT, NOW, begun, events, folder, image, send
+from tests.tools.archive_files import files_of
 
 
 @pytest.fixture
@@ -28,11 +29,10 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         send(archive, image(2))
         send(archive, image(3, StudyInstanceUID="2.25.2002", SeriesInstanceUID="2.25.2003"))
         yield archive
-        archive.files.close()
 
 
 def found(archive: Archive, *, hashes: bool = False) -> list[FsckFinding]:
-    return list(Fsck(archive, at_rest=True).findings(hashes=hashes, now=NOW))
+    return list(Fsck(archive, files_of(archive), at_rest=True).findings(hashes=hashes, now=NOW))
 
 
 def codes(archive: Archive, *, hashes: bool = False) -> list[tuple[str, str]]:
@@ -41,7 +41,7 @@ def codes(archive: Archive, *, hashes: bool = False) -> list[tuple[str, str]]:
 
 def repaired(archive: Archive) -> list[tuple[str, str]]:
     """What a repair did, by code."""
-    check = Fsck(archive, at_rest=True)
+    check = Fsck(archive, files_of(archive), at_rest=True)
     return [
         (done.code, done.repaired)
         for finding in check.findings(hashes=False, now=NOW)
@@ -50,12 +50,12 @@ def repaired(archive: Archive) -> list[tuple[str, str]]:
 
 
 def file_of(archive: Archive, uid: str) -> Path:
-    return archive.files.path(uid)
+    return files_of(archive).path(uid)
 
 
 def sql(archive: Archive, statement: str) -> None:
     """What only a bug or a foreign hand does to the index."""
-    with archive.database.write() as conn:
+    with archive.write() as conn:
         conn.execute(statement)
 
 
@@ -72,12 +72,12 @@ def test_a_missing_file_is_found_told_and_remembered(archive: Archive) -> None:
     assert finding.facts() == {
         "code": "missing_file",
         "uid": "2.25.2",
-        "file": str(file_of(archive, "2.25.2").relative_to(archive.files.root)),
+        "file": str(file_of(archive, "2.25.2").relative_to(files_of(archive).root)),
         "sentence": "The file of the instance is missing.",
         "remedy": "Send it again from the modality or the site's archive, or restore the file from a backup.",
         "repaired": "",
     }
-    assert archive.upkeep.damaged() == 1
+    assert archive.condition().damaged == 1
 
 
 def test_a_file_that_was_cut_is_of_the_wrong_size(archive: Archive) -> None:
@@ -106,7 +106,7 @@ def test_what_is_damaged_is_made_well_by_a_resend(archive: Archive) -> None:
     send(archive, image(1))
     send(archive, image(2))
     assert codes(archive, hashes=True) == []
-    assert archive.upkeep.damaged() == 0
+    assert archive.condition().damaged == 0
 
 
 def test_damage_that_went_away_is_forgotten(archive: Archive) -> None:
@@ -116,42 +116,42 @@ def test_damage_that_went_away_is_forgotten(archive: Archive) -> None:
     found(archive, hashes=True)
     path.write_bytes(content)
     assert codes(archive, hashes=True) == []
-    assert archive.upkeep.damaged() == 0
+    assert archive.condition().damaged == 0
 
 
 def test_a_file_of_somebody_else_is_told_and_left_alone(archive: Archive) -> None:
     strange = file_of(archive, "2.25.1").with_name("notes.txt")
     strange.write_text("where did I put it")
-    (archive.files.root / "lost+found").mkdir()
+    (files_of(archive).root / "lost+found").mkdir()
     assert repaired(archive) == [("foreign_file", "")]
     assert strange.read_text() == "where did I put it"
 
 
 def test_a_damaged_page_of_the_database_is_found(archive: Archive, tmp_path: Path) -> None:
-    with archive.database.read() as conn:
+    with archive.read() as conn:
         size = conn.execute("PRAGMA page_size").fetchone()[0]
         [page] = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'instance_received_at'").fetchone()
     copy = tmp_path / "copy.db"
-    archive.database.copy(copy)
+    archive.copy_database(copy)
     content = bytearray(copy.read_bytes())
     at = content.index(b"2026-11-22T08:00", (page - 1) * size)
     content[at] ^= 1
     copy.write_bytes(content)
-    with closing(Archive.attach(copy, archive.files.root)) as damaged:
+    with closing(Archive.attach(copy, files_of(archive).root)) as damaged:
         assert {code for code, _ in codes(damaged, hashes=True)} == {"damaged_database"}
 
 
 def test_a_database_that_is_none_any_more_is_told_in_a_sentence(archive: Archive, tmp_path: Path) -> None:
-    archive.database.copy(tmp_path / "copy.db")
+    archive.copy_database(tmp_path / "copy.db")
     content = (tmp_path / "copy.db").read_bytes()
     (tmp_path / "copy.db").write_bytes(content[:4096] + bytes(len(content) - 4096))
     with pytest.raises(DatabaseNotReady, match="is damaged"):
-        Archive.attach(tmp_path / "copy.db", archive.files.root)
+        Archive.attach(tmp_path / "copy.db", files_of(archive).root)
 
 
 def test_a_volume_that_is_not_mounted_is_one_sentence_and_not_a_million_findings(archive: Archive) -> None:
-    archive.files.root.rename(archive.files.root.with_name("elsewhere"))
-    archive.files.root.mkdir()
+    files_of(archive).root.rename(files_of(archive).root.with_name("elsewhere"))
+    files_of(archive).root.mkdir()
     with pytest.raises(GatewayError, match="is its volume mounted"):
         found(archive)
 
@@ -161,18 +161,18 @@ def test_a_volume_that_is_not_mounted_is_one_sentence_and_not_a_million_findings
 
 def test_what_is_coming_in_is_no_finding_while_the_archive_serves(archive: Archive) -> None:
     part = begun(archive, image(7))
-    archive.files.keep(part, "2.25.7")  # as it is between the link and the commit
-    with closing(Archive.attach(archive.database.path, archive.files.root)) as beside:
-        assert list(Fsck(beside, at_rest=False).findings(hashes=True, now=NOW)) == []
+    files_of(archive).keep(part, "2.25.7")  # as it is between the link and the commit
+    with closing(Archive.attach(archive.database_path, files_of(archive).root)) as beside:
+        assert list(Fsck(beside, files_of(beside), at_rest=False).findings(hashes=True, now=NOW)) == []
     assert [code for code, _ in codes(archive)] == ["orphan_file", "leftover"]
 
 
 def test_what_is_set_aside_during_the_check_is_no_finding(archive: Archive) -> None:
-    stray = archive.files.quarantine / "on its way.dcm"
+    stray = files_of(archive).quarantine / "on its way.dcm"
     stray.write_bytes(b"the row comes a moment later")
     row_comes = threading.Timer(0.3, lambda: record(archive, stray, reason="x", now=NOW))
     row_comes.start()
-    assert list(Fsck(archive, at_rest=False).findings(hashes=False, now=NOW)) == []
+    assert list(Fsck(archive, files_of(archive), at_rest=False).findings(hashes=False, now=NOW)) == []
     row_comes.join()
 
 
@@ -184,7 +184,7 @@ def test_what_comes_and_goes_during_the_check_is_no_finding(archive: Archive) ->
         looked += 1
         send(archive, image(100 + looked))
 
-    check = Fsck(archive, at_rest=False, seen=meanwhile)
+    check = Fsck(archive, files_of(archive), at_rest=False, seen=meanwhile)
     assert list(check.findings(hashes=True, now=NOW)) == []
     assert looked >= 3
 
@@ -220,23 +220,20 @@ def test_an_orphan_that_cannot_be_indexed_is_set_aside_whole(archive: Archive, d
     sql(archive, "DELETE FROM instance WHERE sop_instance_uid = '2.25.1'")
     damage(path)
     [orphan] = [finding for finding in found(archive) if finding.code == "orphan_file"]
-    content = (archive.files.root / orphan.file).read_bytes()
+    content = (files_of(archive).root / orphan.file).read_bytes()
     assert ("orphan_file", "Set aside in the quarantine.") in repaired(archive)
-    [row] = archive.upkeep.quarantined()
-    assert (archive.files.quarantine / row.file_name).read_bytes() == content
+    [row] = archive.quarantine.objects()
+    assert (files_of(archive).quarantine / row.file_name).read_bytes() == content
     assert codes(archive) == []
 
 
 def test_an_index_that_was_lost_is_made_again_from_the_files(archive: Archive, tmp_path: Path) -> None:
     totals = archive.statistics()
     archive.close()
-    archive.files.close()
-    with closing(Archive.open(tmp_path / "new.db", archive.files.root)) as again:
+    with closing(Archive.open(tmp_path / "new.db", files_of(archive).root)) as again:
         assert {done for _, done in repaired(again)} == {"Indexed; the cloud is told."}
         assert again.statistics() == totals
         assert codes(again, hashes=True) == []
-        again.files.close()
-    archive.files.open()
 
 
 def test_leftovers_are_swept(archive: Archive) -> None:
@@ -280,7 +277,7 @@ def test_an_instance_that_no_event_tells_of_is_told(archive: Archive) -> None:
 
 
 def test_the_quarantine_is_compared_as_well(archive: Archive) -> None:
-    stray = archive.files.quarantine / "stray.dcm"
+    stray = files_of(archive).quarantine / "stray.dcm"
     stray.write_bytes(file_of(archive, "2.25.1").read_bytes())
     sql(
         archive,
@@ -289,7 +286,7 @@ def test_the_quarantine_is_compared_as_well(archive: Archive) -> None:
     )
     assert codes(archive) == [("quarantine_row_without_file", "2.25.9"), ("quarantine_file_without_row", "")]
     assert [code for code, _ in repaired(archive)] == ["quarantine_row_without_file", "quarantine_file_without_row"]
-    [row] = archive.upkeep.quarantined()
+    [row] = archive.quarantine.objects()
     assert (row.file_name, row.sop_instance_uid, row.sha256) == ("stray.dcm", "2.25.1", digest(stray))
     assert codes(archive) == []
 
@@ -297,11 +294,9 @@ def test_the_quarantine_is_compared_as_well(archive: Archive) -> None:
 def test_a_repair_on_a_full_volume_waits_and_loses_nothing(tmp_path: Path) -> None:
     with closing(Archive.open(tmp_path / "pacs.db", tmp_path / "instances")) as archive:
         send(archive, image(1))
-        archive.files.close()
     with closing(Archive.open(tmp_path / "new.db", tmp_path / "instances", Watermarks(0, 0))) as full:
         assert repaired(full) == [("orphan_file", "")]
         assert folder(full) == ["kept"]
-        full.files.close()
 
 
 # ---- the comparison itself -------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Conflict, NotFound
+from gateway.outbox import NewEntry
 from gateway.sqlite import utc_text
 from pacs import Archive
-from pacs.archive.maintenance_rows import StudyFacts
+from pacs.archive.maintenance_rows import MaintenanceRows, StudyFacts
 from pacs.maintenance.fsck import Fsck
 from pacs.maintenance.quarantine import carry_out
 from pacs.maintenance.retention import (
@@ -29,6 +30,7 @@ from pacs.maintenance.retention import (
     remove_ordered,
 )
 from tests.pacs.archive.test_archive import NOW, folder, image, send
+from tests.tools.archive_files import files_of
 
 LATER = NOW + timedelta(days=31)
 MONTH = RetentionPolicy(days=30)
@@ -38,8 +40,6 @@ MONTH = RetentionPolicy(days=30)
 def archive(tmp_path: Path) -> Iterator[Archive]:
     with closing(Archive.open(tmp_path / "pacs.db", tmp_path / "instances")) as archive:
         yield archive
-        with suppress(OSError):
-            archive.files.close()
 
 
 def study(archive: Archive, number: int, *, images: int = 2) -> None:
@@ -60,7 +60,7 @@ def deliver(archive: Archive, *uids: str) -> None:
 def pruned(archive: Archive, policy: RetentionPolicy = MONTH, *, now: datetime = LATER) -> list[str]:
     """What went, with its files."""
     gone = [each.study.study_instance_uid for each in prune(archive, policy, now=now) if not each.kept_because]
-    remove_ordered(archive)
+    remove_ordered(archive, files_of(archive))
     return gone
 
 
@@ -69,7 +69,7 @@ def reasons(archive: Archive, policy: RetentionPolicy = MONTH) -> list[tuple[str
 
 
 def sound(archive: Archive) -> bool:
-    return list(Fsck(archive, at_rest=True).findings(hashes=True, now=NOW)) == []
+    return list(Fsck(archive, files_of(archive), at_rest=True).findings(hashes=True, now=NOW)) == []
 
 
 # ---- the rules -------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_nothing_unconfirmed_is_ever_removed(studies: list[Made], needs_commitme
             study(archive, number, images=len(made.confirmed))
             uids = [f"2.25.{number}0{each}" for each in range(1, len(made.confirmed) + 1)]
             deliver(archive, *(uid for uid, done in zip(uids, made.confirmed, strict=True) if done), "none")
-            with archive.database.write() as conn:
+            with archive.write() as conn:
                 for uid, done in zip(uids, made.committed, strict=False):
                     if done:
                         conn.execute("UPDATE instance SET committed_at = 'x' WHERE sop_instance_uid = ?", (uid,))
@@ -161,9 +161,8 @@ def test_nothing_unconfirmed_is_ever_removed(studies: list[Made], needs_commitme
                 kept.update(uids)
         pruned(archive, RetentionPolicy(30, needs_commitment))
         assert {stored.sop_instance_uid for stored in archive.latest(100)} == kept
-        assert all(archive.files.path(uid).exists() for uid in kept)
+        assert all(files_of(archive).path(uid).exists() for uid in kept)
         assert len(folder(archive)) == len(kept)
-        archive.files.close()
 
 
 # ---- the deed --------------------------------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ def test_a_confirmed_study_goes_whole_with_files_and_counts(archive: Archive) ->
 def test_the_oldest_goes_first(archive: Archive) -> None:
     for number, day in ((1, 3), (2, 1), (3, 2)):
         study(archive, number, images=1)
-        with archive.database.write() as conn:
+        with archive.write() as conn:
             conn.execute(
                 "UPDATE study SET last_received_at = ? WHERE study_instance_uid = ?",
                 (f"2026-10-0{day}T00:00:00.000Z", f"2.25.{number}000"),
@@ -211,11 +210,7 @@ def test_what_is_parked_was_not_confirmed(archive: Archive) -> None:
 def test_any_other_event_of_the_study_keeps_it_as_well(archive: Archive) -> None:
     study(archive, 1, images=1)
     deliver(archive)
-    with archive.database.write() as conn:
-        archive.outbox.put(
-            conn, message_id="wanted", message_type="image.upload", subject="2.25.1000", priority=4, parameters={},
-            now=NOW,
-        )  # fmt: skip
+    archive.outbox.enqueue(NewEntry("wanted", "image.upload", "2.25.1000", 4, {}), now=NOW)
     assert reasons(archive) == [("the cloud is still owed events of it",)]
     assert pruned(archive) == []
 
@@ -223,7 +218,7 @@ def test_any_other_event_of_the_study_keeps_it_as_well(archive: Archive) -> None
 def test_a_confirmation_of_other_content_does_not_count(archive: Archive) -> None:
     study(archive, 1, images=1)
     deliver(archive)
-    with archive.database.write() as conn:
+    with archive.write() as conn:
         conn.execute("UPDATE instance SET sha256 = 'ab'")
     assert reasons(archive) == [("the cloud has not confirmed all of it",)]
 
@@ -243,7 +238,7 @@ def test_a_study_that_gets_an_image_during_the_prune_stays(archive: Archive) -> 
     send(archive, image(7, SOPInstanceUID="2.25.207", StudyInstanceUID="2.25.2000", SeriesInstanceUID="2.25.2001"))
     second = next(outcomes)
     assert second.kept_because == ("the cloud has not confirmed all of it", "the cloud is still owed events of it")
-    remove_ordered(archive)
+    remove_ordered(archive, files_of(archive))
     assert archive.statistics()["instances"] == 2
     assert sound(archive)
 
@@ -254,9 +249,9 @@ def test_killed_between_rows_and_files_the_next_look_removes_them(archive: Archi
     assert len(list(prune(archive, MONTH, now=LATER))) == 1
     assert folder(archive) == ["kept", "kept"]
     assert sound(archive)  # what shall go is no orphan
-    assert remove_ordered(archive) == 2
+    assert remove_ordered(archive, files_of(archive)) == 2
     assert folder(archive) == []
-    assert remove_ordered(archive) == 0
+    assert remove_ordered(archive, files_of(archive)) == 0
 
 
 def test_an_image_that_comes_again_before_its_file_went_stays(archive: Archive) -> None:
@@ -264,7 +259,7 @@ def test_an_image_that_comes_again_before_its_file_went_stays(archive: Archive) 
     deliver(archive)
     list(prune(archive, MONTH, now=LATER))
     study(archive, 1)
-    assert remove_ordered(archive) == 0
+    assert remove_ordered(archive, files_of(archive)) == 0
     assert archive.statistics()["instances"] == 2
     assert sound(archive)
 
@@ -289,7 +284,7 @@ def test_removing_and_receiving_at_once_never_loses_an_image(archive: Archive) -
         while not stop.is_set():
             deliver(archive)
             list(prune(archive, MONTH, now=LATER))
-            remove_ordered(archive)
+            remove_ordered(archive, files_of(archive))
 
     removing = threading.Thread(target=keep_removing)
     removing.start()
@@ -298,7 +293,7 @@ def test_removing_and_receiving_at_once_never_loses_an_image(archive: Archive) -
     stop.set()
     removing.join()
     study(archive, 1)
-    remove_ordered(archive)
+    remove_ordered(archive, files_of(archive))
     assert archive.statistics()["instances"] == 2
     assert sound(archive)
 
@@ -306,31 +301,31 @@ def test_removing_and_receiving_at_once_never_loses_an_image(archive: Archive) -
 def test_while_a_backup_is_taken_rows_go_and_files_stay(archive: Archive) -> None:
     study(archive, 1)
     deliver(archive)
-    with archive.files.held_still():
+    with files_of(archive).held_still():
         assert pruned(archive) == ["2.25.1000"]
-        carry_out(archive, now=NOW)
+        carry_out(archive, files_of(archive), now=NOW)
         assert folder(archive) == ["kept", "kept"]
-    remove_ordered(archive)
+    remove_ordered(archive, files_of(archive))
     assert folder(archive) == []
 
 
 def test_a_command_beside_the_archive_leaves_the_files_to_it(archive: Archive) -> None:
     study(archive, 1)
     deliver(archive)
-    with closing(Archive.attach(archive.database.path, archive.files.root)) as beside:
+    with closing(Archive.attach(archive.database_path, files_of(archive).root)) as beside:
         assert [each.kept_because for each in prune(beside, MONTH, now=LATER)] == [()]
     assert folder(archive) == ["kept", "kept"]
-    assert remove_ordered(archive) == 2
+    assert remove_ordered(archive, files_of(archive)) == 2
 
 
 def test_removal_is_synced_before_the_order_is_forgotten(archive: Archive) -> None:
     study(archive, 1, images=1)
     deliver(archive)
     list(prune(archive, MONTH, now=LATER))
-    path = archive.files.path("2.25.101")
+    path = files_of(archive).path("2.25.101")
     path.unlink()  # killed after the file, before the order
-    assert remove_ordered(archive) == 1
-    assert archive.upkeep.removals() == []
+    assert remove_ordered(archive, files_of(archive)) == 1
+    assert MaintenanceRows(archive).removals() == []
     assert os.path.lexists(path) is False
 
 
@@ -344,7 +339,7 @@ def test_a_part_of_a_study_goes_with_its_counts_and_files(archive: Archive) -> N
     deliver(archive)
     assert delete(archive, NOW_OR_NEVER, "2.25.1000", "2.25.1001", now=LATER) == 1
     assert delete(archive, NOW_OR_NEVER, "2.25.1000", sop_instance_uid="2.25.101", now=LATER) == 1
-    assert remove_ordered(archive) == 2
+    assert remove_ordered(archive, files_of(archive)) == 2
     assert [each.sop_instance_uid for each in archive.locate("2.25.1000")] == ["2.25.103"]
     assert sound(archive)
 
@@ -354,7 +349,7 @@ def test_the_last_part_takes_the_study_with_it(archive: Archive) -> None:
     deliver(archive)
     assert delete(archive, NOW_OR_NEVER, "2.25.1000", now=LATER) == 2
     assert archive.statistics() == {"studies": 0, "series": 0, "instances": 0, "bytes": 0}
-    assert remove_ordered(archive) == 2
+    assert remove_ordered(archive, files_of(archive)) == 2
     assert sound(archive)
 
 

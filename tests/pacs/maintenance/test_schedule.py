@@ -20,6 +20,7 @@ from simulator.modality.modality import ModalityError
 from simulator.site import Site
 from tests.journeys.steps import COLUMNS, ROWS
 from tests.pacs.archive.test_archive import NOW, folder, image, send
+from tests.tools.archive_files import files_of
 from tests.tools.waiting import wait_until
 
 NOTHING = MaintenanceSchedule(night_hour=2, policy=None, scrub_bytes_per_second=0)
@@ -30,7 +31,6 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
     with closing(Archive.open(tmp_path / "pacs.db", tmp_path / "instances")) as archive:
         send(archive, image(1))
         yield archive
-        archive.files.close()
 
 
 def month_later() -> datetime:
@@ -40,14 +40,14 @@ def month_later() -> datetime:
 def test_a_decision_of_another_process_is_carried_out_at_once(archive: Archive) -> None:
     with pytest.raises(Conflict):
         send(archive, image(1, PatientID="SECOND"))
-    [found] = archive.upkeep.quarantined()
+    [found] = archive.quarantine.objects()
     with (
-        Care(archive, NOTHING),
-        closing(Archive.attach(archive.database.path, archive.files.root)) as command,
+        Care(archive, files_of(archive), NOTHING),
+        closing(Archive.attach(archive.database_path, files_of(archive).root)) as command,
     ):
-        command.upkeep.decide(found.id, "replace", by="J. Smith")
-        wait_until(lambda: [each.sha256 for each in command.upkeep.quarantined()] not in ([found.sha256], []))
-        wait_until(lambda: archive.upkeep.decided() == [])
+        command.quarantine.decide(found.id, "replace", by="J. Smith")
+        wait_until(lambda: [each.sha256 for each in command.quarantine.objects()] not in ([found.sha256], []))
+        wait_until(lambda: archive.quarantine.decided() == [])
     assert archive.instance("2.25.1").sha256 == found.sha256
 
 
@@ -55,34 +55,36 @@ def test_a_night_prunes_and_scrubs(archive: Archive) -> None:
     for entry in archive.outbox.entries("open"):
         archive.outbox.delivered(entry, now=NOW)
     send(archive, image(2, StudyInstanceUID="2.25.7", SeriesInstanceUID="2.25.8"))
-    archive.files.path("2.25.2").unlink()
-    with Care(archive, MaintenanceSchedule(2, RetentionPolicy(days=30), 1 << 40), clock=month_later):
-        wait_until(lambda: archive.upkeep.scrubbed().ended_at is not None and folder(archive) == [])
+    files_of(archive).path("2.25.2").unlink()
+    with Care(archive, files_of(archive), MaintenanceSchedule(2, RetentionPolicy(days=30), 1 << 40), clock=month_later):
+        wait_until(lambda: archive.condition().scrub.ended_at is not None and folder(archive) == [])
     assert archive.statistics()["studies"] == 1  # the other one is owed to the cloud
-    assert archive.upkeep.scrubbed().damaged_count == 1
+    assert archive.condition().scrub.damaged_count == 1
 
 
 def test_without_a_retention_time_nothing_goes(archive: Archive) -> None:
     for entry in archive.outbox.entries("open"):
         archive.outbox.delivered(entry, now=NOW)
-    with Care(archive, MaintenanceSchedule(2, None, 1 << 40), clock=month_later):
-        wait_until(lambda: archive.upkeep.scrubbed().ended_at is not None)
+    with Care(archive, files_of(archive), MaintenanceSchedule(2, None, 1 << 40), clock=month_later):
+        wait_until(lambda: archive.condition().scrub.ended_at is not None)
     assert folder(archive) == ["kept"]
 
 
 def test_stopping_does_not_wait_for_a_scrub(archive: Archive) -> None:
     began = time.monotonic()
-    with Care(archive, MaintenanceSchedule(2, None, 1), clock=month_later):  # a byte a second: an hour for this file
+    with Care(
+        archive, files_of(archive), MaintenanceSchedule(2, None, 1), clock=month_later
+    ):  # a byte a second: an hour for this file
         time.sleep(0.2)
     assert time.monotonic() - began < 2
 
 
 def test_what_fails_does_not_end_the_care(archive: Archive) -> None:
-    archive.files.root.rename(archive.files.root.with_name("unmounted"))
-    with Care(archive, NOTHING) as care:
+    files_of(archive).root.rename(files_of(archive).root.with_name("unmounted"))
+    with Care(archive, files_of(archive), NOTHING) as care:
         time.sleep(0.2)
         assert all(thread.is_alive() for thread in care._threads)
-    archive.files.root.with_name("unmounted").rename(archive.files.root)
+    files_of(archive).root.with_name("unmounted").rename(files_of(archive).root)
 
 
 # ---- watermarks ------------------------------------------------------------------------------------------------------
@@ -100,7 +102,6 @@ def test_above_the_watermark_no_image_is_taken_and_the_refusal_says_what_to_do(t
         assert refused.value.comment.startswith("The image volume is ")
         assert (refused.value.dimse_status, refused.value.http_status) == (0xA700, 507)
         assert folder(archive) == []
-        archive.files.close()
 
 
 @pytest.fixture
@@ -125,7 +126,6 @@ def test_when_there_is_room_again_images_are_taken_again(small_volume: Path, tmp
         filling.unlink()
         send(archive, image(2))
         assert archive.statistics()["instances"] == 2
-        archive.files.close()
 
 
 def test_a_modality_hears_a700_and_its_worklist_goes_on(tmp_path: Path) -> None:
@@ -142,5 +142,5 @@ def test_a_modality_hears_a700_and_its_worklist_goes_on(tmp_path: Path) -> None:
 
 def test_the_folders_of_an_archive_are_made_in_its_first_night(archive: Archive) -> None:
     evening = iter((NOW,))
-    with Care(archive, NOTHING, clock=lambda: next(evening, month_later())):
-        wait_until((archive.files.root / "00" / "ff").exists)
+    with Care(archive, files_of(archive), NOTHING, clock=lambda: next(evening, month_later())):
+        wait_until((files_of(archive).root / "00" / "ff").exists)

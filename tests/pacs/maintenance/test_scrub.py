@@ -12,10 +12,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pacs import Archive
-from pacs.archive.maintenance_rows import Pass
+from pacs.archive.maintenance_rows import MaintenanceRows, Pass
 from pacs.archive.verify import Stopped
 from pacs.maintenance.scrub import Scrub, is_due, last_night
 from tests.pacs.archive.test_archive import NOW, begun, image, send
+from tests.tools.archive_files import files_of
 
 FAST = 1 << 40
 
@@ -26,12 +27,13 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         for number in (1, 2, 3):
             send(archive, image(number))
         yield archive
-        archive.files.close()
 
 
 def scrub(archive: Archive, *, bytes_per_second: int = FAST, stop: threading.Event | None = None) -> Pass:
-    Scrub(archive, bytes_per_second=bytes_per_second, stop=stop or threading.Event()).run(clock=lambda: NOW)
-    return archive.upkeep.scrubbed()
+    Scrub(archive, files_of(archive), bytes_per_second=bytes_per_second, stop=stop or threading.Event()).run(
+        clock=lambda: NOW
+    )
+    return archive.condition().scrub
 
 
 def flip(path: Path) -> None:
@@ -43,32 +45,35 @@ def flip(path: Path) -> None:
 def test_a_pass_reads_every_file_once(archive: Archive) -> None:
     done = scrub(archive)
     assert done == Pass("2026-11-22T08:00:00.000Z", "2026-11-22T08:00:00.000Z", 3, 3, archive.statistics()["bytes"], 0)
-    assert archive.upkeep.damaged() == 0
+    assert archive.condition().damaged == 0
 
 
 def test_damage_is_reported_and_left_alone(archive: Archive) -> None:
-    first, second = archive.files.path("2.25.1"), archive.files.path("2.25.2")
+    first, second = files_of(archive).path("2.25.1"), files_of(archive).path("2.25.2")
     flip(first)
     damaged = first.read_bytes()
     second.unlink()
     assert scrub(archive).damaged_count == 2
-    assert (archive.upkeep.is_damaged("2.25.1"), archive.upkeep.is_damaged("2.25.2")) == (True, True)
+    assert (MaintenanceRows(archive).is_damaged("2.25.1"), MaintenanceRows(archive).is_damaged("2.25.2")) == (
+        True,
+        True,
+    )
     assert first.read_bytes() == damaged
     assert archive.statistics()["instances"] == 3
-    assert archive.upkeep.quarantined() == []
+    assert archive.quarantine.objects() == []
 
 
 def test_what_is_well_again_is_no_longer_damaged(archive: Archive) -> None:
-    path = archive.files.path("2.25.1")
+    path = files_of(archive).path("2.25.1")
     flip(path)
     scrub(archive)
     flip(path)
     assert scrub(archive).damaged_count == 0
-    assert archive.upkeep.damaged() == 0
+    assert archive.condition().damaged == 0
 
 
 def test_a_pass_that_was_stopped_goes_on_where_it_was(archive: Archive) -> None:
-    archive.upkeep.remember_scrub(Pass("2026-11-22T02:00:00.000Z", None, 2, 2, 5000, 1))
+    MaintenanceRows(archive).remember_scrub(Pass("2026-11-22T02:00:00.000Z", None, 2, 2, 5000, 1))
     done = scrub(archive)
     assert (done.began_at, done.file_count, done.instance_id) == ("2026-11-22T02:00:00.000Z", 3, 3)
     assert done.ended_at == "2026-11-22T08:00:00.000Z"
@@ -79,7 +84,7 @@ def test_stopping_ends_it_in_the_middle_of_a_file(archive: Archive) -> None:
     stop.set()
     with pytest.raises(Stopped):
         scrub(archive, bytes_per_second=1, stop=stop)
-    assert archive.upkeep.scrubbed().file_count == 0
+    assert archive.condition().scrub.file_count == 0
 
 
 def test_it_reads_no_faster_than_it_may(archive: Archive) -> None:
@@ -98,16 +103,16 @@ def test_it_does_not_read_while_an_image_comes_in(archive: Archive) -> None:
     os.utime(part, (time.time() - 60, time.time() - 60))  # its sender sleeps
     reading.join(10)
     assert not reading.is_alive()
-    assert archive.upkeep.scrubbed().file_count == 3
+    assert archive.condition().scrub.file_count == 3
 
 
 def test_an_image_that_was_removed_meanwhile_is_not_damaged(archive: Archive) -> None:
-    kept = archive.upkeep.kept("2.25.1")
+    kept = MaintenanceRows(archive).kept("2.25.1")
     assert kept is not None
-    with archive.database.write() as conn:
-        archive.upkeep.take_out(conn, "2.25.1")
-    assert archive.upkeep.report_damage(kept, "missing_file", now=NOW) is False
-    assert archive.upkeep.damaged() == 0
+    with archive.write() as conn:
+        MaintenanceRows(archive).take_out(conn, "2.25.1")
+    assert MaintenanceRows(archive).report_damage(kept, "missing_file", now=NOW) is False
+    assert archive.condition().damaged == 0
 
 
 LONDON = ZoneInfo("Europe/London")

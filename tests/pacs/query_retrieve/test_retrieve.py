@@ -37,7 +37,7 @@ from gateway.errors import InvalidQuery, NotAcceptable
 from gateway.remote_ae import Peer
 from pacs import Archive
 from pacs.archive.identity import Identity
-from pacs.archive.index import Receipt
+from pacs.archive.index import Index, Receipt
 from pacs.commitment.reporter import Reporter
 from pacs.images.decompress import LARGEST, converted, decompressed
 from pacs.query_retrieve.query import answer, query_level, wanted
@@ -312,10 +312,10 @@ def test_an_odd_value_costs_nobody_the_answer(tags: set[str], syntax: str) -> No
 
 @with_dcmtk
 def test_more_answers_than_a_page_come_once_each_and_can_be_cancelled(archive: Archive, listener: Listener) -> None:
-    with archive.database.write() as conn:
+    with archive.write() as conn:
         for number in range(1200):
             one = {"0020000D": {"vr": "UI", "Value": [f"1.2.{number}"]}, "00100020": {"vr": "LO", "Value": ["P"]}}
-            archive.index.add(conn, one, Identity(f"1.2.{number}", "1.3", f"1.4.{number}", MG), RECEIPT)
+            Index(archive).add(conn, one, Identity(f"1.2.{number}", "1.3", f"1.4.{number}", MG), RECEIPT)
     found = [ds.StudyInstanceUID for _, ds in asked(listener, identifier("STUDY", PatientID="P")) if ds is not None]
     assert (len(found), len(set(found))) == (1200, 1200)
     said = dcmtk("findscu", listener, "--cancel", "3", keys={"QueryRetrieveLevel": "STUDY", "PatientID": "P"})

@@ -18,7 +18,7 @@ import pytest
 from gateway.audit.trail import Trail, lines, verified
 from gateway.tls import TlsFiles
 from gateway.tls_reload import ServerTls
-from pacs import Archive, Duties
+from pacs import Archive, ForwardQueue
 from relay.access.audit import Recorder, patient_ids
 from relay.access.middleware import AccessControl, AccessPolicy
 from relay.access.permissions import Role
@@ -335,10 +335,10 @@ def test_what_cannot_be_recorded_is_not_done(tmp_path: Path) -> None:
         (tmp_path / "audit").rename(tmp_path / "away")
         (tmp_path / "audit").write_text("in the way")
         assert told(ask(site, path, method="POST", body=body, **basic("otto"))) == (503, "audit_not_written")
-        assert Duties(site.archive.database).owed("open") == []
+        assert ForwardQueue(site.archive).owed("open") == []
         (tmp_path / "audit").unlink()
         assert ask(site, path, method="POST", body=body, **basic("otto")).status == 202
-        assert len(Duties(site.archive.database).owed("open")) == 5
+        assert len(ForwardQueue(site.archive).owed("open")) == 5
 
 
 # ---- too much, too slow ----------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pacs import Duties
+from pacs import ForwardQueue
+from pacs.archive.maintenance_rows import MaintenanceRows
 from relay.api import operations
 from relay.api.zip_stream import BLOCK_BYTES, zipped
 from tests.relay import served
@@ -130,7 +131,7 @@ def test_a_study_or_an_instance_is_owed_to_a_peer(site: Site) -> None:
     assert facts(ask(site, path, method="POST", body=body), 202) == {"to": "SITE_PACS", "instances": 5}
     one = ask(site, f"{ROOT}/instances/{OTHER_STUDY}.1.1/send", method="POST", body=b'{"to": "WORKSTATION"}')
     assert facts(one, 202) == {"to": "WORKSTATION", "instances": 1}
-    owed = [each.target for each in Duties(site.archive.database).owed("open")]
+    owed = [each.target for each in ForwardQueue(site.archive).owed("open")]
     assert owed == ["WORKSTATION"] + ["SITE_PACS"] * 5
     assert facts(site.get(f"{ROOT}/peers")) == {"peers": [{"ae_title": "SITE_PACS"}, {"ae_title": "WORKSTATION"}]}
 
@@ -184,8 +185,8 @@ def test_changes_are_numbered_for_good(tmp_path: Path) -> None:
         rest = facts(site.get(f"{ROOT}/changes?since={first['last']}"))
         assert [each["number"] for each in [*first["changes"], *rest["changes"]]] == [1, 2, 3, 4, 5, 6]  # type: ignore[misc]
         assert (first["more"], rest["more"], rest["last"]) == (True, False, 6)
-        with site.archive.database.write() as conn:
-            site.archive.upkeep.take_out(conn, f"{OTHER_STUDY}.1.1")
+        with site.archive.write() as conn:
+            MaintenanceRows(site.archive).take_out(conn, f"{OTHER_STUDY}.1.1")
         last = facts(site.get(f"{ROOT}/changes?since=6"))["changes"]
         assert [{**each, "at": each["at"][:4]} for each in last] == [  # type: ignore[attr-defined]
             {
@@ -204,8 +205,8 @@ def test_changes_are_numbered_for_good(tmp_path: Path) -> None:
 
 def test_a_study_that_retention_lets_go_is_told_whole(tmp_path: Path) -> None:
     with served.site(tmp_path, first_study()) as site:
-        with site.archive.database.write() as conn:
-            site.archive.upkeep.order_removal(conn, 1, now=NOW)
+        with site.archive.write() as conn:
+            MaintenanceRows(site.archive).order_removal(conn, 1, now=NOW)
         changes = facts(site.get(f"{ROOT}/changes"))["changes"]
     assert {(each["kind"], each["study_instance_uid"]) for each in changes} == {("removed", STUDY)}  # type: ignore[attr-defined]
     assert len(changes) == 5  # type: ignore[arg-type]

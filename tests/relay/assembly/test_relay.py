@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.messages import EVENTS, Check, HealthReport
+from gateway.outbox import NewEntry
 from gateway.remote_ae import Peer
 from gateway.settings import load
 from operations import worklist_file
@@ -157,10 +158,7 @@ async def test_several_destinations_are_served_side_by_side_and_each_is_a_hop(
         for name, value in {**cloud.addresses.settings(), "RELAY_DESTINATION": "none, hybrid,https"}.items():
             monkeypatch.setenv(name, value)
         relay = Relay.of(load(RelaySettings), *stores)
-        with stores[0].database.write() as conn:
-            stores[0].outbox.put(
-                conn, message_id="m1", message_type="mpps.completed", subject="s", priority=1, parameters={}, now=NOW
-            )  # fmt: skip
+        stores[0].outbox.enqueue(NewEntry("m1", "mpps.completed", "s", 1, {}), now=NOW)
         running = asyncio.create_task(relay.run())
         while stores[0].outbox.counts()["delivered"] < 1:
             await asyncio.sleep(0.02)

@@ -37,7 +37,6 @@ async def tell(worklist: Worklist, folder: Path, told: AuditRecorder, *actions: 
     with closing(Archive.open(folder / "pacs.db", folder / "instances")) as archive:
         context = replace(context_of(worklist, archive, folder), told=WorklistAudit(told, worklist))
         answers = [json.loads(await commands.answer(json.dumps(each), context)) for each in actions]
-        archive.files.close()
     return [str(each["status"]) for each in answers]
 
 

@@ -29,6 +29,7 @@ from simulator.azure.blob_storage import Blobs
 from simulator.cloud.programme import API_TOKEN, Cloud
 from tests.relay.cloud.test_commands import REPORT
 from tests.relay.served import NOW, STUDY, item, mammogram, receive
+from tests.tools.archive_files import files_of
 from tests.tools.waiting import until
 from worklist import Worklist
 
@@ -105,9 +106,9 @@ class Site:
         ds = mammogram("RCC", 1, PatientID="9990000026")
         with suppress(Conflict):
             receive(self.archive, ds, self.scratch.parent)
-        [aside] = self.archive.upkeep.quarantined()
-        self.archive.upkeep.decide(aside.id, "replace", by="J. Smith")
-        carry_out(self.archive, now=NOW)
+        [aside] = self.archive.quarantine.objects()
+        self.archive.quarantine.decide(aside.id, "replace", by="J. Smith")
+        carry_out(self.archive, files_of(self.archive), now=NOW)
         assert ds.SOPInstanceUID == uid
 
     def close(self) -> None:

@@ -180,7 +180,7 @@ def test_two_hundred_megabytes_pass_in_bounded_memory(tmp_path: Path) -> None:
     with served.site(tmp_path, [mammogram("RCC", 1)]) as site:
         path = site.archive.instance(f"{STUDY}.1.1").path
         path.chmod(0o640)
-        with site.archive.database.write() as conn:
+        with site.archive.write() as conn:
             conn.execute("UPDATE instance SET size_bytes = 200000000")
         digest, size = asyncio.run(run(site))
         with path.open("rb") as file:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 from gateway import outbox
-from gateway.outbox import Outbox
+from gateway.outbox import NewEntry, Owner
 from gateway.sqlite import Database
 from relay.hybrid.protocol import endpoint
 from simulator.azure.servicebus_entities import Queue
@@ -81,7 +81,7 @@ class World:
     bus: Bus
     queue: Queue
     lines: dict[str, BadLine]
-    boxes: list[Outbox]
+    owners: list[Owner]
     plan: Plan
     chance: random.Random
     tally: Tally
@@ -97,7 +97,7 @@ class World:
         return sum(cloud.events.told.total() for cloud in self.clouds.values()) + self.bus.taken
 
     def is_done(self) -> bool:
-        return all(box.counts()["open"] == 0 for box in self.boxes)
+        return all(owner.outbox.counts()["open"] == 0 for owner in self.owners)
 
 
 def _nobody(_: Tally) -> None: ...
@@ -108,7 +108,8 @@ async def campaign(folder: Path, *, events: int, seed: int, progress: Callable[[
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         world = await _built(stack, folder, random.Random(seed))
-        stack.callback(lambda: [box.database.close() for box in world.boxes])
+        for owner in world.owners:
+            stack.callback(owner.close)
         producing = asyncio.create_task(_produce(world, events))
         troubles = [asyncio.create_task(trouble) for trouble in _troubles(world)]
         try:
@@ -145,16 +146,16 @@ async def _built(stack: AsyncExitStack, folder: Path, chance: random.Random) -> 
         started=time.time(),
         speed=SPEED,
     )
-    boxes = [_made(path) for path in databases]
-    return World(clouds, bus, queue, lines, boxes, plan, chance, Tally())
+    owners = [_made(path) for path in databases]
+    return World(clouds, bus, queue, lines, owners, plan, chance, Tally())
 
 
-def _made(path: Path) -> Outbox:
+def _made(path: Path) -> Owner:
     database = Database(path, outbox.SCHEMA)
     database.migrate()
-    box = Outbox(database)
-    box.serve(NAMES, now=NOW)
-    return box
+    owner = Owner(database)
+    owner.outbox.serve(NAMES, now=NOW)
+    return owner
 
 
 async def _produce(world: World, events: int) -> None:
@@ -171,17 +172,9 @@ async def _produce(world: World, events: int) -> None:
 
 
 def _put(world: World, which: int, subject: str, message_id: str) -> None:
-    box = world.boxes[which]
-    with box.database.write() as conn:
-        box.put(
-            conn,
-            message_id=message_id,
-            message_type="image.rejected",
-            subject=subject,
-            priority=1 + len(subject) % 2,
-            parameters={"sop_instance_uid": message_id, "reason": "x" * world.chance.randrange(2000)},
-            now=world.plan.clock(),
-        )
+    parameters = {"sop_instance_uid": message_id, "reason": "x" * world.chance.randrange(2000)}
+    new = NewEntry(message_id, "image.rejected", subject, 1 + len(subject) % 2, parameters)
+    world.owners[which].outbox.enqueue(new, now=world.plan.clock())
 
 
 async def _deliver_and_kill(world: World, *, until: Callable[[], bool], progress: Callable[[Tally], None]) -> None:

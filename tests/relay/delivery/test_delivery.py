@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway import outbox
 from gateway.errors import OutOfResources
 from gateway.messages import Envelope
-from gateway.outbox import Entry, Outbox
+from gateway.outbox import Entry, NewEntry, Outbox, Owner
 from gateway.sqlite import Database
 from relay.delivery.delivery import (
     LONGEST_SILENCE,
@@ -35,10 +35,14 @@ from tests.tools.waiting import until
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
 
-def opened(path: Path) -> Outbox:
+def owner(path: Path) -> Owner:
     database = Database(path, outbox.SCHEMA)
     database.migrate()
-    return Outbox(database)
+    return Owner(database)
+
+
+def opened(path: Path) -> Outbox:
+    return owner(path).outbox
 
 
 @pytest.fixture
@@ -47,16 +51,7 @@ def box(tmp_path: Path) -> Outbox:
 
 
 def put(box: Outbox, message_id: str, *, subject: str = "s", priority: int = 2, now: datetime = NOW) -> None:
-    with box.database.write() as conn:
-        box.put(
-            conn,
-            message_id=message_id,
-            message_type="image.rejected",
-            subject=subject,
-            priority=priority,
-            parameters={"sop_instance_uid": message_id},
-            now=now,
-        )
+    box.enqueue(NewEntry(message_id, "image.rejected", subject, priority, {"sop_instance_uid": message_id}), now=now)
 
 
 class FastClock:
@@ -377,10 +372,11 @@ def test_everything_arrives_in_order_per_subject_whatever_happens_on_the_way(
     owed: list[tuple[int, str, int]], faults: list[Behaviour]
 ) -> None:
     with TemporaryDirectory() as folder:
-        boxes = [opened(Path(folder) / "one.db"), opened(Path(folder) / "other.db")]
+        owners = [owner(Path(folder) / "one.db"), owner(Path(folder) / "other.db")]
+        boxes = [each.outbox for each in owners]
         asyncio.run(live_through(boxes, owed, faults))  # its end waits for the threads that still use the databases
-        for box in boxes:
-            box.database.close()
+        for each in owners:
+            each.close()
 
 
 async def live_through(boxes: list[Outbox], owed: list[tuple[int, str, int]], faults: list[Behaviour]) -> None:

@@ -33,7 +33,6 @@ def stored(folder: Path) -> list[Stored]:
     for number in (1, 2):
         served.receive(archive, served.mammogram("RCC", number), folder)
     found = archive.locate(STUDY)
-    archive.files.close()
     archive.close()
     return found
 

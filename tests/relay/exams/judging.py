@@ -34,6 +34,7 @@ from relay.exams.holding import HoldRules
 from relay.exams.quality import Quality
 from tests.pacs.archive.test_attributes import encoded
 from tests.relay import served
+from tests.tools.archive_files import files_of
 from tests.worklist import samples
 from worklist import Worklist
 
@@ -76,9 +77,9 @@ class Exams:
         """Another object comes under a UID that is taken, and an operator has it replace the stored one."""
         with suppress(Conflict):
             self.store(view, SOPInstanceUID=uid, **attributes)
-        aside = max(self.archive.upkeep.quarantined(), key=lambda each: each.id)
-        self.archive.upkeep.decide(aside.id, "replace", by="J. Smith")
-        carry_out(self.archive, now=self.now)
+        aside = max(self.archive.quarantine.objects(), key=lambda each: each.id)
+        self.archive.quarantine.decide(aside.id, "replace", by="J. Smith")
+        carry_out(self.archive, files_of(self.archive), now=self.now)
 
     def begin(self, accession_number: str = "ACC-1", *, uid: str = "2.25.7") -> None:
         self.worklist.begin(uid, samples.begun(accession_number, served.STUDY), now=self.now)
@@ -115,8 +116,9 @@ class Exams:
                 else:
                     self.archive.outbox.delivered(entry, now=self.now)
 
-    def notes(self) -> int:
-        return sum(len(owner.touched.notes(limit=100)) for owner in (self.worklist, self.archive))
+    def changes(self) -> int:
+        """How many rows say that an exam changed and was not judged since."""
+        return sum(len(owner.changed_exams.waiting(limit=100)) for owner in (self.worklist, self.archive))
 
     def close(self) -> None:
         self.worklist.close()

@@ -136,7 +136,7 @@ async def test_what_is_held_for_the_same_reason_is_shown_together(exams: Exams) 
     for view in FOUR:
         exams.store(view, PatientID="9990000026")
     await delivered(exams, exams.holding)
-    assert [alike.count for alike in exams.archive.outbox.standing.parked_alike()] == [4]
+    assert [alike.count for alike in exams.archive.outbox.overview.parked_alike()] == [4]
 
 
 async def test_the_exam_says_what_is_held_and_that_it_is_not_any_more(exams: Exams) -> None:
@@ -361,7 +361,7 @@ async def test_what_a_person_discards_never_leaves_and_the_cloud_is_told_who_dec
     exams.judge()  # nothing holds it a second time
     assert "study.image_received" not in await delivered(exams, exams.holding)
     assert exams.archive.outbox.entries("parked") == []
-    assert exams.archive.outbox.standing.told(STUDY).open == 0
+    assert exams.archive.outbox.overview.told(STUDY).open == 0
     assert exams.archive.outbox.counts()["delivered"] == len(exams.archive.outbox.entries("delivered"))
 
 

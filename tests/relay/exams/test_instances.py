@@ -69,7 +69,7 @@ def test_the_instances_of_an_exam_are_those_of_its_study_and_of_its_number(archi
 def test_a_data_set_is_read_once(archive: Archive) -> None:
     instances = Instances(archive)
     first = instances.of_studies([STUDY])
-    with archive.database.write() as conn:
+    with archive.write() as conn:
         conn.execute("UPDATE instance SET data_set = x'7b'")  # whoever reads one now fails
     assert [instances.of_studies([STUDY]), *instances.of_exams([("", "ACC-1")])] == [first, first]
     with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""Judging what was touched: the cloud is told what an exam looks like, once for each change, and nothing gets lost."""
+"""Judging what changed: the cloud is told what an exam looks like, once for each change, and nothing gets lost."""
 
 import asyncio
 import subprocess
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from gateway.errors import Refusal
-from gateway.outbox.changed_exams import Note
+from gateway.outbox.changed_exams import ChangedExam
 from pacs import RetentionPolicy, delete
 from relay.exams.exam import judgement
 from relay.exams.quality import LONGEST, PUT_OFF, SETTLE, is_ripe
@@ -84,7 +84,7 @@ def test_what_changes_nothing_is_not_told_again(exams: Exams) -> None:
     exams.judge()
     exams.worklist.reschedule("ACC-1", date="20261123", time="1015", now=NOW)
     exams.judge()
-    assert (told(exams), exams.notes()) == ([("in_progress", [1, 0, 0, 0], [])], 0)
+    assert (told(exams), exams.changes()) == ([("in_progress", [1, 0, 0, 0], [])], 0)
 
 
 def test_a_step_that_ends_after_the_cloud_has_ended_its_item_is_looked_at(exams: Exams) -> None:
@@ -118,13 +118,13 @@ def test_an_exam_that_has_not_begun_is_not_told(exams: Exams, status: str) -> No
     if status == "cancelled":
         exams.worklist.cancel("ACC-1", now=NOW)
     exams.judge()
-    assert (told(exams), exams.notes()) == ([], 0)
+    assert (told(exams), exams.changes()) == ([], 0)
 
 
 def test_images_without_an_item_are_not_judged_until_it_comes(exams: Exams) -> None:
     exams.store("RCC")
     exams.judge()
-    assert (told(exams), exams.notes()) == ([], 0)
+    assert (told(exams), exams.changes()) == ([], 0)
     exams.schedule()
     exams.judge()
     assert told(exams) == [("in_progress", [1, 0, 0, 0], [])]
@@ -161,9 +161,9 @@ def test_what_a_test_leaves_behind_is_not_told(exams: Exams) -> None:
     exams.judge()
     exams.store("LCC")
     exams.archive.forget(STUDY, now=exams.now)
-    ExpiryRows(exams.worklist.database).forget("ACC-1")
+    ExpiryRows(exams.worklist).forget("ACC-1")
     exams.judge()
-    assert (len(exams.told()), exams.notes()) == (1, 0)
+    assert (len(exams.told()), exams.changes()) == (1, 0)
 
 
 def test_an_exam_whose_images_have_left_the_archive_stays_as_it_was_told(exams: Exams) -> None:
@@ -177,7 +177,7 @@ def test_an_exam_whose_images_have_left_the_archive_stays_as_it_was_told(exams: 
     exams.worklist.change_status("ACC-1", "completed", now=exams.now)
     exams.begin(uid="2.25.8")
     exams.judge()
-    assert (told(exams), exams.notes()) == ([("complete", [1, 1, 1, 1], [])], 0)
+    assert (told(exams), exams.changes()) == ([("complete", [1, 1, 1, 1], [])], 0)
 
 
 def test_a_view_that_was_removed_is_not_told_as_missing(exams: Exams) -> None:
@@ -230,34 +230,34 @@ def test_a_fault_with_one_exam_holds_up_no_other(exams: Exams) -> None:
     exams.schedule()
     exams.schedule("ACC-9", StudyInstanceUID="2.25.9", PatientID="9990000026")
     exams.store("RCC", StudyInstanceUID="2.25.9", AccessionNumber="ACC-9", PatientID="9990000026")
-    with exams.archive.database.write() as conn:
+    with exams.archive.write() as conn:
         conn.execute("UPDATE instance SET data_set = x'00'")
     exams.store("RCC")
     exams.judge()
     assert [entry.parameters["accession_number"] for entry in exams.told()] == ["ACC-1"]
     assert exams.judge() == 0
-    assert {note.study_instance_uid for note in exams.archive.touched.notes(limit=10)} == {"2.25.9"}
+    assert {each.study_instance_uid for each in exams.archive.changed_exams.waiting(limit=10)} == {"2.25.9"}
 
 
 def test_an_exam_that_cannot_be_judged_is_said_once_and_judged_later(exams: Exams) -> None:
     exams.schedule()
     exams.store("RCC")
-    with exams.archive.database.write() as conn:
+    with exams.archive.write() as conn:
         conn.execute("CREATE TEMP TABLE kept AS SELECT id, data_set FROM instance")
         conn.execute("UPDATE instance SET data_set = x'00'")
     assert exams.quality.trouble == ""
     exams.judge()
     exams.store("LCC")
     exams.judge()
-    # Of one exam: the note of its images, which replaced the one before, and that of its item.
+    # Of one exam: the row of its images, which replaced the one before, and that of its item.
     assert exams.quality.trouble.startswith("2 changes of exams could not be judged")
-    with exams.archive.database.write() as conn:
+    with exams.archive.write() as conn:
         conn.execute("UPDATE instance SET data_set = kept.data_set FROM kept WHERE kept.id = instance.id")
     exams.judge()
     assert exams.told() == []
     exams.now += PUT_OFF
     exams.judge()
-    assert (exams.quality.trouble, exams.notes()) == ("", 0)
+    assert (exams.quality.trouble, exams.changes()) == ("", 0)
     assert told(exams) == [("in_progress", [1, 1, 0, 0], [])]
 
 
@@ -271,10 +271,10 @@ RIPE = [
 
 
 @pytest.mark.parametrize(("last", "first", "ripe"), RIPE)
-def test_an_exam_is_judged_when_it_has_settled_or_was_touched_for_long(last: float, first: float, ripe: bool) -> None:
+def test_an_exam_is_judged_when_it_has_settled_or_changed_for_long(last: float, first: float, ripe: bool) -> None:
     times = [(NOW - timedelta(seconds=ago)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
              for ago in (first, last)]  # fmt: skip
-    assert is_ripe(Note("1.2", "", times[0], times[1], 1), now=NOW) is ripe
+    assert is_ripe(ChangedExam("1.2", "", times[0], times[1], 1), now=NOW) is ripe
     assert timedelta(seconds=1) <= SETTLE < LONGEST <= timedelta(seconds=10)
 
 
@@ -288,7 +288,7 @@ async def test_a_burst_of_images_gives_few_events(exams: Exams) -> None:
             await asyncio.to_thread(exams.store, FOUR[number % 4])
             await asyncio.sleep(0.3)
         exams.now += timedelta(seconds=2)
-        await until(lambda: exams.notes() == 0)
+        await until(lambda: exams.changes() == 0)
     finally:
         judging.cancel()
     assert 2 <= len(exams.told()) <= 3
@@ -327,7 +327,7 @@ def test_killed_before_any_line_of_it_nothing_is_lost_and_nothing_is_told_twice(
         left = attached(tmp_path / name)
         left.judge()
         assert left.judge() == 0
-        assert (told(left), left.notes()) == ([*before, expected], 0), name
+        assert (told(left), left.changes()) == ([*before, expected], 0), name
         left.close()
 
 
@@ -349,7 +349,7 @@ class Site(RuleBasedStateMachine):
         self.steps = 0
 
     def teardown(self) -> None:
-        while self.exams.judge() or self.exams.notes():
+        while self.exams.judge() or self.exams.changes():
             pass
         self.check()
         self.exams.close()

@@ -16,12 +16,14 @@ from gateway.refusals.log import Refusals, Seen
 from gateway.refusals.remedies import remedy
 from gateway.sqlite import utc_text
 from pacs import Archive, RetentionPolicy
+from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.maintenance.quarantine import carry_out
 from relay.pages.site_facts import CircuitState, SiteFacts
 from tests.relay import served
 from tests.relay.access.test_middleware import basic, door_in, trail
 from tests.relay.dicomweb.reader import Reader
 from tests.relay.served import NOW, STUDY, Answer, Site, mammogram
+from tests.tools.archive_files import files_of
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'more'"
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
@@ -76,7 +78,7 @@ def state(site: Site) -> tuple[object, ...]:
     """Everything that pages could change."""
     boxes = (site.archive.outbox, site.worklist.outbox)
     entries = [box.entries(each, limit=1000) for box in boxes for each in ("open", "parked", "delivered")]
-    return entries, site.archive.upkeep.quarantined(), sorted(site.archive.files.quarantine.iterdir())
+    return entries, site.archive.quarantine.objects(), sorted(files_of(site.archive).quarantine.iterdir())
 
 
 # ---- delivery --------------------------------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ def test_where_nobody_logs_in_what_is_held_back_wants_a_name(tmp_path: Path) -> 
 def test_all_entries_of_one_reason_are_released_together_and_no_others(site: Site) -> None:
     parked(site, "Too large.", 2)
     [other] = parked(site, "Not wanted.")
-    [group, _] = site.archive.outbox.standing.parked_alike()
+    [group, _] = site.archive.outbox.overview.parked_alike()
     path = f"/queue/pacs/{group.first_id}/release-alike?destination=cloud"
     form = look(site, path, "otto")
     assert "Release 2 parked entries?" in form.text
@@ -235,7 +237,7 @@ def test_an_entry_of_nobody_is_not_there(site: Site) -> None:
 
 
 def only(archive: Archive) -> int:
-    [found] = archive.upkeep.quarantined()
+    [found] = archive.quarantine.objects()
     return found.id
 
 
@@ -271,23 +273,23 @@ def test_replacing_takes_a_page_that_asks_and_keeps_the_name(site: Site) -> None
     asked = look(site, f"/quarantine/{number}/replace", "otto")
     assert "The image that everybody is shown changes." in asked.text
     assert [field["name"] for field in asked.all("input")] == []
-    assert site.archive.upkeep.decided() == []
+    assert site.archive.quarantine.decided() == []
     assert went_to(press(site, f"/quarantine/{number}/replace")) == (303, "/quarantine?said=decided")
     assert went_to(press(site, f"/quarantine/{number}/replace")) == (303, "/quarantine?said=decided")
-    [decided] = site.archive.upkeep.decided()
+    [decided] = site.archive.quarantine.decided()
     assert (decided.decision, decided.decided_by) == ("replace", "otto")
-    carry_out(site.archive, now=NOW)
+    carry_out(site.archive, files_of(site.archive), now=NOW)
     assert went_to(press(site, f"/quarantine/{number}/replace")) == (303, "/quarantine?said=already")
-    [old] = site.archive.upkeep.quarantined()
+    [old] = site.archive.quarantine.objects()
     assert old.reason == "Replaced on 2026-11-22T09:30:00.000Z by decision of otto."
-    assert len(list(site.archive.files.quarantine.iterdir())) == 1
+    assert len(list(files_of(site.archive).quarantine.iterdir())) == 1
 
 
 def test_keeping_the_stored_one_deletes_nothing_and_waits_for_nobody_any_more(site: Site) -> None:
-    number, files = only(site.archive), sorted(site.archive.files.quarantine.iterdir())
+    number, files = only(site.archive), sorted(files_of(site.archive).quarantine.iterdir())
     assert went_to(press(site, f"/quarantine/{number}/settle")) == (303, "/quarantine?said=settled")
-    carry_out(site.archive, now=NOW)
-    assert sorted(site.archive.files.quarantine.iterdir()) == files
+    carry_out(site.archive, files_of(site.archive), now=NOW)
+    assert sorted(files_of(site.archive).quarantine.iterdir()) == files
     page = look(site, "/quarantine")
     assert "The stored one stays by otto" in page.text
     assert "1 waiting" not in page.text
@@ -305,24 +307,24 @@ def test_what_cannot_be_decided_is_not_offered_and_refused(site: Site) -> None:
         "This cannot be decided now: the stored one is another object" in look(site, f"/quarantine/{number}/store").text
     )
     assert press(site, f"/quarantine/{number}/store").status == 409
-    assert site.archive.upkeep.decided() == []
+    assert site.archive.quarantine.decided() == []
 
 
 def test_an_object_whose_uid_is_free_can_be_stored(site: Site) -> None:
-    with site.archive.database.write() as conn:
-        site.archive.upkeep.take_out(conn, UID)
+    with site.archive.write() as conn:
+        MaintenanceRows(site.archive).take_out(conn, UID)
     number = only(site.archive)
     page = look(site, f"/quarantine/{number}", "otto")
     assert "Nothing is stored under this UID" in page.text
     assert page.links("/quarantine/") == [f"/quarantine/{number}/store"]
     press(site, f"/quarantine/{number}/store")
-    carry_out(site.archive, now=NOW)
-    assert site.archive.upkeep.quarantined() == []
+    carry_out(site.archive, files_of(site.archive), now=NOW)
+    assert site.archive.quarantine.objects() == []
     assert site.archive.instance(UID).calling_ae_title == "MODALITY"
 
 
 def test_an_object_that_is_damaged_shows_the_reason_instead_of_a_comparison(site: Site) -> None:
-    [path] = site.archive.files.quarantine.iterdir()
+    [path] = files_of(site.archive).quarantine.iterdir()
     path.write_bytes(b"not DICOM at all")
     page = look(site, f"/quarantine/{only(site.archive)}", "otto")
     assert "The two cannot be compared: The object cannot be read" in page.text
@@ -340,9 +342,9 @@ def test_where_nobody_logs_in_a_decision_wants_a_name(tmp_path: Path) -> None:
         assert "by" in [field["name"] for field in look(site, f"/quarantine/{number}/replace").all("input")]
         for name in ("", "   ", "x" * 129, "a\nb"):
             assert press(site, f"/quarantine/{number}/replace", fields={"by": name}).status == 400
-        assert site.archive.upkeep.decided() == []
+        assert site.archive.quarantine.decided() == []
         assert press(site, f"/quarantine/{number}/replace", fields={"by": " J. Smith "}).status == 303
-        assert [found.decided_by for found in site.archive.upkeep.decided()] == ["J. Smith"]
+        assert [found.decided_by for found in site.archive.quarantine.decided()] == ["J. Smith"]
 
 
 # ---- storage ---------------------------------------------------------------------------------------------------------
@@ -372,11 +374,11 @@ def test_plots_have_title_description_and_their_numbers_in_a_table(site: Site) -
 
 def test_the_storage_says_what_holds_old_studies_back_and_which_files_are_damaged(site: Site, tmp_path: Path) -> None:
     long_ago = utc_text(NOW - timedelta(days=60))
-    with site.archive.database.write() as conn:
+    with site.archive.write() as conn:
         conn.execute("UPDATE study SET last_received_at = ?", (long_ago,))
-    kept = site.archive.upkeep.kept(UID)
+    kept = MaintenanceRows(site.archive).kept(UID)
     assert kept is not None
-    site.archive.upkeep.report_damage(kept, "wrong_hash", now=NOW)
+    MaintenanceRows(site.archive).report_damage(kept, "wrong_hash", now=NOW)
     remember(tmp_path, LastBackup(utc_text(NOW - timedelta(hours=3)), f"/mnt/{HOSTILE}", 7, 0, 0))
     text = look(site, "/storage").text
     assert "1 file is damaged" in text
@@ -436,7 +438,7 @@ def test_looking_never_changes_anything(site: Site) -> None:
 def test_what_was_decided_about_the_quarantine_needs_no_look_any_more(site: Site) -> None:
     assert "1 object waits in the quarantine for a decision." in look(site, "/").text
     press(site, f"/quarantine/{only(site.archive)}/settle")
-    assert len(site.archive.upkeep.quarantined()) == 1
+    assert len(site.archive.quarantine.objects()) == 1
     assert "in the quarantine" not in look(site, "/").text
 
 

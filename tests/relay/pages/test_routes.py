@@ -125,10 +125,10 @@ def test_an_empty_site_says_that_it_is_empty(tmp_path_factory: pytest.TempPathFa
 
 def test_what_cannot_be_asked_is_another_page_than_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
     with served.site(tmp_path_factory.mktemp("away")) as site:
-        site.archive.database.path.rename(site.archive.database.path.with_suffix(".away"))
-        site.archive.database.close()
+        site.archive.database_path.rename(site.archive.database_path.with_suffix(".away"))
+        site.archive.close()
         answers = [site.get(path, accept="text/html") for path in ("/", "/board", "/studies")]
-        site.archive.database.path.with_suffix(".away").rename(site.archive.database.path)
+        site.archive.database_path.with_suffix(".away").rename(site.archive.database_path)
     assert [answer.status for answer in answers] == [503, 503, 503]
     for answer in answers:
         page = Reader(answer.body)

@@ -1,0 +1,63 @@
+"""`Owner`: what the worklist and the archive have in common, a database with an outbox and changed exams in it.
+
+Others use its verbs and its declared parts. The database itself is private, because whoever holds it can write past the
+verbs. Its transactions are for the modules of the owner's own package that keep rows there, which take the owner when
+they are made (`gateway.sqlite.Transactions`).
+
+Not for: what a worklist or an archive is (`worklist.store`, `pacs.archive.archive`).
+"""
+
+import sqlite3
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from gateway.outbox.changed_exams import ChangedExams
+from gateway.outbox.entries import Outbox
+from gateway.sqlite import Database
+
+
+class Owner:
+    """`outbox` is what it owes the cloud, `changed_exams` the exams that changed and were not judged since."""
+
+    outbox: Outbox
+    changed_exams: ChangedExams
+
+    def __init__(self, database: Database) -> None:
+        self.outbox = Outbox(database)
+        self.changed_exams = ChangedExams(database)
+        self._database = database
+
+    @property
+    def database_path(self) -> Path:
+        """The file of the database."""
+        return self._database.path
+
+    def data_version(self) -> int:
+        """A number that changes when anybody has committed; see `Database.data_version`. Raises OutOfResources."""
+        return self._database.data_version()
+
+    def copy_database(self, target: Path) -> None:
+        """Write one consistent state of the database to a new, synced file; see `Database.copy`."""
+        self._database.copy(target)
+
+    def complaints(self) -> list[str]:
+        """What SQLite finds wrong with the database itself; see `Database.complaints`."""
+        return self._database.complaints()
+
+    def close(self) -> None:
+        """End all connections; no call may be under way."""
+        self._database.close()
+
+    # ---- for the rows of its own package -----------------------------------------------------------------------------
+
+    def write(self) -> AbstractContextManager[sqlite3.Connection]:
+        """One transaction; see `Database.write`."""
+        return self._database.write()
+
+    def read(self) -> AbstractContextManager[sqlite3.Connection]:
+        """One consistent state; see `Database.read`."""
+        return self._database.read()
+
+    def read_at_length(self) -> AbstractContextManager[sqlite3.Connection]:
+        """One consistent state, for a look at everything; see `Database.read_at_length`."""
+        return self._database.read_at_length()
