@@ -18,7 +18,7 @@ from pacs.audit import ArchiveAudit
 from pacs.commitment.reporter import Reporter
 from pacs.forward.sender import ForwardSender
 from pacs.maintenance.retention import RetentionPolicy
-from pacs.maintenance.schedule import Care, MaintenanceSchedule
+from pacs.maintenance.schedule import Maintenance, MaintenanceSchedule
 from pacs.scp import application
 from pacs.settings import PacsSettings
 
@@ -30,9 +30,9 @@ def main() -> None:
     tls, call_tls = ServerTls.of(settings), call_files(settings)
     with (
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
-        AuditRecorder(settings.audit_path, "pacs", site=settings.site) as recording,
-        RefusalRecorder(settings.data_dir / FILE_NAME, process="pacs") as noting,
-        Care(archive, Files(settings.storage_path), rounds(settings)),
+        AuditRecorder(settings.audit_path, "pacs", site=settings.site) as recorder,
+        RefusalRecorder(settings.data_dir / FILE_NAME, process="pacs") as refusals,
+        Maintenance(archive, Files(settings.storage_path), rounds(settings)),
         Reporter(archive, settings.peers, tls=call_tls) as reporting,
         ForwardSender(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
     ):
@@ -43,12 +43,12 @@ def main() -> None:
             private_classes=settings.private_classes,
             peers=settings.peers,
             tls=call_tls,
-            accounts=ArchiveAudit(recording, archive),
+            audit=ArchiveAudit(recorder, archive),
         )
         limits = ListenerLimits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
         with Listener(
-            served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls, note=noting.note
+            served, host=settings.host, port=settings.port, limits=limits, callers=callers, tls=tls, note=refusals.note
         ) as listener:
             until_stopped(lambda: still_working(listener, reporting, forwarding))
 

@@ -53,17 +53,17 @@ class ArchiveAudit:
     """Tells a recording; the `Witness` of the archive's application."""
 
     def __init__(
-        self, recording: AuditRecorder | NoAudit, archive: Archive, *, told_seconds: float = TOLD_SECONDS
+        self, recorder: AuditRecorder | NoAudit, archive: Archive, *, told_seconds: float = TOLD_SECONDS
     ) -> None:
-        self._recording = recording
+        self._recorder = recorder
         self._archive = archive
         self._told_seconds = told_seconds
         self._counting = threading.Lock()
         self._open: dict[tuple[str, str], _Tally] = {}
         """By association and study."""
-        recording.ask_each_time(self._tell_old)
-        self.turned_away = recording.turned_away
-        self.queried = recording.queried
+        recorder.ask_each_time(self._tell_old)
+        self.turned_away = recorder.turned_away
+        self.queried = recorder.queried
 
     def ended(self, association: Association) -> None:
         """An association is over: tell what came over it."""
@@ -75,18 +75,18 @@ class ArchiveAudit:
 
     def began(self, request: Request, instances: Sequence[Stored]) -> None:
         """Objects begin to leave (Begin Transferring DICOM Instances, A.5.3.3)."""
-        event, who, to = self._recording.event(), actor(request.association), request.command.move_destination or ""
+        event, who, to = self._recorder.event(), actor(request.association), request.command.move_destination or ""
         studies = list(dict.fromkeys(each.study_instance_uid for each in instances))
-        self._recording.note(
+        self._recorder.note(
             lambda: [messages.transfer_begun(event, who, self._patient(each), to=to) for each in studies],
             holds=_UID_BYTES * len(studies),
         )
 
     def transferred(self, request: Request, instances: Sequence[Stored], progress: Progress | None) -> None:
         """They have left, all, some or none (DICOM Instances Transferred, A.5.3.7); None: the peer was lost."""
-        event, who, to = self._recording.event(), actor(request.association), request.command.move_destination or ""
+        event, who, to = self._recorder.event(), actor(request.association), request.command.move_destination or ""
         sent = studies(instances, progress)
-        self._recording.note(
+        self._recorder.note(
             lambda: [
                 messages.transferred(replace(event, outcome=each.outcome), who, self._patient(study), to=to,
                                      classes=each.classes)
@@ -97,8 +97,8 @@ class ArchiveAudit:
 
     def committed(self, request: Request, sop_instance_uids: Sequence[str]) -> None:
         """Safekeeping was asked for: what is named is looked at (DICOM Instances Accessed, A.5.3.6)."""
-        event, who, asked = self._recording.event(), actor(request.association), sop_instance_uids[:LOOKED_UP]
-        self._recording.note(
+        event, who, asked = self._recorder.event(), actor(request.association), sop_instance_uids[:LOOKED_UP]
+        self._recorder.note(
             lambda: [messages.accessed(event, who, self._patient(each)) for each in self._studies_of(asked)],
             holds=_UID_BYTES * len(asked),
         )
@@ -108,7 +108,7 @@ class ArchiveAudit:
         with self._counting:
             tally = self._open.get((association.id, study))
             if tally is None:
-                tally = _Tally(actor(association), Patient(patient_id, study), self._recording.event())
+                tally = _Tally(actor(association), Patient(patient_id, study), self._recorder.event())
                 self._open[association.id, study] = tally
             tally.classes[receiving.origin.sop_class_uid] += 1
             is_full = len(self._open) > MOST_STUDIES
@@ -126,7 +126,7 @@ class ArchiveAudit:
             for key in due:
                 del self._open[key]
         if told := list(due.values()):
-            self._recording.note(
+            self._recorder.note(
                 lambda: [messages.stored(t.event, t.who, t.patient, t.classes) for t in told],
                 holds=_TALLY_BYTES * len(told),
             )

@@ -55,33 +55,33 @@ def application(
     private_classes: Iterable[str] = (),
     peers: Iterable[Peer] = (),
     tls: CallFiles | None = None,
-    accounts: ArchiveAudit | None = None,
+    audit: ArchiveAudit | None = None,
 ) -> Application:
     """The application the listener serves for an archive, and for those who report on its commitments.
 
-    `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`. `accounts` tell the
+    `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`. `audit` tell the
     audit trail; without them there is none.
     """
-    accounts = accounts or ArchiveAudit(NoAudit(), archive)
+    audit = audit or ArchiveAudit(NoAudit(), archive)
     storage = (*STORAGE_CLASSES, *private_classes)
-    query_retrieve = QueryRetrieve(archive, ae_title=ae_title, peers=peers, tls=tls, accounts=accounts)
+    query_retrieve = QueryRetrieve(archive, ae_title=ae_title, peers=peers, tls=tls, audit=audit)
     return Application(
         ae_title=ae_title,
         contexts={
             **dict.fromkeys(storage, TRANSFER_SYNTAXES),
             **dict.fromkeys((rules.SOP_CLASS_UID, *query.SOP_CLASSES), UNCOMPRESSED),
         },
-        handle_store=lambda request: handle_store(archive, request, accounts),
-        handle_action=lambda request: handle_action(reporting, request, accounts),
+        handle_store=lambda request: handle_store(archive, request, audit),
+        handle_action=lambda request: handle_action(reporting, request, audit),
         handle_find=query_retrieve.handle_find,
         handle_retrieve=query_retrieve.handle_retrieve,
         reversible=dict.fromkeys(query.GET, frozenset(storage)),
         extended=query.EXTENDED,
-        witness=accounts,
+        observer=audit,
     )
 
 
-def handle_store(archive: Archive, request: Request, accounts: ArchiveAudit) -> Incoming:
+def handle_store(archive: Archive, request: Request, audit: ArchiveAudit) -> Incoming:
     """C-STORE (PS3.4 Annex B): the class has to be the one the context was negotiated for."""
     command = request.command
     if command.affected_sop_class_uid != request.abstract_syntax:
@@ -94,10 +94,10 @@ def handle_store(archive: Archive, request: Request, accounts: ArchiveAudit) -> 
         association_id=request.association.id,
     )
     receiving = archive.receive(origin, now=datetime.now(UTC))
-    return accounts.watched(receiving, request.association)
+    return audit.watched(receiving, request.association)
 
 
-def handle_action(reporting: Reporter, request: Request, accounts: ArchiveAudit) -> Dataset | None:
+def handle_action(reporting: Reporter, request: Request, audit: ArchiveAudit) -> Dataset | None:
     """N-ACTION: storage commitment is asked for (PS3.4 J.3.2)."""
     rules.expect_request(request.command, request.abstract_syntax)
     asked = rules.requested(
@@ -105,6 +105,6 @@ def handle_action(reporting: Reporter, request: Request, accounts: ArchiveAudit)
         requester=request.association.calling_ae_title,
         addressed=request.association.called_ae_title,
     )
-    reporting.take(asked, request.way_back())
-    accounts.committed(request, [each.sop_instance_uid for each in asked.references])
+    reporting.take(asked, request.report_channel())
+    audit.committed(request, [each.sop_instance_uid for each in asked.references])
     return None

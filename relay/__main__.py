@@ -23,9 +23,9 @@ def main() -> None:
     with (
         closing(attached(lambda: Worklist.attach(settings.worklist_db_path))) as worklist,
         closing(attached(lambda: Archive.attach(settings.pacs_db_path, settings.pacs_storage_path))) as archive,
-        RefusalRecorder(settings.data_dir / FILE_NAME, process="relay") as noting,
+        RefusalRecorder(settings.data_dir / FILE_NAME, process="relay") as refusals,
     ):
-        asyncio.run(Relay.of(settings, worklist, archive, note=noting.note).run())
+        asyncio.run(Relay.of(settings, worklist, archive, note=refusals.note).run())
 
 
 if __name__ == "__main__":

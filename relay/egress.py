@@ -46,7 +46,7 @@ class Egress:
         return context
 
 
-STRAIGHT = Egress()
+DIRECT = Egress()
 """No proxy, and the machine's own list of certificate authorities."""
 
 

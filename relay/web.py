@@ -86,9 +86,9 @@ def application(
     site: str,
     viewer: Path,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    door: AccessControl | None = None,
+    access: AccessControl | None = None,
     peers: Sequence[str] = (),
-    surroundings: SiteFacts = SiteFacts(),  # noqa: B008 - frozen
+    site_facts: SiteFacts = SiteFacts(),  # noqa: B008 - frozen
     patience_seconds: float = slow_clients.PATIENCE_SECONDS,
 ) -> web.Application:
     """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
@@ -101,20 +101,20 @@ def application(
     board = Board(worklist, instances, evidence, clock=clock)
     overviews = Overviews(archive, worklist, board, instances, health=health, clock=clock)
     studies = Studies(archive, instances, evidence, viewer=viewer)
-    live = Live(archive, worklist, health=health, clock=clock, refusals=surroundings.refusals)
+    live = Live(archive, worklist, health=health, clock=clock, refusals=site_facts.refusals)
     counts = {"/queue": overviews.parked, "/quarantine": archive.quarantine.undecided}
     frame = Frame(site, clock=clock, state=live.state, counts=counts)
-    care = OperatorPages(archive, worklist, frame=frame, renderer=renderer, surroundings=surroundings, clock=clock)
+    care = OperatorPages(archive, worklist, frame=frame, renderer=renderer, site_facts=site_facts, clock=clock)
     middlewares: list[Middleware] = [
         _explained,
         slow_clients.bounded(patience_seconds),
-        *([door.middleware] if door else []),
+        *([access.middleware] if access else []),
     ]
     app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
-    if door:
-        app.on_response_prepare.append(door.before_headers)
-        app.add_routes(SignIn(door).routes())
+    if access:
+        app.on_response_prepare.append(access.before_headers)
+        app.add_routes(SignIn(access).routes())
     app.add_routes(handlers.Rest(archive, worklist, renderer, peers=peers, clock=clock).routes())
     app.add_routes(routes.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())

@@ -71,7 +71,7 @@ def _show(site: Site, console: Console) -> None:
         hops = _display(console, status)
         try:
             _start(site, hops)
-            journey = Journey(site.modality(), site.door, site.url, hops, site.ports["modality"])
+            journey = Journey(site.modality(), site.control, site.url, hops, site.ports["modality"])
             journey.run(now=datetime.now().astimezone())
         except HopFailed as failure:
             _explain(site, console, failure.hop)
@@ -114,7 +114,7 @@ Look around:
   viewer             {_viewer(site)}
   DICOMweb           {site.url}/dicom-web/studies
   health             {site.url}/healthz
-  cloud's events     {site.door.url}/events
+  cloud's events     {site.control.url}/events
 Send an image yourself:
   storescu -aec SCREENING_PACS 127.0.0.1 {site.ports["pacs"]} FILE.dcm
 Ask the worklist:

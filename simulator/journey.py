@@ -32,7 +32,7 @@ class Journey:
     """Where to look: a machine, the stand-in cloud, and the gateway's HTTP address."""
 
     modality: Modality
-    door: RemoteControl
+    control: RemoteControl
     url: str
     hops: Hops
     modality_port: int
@@ -57,10 +57,10 @@ class Journey:
     def appoint(self, action: Json) -> None:
         """The cloud sends an appointment and is answered that it was created."""
         with self.hops.watch("cloud: relay listens") as note:
-            wait_until(lambda: self.door.listeners() > 0, what="The relay at the stand-in cloud")
+            wait_until(lambda: self.control.listeners() > 0, what="The relay at the stand-in cloud")
             note.detail = "The relay is connected to the hybrid connection."
         with self.hops.watch("cloud: appointment sent") as note:
-            answer = self.door.send(action)
+            answer = self.control.send(action)
             if answer.get("status") != "created":
                 raise Observed(f"The gateway answered {json.dumps(answer)}.")
             note.detail = f"Answered created, action {answer.get('action_id')}."
@@ -160,7 +160,7 @@ class Journey:
 
     def _whole(self, step: Step) -> Json | None:
         """The newest judgement of the exam, if it is that the exam is complete."""
-        judged = [event for event in self.door.events(QUALITY) if step.exam.study_uid in json.dumps(event)]
+        judged = [event for event in self.control.events(QUALITY) if step.exam.study_uid in json.dumps(event)]
         match judged[-1:]:
             case [{"parameters": {"state": "complete"}}]:
                 return judged[-1]
@@ -169,7 +169,7 @@ class Journey:
     def _wait_for_events(self, message_type: str, study_instance_uid: str, *, count: int) -> list[Json]:
         def of_this_exam() -> list[Json]:
             # The study is named somewhere in the parameters of each of our events.
-            return [event for event in self.door.events(message_type) if study_instance_uid in json.dumps(event)]
+            return [event for event in self.control.events(message_type) if study_instance_uid in json.dumps(event)]
 
         wait_until(lambda: len(of_this_exam()) >= count, what=f"{count} x {message_type} at the stand-in cloud")
         return of_this_exam()

@@ -64,7 +64,7 @@ class Site:
         self.folder = folder
         self.data = folder / "data"
         self.ports = {name: free_port() for name in ("worklist", "pacs", "relay", "modality")}
-        self.door = RemoteControl("")
+        self.control = RemoteControl("")
         self.settings = {
             "GATEWAY_DATA_DIR": str(self.data),
             "GATEWAY_SITE": "simulated",
@@ -107,7 +107,7 @@ class Site:
         wait_until(lambda: self._said(CLOUD, "{"), what="The stand-in cloud's address")
         facts = json.loads(next(line for line in self.log(CLOUD).splitlines() if line.startswith("{")))
         self.settings |= facts["settings"]
-        self.door = RemoteControl(facts["door"])
+        self.control = RemoteControl(facts["door"])
 
     def start(self, *names: str) -> None:
         """Start some of worklist, pacs and relay and wait until they listen. Raises SiteError when one ends."""

@@ -25,12 +25,12 @@ def main() -> None:
     tls = ServerTls.of(settings)
     with (
         closing(Worklist.open(settings.db_path)) as worklist,
-        AuditRecorder(settings.audit_path, "worklist", site=settings.site) as recording,
-        RefusalRecorder(settings.data_dir / FILE_NAME, process="worklist") as noting,
+        AuditRecorder(settings.audit_path, "worklist", site=settings.site) as recorder,
+        RefusalRecorder(settings.data_dir / FILE_NAME, process="worklist") as refusals,
         DayEnd(worklist, keep_days=settings.keep_days, hour=settings.night_hour),
     ):
-        accounts = ModalityAudit(recording, worklist)
-        scp = Scp(worklist, manners=settings.manners, character_sets=settings.character_sets, accounts=accounts)
+        audit = ModalityAudit(recorder, worklist)
+        scp = Scp(worklist, manners=settings.manners, character_sets=settings.character_sets, audit=audit)
         application = scp.application(settings.aet)
         limits = ListenerLimits(settings.max_associations, settings.max_associations_per_peer)
         callers = settings.calling_aets
@@ -41,7 +41,7 @@ def main() -> None:
             limits=limits,
             callers=callers,
             tls=tls,
-            note=noting.note,
+            note=refusals.note,
         ) as listener:
             until_stopped(listener.still_working)
 

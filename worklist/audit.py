@@ -18,19 +18,19 @@ from worklist.store import Worklist
 class ModalityAudit:
     """Tells a recording; the `Witness` of the worklist's application."""
 
-    def __init__(self, recording: AuditRecorder | NoAudit, worklist: Worklist) -> None:
-        self._recording = recording
+    def __init__(self, recorder: AuditRecorder | NoAudit, worklist: Worklist) -> None:
+        self._recorder = recorder
         self._worklist = worklist
-        self.turned_away = recording.turned_away
-        self.queried = recording.queried
+        self.turned_away = recorder.turned_away
+        self.queried = recorder.queried
 
     def ended(self, association: Association) -> None:
         """Nothing is kept until the end of an association."""
 
     def step(self, request: Request, mpps_instance_uid: str, action: messages.EventAction) -> None:
         """A step was begun, changed or read."""
-        event, who = self._recording.event(), actor(request.association)
-        self._recording.note(
+        event, who = self._recorder.event(), actor(request.association)
+        self._recorder.note(
             lambda: [messages.procedure(event, who, action, self._patient(mpps_instance_uid), mpps_instance_uid)]
         )
 

@@ -53,7 +53,7 @@ class Scp:
     """The handlers over one worklist.
 
     `manners` say what a peer is shown, `character_sets` in which one a peer, by its AE title, is always answered;
-    `clock` gives the time that is recorded. `accounts` tell the audit trail; without them there is none.
+    `clock` gives the time that is recorded. `audit` tell the audit trail; without them there is none.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Scp:
         manners: VisibilityRules | None = None,
         character_sets: Mapping[str, CharacterSet] = MappingProxyType({}),
         clock: Callable[[], datetime] = _utc_now,
-        accounts: ModalityAudit | None = None,
+        audit: ModalityAudit | None = None,
     ) -> None:
         self.worklist = worklist
         self.manners = manners or VisibilityRules()
         self.character_sets = character_sets
         self.clock = clock
-        self.accounts = accounts or ModalityAudit(NoAudit(), worklist)
+        self.audit = audit or ModalityAudit(NoAudit(), worklist)
 
     def application(self, ae_title: str) -> Application:
         """What to hand to the listener."""
@@ -80,12 +80,12 @@ class Scp:
             handle_create=self.handle_create,
             handle_set=self.handle_set,
             handle_get=self.handle_get,
-            witness=self.accounts,
+            observer=self.audit,
         )
 
     def handle_find(self, request: Request) -> Iterator[Match]:
         """Modality Worklist C-FIND, PS3.4 K.4.1."""
-        self.accounts.queried(request)
+        self.audit.queried(request)
         identifier = identifiers.read(request.data_set, request.transfer_syntax)
         caller = request.association.calling_ae_title
         form = answers.form(identifier, request.transfer_syntax, wanted=self.character_sets.get(caller))
@@ -108,7 +108,7 @@ class Scp:
         """MPPS N-CREATE, PS3.4 F.7.2.1."""
         uid = _step(request, request.command.affected_sop_class_uid, request.command.affected_sop_instance_uid)
         self.worklist.begin(uid, request.identifier(), now=self.clock())
-        self.accounts.step(request, uid, "C")
+        self.audit.step(request, uid, "C")
         log.info("step begun", mpps_instance_uid=uid)
         return None
 
@@ -116,7 +116,7 @@ class Scp:
         """MPPS N-SET, PS3.4 F.7.2.2."""
         uid = _step(request, request.command.requested_sop_class_uid, request.command.requested_sop_instance_uid)
         self.worklist.change(uid, request.identifier(), now=self.clock())
-        self.accounts.step(request, uid, "U")
+        self.audit.step(request, uid, "U")
         log.info("step changed", mpps_instance_uid=uid)
         return None
 
@@ -129,7 +129,7 @@ class Scp:
             served_by=ModalityPerformedProcedureStepRetrieve,
         )
         step, wanted = self.worklist.step(uid), request.command.attribute_identifier_list
-        self.accounts.step(request, uid, "R")
+        self.audit.step(request, uid, "R")
         return step if wanted is None else _only(step, wanted)
 
 

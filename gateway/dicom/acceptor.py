@@ -82,7 +82,7 @@ class Acceptor:
     _is_serving: bool = False
     _cancelled: int | None = None
     _incoming: Incoming | None = None
-    _way_back: ReportChannel | None = None
+    _report_channel: ReportChannel | None = None
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.wire, self.limits, self.stopping, is_between_messages=self._is_between_messages)
@@ -96,7 +96,7 @@ class Acceptor:
                 self._serve_or_discard()
         except HandshakeFailed as error:
             self.log.warning("TLS handshake failed", reason=str(error))
-            self.application.witness.turned_away(self.address, "", str(error))
+            self.application.observer.turned_away(self.address, "", str(error))
             self._note("TLS", TLS, str(error))
             self.stream.say_goodbye(b"")
         except ProtocolError as error:
@@ -111,7 +111,7 @@ class Acceptor:
         finally:
             self.wire.close()
             if self.association is not None:
-                self.application.witness.ended(self.association)
+                self.application.observer.ended(self.association)
 
     def _is_between_messages(self) -> bool:
         return self.messages.is_between_messages and not self._is_serving
@@ -122,8 +122,8 @@ class Acceptor:
         finally:
             if self._incoming is not None:
                 self._incoming.discard()
-            if self._way_back is not None:
-                self._way_back.close()
+            if self._report_channel is not None:
+                self._report_channel.close()
 
     # ---- the association -------------------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Acceptor:
         if rejection is not None:
             self.log.warning("association rejected", reason=rejection.sentence)
             if rejection.result == negotiation.PERMANENT:  # and not because there is no room now
-                self.application.witness.turned_away(self.address, request.calling_ae_title, rejection.sentence)
+                self.application.observer.turned_away(self.address, request.calling_ae_title, rejection.sentence)
             self._note("association", rejection.kind, rejection.sentence)
             self.stream.say_goodbye(negotiation.encode_reject(rejection))
             return False
@@ -187,8 +187,8 @@ class Acceptor:
             )
         if command.command_field == CommandField.C_CANCEL:
             return  # its request has been answered meanwhile
-        if event_reports.is_response(command) and self._way_back is not None:
-            self._take_answer(command, self._way_back)
+        if event_reports.is_response(command) and self._report_channel is not None:
+            self._take_answer(command, self._report_channel)
             return
         if command.command_field & dimse.RESPONSE or command.message_id is None:
             raise ProtocolError(f"Command field {command.command_field:04X}H is not a request with a message id.")
@@ -199,10 +199,10 @@ class Acceptor:
             data_set = self._collect() if command.has_data_set else b""
             self._dispatch(self._request(command, context, data_set))
 
-    def _take_answer(self, command: Command, way_back: ReportChannel) -> None:
+    def _take_answer(self, command: Command, report_channel: ReportChannel) -> None:
         if command.has_data_set:
             self._collect()  # an event reply, in which nothing stands that would be needed
-        way_back.answered(command)
+        report_channel.answered(command)
 
     def _request(self, command: Command, context: AcceptedContext, data_set: bytes) -> Request:
         assert self.association is not None and command.message_id is not None
@@ -213,7 +213,7 @@ class Acceptor:
             command=command,
             data_set=data_set,
             is_cancelled=lambda: self._is_cancelled(message_id),
-            way_back=self._open_way_back,
+            report_channel=self._open_report_channel,
         )
 
     def _data(self) -> Iterator[memoryview]:
@@ -331,8 +331,8 @@ class Acceptor:
         if command.command_field == CommandField.C_CANCEL:
             self._cancelled = command.message_id_being_responded_to
             return None
-        if event_reports.is_response(command) and self._way_back is not None:
-            self._take_answer(command, self._way_back)
+        if event_reports.is_response(command) and self._report_channel is not None:
+            self._take_answer(command, self._report_channel)
             return None
         if command.command_field != CommandField.C_STORE | dimse.RESPONSE:
             raise ProtocolError("A new request came before the last one was answered.")
@@ -340,15 +340,15 @@ class Acceptor:
 
     # ---- reports ---------------------------------------------------------------------------------------------------
 
-    def _open_way_back(self) -> ReportChannel:
-        if self._way_back is None:
-            self._way_back = ReportChannel()
-            self.stream.meanwhile = partial(self._report_or_wait, self._way_back)
-        return self._way_back
+    def _open_report_channel(self) -> ReportChannel:
+        if self._report_channel is None:
+            self._report_channel = ReportChannel()
+            self.stream.meanwhile = partial(self._report_or_wait, self._report_channel)
+        return self._report_channel
 
-    def _report_or_wait(self, way_back: ReportChannel) -> None:
+    def _report_or_wait(self, report_channel: ReportChannel) -> None:
         """Wait for the peer's next message, or send it what is to be reported to it meanwhile (PS3.7 10.1.1)."""
-        owed = way_back.next(self.wire.fileno(), self.limits.idle_seconds)
+        owed = report_channel.next(self.wire.fileno(), self.limits.idle_seconds)
         if owed is not None:
             self._report(*owed)
 

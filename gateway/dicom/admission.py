@@ -91,7 +91,7 @@ def _no_room(
     if (number := count(taken)) >= limits.associations + kept:
         return _full(f"{number} associations are open already", "GATEWAY_MAX_ASSOCIATIONS")
     for name, ours in (("address", address), ("ae_title", request.calling_ae_title)):
-        same = count([seat for seat in taken if getattr(seat, name) == ours])
+        same = count([slot for slot in taken if getattr(slot, name) == ours])
         if same >= limits.associations_per_peer + kept:
             what = f"{same} associations with {ours!r} are open already"
             return _full(what, "GATEWAY_MAX_ASSOCIATIONS_PER_PEER")
@@ -100,7 +100,7 @@ def _no_room(
 
 def _beside_echoes(kept: int, taken: Collection[Slot]) -> int:
     """How many places are taken besides those that are kept for echoes."""
-    return len(taken) - min(kept, sum(seat.is_echo for seat in taken))
+    return len(taken) - min(kept, sum(slot.is_echo for slot in taken))
 
 
 def _full(what: str, setting: str) -> Rejection:

@@ -68,7 +68,7 @@ class Request:
     data_set: bytes
     is_cancelled: Callable[[], bool]
     """Has the peer sent C-CANCEL for this request? To be asked between answers."""
-    way_back: Callable[[], ReportChannel] = ReportChannel
+    report_channel: Callable[[], ReportChannel] = ReportChannel
     """The way to report to the peer later, as long as its association lives."""
 
     @property
@@ -164,7 +164,7 @@ class Application:
     reversible: Mapping[str, frozenset[str]] = field(default_factory=dict)
     extended: Mapping[str, bytes] = field(default_factory=dict)
     """Both as in `association.Supported`."""
-    witness: Observer = field(default_factory=NoObserver)
+    observer: Observer = field(default_factory=NoObserver)
     """Tells the audit trail."""
 
     def supported(self) -> Supported:

@@ -33,7 +33,7 @@ class Target:
     """Where a way leads."""
 
     url: str
-    way: Egress
+    egress: Egress
 
     @property
     def host(self) -> str:
@@ -47,7 +47,7 @@ class Target:
     @property
     def proxy(self) -> str | None:
         """Plain AMQP is not HTTP, and no HTTP proxy is asked for it."""
-        return None if urlsplit(self.url).scheme == "amqps" else self.way.proxy_for(self.url)
+        return None if urlsplit(self.url).scheme == "amqps" else self.egress.proxy_for(self.url)
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -57,7 +57,7 @@ class Target:
     @property
     def trusted(self) -> ssl.SSLContext:
         """Who is trusted where it is encrypted, the proxy too."""
-        return self.way.tls_for("https://") or ssl.create_default_context()
+        return self.egress.tls_for("https://") or ssl.create_default_context()
 
 
 def doors(settings: RelaySettings) -> Iterator[tuple[str, str]]:
@@ -72,10 +72,10 @@ def doors(settings: RelaySettings) -> Iterator[tuple[str, str]]:
 
 def look(note: Note, settings: RelaySettings) -> None:
     """Reach every door. Raises Observed for the first that is not reached, Nothing when there is none."""
-    way, seen = cloud_link.way(settings), []
+    egress, seen = cloud_link.egress(settings), []
     for name, url in doors(settings):
         try:
-            seen.append(f"{name}: {reached(Target(url, way))}")
+            seen.append(f"{name}: {reached(Target(url, egress))}")
         except Observed as error:
             raise Observed(f"{name}: {error} {cloud_link.not_by_proxy(settings)}".strip()) from error
     if not seen:

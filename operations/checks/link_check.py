@@ -64,7 +64,7 @@ def check(settings: RelaySettings, hops: Hops) -> None:
 
 def _walk(settings: RelaySettings, hops: Hops) -> None:
     at = endpoint(settings.namespace, settings.hybrid_connection)
-    target = Target(at.base, cloud_link.way(settings))
+    target = Target(at.base, cloud_link.egress(settings))
     steps: list[tuple[str, Callable[[Note], None], str]] = [
         ("name is resolved", lambda note: _resolve(note, target), _DNS),
         ("proxy connects", lambda note: _through_proxy(note, target), _PROXY),
@@ -208,7 +208,7 @@ def _only_echo(settings: RelaySettings) -> HybridListener:
         cloud_link.tokens(settings),
         on_message=answer,
         limits=replace(LinkLimits(), listeners=1),
-        way=cloud_link.way(settings),
+        egress=cloud_link.egress(settings),
     )
 
 

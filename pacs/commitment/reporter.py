@@ -101,11 +101,11 @@ class Reporter:
         if not self._thread.is_alive():
             raise RuntimeError("The thread that reports on storage commitment has died.")
 
-    def take(self, transaction: Transaction, way_back: ReportChannel) -> None:
+    def take(self, transaction: Transaction, report_channel: ReportChannel) -> None:
         """Owe the answer to a transaction; when this returns, that is on disk. Raises DuplicateTransaction."""
         with self._taking:  # what is due and came on an open association is never seen without its way back
             if self._rows.take(transaction, now=self._clock()):
-                self._ways[transaction.transaction_uid] = way_back
+                self._ways[transaction.transaction_uid] = report_channel
         self._wake.set()
         log.info(
             "commitment requested",
@@ -176,18 +176,20 @@ class Reporter:
         left: list[Promise] = []
         silent: set[ReportChannel] = set()
         for promise in promises:
-            way_back = self._ways.pop(promise.transaction.transaction_uid, None)
-            if way_back is not None and way_back not in silent and self._told_back(promise, way_back):
+            report_channel = self._ways.pop(promise.transaction.transaction_uid, None)
+            if report_channel is not None and report_channel not in silent and self._told_back(promise, report_channel):
                 continue
             left.append(promise)
-            if way_back is not None and way_back.is_open:
-                silent.add(way_back)
-                self._ways[promise.transaction.transaction_uid] = way_back
+            if report_channel is not None and report_channel.is_open:
+                silent.add(report_channel)
+                self._ways[promise.transaction.transaction_uid] = report_channel
         return left
 
-    def _told_back(self, promise: Promise, way_back: ReportChannel) -> bool:
+    def _told_back(self, promise: Promise, report_channel: ReportChannel) -> bool:
         try:
-            status = way_back.report(report(promise.transaction, promise.outcomes), timeout_seconds=ANSWER_SECONDS)
+            status = report_channel.report(
+                report(promise.transaction, promise.outcomes), timeout_seconds=ANSWER_SECONDS
+            )
         except NotReported:
             return False
         self._note(promise, status)

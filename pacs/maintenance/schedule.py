@@ -50,7 +50,7 @@ def local_now() -> datetime:
     return datetime.now().astimezone()
 
 
-class Care:
+class Maintenance:
     """Looks after an archive and its files from entering to leaving the block."""
 
     def __init__(

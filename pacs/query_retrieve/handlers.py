@@ -38,18 +38,18 @@ class QueryRetrieve:
         ae_title: str,
         peers: Iterable[Peer] = (),
         tls: CallFiles | None = None,
-        accounts: ArchiveAudit,
+        audit: ArchiveAudit,
     ) -> None:
-        """`accounts` tell the audit trail."""
+        """`audit` tell the audit trail."""
         self._archive = archive
         self._ae_title = ae_title
         self._tls = tls
-        self._accounts = accounts
+        self._audit = audit
         self._peers = {peer.ae_title: peer for peer in peers}
 
     def handle_find(self, request: Request) -> Iterator[Match]:
         """C-FIND (PS3.4 C.4.1)."""
-        self._accounts.queried(request)
+        self._audit.queried(request)
         identifier = request.identifier()
         relational = request.context.extended[:1] == b"\x01"
         level = query.query_level(request.abstract_syntax, identifier, relational=relational)
@@ -88,14 +88,14 @@ class QueryRetrieve:
         if not instances:
             yield from answers
             return
-        self._accounts.began(request, instances)
+        self._audit.began(request, instances)
         last = None
         try:
             for progress in answers:
                 last = progress
                 yield progress
         finally:
-            self._accounts.transferred(request, instances, last)
+            self._audit.transferred(request, instances, last)
 
     def _found(self, level: Level, identifier: Dataset) -> Iterator[DicomJson]:
         for offset in count(0, query.PAGE):

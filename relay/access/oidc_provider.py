@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import aiohttp
 
 from relay.access.permissions import require_https
-from relay.egress import STRAIGHT, Egress
+from relay.egress import DIRECT, Egress
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 _LONGEST_ANSWER = 1_000_000
@@ -25,9 +25,9 @@ class ProviderAway(Exception):
 class Provider:
     """One issuer. Every method raises ProviderAway."""
 
-    def __init__(self, url: str, *, way: Egress = STRAIGHT) -> None:
+    def __init__(self, url: str, *, egress: Egress = DIRECT) -> None:
         self.url = url
-        self._way = way
+        self._egress = egress
 
     async def discovery(self) -> Mapping[str, object]:
         """What the issuer says of itself."""
@@ -49,7 +49,7 @@ class Provider:
     ) -> Mapping[str, object]:
         try:
             require_https(url)
-            proxy, tls = self._way.proxy_for(url), self._way.tls_for(url) or True
+            proxy, tls = self._egress.proxy_for(url), self._egress.tls_for(url) or True
             async with (
                 aiohttp.ClientSession(timeout=_TIMEOUT) as session,
                 session.request(

@@ -24,7 +24,7 @@ from gateway.errors import Denied
 from relay.access.oidc_provider import Provider, ProviderAway
 from relay.access.permissions import ROLES, Role
 from relay.access.users import User
-from relay.egress import STRAIGHT, Egress
+from relay.egress import DIRECT, Egress
 
 ALGORITHMS = {"RS256": "RSA", "ES256": "EC"}
 """What is taken, and the type of key (RFC 7518 6.1) that it goes with."""
@@ -51,9 +51,9 @@ class Issuer:
 class Tokens:
     """Checks tokens of one issuer."""
 
-    def __init__(self, issuer: Issuer, *, way: Egress = STRAIGHT, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, issuer: Issuer, *, egress: Egress = DIRECT, clock: Callable[[], float] = monotonic) -> None:
         self._issuer = issuer
-        self.provider = Provider(issuer.url, way=way)
+        self.provider = Provider(issuer.url, egress=egress)
         self._clock = clock
         self._keys: dict[str, jwt.PyJWK] = {}
         self._read_at: float | None = None

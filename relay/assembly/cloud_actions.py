@@ -33,7 +33,7 @@ class CloudActions:
     context: Context
     loops: dict[str, Delivery]
     images: FullImages
-    pace: Throttle
+    throttle: Throttle
     api: Api | None
 
 
@@ -43,48 +43,50 @@ def cloud_actions(
     archive: Archive,
     *,
     holding: HoldRules,
-    recording: AuditRecorder,
+    recorder: AuditRecorder,
     health: SiteHealth,
     note: NoteRefusal,
 ) -> CloudActions:
     """Make them, no loop running. `note` keeps refused actions for people on site."""
     requests, api = DeferredActions(archive.outbox), image_api(settings)
-    pace = Throttle(settings.upload_bytes_per_second, received_last=archive.received_last)
-    doors = UploadTargets(settings.hosts, api, cloud_link.way(settings))
+    throttle = Throttle(settings.upload_bytes_per_second, received_last=archive.received_last)
+    upload_targets = UploadTargets(settings.hosts, api, cloud_link.egress(settings))
     images = FullImages(
         archive,
         requests,
-        doors,
-        pace=pace,
+        upload_targets,
+        throttle=throttle,
         scratch=settings.data_dir / "uploads",
         reason_to_hold=holding.reason_for,
     )
-    chores = SiteTasks(requests, doors, pace=pace, folder=settings.data_dir / "diagnostics")
+    site_tasks = SiteTasks(requests, upload_targets, throttle=throttle, folder=settings.data_dir / "diagnostics")
     context = Context(
         worklist,
         requests,
         images,
-        chores,
+        site_tasks,
         health=health.report,
         clock=now,
         cloud_zone=ZoneInfo(settings.cloud_timezone) if settings.cloud_timezone else None,
         note=note,
-        told=WorklistAudit(recording, worklist),
+        told=WorklistAudit(recorder, worklist),
     )
-    return CloudActions(context, _loops(settings, archive, images, chores), images, pace, api)
+    return CloudActions(context, _loops(settings, archive, images, site_tasks), images, throttle, api)
 
 
-def _loops(settings: RelaySettings, archive: Archive, images: FullImages, chores: SiteTasks) -> dict[str, Delivery]:
+def _loops(settings: RelaySettings, archive: Archive, images: FullImages, site_tasks: SiteTasks) -> dict[str, Delivery]:
     # Two, and beside those of the events: a test of the site must not wait for an hour's upload.
     ways = {
         "full images": ActionRunner({"image.request": images}),
         "chores": ActionRunner(
             {
-                "worklist.create_test_item": chores.perform,
-                "gateway.selftest": chores.selftest,
-                "gateway.diagnostics": chores.diagnose,
+                "worklist.create_test_item": site_tasks.perform,
+                "gateway.selftest": site_tasks.selftest,
+                "gateway.diagnostics": site_tasks.diagnose,
             }
         ),
     }  # named as in the outbox (0004_requests.sql)
     compose = request_event(settings.site)
-    return {name: Delivery([archive.outbox], way, compose=compose, clock=now, name=name) for name, way in ways.items()}
+    return {
+        name: Delivery([archive.outbox], egress, compose=compose, clock=now, name=name) for name, egress in ways.items()
+    }

@@ -20,7 +20,7 @@ from relay.settings import RelaySettings, revealed
 AMQPS_PORT = 5671
 
 
-def way(settings: RelaySettings) -> Egress:
+def egress(settings: RelaySettings) -> Egress:
     """How this site gets out. Raises SettingsError when the authorities it shall trust cannot be read."""
     out = Egress(revealed(settings.proxy), settings.no_proxy, settings.ca_file)
     try:
@@ -34,7 +34,7 @@ def way(settings: RelaySettings) -> Egress:
 def not_by_proxy(settings: RelaySettings) -> str:
     """Why events leave past the proxy that is set; empty when none do."""
     host = servicebus_host(settings)
-    if settings.servicebus_transport != "amqp" or way(settings).proxy_for(f"https://{host}") is None or not host:
+    if settings.servicebus_transport != "amqp" or egress(settings).proxy_for(f"https://{host}") is None or not host:
         return ""
     return (
         f"Plain AMQP (AZURE_SERVICEBUS_TRANSPORT=amqp) cannot go through RELAY_PROXY: events go straight to {host}, "
@@ -63,7 +63,7 @@ def tokens(settings: RelaySettings) -> TokenSource:
             tenant_id=settings.tenant_id,
             client_id=settings.client_id,
             certificate=revealed(settings.client_certificate),
-            way=way(settings),
+            egress=egress(settings),
         )
     except ValueError:  # its text may quote the key
         raise SettingsError(
@@ -75,13 +75,13 @@ def tokens(settings: RelaySettings) -> TokenSource:
 
 def sender(settings: RelaySettings, hybrid_connection: str) -> HybridSender:
     """Who tells something over one of the namespace's hybrid connections."""
-    return HybridSender(endpoint(settings.namespace, hybrid_connection), tokens(settings), way=way(settings))
+    return HybridSender(endpoint(settings.namespace, hybrid_connection), tokens(settings), egress=egress(settings))
 
 
 def echo(settings: RelaySettings) -> SelfEcho:
     """Who proves the way in: a sender to this site's own hybrid connection."""
     at = endpoint(settings.namespace, settings.hybrid_connection)
-    return SelfEcho(HybridSender(at, tokens(settings), way=way(settings), timeout=ECHO_TIMEOUT))
+    return SelfEcho(HybridSender(at, tokens(settings), egress=egress(settings), timeout=ECHO_TIMEOUT))
 
 
 def listener(
@@ -99,5 +99,5 @@ def listener(
         on_request=on_request,
         prove=prove,
         limits=LinkLimits(listeners=settings.listeners, heartbeat=settings.ping_seconds or None),
-        way=way(settings),
+        egress=egress(settings),
     )

@@ -35,7 +35,7 @@ def destination(name: DestinationName, settings: RelaySettings, archive: Archive
             return HybridDestination(cloud_link.sender(settings, settings.events_hybrid_connection))
         case "https":
             token = fixed_token(revealed(settings.api_token))
-            return HttpsDestination(settings.api_url, token, way=cloud_link.way(settings))
+            return HttpsDestination(settings.api_url, token, egress=cloud_link.egress(settings))
         case "manage":
             token = fixed_token(revealed(settings.api_token))
             return ManageDestination(
@@ -43,7 +43,7 @@ def destination(name: DestinationName, settings: RelaySettings, archive: Archive
                 token,
                 opened=archive.content,
                 rate=lambda: own.rate(IMAGES),
-                way=cloud_link.way(settings),
+                egress=cloud_link.egress(settings),
             )
         case "servicebus":
             return servicebus(settings)
@@ -55,12 +55,12 @@ def servicebus(settings: RelaySettings) -> Destination:
     from relay.hybrid.entra import machine_identity  # noqa: PLC0415 - the same
 
     transport = bus.TRANSPORTS[settings.servicebus_transport]
-    way = cloud_link.way(settings)
-    outward = bus.way_out(cloud_link.servicebus_host(settings), way, transport=transport)
+    egress = cloud_link.egress(settings)
+    outward = bus.way_out(cloud_link.servicebus_host(settings), egress, transport=transport)
     if text := revealed(settings.servicebus_connection_string):
         connect = bus.by_connection_string(text, transport=transport, outward=outward)
     else:
-        identity = partial(machine_identity, settings.client_id, way)
+        identity = partial(machine_identity, settings.client_id, egress)
         connect = bus.by_identity(
             settings.servicebus_namespace, transport=transport, credential=identity, outward=outward
         )
@@ -72,5 +72,5 @@ def image_api(settings: RelaySettings) -> Api | None:
     if not (settings.api_url and settings.api_token):
         return None
     return Api(
-        settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS, way=cloud_link.way(settings)
+        settings.api_url, fixed_token(revealed(settings.api_token)), seconds=SECONDS, egress=cloud_link.egress(settings)
     )

@@ -59,10 +59,10 @@ def own_tls(settings: RelaySettings) -> ssl.SSLContext | None:
     return None if files is None else own_context(files)
 
 
-def door(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datetime]) -> AccessControl:
+def access(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datetime]) -> AccessControl:
     """The door as the settings want it."""
     demanded = settings.http_users_required or not permissions.is_loopback(settings.http_host)
-    tokens = Tokens(issuer(settings), way=cloud_link.way(settings)) if settings.oidc_issuer else None
+    tokens = Tokens(issuer(settings), egress=cloud_link.egress(settings)) if settings.oidc_issuer else None
     return AccessControl(
         policy=AccessPolicy(
             is_open=not demanded, origins=frozenset(settings.cors_origins), proxies=settings.trusted_proxies

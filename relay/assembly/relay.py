@@ -77,8 +77,8 @@ class Relay:
     app: Application
     spool: Spool
     tls: ServerTls | None
-    door: AccessControl
-    recording: AuditRecorder
+    access: AccessControl
+    recorder: AuditRecorder
     renderer: Renderer
     quality: Quality
     health: SiteHealth
@@ -92,18 +92,18 @@ class Relay:
     @classmethod
     def of(cls, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: NoteRefusal = unnoted) -> Self:
         """Make every part that the settings ask for. Raises SettingsError when the relay may not run as it is told."""
-        tls, door = http_access.require_safe(settings), http_access.door(settings, archive, clock=now)
-        recording = AuditRecorder(settings.audit_path, RELAY, site=settings.site)
+        tls, access = http_access.require_safe(settings), http_access.access(settings, archive, clock=now)
+        recorder = AuditRecorder(settings.audit_path, RELAY, site=settings.site)
         renderer, spool = Renderer(), Spool(settings.data_dir / "spool")
         holding = HoldRules(archive, worklist, holds=holds(settings))
         evidence = Evidence(archive, worklist, holding=holding)
         quality = Quality(worklist, archive, evidence, clock=now)
         sending = deliveries(settings, worklist, archive, renderer=renderer, holding=holding)
         health = site_health(
-            settings, worklist, archive, deliveries=sending.loops, quality=quality, door=door, recording=recording
+            settings, worklist, archive, deliveries=sending.loops, quality=quality, access=access, recorder=recorder
         )
         actions = cloud_actions(
-            settings, worklist, archive, holding=holding, recording=recording, health=health, note=note
+            settings, worklist, archive, holding=holding, recorder=recorder, health=health, note=note
         )
         loops = [*sending.loops, *actions.loops.values()]
         app = web.application(
@@ -115,13 +115,13 @@ class Relay:
             health=health.report,
             metrics=health.metrics,
             site=settings.site,
-            door=door,
+            access=access,
             peers=settings.peers,
             viewer=settings.viewer_path,
-            surroundings=site_facts(settings, loops),
+            site_facts=site_facts(settings, loops),
             evidence=evidence,
         )
-        relay = cls(settings, app, spool, tls, door, recording, renderer, quality, health, sending, actions)
+        relay = cls(settings, app, spool, tls, access, recorder, renderer, quality, health, sending, actions)
         if settings.listens:
             relay.listen()
         return relay
@@ -145,8 +145,8 @@ class Relay:
         self.spool.open()
         serving = web.serving(self.app, host=settings.http_host, port=settings.http_port, tls=self.tls)
         await asyncio.to_thread(self.deliveries.prepare)
-        self.door.own.write()
-        with self.recording:
+        self.access.own.write()
+        with self.recorder:
             async with self.renderer, serving as port:
                 await asyncio.to_thread(self.actions.images.sweep)
                 self.remote = self._serve_the_cloud(port) if self.listener else None
@@ -204,8 +204,8 @@ class Relay:
             own_url(settings.http_host, port, scheme="https" if self.tls else "http"),
             connection=settings.hybrid_connection,
             public=public_url(endpoint(settings.namespace, settings.hybrid_connection)),
-            bucket=self.actions.pace.bucket,
-            authorization=self.door.own.authorization(CLOUD),
+            bucket=self.actions.throttle.bucket,
+            authorization=self.access.own.authorization(CLOUD),
             tls=http_access.own_tls(settings),
         )
 

@@ -59,13 +59,13 @@ def holds(settings: RelaySettings) -> frozenset[str]:
 
 def changes(settings: RelaySettings) -> Changes:
     """What DICOMweb may change on this site."""
-    deposit = None
+    stow_store = None
     if settings.largest_upload:
         tls = CallFiles.of_own_listeners(settings)
         archive = Peer(settings.pacs_aet, reachable(settings.pacs_host), settings.pacs_port, tls=tls is not None)
-        deposit = StowStore(archive, settings.upload_aet, tls)
+        stow_store = StowStore(archive, settings.upload_aet, tls)
     policy = RetentionPolicy(days=0, needs_commitment=settings.deletion_needs_commitment) if settings.delete else None
-    return Changes(deposit, settings.largest_upload, policy)
+    return Changes(stow_store, settings.largest_upload, policy)
 
 
 def site_facts(settings: RelaySettings, deliveries: Sequence[Delivery]) -> SiteFacts:
@@ -76,11 +76,11 @@ def site_facts(settings: RelaySettings, deliveries: Sequence[Delivery]) -> SiteF
         backups=settings.pacs_db_path.parent,
         policy=RetentionPolicy(days, needs_commitment) if days else None,
         watermarks=settings.watermarks,
-        breakers=lambda: {each.name: _breaker(each) for each in deliveries},
+        circuits=lambda: {each.name: _circuit_state(each) for each in deliveries},
     )
 
 
-def _breaker(delivery: Delivery) -> CircuitState:
+def _circuit_state(delivery: Delivery) -> CircuitState:
     circuit = delivery.circuit
     return CircuitState(circuit.failures, circuit.knock_at, delivery.trouble, delivery.proven_at)
 
@@ -92,8 +92,8 @@ def site_health(
     *,
     deliveries: Sequence[Delivery],
     quality: Quality,
-    door: AccessControl,
-    recording: AuditRecorder,
+    access: AccessControl,
+    recorder: AuditRecorder,
 ) -> SiteHealth:
     """What reports on this site; its `listener` is set once there is one."""
     return SiteHealth(
@@ -105,8 +105,8 @@ def site_health(
         deliveries=deliveries,
         ports=dicom_ports(settings),
         quality=quality,
-        http_audit=door.recorder,
-        audit=recording,
+        http_audit=access.recorder,
+        audit=recorder,
         trails=settings.audit_path,
         started_at=now(),
         clock=now,

@@ -22,15 +22,15 @@ WorklistAction = CreateItem | CreateTestItem | UpdateItem | UpdateStatus | Cance
 class WorklistAudit:
     """Tells a recording; call it after an action was carried out."""
 
-    def __init__(self, recording: AuditRecorder, worklist: Worklist) -> None:
-        self._recording = recording
+    def __init__(self, recorder: AuditRecorder, worklist: Worklist) -> None:
+        self._recorder = recorder
         self._worklist = worklist
 
     def __call__(self, action: Action) -> None:
         if isinstance(action, WorklistAction):
-            event, kind = self._recording.event(), _kind(action)
+            event, kind = self._recorder.event(), _kind(action)
             number = action.parameters.worklist_item.accession_number
-            self._recording.note(
+            self._recorder.note(
                 lambda: [messages.procedure(event, Actor(CLOUD), kind, self._patient(number), accession_number=number)]
             )
 

@@ -32,7 +32,7 @@ from yarl import URL
 
 from gateway.errors import CloudError, GatewayError
 from relay.cloud.throttle import Throttle
-from relay.egress import STRAIGHT, Egress
+from relay.egress import DIRECT, Egress
 from relay.hybrid.errors import explain
 
 log = structlog.get_logger()
@@ -129,16 +129,16 @@ class BlobUpload:
         content: BinaryIO,
         sha256: str,
         *,
-        pace: Throttle,
+        throttle: Throttle,
         content_type: str = "application/dicom",
-        way: Egress = STRAIGHT,
+        egress: Egress = DIRECT,
     ) -> None:
         self._url = url
         self._content = content
         self._sha256 = sha256
-        self._pace = pace
+        self._throttle = throttle
         self._content_type = content_type
-        self._way = way
+        self._egress = egress
         self.sent_blocks = 0
 
     async def run(self) -> None:
@@ -161,7 +161,7 @@ class BlobUpload:
         if await self._is_there(http):
             return
         for block in missing(wanted, await self._staged(http)):
-            await self._pace.until_quiet()
+            await self._throttle.until_quiet()
             await self._put_block(http, block)
             self.sent_blocks += 1
         headers = {"x-ms-blob-content-type": self._content_type, "x-ms-meta-sha256": self._sha256}
@@ -185,7 +185,7 @@ class BlobUpload:
         content = await asyncio.to_thread(self._read, block)
         md5 = hashlib.md5(content, usedforsecurity=False).digest()
         headers = {"Content-MD5": base64.b64encode(md5).decode(), "Content-Length": str(block.size)}
-        slowest = min(self._pace.bucket.rate or SLOWEST, SLOWEST)
+        slowest = min(self._throttle.bucket.rate or SLOWEST, SLOWEST)
         seconds = SECONDS + block.size / slowest
         query = {"comp": "block", "blockid": block.id}
         _judge(await self._ask(http, "PUT", query, data=self._paced(content), headers=headers, seconds=seconds))
@@ -194,7 +194,7 @@ class BlobUpload:
         view = memoryview(content)
         for offset in range(0, len(content), CHUNK_BYTES):
             chunk = bytes(view[offset : offset + CHUNK_BYTES])
-            await self._pace.bucket.wait(len(chunk))
+            await self._throttle.bucket.wait(len(chunk))
             yield chunk
 
     def _read(self, block: Block) -> bytes:
@@ -226,8 +226,8 @@ class BlobUpload:
                     headers=sent,
                     timeout=_NO_TOTAL,
                     allow_redirects=False,
-                    proxy=self._way.proxy_for(self._url),
-                    ssl=self._way.tls_for(self._url) or True,
+                    proxy=self._egress.proxy_for(self._url),
+                    ssl=self._egress.tls_for(self._url) or True,
                 ) as answer,
             ):
                 return _Answer(answer.status, answer.headers, await answer.read())

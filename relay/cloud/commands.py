@@ -61,7 +61,7 @@ class Context:
     worklist: Worklist
     requests: DeferredActions
     full_images: FullImages
-    chores: SiteTasks
+    site_tasks: SiteTasks
     health: Callable[[], HealthReport]
     clock: Callable[[], datetime]
     cloud_zone: tzinfo | None = None
@@ -119,7 +119,7 @@ def _request(action: RequestImage | RunSelftest | CollectDiagnostics, context: C
     if isinstance(action, RequestImage):
         context.full_images.accept(action)
     else:
-        context.chores.accept(action)
+        context.site_tasks.accept(action)
     log.info("request accepted", action_id=action.action_id, action_type=action.action_type)
     return {"status": "processed", "action_id": action.action_id}
 
@@ -137,7 +137,7 @@ def _create(action: CreateItem | CreateTestItem, context: Context) -> Json:
     )
     log.info("item scheduled", action_id=action.action_id, accession_number=item.accession_number)
     if isinstance(action, CreateTestItem):
-        context.chores.accept(action)
+        context.site_tasks.accept(action)
     return {"status": "created", "action_id": action.action_id}
 
 

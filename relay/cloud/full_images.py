@@ -27,7 +27,7 @@ from relay.cloud.deferred import DeferredActions
 from relay.cloud.throttle import Throttle
 from relay.delivery.delivery import Event
 from relay.delivery.https_api import MOST_BYTES, SLOWEST, Api, form
-from relay.egress import STRAIGHT, Egress
+from relay.egress import DIRECT, Egress
 
 API_PATIENCE = timedelta(days=1)
 """The programme's API answers 500 also to what it will never take; after a day of that the image is unavailable."""
@@ -37,12 +37,12 @@ API_PATIENCE = timedelta(days=1)
 class UploadTargets:
     """Where full images may go: to hosts by URL (a name that begins with a dot stands for all below it), to an API.
 
-    `way` is how hosts are reached; the API has its own.
+    `egress` is how hosts are reached; the API has its own.
     """
 
     hosts: tuple[str, ...]
     api: Api | None = None
-    way: Egress = STRAIGHT
+    egress: Egress = DIRECT
 
     def check(self, wanted: WantedImage) -> None:
         """Raise a Refusal when something is asked for that this site does not do."""
@@ -85,9 +85,9 @@ class FullImages:
         self,
         archive: Archive,
         requests: DeferredActions,
-        doors: UploadTargets,
+        upload_targets: UploadTargets,
         *,
-        pace: Throttle,
+        throttle: Throttle,
         scratch: Path,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reason_to_hold: Callable[[str], str] = lambda _uid: "",
@@ -97,8 +97,8 @@ class FullImages:
         """
         self._archive = archive
         self._requests = requests
-        self._doors = doors
-        self._pace = pace
+        self._upload_targets = upload_targets
+        self._throttle = throttle
         self._scratch = scratch
         self._clock = clock
         self._reason_to_hold = reason_to_hold
@@ -109,7 +109,7 @@ class FullImages:
         wanted = action.parameters
         if self._requests.expect_same(action):
             return
-        self._doors.check(wanted)
+        self._upload_targets.check(wanted)
         found = self._locate(wanted)
         self._requests.accept(
             action,
@@ -195,21 +195,23 @@ class FullImages:
     async def _upload(self, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
         url = request.url
         if url:
-            await BlobUpload(url, ready.content, ready.sha256, pace=self._pace, way=self._doors.way).run()
-        elif self._doors.api is None:
+            await BlobUpload(
+                url, ready.content, ready.sha256, throttle=self._throttle, egress=self._upload_targets.egress
+            ).run()
+        elif self._upload_targets.api is None:
             raise Unavailable("refused", "This site has no HTTPS API to send images to any more.")
         else:
-            await self._put(self._doors.api, ready, request, asked_at=asked_at)
+            await self._put(self._upload_targets.api, ready, request, asked_at=asked_at)
 
     async def _put(self, api: Api, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
         if ready.size_bytes > MOST_BYTES:
             raise UploadRefused("The object is larger than the 100 MiB that the cloud's API takes; give a target_url.")
-        await self._pace.until_quiet()
+        await self._throttle.until_quiet()
         path = f"/dicom/{quote(request.id, safe='')}"
-        rate = min(self._pace.bucket.rate or SLOWEST, SLOWEST)
+        rate = min(self._throttle.bucket.rate or SLOWEST, SLOWEST)
         try:
             name = f"{request.uid}.dcm"
-            headers, body = form(ready.content, name, ready.size_bytes, wait=self._pace.bucket.wait)
+            headers, body = form(ready.content, name, ready.size_bytes, wait=self._throttle.bucket.wait)
             await api.request("PUT", path, data=body, headers=headers, extra_seconds=ready.size_bytes / rate)
         except CloudError as error:
             if error.permanent or self._clock() - asked_at > API_PATIENCE:

@@ -61,17 +61,17 @@ class SiteTasks:
     def __init__(
         self,
         requests: DeferredActions,
-        doors: UploadTargets,
+        upload_targets: UploadTargets,
         *,
-        pace: Throttle,
+        throttle: Throttle,
         folder: Path,
         command: tuple[str, ...] = COMMAND,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Bundles that are wanted nowhere else stay in `folder`."""
         self._requests = requests
-        self._doors = doors
-        self._pace = pace
+        self._upload_targets = upload_targets
+        self._throttle = throttle
         self._folder = folder
         self._command = command
         self._clock = clock
@@ -85,7 +85,7 @@ class SiteTasks:
                 parameters = {"force": action.parameters.force}
             case CollectDiagnostics():
                 if action.parameters.target_url:
-                    self._doors.check_url(action.parameters.target_url)
+                    self._upload_targets.check_url(action.parameters.target_url)
                 parameters = {"target_url": action.parameters.target_url}
             case CreateTestItem():
                 parameters = {"accession_number": action.parameters.worklist_item.accession_number}
@@ -124,9 +124,11 @@ class SiteTasks:
         sha256, reason = hashlib.sha256(content).hexdigest(), ""
         if url:
             try:
-                way = self._doors.way
+                egress = self._upload_targets.egress
                 with path.open("rb") as file:
-                    upload = BlobUpload(url, file, sha256, pace=self._pace, content_type="application/gzip", way=way)
+                    upload = BlobUpload(
+                        url, file, sha256, throttle=self._throttle, content_type="application/gzip", egress=egress
+                    )
                     await upload.run()
             except (UrlRefused, UploadRefused) as error:
                 reason = str(error)

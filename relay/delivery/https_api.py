@@ -27,7 +27,7 @@ from gateway.errors import CloudError, Conflict, NotFound
 from gateway.outbox import Entry
 from relay.delivery.delivery import Event, kind_of_message, weight_of_message
 from relay.delivery.quota import IMAGES
-from relay.egress import STRAIGHT, Egress
+from relay.egress import DIRECT, Egress
 from relay.hybrid.errors import explain
 
 MOST_BYTES = 100 * 1024 * 1024
@@ -84,10 +84,10 @@ def _is_loopback(host: str) -> bool:
 class Api:
     """Makes requests with a bearer token, in bounded time, and turns what goes wrong into CloudError."""
 
-    def __init__(self, base: str, token: BearerToken, *, seconds: float, way: Egress = STRAIGHT) -> None:
+    def __init__(self, base: str, token: BearerToken, *, seconds: float, egress: Egress = DIRECT) -> None:
         self._base = base
         self._token = token
-        self._way = way
+        self._egress = egress
         self._seconds = seconds
         self._http: aiohttp.ClientSession | None = None
 
@@ -125,8 +125,8 @@ class Api:
             data=data,
             headers=headers,
             allow_redirects=False,
-            proxy=self._way.proxy_for(self._base),
-            ssl=self._way.tls_for(self._base) or True,
+            proxy=self._egress.proxy_for(self._base),
+            ssl=self._egress.tls_for(self._base) or True,
         ) as answer:
             await answer.read()
             return answer.status
@@ -146,8 +146,8 @@ def judge(status: int) -> None:
 class HttpsDestination:
     """Posts each event as JSON. The cloud recognises a repeat by the envelope's message_id."""
 
-    def __init__(self, base: str, token: BearerToken, *, seconds: float = SECONDS, way: Egress = STRAIGHT) -> None:
-        self._api = Api(base, token, seconds=seconds, way=way)
+    def __init__(self, base: str, token: BearerToken, *, seconds: float = SECONDS, egress: Egress = DIRECT) -> None:
+        self._api = Api(base, token, seconds=seconds, egress=egress)
 
     async def send(self, event: Event) -> None:
         await self._api.request("POST", "/events", data=event.text, headers=JSON)
@@ -173,9 +173,9 @@ class ManageDestination:
         opened: Callable[[str, str], BinaryIO],
         rate: Callable[[], int | None] = lambda: None,
         seconds: float = SECONDS,
-        way: Egress = STRAIGHT,
+        egress: Egress = DIRECT,
     ) -> None:
-        self._api = Api(base, token, seconds=seconds, way=way)
+        self._api = Api(base, token, seconds=seconds, egress=egress)
         self._opened = opened
         self._rate = rate
 

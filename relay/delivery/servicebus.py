@@ -102,11 +102,11 @@ def by_identity(
     return connect
 
 
-def way_out(host: str, way: Egress, *, transport: TransportType) -> Mapping[str, Any]:
+def way_out(host: str, egress: Egress, *, transport: TransportType) -> Mapping[str, Any]:
     """What the client has to be told so that it gets out as the rest of the site does."""
     url = f"https://{host}"
-    told: dict[str, Any] = {"ssl_context": way.tls_for(url)}
-    proxy = way.proxy_for(url) if transport is TransportType.AmqpOverWebsocket else None
+    told: dict[str, Any] = {"ssl_context": egress.tls_for(url)}
+    proxy = egress.proxy_for(url) if transport is TransportType.AmqpOverWebsocket else None
     if proxy:
         parts = urlsplit(proxy)
         name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname

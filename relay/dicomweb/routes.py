@@ -46,7 +46,7 @@ class NotOffered(Refusal):
 class Changes:
     """What DICOMweb may change; None: nothing of the kind."""
 
-    deposit: StowStore | None = None
+    stow_store: StowStore | None = None
     largest_upload: int = 0
     """Bytes of one request."""
     deletes: RetentionPolicy | None = None
@@ -69,8 +69,8 @@ class DicomWeb:
         self._clock = clock
         retrieval, pictures = Retrieval(archive, renderer, spool), Pictures(archive, renderer)
         self._routes = [*retrieval.routes(), *pictures.routes(), *WadoUri(archive, retrieval, pictures).routes()]
-        if changes.deposit:
-            stow = Stow(archive, changes.deposit, renderer, spool, most_bytes=changes.largest_upload)
+        if changes.stow_store:
+            stow = Stow(archive, changes.stow_store, renderer, spool, most_bytes=changes.largest_upload)
             self._routes += stow.routes()
         else:
             self._routes += [web.post(f"{ROOT}/studies", self.not_stored), web.post(ROOT + STUDY, self.not_stored)]

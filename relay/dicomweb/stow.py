@@ -83,10 +83,10 @@ class Stow:
     """The handler."""
 
     def __init__(
-        self, archive: Archive, deposit: StowStore, renderer: Renderer, spool: Spool, *, most_bytes: int
+        self, archive: Archive, stow_store: StowStore, renderer: Renderer, spool: Spool, *, most_bytes: int
     ) -> None:
         self._archive = archive
-        self._deposit = deposit
+        self._stow_store = stow_store
         self._renderer = renderer
         self._spool = spool
         self._most_bytes = most_bytes
@@ -138,7 +138,7 @@ class Stow:
         if study and found.study_instance_uid != study:
             return Result(found, NOT_OF_THE_STUDY)
         try:
-            became = await asyncio.to_thread(self._deposit.store, path, found)
+            became = await asyncio.to_thread(self._stow_store.store, path, found)
         except PeerError as error:
             return Result(found, PROCESSING_FAILURE, lost=str(error))
         result = Result(found, became)

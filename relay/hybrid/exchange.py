@@ -83,10 +83,10 @@ class Handlers:
 class Exchanges:
     """Attends to what is announced. `busy` exchanges are under way; since the start `attended`, of those `refused`."""
 
-    def __init__(self, handlers: Handlers, limits: LinkLimits, way: Egress) -> None:
+    def __init__(self, handlers: Handlers, limits: LinkLimits, egress: Egress) -> None:
         self._handlers = handlers
         self._limits = limits
-        self._way = way
+        self._egress = egress
         self.busy = 0
         self.attended = 0
         self.refused = 0
@@ -108,7 +108,7 @@ class Exchanges:
         match announcement:
             case Accept() if overloaded:
                 address = reject_url(announcement.address, 503, "The gateway is busy.")
-                await reject(address, self._way, handshake=self._limits.handshake)
+                await reject(address, self._egress, handshake=self._limits.handshake)
             case Accept():
                 await self._serve_sender(announcement, origin)
             case HybridRequest():
@@ -121,7 +121,7 @@ class Exchanges:
                 )
 
     def _rendezvous(self, address: str) -> AbstractAsyncContextManager[Rendezvous]:
-        return rendezvous(address, self._way, handshake=self._limits.handshake, farewell=self._limits.farewell)
+        return rendezvous(address, self._egress, handshake=self._limits.handshake, farewell=self._limits.farewell)
 
     async def _take_leave(self, meeting: Rendezvous, origin: ControlChannel) -> None:
         if await meeting.farewell(seconds=self._limits.farewell):

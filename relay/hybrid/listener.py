@@ -28,7 +28,7 @@ import aiohttp
 import structlog
 
 from gateway.errors import CloudError
-from relay.egress import STRAIGHT, Egress
+from relay.egress import DIRECT, Egress
 from relay.hybrid.channel import Channel
 from relay.hybrid.errors import MAY_NOT_SEND, SOCKET_ERRORS, LinkError, Trouble, explain, pause
 from relay.hybrid.exchange import Exchanges, Handlers, LinkLimits
@@ -78,16 +78,16 @@ class HybridListener:
         on_request: Callable[[HttpRequest], Awaitable[HttpAnswer]] | None = None,
         prove: Callable[[str], Awaitable[None]] | None = None,
         limits: LinkLimits | None = None,
-        way: Egress = STRAIGHT,
+        egress: Egress = DIRECT,
     ) -> None:
         self._at = at
         self._tokens = tokens
         self._prove = prove
         self._limits = limits or LinkLimits()
-        self._way = way
+        self._egress = egress
         self._open: dict[str, Channel] = {}
         self._ready = asyncio.Event()
-        self.exchanges = Exchanges(Handlers(on_message, on_request or _not_offered, self._failed), self._limits, way)
+        self.exchanges = Exchanges(Handlers(on_message, on_request or _not_offered, self._failed), self._limits, egress)
         self.state = LinkState(echoes=prove is not None)
 
     async def run(self) -> None:
@@ -188,8 +188,8 @@ class HybridListener:
             autoclose=False,  # else a peer that hangs up right after its close frame turns its code into 1006
             max_msg_size=MESSAGE_BYTES,
             timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.farewell),
-            proxy=self._way.proxy_for(url),
-            ssl=self._way.tls_for(url) or True,
+            proxy=self._egress.proxy_for(url),
+            ssl=self._egress.tls_for(url) or True,
         )
         channel = Channel(
             ws,

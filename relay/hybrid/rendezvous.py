@@ -93,16 +93,16 @@ async def _paced(body: AsyncIterator[bytes], patience: asyncio.Timeout, pace: fl
 
 
 @asynccontextmanager
-async def rendezvous(address: str, way: Egress, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
+async def rendezvous(address: str, egress: Egress, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
     """Open an announced address within `handshake` seconds; leaving the block closes it, as an error if with one."""
-    proxy = way.proxy_for(address)
-    to_proxy: dict[str, Any] = {"proxy_ssl": way.tls_for(proxy)} if proxy else {}
+    proxy = egress.proxy_for(address)
+    to_proxy: dict[str, Any] = {"proxy_ssl": egress.tls_for(proxy)} if proxy else {}
     async with asyncio.timeout(handshake):
         ws = await connect(
             address,
             proxy=proxy,
             **to_proxy,
-            ssl=way.tls_for(address),
+            ssl=egress.tls_for(address),
             compression=None,
             open_timeout=None,
             close_timeout=farewell,
@@ -119,10 +119,10 @@ async def rendezvous(address: str, way: Egress, *, handshake: float, farewell: f
     await ws.close()
 
 
-async def reject(address: str, way: Egress, *, handshake: float) -> None:
+async def reject(address: str, egress: Egress, *, handshake: float) -> None:
     """Open an address that rejects. The handshake is meant to fail: with 410 the sender was told."""
     try:
-        async with rendezvous(address, way, handshake=handshake, farewell=handshake):
+        async with rendezvous(address, egress, handshake=handshake, farewell=handshake):
             pass
     except InvalidStatus as error:
         if error.response.status_code != GONE:

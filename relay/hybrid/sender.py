@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import aiohttp
 
 from gateway.errors import CloudError
-from relay.egress import STRAIGHT, Egress
+from relay.egress import DIRECT, Egress
 from relay.hybrid.errors import SOCKET_ERRORS, LinkError, closed, explain, refused_connect
 from relay.hybrid.protocol import MESSAGE_BYTES, Endpoint
 from relay.hybrid.tokens import TokenSource
@@ -33,11 +33,11 @@ class HybridSender:
     """Sends over one hybrid connection, a websocket for each message. Several exchanges may run side by side."""
 
     def __init__(
-        self, endpoint: Endpoint, tokens: TokenSource, *, way: Egress = STRAIGHT, timeout: float = TIMEOUT
+        self, endpoint: Endpoint, tokens: TokenSource, *, egress: Egress = DIRECT, timeout: float = TIMEOUT
     ) -> None:
         self._endpoint = endpoint
         self._tokens = tokens
-        self._way = way
+        self._egress = egress
         self._timeout = timeout
         self._http: aiohttp.ClientSession | None = None
 
@@ -70,8 +70,8 @@ class HybridSender:
         async with self._http.ws_connect(
             url,
             headers={"ServiceBusAuthorization": token.text, **headers},
-            proxy=self._way.proxy_for(url),
-            ssl=self._way.tls_for(url) or True,
+            proxy=self._egress.proxy_for(url),
+            ssl=self._egress.tls_for(url) or True,
             autoclose=False,
             max_msg_size=MESSAGE_BYTES,
             timeout=aiohttp.ClientWSTimeout(ws_close=2),

@@ -65,16 +65,16 @@ class OperatorPages:
         *,
         frame: Frame,
         renderer: Renderer,
-        surroundings: SiteFacts,
+        site_facts: SiteFacts,
         clock: Callable[[], datetime],
     ) -> None:
         self._archive = archive
         self._frame = frame
         self._renderer = renderer
-        self._surroundings = surroundings
+        self._site_facts = site_facts
         self._clock = clock
-        self._queue = QueueBoard(archive, worklist, surroundings, clock=clock)
-        self._storage = StorageBoard(archive, surroundings, clock=clock)
+        self._queue = QueueBoard(archive, worklist, site_facts, clock=clock)
+        self._storage = StorageBoard(archive, site_facts, clock=clock)
 
     def routes(self) -> list[web.RouteDef]:
         """All of them."""
@@ -193,7 +193,7 @@ class OperatorPages:
 
     async def refusals(self, request: web.Request) -> web.Response:
         """What was refused lately, why, and what to do."""
-        path = self._surroundings.refusals
+        path = self._site_facts.refusals
 
         def values() -> dict[str, object]:
             try:

@@ -94,18 +94,18 @@ class ExamLine:
 class QueuePage:
     """The page."""
 
-    ways: tuple[Route, ...]
+    routes: tuple[Route, ...]
     groups: tuple[Group, ...]
     parked: tuple[Parked, ...]
     exams: tuple[ExamLine, ...]
 
     @property
     def waiting(self) -> int:
-        return sum(way.waiting for way in self.ways)
+        return sum(route.waiting for route in self.routes)
 
     @property
     def parked_count(self) -> int:
-        return sum(way.parked for way in self.ways)
+        return sum(route.parked for route in self.routes)
 
     @property
     def parked_in_groups(self) -> int:
@@ -117,18 +117,18 @@ class QueueBoard:
     """Asks both outboxes, and has them do what a person decided. Its methods block: call them in a thread."""
 
     def __init__(
-        self, archive: Archive, worklist: Worklist, surroundings: SiteFacts, *, clock: Callable[[], datetime]
+        self, archive: Archive, worklist: Worklist, site_facts: SiteFacts, *, clock: Callable[[], datetime]
     ) -> None:
         self._archive = archive
         self._outboxes = {"worklist": worklist.outbox, "pacs": archive.outbox}
         self._listing = archive.listing
-        self._surroundings = surroundings
+        self._site_facts = site_facts
         self._clock = clock
 
     def queue(self) -> QueuePage:
         """Put the page together."""
         return QueuePage(
-            ways=tuple(self._ways()),
+            routes=tuple(self._routes()),
             groups=tuple(
                 Group(of, alike)
                 for of, box in self._outboxes.items()
@@ -174,12 +174,12 @@ class QueueBoard:
         """Have everything tried at once that failed at a destination; say how much that is."""
         return sum(box.knock(destination, now=self._clock()) for box in self._outboxes.values())
 
-    def _ways(self) -> Iterator[Route]:
-        now, believed = self._clock(), self._surroundings.breakers()
+    def _routes(self) -> Iterator[Route]:
+        now, believed = self._clock(), self._site_facts.circuits()
         lines = [line for box in self._outboxes.values() for line in box.overview.lines(now=now)]
         names = {line.destination for line in lines} | set(believed)
         for name in sorted(names, key=lambda name: (name in REQUESTS, name)):
-            yield _way(name, [line for line in lines if line.destination == name], believed.get(name))
+            yield _route(name, [line for line in lines if line.destination == name], believed.get(name))
 
     def _exams(self) -> Iterator[ExamLine]:
         for row in self._listing.newest_studies(EXAMS):
@@ -190,7 +190,7 @@ class QueueBoard:
             yield ExamLine(uid, accession_number, str(row["last_received_at"]), _sum(told))
 
 
-def _way(name: str, lines: list[DestinationOverview], believed: CircuitState | None) -> Route:
+def _route(name: str, lines: list[DestinationOverview], believed: CircuitState | None) -> Route:
     classes: Counter[int] = Counter()
     for line in lines:
         classes.update(line.waiting)

@@ -24,8 +24,8 @@ from relay.pages.html import bare_page
 class SignIn:
     """The handlers. They are there as long as anybody can be known."""
 
-    def __init__(self, door: AccessControl) -> None:
-        self._door = door
+    def __init__(self, access: AccessControl) -> None:
+        self._access = access
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -52,9 +52,9 @@ class SignIn:
         form = await request.post()
         name, password = str(form.get("name", "")).strip(), str(form.get("password", ""))
         where, is_display = cookies.local(str(form.get("next", ""))), form.get("display") == "on"
-        account = self._door.passwords.account(name)  # before the check: what changes meanwhile ends the session
+        account = self._access.passwords.account(name)  # before the check: what changes meanwhile ends the session
         try:
-            user = await self._door.by_password(request[ADDRESS], name, password)
+            user = await self._access.by_password(request[ADDRESS], name, password)
         except Denied as error:
             status = 403 if error.status == 401 else error.status
             page = self._form(request, where, status=status, name=name, trouble=str(error), is_display=is_display)
@@ -63,7 +63,7 @@ class SignIn:
             return page
         response = web.Response(status=303, headers={"Location": "/board?wall" if is_display else where})
         await self._exchange(request, user)
-        token = self._door.sessions.begin(user, account, is_display=is_display)
+        token = self._access.sessions.begin(user, account, is_display=is_display)
         seconds = cookies.DISPLAY_SECONDS if is_display else None
         cookies.give(response, cookies.SESSION, token, origin=cookies.origin(request), seconds=seconds)
         return response
@@ -91,14 +91,14 @@ class SignIn:
         try:
             user, begun = await code.finish(request.query, state)
         except Denied as error:
-            await self._door.recorder.login(Actor("the identity provider", request[ADDRESS]), succeeded=False)
+            await self._access.recorder.login(Actor("the identity provider", request[ADDRESS]), succeeded=False)
             response = self._form(request, "/", status=403 if error.status == 401 else error.status, trouble=str(error))
             cookies.take(response, cookies.PROVIDER)
             return response
         await self._exchange(request, user)
         response = onward(begun.where)
         cookies.take(response, cookies.PROVIDER)
-        cookies.give(response, cookies.SESSION, self._door.sessions.begin(user, None), origin=begun.origin)
+        cookies.give(response, cookies.SESSION, self._access.sessions.begin(user, None), origin=begun.origin)
         return response
 
     async def sign_out(self, request: web.Request) -> web.Response:
@@ -114,14 +114,14 @@ class SignIn:
 
     async def _exchange(self, request: web.Request, user: User) -> None:
         """Record that somebody signs in, before it counts, and end the session that was here."""
-        await self._door.recorder.signed_in(Actor(user.name, request[ADDRESS]))
+        await self._access.recorder.signed_in(Actor(user.name, request[ADDRESS]))
         await self._end(request)
 
     async def _end(self, request: web.Request) -> None:
         """End the session of this browser, and tell so unless that was done when it was locked."""
-        found = self._door.sessions.end(cookies.value(request, cookies.SESSION))
+        found = self._access.sessions.end(cookies.value(request, cookies.SESSION))
         if found is not None and not found.is_told:
-            await self._door.recorder.signed_out(Actor(found.user.name, request[ADDRESS]))
+            await self._access.recorder.signed_out(Actor(found.user.name, request[ADDRESS]))
 
     def _form(
         self,
@@ -133,21 +133,21 @@ class SignIn:
         trouble: str = "",
         is_display: bool = False,
     ) -> web.Response:
-        found = self._door.sessions.find(cookies.value(request, cookies.SESSION))
+        found = self._access.sessions.find(cookies.value(request, cookies.SESSION))
         return bare_page(
             "sign_in.html", status=status, where=where, name=name, trouble=trouble, is_display=is_display,
             locked=found.user.name if found is not None and found.is_over else "",
-            provider=self._door.code.host if self._door.code is not None else "",
-            is_out="out" in request.query, minutes=self._door.sessions.idle_seconds / 60,
+            provider=self._access.code.host if self._access.code is not None else "",
+            is_out="out" in request.query, minutes=self._access.sessions.idle_seconds / 60,
         )  # fmt: skip
 
     def _expect_provider(self) -> CodeFlow:
-        if self._door.code is None:
+        if self._access.code is None:
             raise NotFound("No identity provider signs people in here; RELAY_OIDC_CLIENT_ID says so.")
-        return self._door.code
+        return self._access.code
 
     def _expect_users(self) -> None:
-        if self._door.is_open():
+        if self._access.is_open():
             raise NotFound("Nobody has to sign in here, as long as there are no users ('gateway users add').")
 
 

@@ -30,4 +30,4 @@ class SiteFacts:
     backups: Path | None = None
     policy: RetentionPolicy | None = None
     watermarks: Watermarks = USUAL_WATERMARKS
-    breakers: Callable[[], Mapping[str, CircuitState]] = dict
+    circuits: Callable[[], Mapping[str, CircuitState]] = dict

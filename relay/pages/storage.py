@@ -98,10 +98,10 @@ class Storage:
 class StorageBoard:
     """Asks the archive. Its method blocks: call it in a thread."""
 
-    def __init__(self, archive: Archive, surroundings: SiteFacts, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, archive: Archive, site_facts: SiteFacts, *, clock: Callable[[], datetime]) -> None:
         self._archive = archive
         self._forwarding = ForwardQueue(archive)
-        self._surroundings = surroundings
+        self._site_facts = site_facts
         self._clock = clock
 
     def storage(self) -> Storage:
@@ -122,7 +122,7 @@ class StorageBoard:
             scrub=self._scrub(totals["instances"]),
             damaged=tuple(self._archive.listing.damaged(MOST_DAMAGED)),
             forwarding=tuple(self._forwarding.targets()),
-            backup=last(self._surroundings.backups) if self._surroundings.backups else None,
+            backup=last(self._site_facts.backups) if self._site_facts.backups else None,
         )
 
     def _room(self, days: Sequence[Day], oldest: str | None, now: datetime) -> tuple[Room | None, str]:
@@ -130,10 +130,10 @@ class StorageBoard:
             volume = self._archive.volume()
         except OSError as error:
             return None, f"The volume of the images cannot be looked at: {error.strerror}."
-        return room(volume, self._surroundings.watermarks, days, oldest=oldest, now=now), ""
+        return room(volume, self._site_facts.watermarks, days, oldest=oldest, now=now), ""
 
     def _release(self, now: datetime) -> Release | None:
-        policy = self._surroundings.policy
+        policy = self._site_facts.policy
         return None if policy is None else release(policy, candidates(self._archive, policy, now=now))
 
     def _scrub(self, instances: int) -> Scrubbing:

@@ -48,7 +48,7 @@ FOR_EVER = 1e9
 @dataclass(frozen=True)
 class Addresses:
     namespace: str
-    door: str
+    control: str
 
     def settings(self) -> dict[str, str]:
         """The gateway's settings for this cloud; RELAY_DESTINATION is left to the caller."""
@@ -58,7 +58,7 @@ class Addresses:
             "AZURE_RELAY_EVENTS_HYBRID_CONNECTION": EVENTS,
             "AZURE_RELAY_KEY_NAME": KEY_NAME,
             "AZURE_RELAY_SHARED_ACCESS_KEY": KEY,
-            "RELAY_API_URL": f"{self.door}/api/v1",
+            "RELAY_API_URL": f"{self.control}/api/v1",
             "RELAY_API_TOKEN": API_TOKEN,
         }
 
@@ -82,7 +82,7 @@ class Cloud:
         await self.service.start(port=self._port)
         self._stack.push_async_callback(self.service.stop)
         await self._listen()
-        self.addresses = Addresses(self.service.namespace.base, await self._open_door())
+        self.addresses = Addresses(self.service.namespace.base, await self._open_control())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,7 +100,7 @@ class Cloud:
         while listener.state.connected_since is None:
             await asyncio.sleep(0.01)
 
-    async def _open_door(self) -> str:
+    async def _open_control(self) -> str:
         runner = web.AppRunner(application(self, token=API_TOKEN), shutdown_timeout=0.2, handle_signals=False)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)

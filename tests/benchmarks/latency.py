@@ -61,11 +61,11 @@ def _measured(name: str, images: int) -> int:
 
 def _exam(site: Site, images: int) -> tuple[dict[str, float], dict[str, float]]:
     """One long exam: the message ids of its steps and images, and when the machine had Success for each."""
-    wait_until(lambda: site.door.listeners() > 0, what="The relay at the stand-in cloud")
+    wait_until(lambda: site.control.listeners() > 0, what="The relay at the stand-in cloud")
     time.sleep(3)  # the relay's workers have read their code, as they have on a site
     now, modality = datetime.now().astimezone(), site.modality()
     action = create_item(now=now)
-    site.door.send(action)
+    site.control.send(action)
     [item] = modality.find(accession_number=accession_of(action))
     step = modality.begin(item, now=now)
     steps, stored = {f"{step.mpps_instance_uid}/in_progress": time.time()}, {}
@@ -84,7 +84,7 @@ def _exam(site: Site, images: int) -> tuple[dict[str, float], dict[str, float]]:
 def _at_door(site: Site) -> dict[str, tuple[float, bool]]:
     return {
         str(event["message_id"]): (datetime.fromisoformat(str(event["received_at"])).timestamp(), _has_picture(event))
-        for event in site.door.events()
+        for event in site.control.events()
     }
 
 

@@ -44,9 +44,9 @@ def main() -> int:
 
 async def _upload(url: str, file: str, sha256: str, *, rate: int) -> None:
     before, began = peak_memory(), time.monotonic()
-    pace = Throttle(rate, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    throttle = Throttle(rate, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))
     with Path(file).open("rb") as content:
-        upload = BlobUpload(url, content, sha256, pace=pace)
+        upload = BlobUpload(url, content, sha256, throttle=throttle)
         reporting = asyncio.create_task(_report(upload))
         await upload.run()
         reporting.cancel()

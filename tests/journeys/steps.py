@@ -27,7 +27,7 @@ def now() -> datetime:
 
 
 def journey(site: Site) -> Journey:
-    return Journey(site.modality(), site.door, site.url, Hops(), site.ports["modality"])
+    return Journey(site.modality(), site.control, site.url, Hops(), site.ports["modality"])
 
 
 def begun(site: Site) -> tuple[Journey, Step]:
@@ -70,7 +70,7 @@ def wait_for_events(site: Site, expected: dict[str, int]) -> list[Json]:
     """
 
     def facts() -> list[Json]:
-        return [event for event in site.door.events() if event["message_type"] not in ("gateway.heartbeat", QUALITY)]
+        return [event for event in site.control.events() if event["message_type"] not in ("gateway.heartbeat", QUALITY)]
 
     def heard() -> dict[str, int]:
         return dict(Counter(str(event["message_type"]) for event in facts()))
@@ -84,7 +84,7 @@ def wait_for_events(site: Site, expected: dict[str, int]) -> list[Json]:
 
 
 def told_of(site: Site) -> set[str]:
-    return {str(event["message_id"]) for event in site.door.events(IMAGE)}
+    return {str(event["message_id"]) for event in site.control.events(IMAGE)}
 
 
 def dcmtk(site: Site, *command: str) -> subprocess.CompletedProcess[str]:

@@ -120,16 +120,16 @@ def test_an_appointment_that_dicom_cannot_hold(site: Site, change: dict[str, obj
     match action:
         case {"parameters": {"worklist_item": dict(item)}}:
             item |= change
-    wait_until(lambda: site.door.listeners() > 0, what="The relay at the stand-in cloud")
-    answer = site.door.send(action)
+    wait_until(lambda: site.control.listeners() > 0, what="The relay at the stand-in cloud")
+    answer = site.control.send(action)
     assert (answer["status"], answer["code"], answer["action_id"]) == ("error", code, action["action_id"])
     assert site.modality().find() == []
     assert explained(site, "relay", str(action["action_id"]))["level"] == "warning"
 
 
 def test_an_action_nobody_knows(site: Site) -> None:
-    wait_until(lambda: site.door.listeners() > 0, what="The relay at the stand-in cloud")
-    answer = site.door.send({"action_type": "worklist.paint_it_blue", "action_id": "a1"})
+    wait_until(lambda: site.control.listeners() > 0, what="The relay at the stand-in cloud")
+    answer = site.control.send({"action_type": "worklist.paint_it_blue", "action_id": "a1"})
     assert (answer["status"], answer["message"]) == ("error", "Unsupported action: worklist.paint_it_blue")
 
 

@@ -34,7 +34,7 @@ def test_an_appointment_that_comes_twice_is_one_item(site: Site) -> None:
     action = create_item(now=now())
     exam = journey(site)
     exam.appoint(action)
-    assert site.door.send(action) == site.door.send(action)
+    assert site.control.send(action) == site.control.send(action)
     assert len(site.modality().find(accession_number=accession_of(action))) == 1
 
 

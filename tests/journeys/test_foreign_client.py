@@ -55,8 +55,8 @@ def expect_all_the_way(site: Site, image: Sent) -> Json:
     exam.search([image])
     exam.retrieve([image])
     exam.look([image])
-    wait_until(lambda: bool(site.door.events(IMAGE)), what="The image's event")
-    [event] = site.door.events(IMAGE)
+    wait_until(lambda: bool(site.control.events(IMAGE)), what="The image's event")
+    [event] = site.control.events(IMAGE)
     assert event["message_id"] == image.sop_instance_uid
     return event
 

@@ -49,12 +49,12 @@ def test_a_relay_that_is_killed_goes_on_with_the_block_it_had_reached(tmp_path: 
         total = -(-image.size_bytes // BLOCK_BYTES)
         wanted = {"sop_instance_uid": image.sop_instance_uid, "target_url": blobs.signed("a.dcm")}
         request = {"action_type": "image.request", "action_id": "R-1", "parameters": wanted}
-        assert site.door.send(request) == {"status": "processed", "action_id": "R-1"}
+        assert site.control.send(request) == {"status": "processed", "action_id": "R-1"}
         wait_until(lambda: blobs.put_blocks >= 2, what="The first blocks")
         site.kill("relay")
         site.start("relay")
-        wait_until(lambda: site.door.events("image.upload_completed") != [], what="image.upload_completed")
-        [told] = site.door.events("image.upload_completed")
+        wait_until(lambda: site.control.events("image.upload_completed") != [], what="image.upload_completed")
+        [told] = site.control.events("image.upload_completed")
         assert (blobs.put_blocks <= total + 1, blobs.blobs["a.dcm"].sha256) == (True, told["parameters"]["sha256"])
         assert told["told"] == 1
         assert "sig=" not in site.log("relay")
@@ -65,7 +65,7 @@ def exam_item(site: Site) -> Dataset:
     from simulator.journey import accession_of, create_item
 
     action = create_item(now=now())
-    wait_until(lambda: site.door.listeners() > 0, what="The relay")
-    site.door.send(action)
+    wait_until(lambda: site.control.listeners() > 0, what="The relay")
+    site.control.send(action)
     [item] = site.modality().find(accession_number=accession_of(action))
     return item

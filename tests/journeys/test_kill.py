@@ -105,10 +105,10 @@ def test_all_processes_die_at_once(site: Site) -> None:
 def test_the_cloud_hears_in_order_what_happened_while_it_was_away(site: Site) -> None:
     exam, step = begun(site)
     wait_for_events(site, {"mpps.in_progress": 1})
-    site.door.fault("unavailable", connection="events", value=[503, "away"])
+    site.control.fault("unavailable", connection="events", value=[503, "away"])
     images = stored(site, views(step))
     exam.complete(step, images, now=now())
-    site.door.fault("unavailable", connection="events")
+    site.control.fault("unavailable", connection="events")
     events = wait_for_events(site, WHOLE_EXAM)
     of_images = [event["sequence"] for event in events if event["message_type"] == "study.image_received"]
     assert of_images == sorted(of_images, key=str)

@@ -13,7 +13,7 @@ from tests.journeys.test_exam import gateway
 
 def last(site: Site) -> Json:
     """The newest judgement that the cloud has."""
-    judged = site.door.events(QUALITY)
+    judged = site.control.events(QUALITY)
     parameters = judged[-1]["parameters"] if judged else {}
     assert isinstance(parameters, dict)
     return parameters
@@ -37,7 +37,7 @@ def test_the_cloud_hears_that_an_exam_is_whole(site: Site) -> None:
     exam.complete(step, images, now=now())
     wait_until(lambda: last(site).get("state") == "complete", what="a complete exam in the cloud")
     assert (last(site)["views"], last(site)["findings"]) == ({"RCC": 1, "LCC": 1, "RMLO": 1, "LMLO": 1}, [])
-    judged = site.door.events(QUALITY)
+    judged = site.control.events(QUALITY)
     assert [event["parameters"]["revision"] for event in judged] == list(range(1, len(judged) + 1))  # type: ignore[index]
     assert {event["told"] for event in judged} == {1}
     assert len(judged) <= 3

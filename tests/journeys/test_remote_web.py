@@ -17,7 +17,7 @@ def test_an_exam_is_read_by_the_cloud_bit_by_bit(site: Site) -> None:
     site.settings["RELAY_UPLOAD_BYTES_PER_SECOND"] = "0"  # at the usual rate 68 MB take a minute
     site.start("relay")
     images = journey(site).run(now=now())
-    wait_until(lambda: site.door.listeners() > 0, what="The relay")
+    wait_until(lambda: site.control.listeners() > 0, what="The relay")
     at = endpoint(site.settings["AZURE_RELAY_NAMESPACE"], ACTIONS)
     token = asyncio.run(SasTokens(KEY_NAME, KEY).token(at.audience)).text
     base = f"{at.base.replace('ws', 'http', 1)}/{at.path}/dicom-web"

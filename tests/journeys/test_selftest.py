@@ -34,8 +34,8 @@ def traces(site: Site) -> dict[str, object]:
 
 
 def events(site: Site, message_type: str) -> list[dict[str, object]]:
-    wait_until(lambda: len(site.door.events(message_type)) > 0, what=message_type)
-    return site.door.events(message_type)
+    wait_until(lambda: len(site.control.events(message_type)) > 0, what=message_type)
+    return site.control.events(message_type)
 
 
 def test_a_test_passes_every_hop_or_names_the_one_that_failed_and_leaves_no_trace(site: Site) -> None:
@@ -60,20 +60,20 @@ def test_a_test_passes_every_hop_or_names_the_one_that_failed_and_leaves_no_trac
 
 
 def test_the_cloud_has_a_site_test_itself_once_and_gets_a_bundle_by_reference(site: Site) -> None:
-    wait_until(lambda: site.door.listeners() > 0, what="The relay")
+    wait_until(lambda: site.control.listeners() > 0, what="The relay")
     action = {"action_type": "gateway.selftest", "action_id": "T-1"}
-    assert [site.door.send(action) for _ in range(2)] == [{"status": "processed", "action_id": "T-1"}] * 2
+    assert [site.control.send(action) for _ in range(2)] == [{"status": "processed", "action_id": "T-1"}] * 2
     [completed] = events(site, "gateway.selftest_completed")
     assert (completed["parameters"]["request_id"], completed["parameters"]["passed"]) == ("T-1", True)
     assert "modality: step begun" in [hop["name"] for hop in completed["parameters"]["hops"]]
     site.kill("relay")
     site.start("relay")
-    wait_until(lambda: site.door.listeners() > 0, what="The relay")
-    assert site.door.send(action) == {"status": "processed", "action_id": "T-1"}
-    forced = site.door.send({**action, "parameters": {"force": True}})
+    wait_until(lambda: site.control.listeners() > 0, what="The relay")
+    assert site.control.send(action) == {"status": "processed", "action_id": "T-1"}
+    forced = site.control.send({**action, "parameters": {"force": True}})
     assert (forced["status"], forced["code"]) == ("error", "conflict")
-    assert len(site.door.events(IMAGE)) == 4
-    assert site.door.send({"action_type": "gateway.diagnostics", "action_id": "D-1"})["status"] == "processed"
+    assert len(site.control.events(IMAGE)) == 4
+    assert site.control.send({"action_type": "gateway.diagnostics", "action_id": "D-1"})["status"] == "processed"
     [completed] = events(site, "gateway.diagnostics_completed")
     facts = completed["parameters"]
     bundle = site.data / "diagnostics" / str(facts["file"])
@@ -83,11 +83,11 @@ def test_the_cloud_has_a_site_test_itself_once_and_gets_a_bundle_by_reference(si
 def test_a_test_item_is_performed_by_the_emulator(site: Site) -> None:
     from simulator.journey import create_item
 
-    wait_until(lambda: site.door.listeners() > 0, what="The relay")
+    wait_until(lambda: site.control.listeners() > 0, what="The relay")
     action = {**create_item(now=now()), "action_type": "worklist.create_test_item"}
-    assert site.door.send(action) == {"status": "created", "action_id": action["action_id"]}
+    assert site.control.send(action) == {"status": "created", "action_id": action["action_id"]}
     [performed] = events(site, "worklist.test_item_performed")
     assert performed["parameters"]["passed"] is True
-    wait_until(lambda: len(site.door.events(IMAGE)) == 4, what="The images' events")
+    wait_until(lambda: len(site.control.events(IMAGE)) == 4, what="The images' events")
     refused = gateway(site, "selftest")  # images came in a moment ago
     assert (refused.returncode, "A clinic is under way" in refused.stderr) == (1, True)

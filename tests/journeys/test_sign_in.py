@@ -56,7 +56,7 @@ def test_somebody_signs_in_comes_to_where_they_wanted_and_signs_out(
     tmp_path: Path, browser: Page, pytestconfig: pytest.Config
 ) -> None:
     judge = axe.source(pytestconfig, tmp_path)
-    with served.site(tmp_path, first_study(), [item()], door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path)) as site:
         opened(browser, f"{site.url}/studies?name=bj", "Sign in")
         assert axe.violations(browser, judge) == []
         sign_in(browser, "vera", "not the password")
@@ -80,7 +80,7 @@ def test_an_open_page_is_locked_by_itself_and_its_reader_comes_back_to_it(
     tmp_path: Path, browser: Page, pytestconfig: pytest.Config
 ) -> None:
     judge = axe.source(pytestconfig, tmp_path)
-    with served.site(tmp_path, first_study(), [item()], door=door_in(tmp_path, idle_seconds=5.0)) as site:
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, idle_seconds=5.0)) as site:
         opened(browser, f"{site.url}/board?q=bj", "Sign in")
         sign_in(browser, "otto")
         shown(browser, "Worklist")
@@ -93,7 +93,7 @@ def test_an_open_page_is_locked_by_itself_and_its_reader_comes_back_to_it(
 
 
 def test_who_moves_the_mouse_is_not_locked(tmp_path: Path, browser: Page) -> None:
-    with served.site(tmp_path, first_study(), [item()], door=door_in(tmp_path, idle_seconds=20.0)) as site:
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, idle_seconds=20.0)) as site:
         opened(browser, f"{site.url}/board", "Sign in")
         sign_in(browser, "otto")
         shown(browser, "Worklist")
@@ -126,7 +126,7 @@ def test_somebody_signs_in_with_the_identity_provider_of_another_site(
 
 
 def test_a_wallboard_stays_on(tmp_path: Path, browser: Page) -> None:
-    with served.site(tmp_path, first_study(), [item()], door=door_in(tmp_path, idle_seconds=1.0)) as site:
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, idle_seconds=1.0)) as site:
         opened(browser, f"{site.url}/", "Sign in")
         sign_in(browser, "vera", also="document.getElementById('display').checked = true")
         shown(browser, "Wallboard")
@@ -137,7 +137,7 @@ def test_a_wallboard_stays_on(tmp_path: Path, browser: Page) -> None:
 
 
 def test_who_is_removed_is_out_with_the_next_click(tmp_path: Path, browser: Page) -> None:
-    with served.site(tmp_path, first_study(), door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, first_study(), access=door_in(tmp_path)) as site:
         users = UserFile(tmp_path / "users.json")
         users.add(account("temp", Role.VIEWER, PASSWORD, n=2**10))
         opened(browser, f"{site.url}/", "Sign in")

@@ -59,11 +59,11 @@ def served(
     most_bytes: int = MOST_BYTES,
 ) -> Iterator[int]:
     with (
-        AuditRecorder(audit, "pacs", site="van-1", most_bytes=most_bytes) as recording,
+        AuditRecorder(audit, "pacs", site="van-1", most_bytes=most_bytes) as recorder,
         Reporter(archive, ()) as reporting,
     ):
-        accounts = ArchiveAudit(recording, archive, told_seconds=told_seconds)
-        application_ = application(archive, reporting, ae_title="SCREENING_PACS", peers=peers, accounts=accounts)
+        audit = ArchiveAudit(recorder, archive, told_seconds=told_seconds)
+        application_ = application(archive, reporting, ae_title="SCREENING_PACS", peers=peers, audit=audit)
         with Listener(application_, host=HERE, port=0, tls=tls) as listener:
             yield listener.port
 

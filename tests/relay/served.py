@@ -66,9 +66,9 @@ class Site:
     folder: Path
     changes: Changes
     viewer: Path
-    door: AccessControl | None = None
+    access: AccessControl | None = None
     tls: ServerTls | None = None
-    surroundings: SiteFacts = field(default_factory=SiteFacts)
+    site_facts: SiteFacts = field(default_factory=SiteFacts)
     routes: tuple[tuple[str, str], ...] = ()
     """Method and path of all there are."""
 
@@ -210,9 +210,9 @@ def site(
     items: Iterable[Item] = (),
     *,
     changes: Changes | None = None,
-    door: Callable[[Archive], AccessControl] | None = None,
+    access: Callable[[Archive], AccessControl] | None = None,
     tls: ServerTls | None = None,
-    surroundings: SiteFacts = SiteFacts(),  # noqa: B008 - frozen
+    site_facts: SiteFacts = SiteFacts(),  # noqa: B008 - frozen
     idle_seconds: float = IDLE_SECONDS,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Iterator[Site]:
@@ -223,9 +223,9 @@ def site(
         receive(archive, ds, folder)
     for each in items:
         worklist.schedule(each, action_id=f"action-{each.accession_number}", content_hash="1", now=NOW)
-    opened = door(archive) if door else None
+    opened = access(archive) if access else None
     served = Site(
-        0, archive, worklist, healthy(), folder, changes or Changes(), folder / "viewer", opened, tls, surroundings
+        0, archive, worklist, healthy(), folder, changes or Changes(), folder / "viewer", opened, tls, site_facts
     )
     try:
         with _serving(served, idle_seconds, patience_seconds):
@@ -247,8 +247,8 @@ def _serving(served: Site, idle_seconds: float, patience_seconds: float) -> Iter
             app = application(
                 served.archive, served.worklist, renderer, spool=spool, changes=served.changes, viewer=served.viewer,
                 health=lambda: served.report, site="Van 7",
-                clock=lambda: NOW, door=served.door, peers=PEERS, patience_seconds=patience_seconds,
-                surroundings=served.surroundings,
+                clock=lambda: NOW, access=served.access, peers=PEERS, patience_seconds=patience_seconds,
+                site_facts=served.site_facts,
                 evidence=Evidence(served.archive, served.worklist, holding=HoldRules(served.archive, served.worklist)),
             )  # fmt: skip
             served.routes = tuple((each.method, each.resource.canonical) for each in app.router.routes())

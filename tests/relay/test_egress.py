@@ -71,7 +71,7 @@ class Fenced:
     ca_file: Path
     at: Endpoint
 
-    def way(self, credentials: str = "us:er") -> Egress:
+    def egress(self, credentials: str = "us:er") -> Egress:
         return Egress(
             f"http://{credentials}@127.0.0.1:{self.proxy.port}".replace("us:er", "us:%65r"), ca_file=self.ca_file
         )
@@ -98,9 +98,9 @@ async def fenced(folder: Path) -> AsyncIterator[Fenced]:
 
 async def test_listener_rendezvous_and_sender_go_through_the_proxy(tmp_path: Path) -> None:
     async with fenced(tmp_path) as there:
-        sender = HybridSender(there.at, TOKENS, way=there.way(), timeout=5)
+        sender = HybridSender(there.at, TOKENS, egress=there.egress(), timeout=5)
         listener = HybridListener(
-            there.at, TOKENS, on_message=echo, prove=SelfEcho(sender), limits=PATIENT, way=there.way()
+            there.at, TOKENS, on_message=echo, prove=SelfEcho(sender), limits=PATIENT, egress=there.egress()
         )
         async with running(listener):
             await until(lambda: listener.state.last_proven is not None)
@@ -122,8 +122,8 @@ async def test_what_is_in_the_way_is_told_apart(
 ) -> None:
     async with fenced(tmp_path) as there:
         there.proxy.refuses = frozenset({refuses})
-        way = there.way(credentials) if trusts else Egress(there.way(credentials).proxy)
-        listener = HybridListener(there.at, TOKENS, on_message=echo, limits=PATIENT, way=way)
+        egress = there.egress(credentials) if trusts else Egress(there.egress(credentials).proxy)
+        listener = HybridListener(there.at, TOKENS, on_message=echo, limits=PATIENT, egress=egress)
         async with running(listener):
             await until(lambda: listener.state.last_error != "")
             assert listener.state.last_error_code == code
@@ -135,8 +135,8 @@ async def test_a_proxy_that_is_not_there_and_a_name_that_nobody_knows_are_named(
     await proxy.stop()
     at = endpoint("service.invalid", "actions")
     seen = {}
-    for way in (Egress(f"http://127.0.0.1:{proxy.port}"), Egress()):
-        listener = HybridListener(at, TOKENS, on_message=echo, limits=PATIENT, way=way)
+    for egress in (Egress(f"http://127.0.0.1:{proxy.port}"), Egress()):
+        listener = HybridListener(at, TOKENS, on_message=echo, limits=PATIENT, egress=egress)
         async with running(listener):
             await until(lambda: listener.state.last_error != "")  # noqa: B023
         seen[listener.state.last_error_code] = listener.state.last_error

@@ -33,7 +33,7 @@ from relay.cloud.blob_upload import BlobUpload
 from relay.cloud.throttle import Throttle
 from relay.delivery.https_api import HttpsDestination, ManageDestination, fixed_token
 from relay.delivery.servicebus import ServiceBusDestination, by_connection_string, way_out
-from relay.egress import STRAIGHT, Egress
+from relay.egress import DIRECT, Egress
 from relay.hybrid.entra import credential
 from relay.hybrid.tokens import EntraTokens
 from relay.settings import RelaySettings
@@ -58,7 +58,7 @@ class Fence:
     tls: ssl.SSLContext
     ca_file: Path
 
-    def way(self, credentials: str = "us:er") -> Egress:
+    def egress(self, credentials: str = "us:er") -> Egress:
         return Egress(self.address(credentials), ca_file=self.ca_file)
 
     def address(self, credentials: str = "us:er") -> str:
@@ -107,9 +107,9 @@ async def test_events_and_images_for_the_api_go_through_the_proxy(tmp_path: Path
     (tmp_path / "image.dcm").write_bytes(b"an image")
     async with fence(tmp_path) as there, served(api(taken), there) as place:
         base = f"https://{place}/api/v1"
-        https = HttpsDestination(base, fixed_token("t"), way=there.way())
+        https = HttpsDestination(base, fixed_token("t"), egress=there.egress())
         opened: Callable[[str, str], BinaryIO] = lambda _uid, _sha256: (tmp_path / "image.dcm").open("rb")  # noqa: E731
-        manage = ManageDestination(base, fixed_token("t"), opened=opened, way=there.way())
+        manage = ManageDestination(base, fixed_token("t"), opened=opened, egress=there.egress())
         assert [await outcome(https), await outcome(manage)] == ["delivered", "delivered"]
         await https.close()
         await manage.close()
@@ -120,16 +120,16 @@ async def test_events_and_images_for_the_api_go_through_the_proxy(tmp_path: Path
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (lambda there: there.way("us:wrong"), "proxy wants a name and a password"),
+        (lambda there: there.egress("us:wrong"), "proxy wants a name and a password"),
         (lambda there: Egress(there.address()), "certificate is not trusted"),
-        (lambda _there: STRAIGHT, "name cannot be resolved"),
+        (lambda _there: DIRECT, "name cannot be resolved"),
     ],
 )
 async def test_what_is_in_the_way_of_the_api_is_named(
     tmp_path: Path, changed: Callable[[Fence], Egress], words: str
 ) -> None:
     async with fence(tmp_path) as there, served(api([]), there) as place:
-        https = HttpsDestination(f"https://{place}/api/v1", fixed_token("t"), way=changed(there))
+        https = HttpsDestination(f"https://{place}/api/v1", fixed_token("t"), egress=changed(there))
         with pytest.raises(CloudError, match=words) as caught:
             await https.send(event())
         await https.close()
@@ -140,14 +140,14 @@ async def test_a_full_image_goes_to_its_blob_through_the_proxy(tmp_path: Path) -
     content = os.urandom(100_000)
     (tmp_path / "image.dcm").write_bytes(content)
     (tmp_path / "blobs").mkdir()
-    digest, pace = (
+    digest, throttle = (
         hashlib.sha256(content).hexdigest(),
         Throttle(0, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC)),
     )
     async with fence(tmp_path) as there, Blobs(tmp_path / "blobs").serving(tls=there.tls) as blobs:
         blobs.url = blobs.url.replace("127.0.0.1", HOST)
         with (tmp_path / "image.dcm").open("rb") as file:
-            await BlobUpload(blobs.signed("one.dcm"), file, digest, pace=pace, way=there.way()).run()
+            await BlobUpload(blobs.signed("one.dcm"), file, digest, throttle=throttle, egress=there.egress()).run()
         assert blobs.blobs["one.dcm"].sha256 == digest
         assert set(there.proxy.asked) == {blobs.url.removeprefix("https://")}
 
@@ -157,7 +157,7 @@ async def test_the_identity_provider_is_asked_through_the_proxy(tmp_path: Path) 
     app.add_routes([web.get("/.well-known/openid-configuration", provider.discovery), web.get("/keys", provider.jwks)])
     async with fence(tmp_path) as there, served(app, there) as place:
         provider.url = f"https://{place}"
-        found = await Tokens(Issuer(provider.url, AUDIENCE), way=there.way()).check(provider.token())
+        found = await Tokens(Issuer(provider.url, AUDIENCE), egress=there.egress()).check(provider.token())
         assert (isinstance(found, User), set(there.proxy.asked)) == (True, {place})
 
 
@@ -176,7 +176,7 @@ async def test_people_sign_in_with_the_identity_provider_through_the_proxy(tmp_p
     app.router.add_get("/keys", Provider().jwks)
     async with fence(tmp_path) as there, served(app, there) as place:
         provider.url = f"https://{place}"
-        code = CodeFlow(Tokens(Issuer(provider.url, AUDIENCE), way=there.way()), CLIENT)
+        code = CodeFlow(Tokens(Issuer(provider.url, AUDIENCE), egress=there.egress()), CLIENT)
         state, address = await code.begin("https://gateway.example", "/board")
         answer = urlsplit(provider.redirection(dict(parse_qsl(urlsplit(address).query)))).query
         user, begun = await code.finish(dict(parse_qsl(answer)), state)
@@ -199,7 +199,7 @@ async def test_entra_id_is_asked_for_tokens_through_the_proxy(tmp_path: Path) ->
                 tenant_id="contoso",
                 client_id="app",
                 certificate=(holder.pem + holder.key_pem).decode(),
-                way=there.way(),
+                egress=there.egress(),
             )
         )
         assert (await tokens.token("any")).text == "eyJ"
@@ -215,7 +215,7 @@ async def test_service_bus_goes_through_the_proxy_in_a_websocket(tmp_path: Path)
             there.proxy.places[f"{HOST}:443"] = ("127.0.0.1", int(place.partition(":")[2]))
             text = f"Endpoint=sb://{HOST}/;SharedAccessKeyName={KEY_NAME};SharedAccessKey={KEY}"
             transport = TransportType.AmqpOverWebsocket
-            outward = way_out(HOST, there.way(), transport=transport)
+            outward = way_out(HOST, there.egress(), transport=transport)
             connect = by_connection_string(text, transport=transport, outward=outward)
             destination = ServiceBusDestination(connect, entity="events", seconds=10)
             assert await outcome(destination) == "delivered"
@@ -224,9 +224,9 @@ async def test_service_bus_goes_through_the_proxy_in_a_websocket(tmp_path: Path)
 
 
 def test_plain_amqp_is_given_no_proxy_as_it_would_become_a_websocket_without_a_word() -> None:
-    way = Egress("http://us:%65r@proxy.test:8080")
-    assert "http_proxy" not in way_out(HOST, way, transport=TransportType.Amqp)
-    assert way_out(HOST, way, transport=TransportType.AmqpOverWebsocket)["http_proxy"] == {
+    egress = Egress("http://us:%65r@proxy.test:8080")
+    assert "http_proxy" not in way_out(HOST, egress, transport=TransportType.Amqp)
+    assert way_out(HOST, egress, transport=TransportType.AmqpOverWebsocket)["http_proxy"] == {
         "proxy_hostname": "http://proxy.test",
         "proxy_port": 8080,
         "username": "us",

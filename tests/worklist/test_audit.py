@@ -24,8 +24,8 @@ HERE = "127.0.0.1"
 
 @contextmanager
 def served(worklist: Worklist, audit: Path, *callers: Caller) -> Iterator[int]:
-    with AuditRecorder(audit, "worklist", site="van-1") as recording:
-        application = Scp(worklist, clock=lambda: NOW, accounts=ModalityAudit(recording, worklist)).application(
+    with AuditRecorder(audit, "worklist", site="van-1") as recorder:
+        application = Scp(worklist, clock=lambda: NOW, audit=ModalityAudit(recorder, worklist)).application(
             "SCREENING_MWL"
         )
         with Listener(application, host=HERE, port=0, callers=callers) as listener:

@@ -350,10 +350,10 @@ def test_a_restored_site_starts_serves_and_tells(tmp_path: Path) -> None:
         second.start_cloud()
         second.start("worklist", "pacs")
         second.start("relay")
-        wait_until(lambda: len(second.door.events("study.image_received")) == 3, what="what was owed")
+        wait_until(lambda: len(second.control.events("study.image_received")) == 3, what="what was owed")
         assert len(qido(second, "/instances")) == 3
         stored(second, [mammogram("LMLO", rows=ROWS, columns=COLUMNS)])
-        wait_until(lambda: len(second.door.events("study.image_received")) == 4, what="the new image")
+        wait_until(lambda: len(second.control.events("study.image_received")) == 4, what="the new image")
         assert run(second, "fsck", "--hashes", "--json").strip() == "[]"
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pacs import Archive
-from pacs.maintenance.schedule import Care
+from pacs.maintenance.schedule import Maintenance
 from tests.pacs.maintenance.test_schedule import NOTHING
 from tests.tools.archive_files import files_of
 from tests.tools.command_line import call, command, facts
@@ -38,6 +38,6 @@ def test_keeping_the_stored_one_needs_a_name_and_deletes_nothing(site: Path) -> 
 
 
 def test_a_running_archive_carries_the_release_out(running: Archive) -> None:
-    with Care(running, files_of(running), NOTHING):
+    with Maintenance(running, files_of(running), NOTHING):
         assert call("quarantine", "release", "1", "--replace", "--by", "J. Smith").exit_code == 0
     assert len(running.quarantine.objects()) == 1

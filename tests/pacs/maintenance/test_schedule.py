@@ -14,7 +14,7 @@ from gateway.disk_space import Watermarks, volume_of
 from gateway.errors import Conflict, OutOfResources
 from pacs import Archive
 from pacs.maintenance.retention import RetentionPolicy
-from pacs.maintenance.schedule import Care, MaintenanceSchedule
+from pacs.maintenance.schedule import Maintenance, MaintenanceSchedule
 from simulator.exam.phantom import mammogram
 from simulator.modality.modality import ModalityError
 from simulator.site import Site
@@ -42,7 +42,7 @@ def test_a_decision_of_another_process_is_carried_out_at_once(archive: Archive) 
         send(archive, image(1, PatientID="SECOND"))
     [found] = archive.quarantine.objects()
     with (
-        Care(archive, files_of(archive), NOTHING),
+        Maintenance(archive, files_of(archive), NOTHING),
         closing(Archive.attach(archive.database_path, files_of(archive).root)) as command,
     ):
         command.quarantine.decide(found.id, "replace", by="J. Smith")
@@ -56,7 +56,9 @@ def test_a_night_prunes_and_scrubs(archive: Archive) -> None:
         archive.outbox.delivered(entry, now=NOW)
     send(archive, image(2, StudyInstanceUID="2.25.7", SeriesInstanceUID="2.25.8"))
     files_of(archive).path("2.25.2").unlink()
-    with Care(archive, files_of(archive), MaintenanceSchedule(2, RetentionPolicy(days=30), 1 << 40), clock=month_later):
+    with Maintenance(
+        archive, files_of(archive), MaintenanceSchedule(2, RetentionPolicy(days=30), 1 << 40), clock=month_later
+    ):
         wait_until(lambda: archive.condition().scrub.ended_at is not None and folder(archive) == [])
     assert archive.statistics()["studies"] == 1  # the other one is owed to the cloud
     assert archive.condition().scrub.damaged_count == 1
@@ -65,14 +67,14 @@ def test_a_night_prunes_and_scrubs(archive: Archive) -> None:
 def test_without_a_retention_time_nothing_goes(archive: Archive) -> None:
     for entry in archive.outbox.entries("open"):
         archive.outbox.delivered(entry, now=NOW)
-    with Care(archive, files_of(archive), MaintenanceSchedule(2, None, 1 << 40), clock=month_later):
+    with Maintenance(archive, files_of(archive), MaintenanceSchedule(2, None, 1 << 40), clock=month_later):
         wait_until(lambda: archive.condition().scrub.ended_at is not None)
     assert folder(archive) == ["kept"]
 
 
 def test_stopping_does_not_wait_for_a_scrub(archive: Archive) -> None:
     began = time.monotonic()
-    with Care(
+    with Maintenance(
         archive, files_of(archive), MaintenanceSchedule(2, None, 1), clock=month_later
     ):  # a byte a second: an hour for this file
         time.sleep(0.2)
@@ -81,7 +83,7 @@ def test_stopping_does_not_wait_for_a_scrub(archive: Archive) -> None:
 
 def test_what_fails_does_not_end_the_care(archive: Archive) -> None:
     files_of(archive).root.rename(files_of(archive).root.with_name("unmounted"))
-    with Care(archive, files_of(archive), NOTHING) as care:
+    with Maintenance(archive, files_of(archive), NOTHING) as care:
         time.sleep(0.2)
         assert all(thread.is_alive() for thread in care._threads)
     files_of(archive).root.with_name("unmounted").rename(files_of(archive).root)
@@ -142,5 +144,5 @@ def test_a_modality_hears_a700_and_its_worklist_goes_on(tmp_path: Path) -> None:
 
 def test_the_folders_of_an_archive_are_made_in_its_first_night(archive: Archive) -> None:
     evening = iter((NOW,))
-    with Care(archive, files_of(archive), NOTHING, clock=lambda: next(evening, month_later())):
+    with Maintenance(archive, files_of(archive), NOTHING, clock=lambda: next(evening, month_later())):
         wait_until((files_of(archive).root / "00" / "ff").exists)

@@ -41,7 +41,7 @@ def door_in(folder: Path, **changed: object) -> Callable[[Archive], AccessContro
     for name, role in ROLES.items():
         users.add(account(name, role, PASSWORD, n=2**10))
 
-    def door(archive: Archive) -> AccessControl:
+    def access(archive: Archive) -> AccessControl:
         own = OwnToken(folder / "relay-token")
         own.write()
         recorder = Recorder(Trail(folder / "audit"), site="Van 7", clock=lambda: NOW)
@@ -50,13 +50,13 @@ def door_in(folder: Path, **changed: object) -> Callable[[Archive], AccessContro
         )
         return replace(made, **changed)  # type: ignore[arg-type]
 
-    return door
+    return access
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Path]]:
     folder = tmp_path_factory.mktemp("guarded")
-    with served.site(folder, first_study(), [item()], door=door_in(folder)) as site:
+    with served.site(folder, first_study(), [item()], access=door_in(folder)) as site:
         yield site, folder
 
 
@@ -146,12 +146,12 @@ def test_acting_needs_an_operator_and_deleting_an_admin(
      "Digest x", "Basic " + "A" * 7000, "basic " + base64.b64encode(b"nobody:" + PASSWORD.encode()).decode()],
 )  # fmt: skip
 def test_what_is_no_good_credential_lets_nobody_in(tmp_path: Path, header: str) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         assert told(ask(site, "/api/v1/peers", Authorization=header))[0] == 401
 
 
 def test_a_user_who_is_removed_or_gets_another_password_is_out_at_once(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         users = UserFile(tmp_path / "users.json")
         assert [ask(site, "/api/v1/peers", **basic(name)).status for name in ("vera", "otto")] == [200, 200]
         users.remove("vera")
@@ -163,7 +163,7 @@ def test_a_user_who_is_removed_or_gets_another_password_is_out_at_once(tmp_path:
 
 
 def test_guessing_is_slowed_down_and_those_who_are_in_stay_in(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         assert ask(site, "/api/v1/peers", **basic("vera")).status == 200
         tried = [told(ask(site, "/api/v1/peers", **basic("anna", f"wrong password {n}"))) for n in range(6)]
         assert tried == [(401, "not_authenticated")] * 5 + [(429, "too_many_requests")]
@@ -180,7 +180,7 @@ def test_guessing_is_slowed_down_and_those_who_are_in_stay_in(tmp_path: Path) ->
 
 
 def test_a_viewer_that_begins_with_many_requests_at_once_is_not_taken_for_guessing(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site, ThreadPoolExecutor(20) as pool:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site, ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: ask(site, "/api/v1/peers", **basic("vera")).status, range(20)))
     assert answers == [200] * 20
 
@@ -254,7 +254,7 @@ def test_a_page_of_an_allowed_origin_may_read_and_of_another_may_not(guarded: tu
 
 def test_at_an_open_door_only_names_of_this_machine_are_answered(tmp_path: Path) -> None:
     nobody = Passwords(UserFile(tmp_path / "nobody.json"))
-    with served.site(tmp_path, door=door_in(tmp_path, policy=AccessPolicy(True), passwords=nobody)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path, policy=AccessPolicy(True), passwords=nobody)) as site:
         for host in ("127.0.0.1", f"localhost:{site.port}", "[::1]:9000"):
             assert ask(site, "/dicom-web/studies", Host=host).status == 204
         for host in ("rebound.example", "127.0.0.1.example", "10.0.0.1:8042", "", "[", "localhost@evil.example"):
@@ -268,7 +268,7 @@ def test_at_an_open_door_only_names_of_this_machine_are_answered(tmp_path: Path)
 
 
 def test_everything_that_shows_a_patient_is_in_the_trail(tmp_path: Path) -> None:
-    with served.site(tmp_path, first_study(), [item()], door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path)) as site:
         for path in (
             "/dicom-web/studies?PatientName=BJ*", IMAGE, IMAGE + "/thumbnail", IMAGE + "/frames/1", "/api/v1/worklist",
             f"/api/v1/instances/{STUDY}.1.2/file", f"/dicom-web/studies/{STUDY}9", "/healthz", "/api/v1/openapi.json",
@@ -297,7 +297,7 @@ def test_everything_that_shows_a_patient_is_in_the_trail(tmp_path: Path) -> None
 
 def test_an_object_that_is_asked_for_by_wado_uri_is_in_the_trail_with_its_study(tmp_path: Path) -> None:
     asked = f"studyUID={STUDY}&seriesUID={STUDY}.1&objectUID={STUDY}.1.1&contentType=application/dicom"
-    with served.site(tmp_path, first_study(), door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, first_study(), access=door_in(tmp_path)) as site:
         for path in ("/dicom-web", "/dicom-web/wado"):
             assert ask(site, f"{path}?requestType=WADO&{asked}", **basic("vera")).status == 200
         assert ask(site, "/metrics", **basic("vera")).status == 200
@@ -307,7 +307,7 @@ def test_an_object_that_is_asked_for_by_wado_uri_is_in_the_trail_with_its_study(
 
 
 def test_without_room_for_the_trail_nothing_is_shown_and_health_goes_on(tmp_path: Path) -> None:
-    with served.site(tmp_path, first_study(), [item()], door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path)) as site:
         assert ask(site, "/dicom-web/studies", **basic("vera")).status == 200
         away = (tmp_path / "audit").rename(tmp_path / "away")
         (tmp_path / "audit").write_text("in the way")
@@ -318,19 +318,19 @@ def test_without_room_for_the_trail_nothing_is_shown_and_health_goes_on(tmp_path
         assert [told(each) for each in refused] == [(503, "audit_not_written")] * 4
         assert ask(site, "/healthz", **basic("otto", "wrong password")).status == 503  # nor is a login let pass untold
         assert b"BJ" not in b"".join(each.body for each in refused)
-        assert site.door is not None
-        assert site.door.recorder.trouble.startswith("The audit trail in ")
+        assert site.access is not None
+        assert site.access.recorder.trouble.startswith("The audit trail in ")
         assert ask(site, "/healthz").status == 200
         (tmp_path / "audit").unlink()
         away.rename(tmp_path / "audit")
         assert ask(site, IMAGE, **basic("vera")).status == 200
-        assert site.door.recorder.trouble == ""
+        assert site.access.recorder.trouble == ""
     assert list(verified(Trail(tmp_path / "audit"))) == []
 
 
 def test_what_cannot_be_recorded_is_not_done(tmp_path: Path) -> None:
     path, body = f"/api/v1/studies/{STUDY}/send", b'{"to": "SITE_PACS"}'
-    with served.site(tmp_path, first_study(), door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, first_study(), access=door_in(tmp_path)) as site:
         assert ask(site, "/api/v1/peers", **basic("otto")).status == 200
         (tmp_path / "audit").rename(tmp_path / "away")
         (tmp_path / "audit").write_text("in the way")
@@ -345,7 +345,7 @@ def test_what_cannot_be_recorded_is_not_done(tmp_path: Path) -> None:
 
 
 def test_who_asks_too_often_is_told_when_to_come_again(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path, buckets=Buckets(1, 3))) as site:
+    with served.site(tmp_path, access=door_in(tmp_path, buckets=Buckets(1, 3))) as site:
         answers = [ask(site, "/healthz") for _ in range(5)]
     assert [each.status for each in answers][:4] == [200, 200, 200, 429]
     assert (told(answers[3]), answers[3].headers["Retry-After"]) == ((429, "too_many_requests"), "1")
@@ -382,7 +382,7 @@ def raw(site: Site, data: bytes, *, then: bytes = b"", seconds: float = 5.0) -> 
     ],
 )
 def test_a_head_that_dribbles_in_is_not_waited_for(tmp_path: Path, data: bytes, then: bytes) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path), idle_seconds=0.4) as site:
+    with served.site(tmp_path, access=door_in(tmp_path), idle_seconds=0.4) as site:
         _, seconds = raw(site, data, then=then)
         assert 0.3 < seconds < 2.0
         assert site.get("/healthz").status == 200
@@ -392,7 +392,7 @@ def test_a_body_that_dribbles_in_is_not_waited_for_and_one_that_comes_slowly_is(
     path = f"/api/v1/studies/{STUDY}/send"
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n"
     head += f"Authorization: {basic('otto')['Authorization']}\r\n\r\n"
-    with served.site(tmp_path, first_study(), door=door_in(tmp_path), patience_seconds=0.4) as site:
+    with served.site(tmp_path, first_study(), access=door_in(tmp_path), patience_seconds=0.4) as site:
         received, seconds = raw(site, head.encode(), then=b" ", seconds=3)
         assert received.startswith(b"HTTP/1.1 408 ")
         assert b'"code": "too_slow"' in received
@@ -457,7 +457,7 @@ def test_https_is_spoken_with_the_certificate_of_today_and_plain_http_is_not(tmp
     first, second = issued("gateway", ca), issued("gateway", ca)
     files = TlsFiles(*first.write(tmp_path, "site"))
     context = ssl.create_default_context(cadata=ca.pem.decode())
-    with served.site(tmp_path, first_study(), door=door_in(tmp_path), tls=ServerTls.of_files(files)) as site:
+    with served.site(tmp_path, first_study(), access=door_in(tmp_path), tls=ServerTls.of_files(files)) as site:
         assert https(site, context) == (200, first.fingerprint)
         assert https(site, context, IMAGE, **basic("vera"))[0] == 200
         received, _ = raw(site, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", seconds=1)

@@ -24,7 +24,7 @@ def site_with(folder: Path, **known: object) -> Iterator[tuple[Site, IdentityPro
     with provided(**known) as provider:
         tokens = Tokens(Issuer(provider.url, "api"))
         code = CodeFlow(tokens, CLIENT, secret=provider.secret)
-        with served.site(folder, door=door_in(folder, tokens=tokens, code=code)) as site:
+        with served.site(folder, access=door_in(folder, tokens=tokens, code=code)) as site:
             yield site, provider, code
 
 
@@ -157,7 +157,7 @@ async def test_who_comes_back_too_late_begins_again() -> None:
 
 
 def test_without_a_client_id_there_is_no_button_and_no_way(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         assert b"Sign in with" not in ask(site, "/sign-in", **HTML).body
         assert [send(site, "/sign-in/provider").status, ask(site, RETURN).status] == [404, 404]
 

@@ -56,7 +56,7 @@ def test_a_route_needs_this_role_and_is_recorded_so(
 
 
 def test_only_health_assets_and_signing_in_are_for_everybody_of_all_routes_there_are(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         open_ = {path for method, path in site.routes if rule(method, path).role is None}
         unrecorded = {path for method, path in site.routes if method in READING and not rule(method, path).recorded}
     signing_in = {"/sign-in", "/sign-in/return"}

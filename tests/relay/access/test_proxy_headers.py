@@ -88,13 +88,13 @@ def test_the_trail_has_the_client_and_not_the_proxy(tmp_path: Path) -> None:
         (tmp_path / "b", AccessPolicy(False), "127.0.0.1"),
     ):
         folder.mkdir()
-        with served.site(folder, first_study(), door=door_in(folder, policy=policy)) as site:
+        with served.site(folder, first_study(), access=door_in(folder, policy=policy)) as site:
             ask(site, "/dicom-web/studies", X_Forwarded_For="1.1.1.1, 198.51.100.7", **basic("vera"))
         assert {each["who"] for each in trail(folder)} == {f"vera@{address}"}
 
 
 def test_clients_behind_a_proxy_have_a_rate_each(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path, policy=BEHIND, buckets=Buckets(0.01, 2))) as site:
+    with served.site(tmp_path, access=door_in(tmp_path, policy=BEHIND, buckets=Buckets(0.01, 2))) as site:
         first = [ask(site, "/healthz", X_Forwarded_For="198.51.100.7").status for _ in range(3)]
         other = ask(site, "/healthz", X_Forwarded_For="198.51.100.8").status
         spoofed = ask(site, "/healthz", X_Forwarded_For="1.2.3.4, 198.51.100.7").status
@@ -102,7 +102,7 @@ def test_clients_behind_a_proxy_have_a_rate_each(tmp_path: Path) -> None:
 
 
 def test_wrong_passwords_behind_a_proxy_slow_down_who_guesses_them(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path, policy=BEHIND)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path, policy=BEHIND)) as site:
         for number in range(6):
             ask(site, "/", X_Forwarded_For="198.51.100.7", **basic(f"nobody{number}", "wrong password"))
         guessed = ask(site, "/", X_Forwarded_For="198.51.100.7", **basic("nobody", "wrong password"))
@@ -111,8 +111,8 @@ def test_wrong_passwords_behind_a_proxy_slow_down_who_guesses_them(tmp_path: Pat
 
 
 def test_the_relays_own_credential_is_of_no_use_through_a_proxy(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path, policy=BEHIND)) as site:
-        assert site.door is not None
-        own = {"Authorization": site.door.own.authorization("cloud")}
+    with served.site(tmp_path, access=door_in(tmp_path, policy=BEHIND)) as site:
+        assert site.access is not None
+        own = {"Authorization": site.access.own.authorization("cloud")}
         through, here = ask(site, "/", X_Forwarded_For="198.51.100.7", **own), ask(site, "/", **own)
     assert (through.status, here.status) == (401, 200)

@@ -24,7 +24,7 @@ KNOWN = f'[parameters]\n"path.study" = "{STUDY}"\n"path.series" = "{STUDY}.1"\n"
 def test_no_request_gets_an_answer_that_the_document_does_not_have(tmp_path: Path, known: str) -> None:
     (tmp_path / "schemathesis.toml").write_text(known)
     content = [*first_study(), other_study()]
-    with served.site(tmp_path, content, [item()], door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, content, [item()], access=door_in(tmp_path)) as site:
         command = [
             str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(tmp_path / "schemathesis.toml"),
             "run", f"{site.url}/api/v1/openapi.json", "--auth", f"otto:{PASSWORD}", "--phases", "coverage,fuzzing",

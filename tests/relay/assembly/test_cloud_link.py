@@ -56,7 +56,7 @@ def test_a_list_of_authorities_that_cannot_be_read_is_named(tmp_path: Path) -> N
     for name, why in (("gone.pem", "No such file or directory"), ("ca.pem", "it is not PEM")):
         given = settings(AZURE_RELAY_CREDENTIAL="managed", ca_file=tmp_path / name)
         with pytest.raises(SettingsError, match=f"{name} cannot be used: {why}"):
-            cloud_link.way(given)
+            cloud_link.egress(given)
 
 
 @pytest.mark.parametrize(

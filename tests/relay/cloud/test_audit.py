@@ -28,7 +28,7 @@ def worklist(tmp_path: Path) -> Iterator[Worklist]:
         yield opened
 
 
-def recording(folder: Path, **options: int) -> AuditRecorder:
+def recorder(folder: Path, **options: int) -> AuditRecorder:
     return AuditRecorder(folder / "audit", RELAY, site="van-1", **options)
 
 
@@ -44,7 +44,7 @@ async def test_an_item_that_is_made_and_changed_is_a_procedure_record(worklist: 
     change = {**about("worklist.update_status", status="in_progress"), "action_id": "b"}
     unknown = {**about("worklist.cancel_item"), "action_id": "c"}
     unknown["parameters"] = {"worklist_item": {"accession_number": "NOBODY"}}
-    with recording(tmp_path) as told_to:
+    with recorder(tmp_path) as told_to:
         assert await tell(worklist, tmp_path, told_to, create(), change, unknown) == ["created", "updated", "error"]
     study = worklist.item(ACCESSION).study_instance_uid
     found = messages(tmp_path / "audit")
@@ -58,7 +58,7 @@ async def test_an_item_is_taken_when_the_trail_cannot_be_written_and_told_when_i
     worklist: Worklist, tmp_path: Path
 ) -> None:
     (tmp_path / "audit").write_text("in the way")
-    with recording(tmp_path) as told_to:
+    with recorder(tmp_path) as told_to:
         assert await tell(worklist, tmp_path, told_to, create()) == ["created"]
         assert worklist.item(ACCESSION).state == "scheduled"
         wait_until(lambda: told_to.trouble != "")
@@ -68,7 +68,7 @@ async def test_an_item_is_taken_when_the_trail_cannot_be_written_and_told_when_i
 
 async def test_what_cannot_be_kept_until_it_is_written_is_counted(worklist: Worklist, tmp_path: Path) -> None:
     (tmp_path / "audit").write_text("in the way")
-    with recording(tmp_path, most_bytes=0) as told_to:
+    with recorder(tmp_path, most_bytes=0) as told_to:
         assert await tell(worklist, tmp_path, told_to, create()) == ["created"]
         wait_until(lambda: told_to.trouble != "")
         (tmp_path / "audit").unlink()
@@ -77,7 +77,7 @@ async def test_what_cannot_be_kept_until_it_is_written_is_counted(worklist: Work
 
 
 def test_of_an_item_that_has_left_the_worklist_the_number_is_told(worklist: Worklist, tmp_path: Path) -> None:
-    with recording(tmp_path) as told_to:
+    with recorder(tmp_path) as told_to:
         WorklistAudit(told_to, worklist)(CancelItem.model_validate({**about("worklist.cancel_item"), "action_id": "c"}))
     [message] = messages(tmp_path / "audit")
     assert (told(message)[:2], accession(message)) == (("Procedure Record", "U"), ACCESSION)

@@ -33,7 +33,7 @@ SIZE = 3 * BLOCK_BYTES + 1000
 DIGEST = "ab" * 32
 
 
-def pace(rate: int = 0) -> Throttle:
+def throttle(rate: int = 0) -> Throttle:
     return Throttle(rate, received_last=lambda: LONG_AGO)
 
 
@@ -88,7 +88,7 @@ def test_an_object_of_a_study_lies_beneath_the_signed_url() -> None:
 
 async def test_a_file_arrives_whole_and_says_its_digest(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
-        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle()).run()
         blob = blobs.blobs["one.dcm"]
         assert (blob.sha256, blob.size, blob.metadata) == (digest(file), SIZE, {"sha256": digest(file)})
 
@@ -96,7 +96,7 @@ async def test_a_file_arrives_whole_and_says_its_digest(file: Path, content: Bin
 async def test_a_line_that_is_cut_costs_one_block(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
         blobs.cut_after = 2 * BLOCK_BYTES + 100_000
-        upload = BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace())
+        upload = BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle())
         await upload.run()
         assert (blobs.blobs["one.dcm"].sha256, blobs.put_blocks, upload.sent_blocks) == (digest(file), 4, 4)
 
@@ -104,12 +104,14 @@ async def test_a_line_that_is_cut_costs_one_block(file: Path, content: BinaryIO,
 async def test_a_restarted_upload_sends_only_what_is_not_staged(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
         blobs.mute_after = 2  # what is killed is always in its third block
-        running = asyncio.create_task(BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run())
+        running = asyncio.create_task(
+            BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle()).run()
+        )
         await until(lambda: blobs.put_blocks == 2, "the second block")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         blobs.mute_after = None
-        again = BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace())
+        again = BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle())
         await again.run()
         assert (again.sent_blocks, blobs.blobs["one.dcm"].sha256) == (2, digest(file))
 
@@ -118,8 +120,8 @@ async def test_a_confirmation_that_got_lost_is_found_out_without_sending_anythin
     file: Path, content: BinaryIO, tmp_path: Path
 ) -> None:
     async with storage(tmp_path) as blobs:
-        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
-        again = BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace())
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle()).run()
+        again = BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle())
         await again.run()
         assert again.sent_blocks == 0
 
@@ -130,9 +132,9 @@ async def test_an_expired_url_is_refused_and_a_new_one_goes_on_from_there(
     async with storage(tmp_path) as blobs:
         blobs.refuse_after = 2
         with pytest.raises(UrlRefused, match="403"):
-            await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
+            await BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle()).run()
         blobs.refuse_after = None
-        again = BlobUpload(blobs.signed("one.dcm") + "&se=later", content, digest(file), pace=pace())
+        again = BlobUpload(blobs.signed("one.dcm") + "&se=later", content, digest(file), throttle=throttle())
         await again.run()
         assert (again.sent_blocks, blobs.blobs["one.dcm"].sha256) == (2, digest(file))
 
@@ -140,7 +142,7 @@ async def test_an_expired_url_is_refused_and_a_new_one_goes_on_from_there(
 async def test_a_url_that_only_allows_to_write_is_enough(file: Path, content: BinaryIO, tmp_path: Path) -> None:
     async with storage(tmp_path) as blobs:
         blobs.readable = False
-        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle()).run()
         assert blobs.blobs["one.dcm"].sha256 == digest(file)
 
 
@@ -148,8 +150,8 @@ async def test_a_block_that_the_line_damaged_is_sent_again(file: Path, content: 
     async with storage(tmp_path) as blobs:
         blobs.damage_next = True
         with pytest.raises(CloudError, match="Md5Mismatch"):  # nothing was staged yet: the pause is the caller's
-            await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
-        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace()).run()
+            await BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle()).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle()).run()
         assert blobs.blobs["one.dcm"].sha256 == digest(file)
 
 
@@ -159,9 +161,9 @@ async def test_a_storage_that_is_not_there_is_tried_again_and_one_without_the_co
     async with storage(tmp_path) as blobs:
         gone = blobs.url
         with pytest.raises(UploadRefused, match="404"):
-            await BlobUpload(f"{gone}/nowhere/one.dcm?sig=x", content, digest(file), pace=pace()).run()
+            await BlobUpload(f"{gone}/nowhere/one.dcm?sig=x", content, digest(file), throttle=throttle()).run()
     with pytest.raises(CloudError) as caught:
-        await BlobUpload(f"{gone}/images/one.dcm?sig=x", content, digest(file), pace=pace()).run()
+        await BlobUpload(f"{gone}/images/one.dcm?sig=x", content, digest(file), throttle=throttle()).run()
     assert not caught.value.permanent
 
 
@@ -169,7 +171,7 @@ async def test_nothing_is_sent_faster_than_allowed(file: Path, content: BinaryIO
     async with storage(tmp_path) as blobs:
         loop, rate = asyncio.get_running_loop(), 8 * 1024 * 1024
         began = loop.time()
-        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=pace(rate)).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=throttle(rate)).run()
         assert loop.time() - began >= (SIZE - rate) / rate  # the first second's worth is in the bucket
 
 
@@ -178,7 +180,7 @@ async def test_an_upload_waits_while_something_comes_in(file: Path, content: Bin
     waiting = Throttle(0, received_last=lambda: times.pop(0) if len(times) > 1 else times[0])
     async with storage(tmp_path) as blobs:
         began = asyncio.get_running_loop().time()
-        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), pace=waiting).run()
+        await BlobUpload(blobs.signed("one.dcm"), content, digest(file), throttle=waiting).run()
         assert (asyncio.get_running_loop().time() - began >= 0.5, times) == (True, [LONG_AGO])
 
 

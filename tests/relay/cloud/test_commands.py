@@ -50,11 +50,17 @@ def context(worklist: Worklist, archive: Archive, tmp_path: Path) -> Context:
 
 
 def context_of(worklist: Worklist, archive: Archive, folder: Path, cloud_zone: ZoneInfo | None = None) -> Context:
-    requests, doors = DeferredActions(archive.outbox), UploadTargets((".blob.core.windows.net",))
-    pace = Throttle(0, received_last=archive.received_last)
-    images = FullImages(archive, requests, doors, pace=pace, scratch=folder / "uploads", clock=lambda: NOW)
-    chores = SiteTasks(requests, doors, pace=pace, folder=folder / "diagnostics", clock=lambda: NOW)
-    return Context(worklist, requests, images, chores, health=lambda: REPORT, clock=lambda: NOW, cloud_zone=cloud_zone)
+    requests, upload_targets = DeferredActions(archive.outbox), UploadTargets((".blob.core.windows.net",))
+    throttle = Throttle(0, received_last=archive.received_last)
+    images = FullImages(
+        archive, requests, upload_targets, throttle=throttle, scratch=folder / "uploads", clock=lambda: NOW
+    )
+    site_tasks = SiteTasks(
+        requests, upload_targets, throttle=throttle, folder=folder / "diagnostics", clock=lambda: NOW
+    )
+    return Context(
+        worklist, requests, images, site_tasks, health=lambda: REPORT, clock=lambda: NOW, cloud_zone=cloud_zone
+    )
 
 
 async def answer(message: Json, context: Context) -> Json:

@@ -45,17 +45,17 @@ class Site:
         self.archive = Archive.open(folder / "pacs.db", folder / "instances")
         for number, view in enumerate(("RCC", "LCC"), start=1):
             receive(self.archive, mammogram(view, number), folder)
-        requests, doors = DeferredActions(self.archive.outbox), UploadTargets(("127.0.0.1",), api)
-        pace = Throttle(0, received_last=lambda: NOW - timedelta(days=1))
+        requests, upload_targets = DeferredActions(self.archive.outbox), UploadTargets(("127.0.0.1",), api)
+        throttle = Throttle(0, received_last=lambda: NOW - timedelta(days=1))
         self.scratch = folder / "uploads"
         self.reason_to_hold = HoldRules(self.archive, self.worklist).reason_for
         self.images = FullImages(
-            self.archive, requests, doors, pace=pace, scratch=self.scratch, reason_to_hold=self._reason
+            self.archive, requests, upload_targets, throttle=throttle, scratch=self.scratch, reason_to_hold=self._reason
         )
         self.images.sweep()
-        chores = SiteTasks(requests, doors, pace=pace, folder=folder / "diagnostics")
+        site_tasks = SiteTasks(requests, upload_targets, throttle=throttle, folder=folder / "diagnostics")
         self.context = Context(
-            self.worklist, requests, self.images, chores, health=lambda: REPORT, clock=lambda: datetime.now(UTC)
+            self.worklist, requests, self.images, site_tasks, health=lambda: REPORT, clock=lambda: datetime.now(UTC)
         )
         self.outbox = self.archive.outbox
 
@@ -256,9 +256,9 @@ async def test_what_cannot_be_fulfilled_is_refused_at_once(site: Site, wanted: d
     ],
 )
 def test_images_go_to_hosts_that_the_site_names(host: str, allowed: bool) -> None:
-    doors = UploadTargets((".blob.core.windows.net", "programme.example"))
+    upload_targets = UploadTargets((".blob.core.windows.net", "programme.example"))
     try:
-        doors.check_url(f"https://{host}/a?sig=x")
+        upload_targets.check_url(f"https://{host}/a?sig=x")
     except NotAllowed:
         assert not allowed
     else:
@@ -346,7 +346,7 @@ async def test_requests_are_not_counted_among_the_events_that_are_owed(site: Sit
 async def test_without_a_url_the_clouds_api_gets_the_image_under_the_request(tmp_path: Path) -> None:
     async with Cloud() as cloud:
         cloud.actions["R-1"] = {}
-        api = Api(f"{cloud.addresses.door}/api/v1", fixed_token(API_TOKEN), seconds=10)
+        api = Api(f"{cloud.addresses.control}/api/v1", fixed_token(API_TOKEN), seconds=10)
         site = Site(tmp_path, api)
         try:
             await site.ask(sop_instance_uid=UID)

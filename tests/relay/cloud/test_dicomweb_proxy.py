@@ -102,13 +102,13 @@ def test_a_study_that_the_cloud_retrieves_is_bit_identical(tmp_path: Path) -> No
 
 def test_addresses_in_metadata_are_those_that_the_cloud_can_reach(tmp_path: Path) -> None:
     async def run(site: served.Site) -> None:
-        assert site.door is not None
-        web = remote(site, authorization=site.door.own.authorization(CLOUD))
+        assert site.access is not None
+        web = remote(site, authorization=site.access.own.authorization(CLOUD))
         answer = await web(asked(f"/actions{INSTANCE}/metadata", accept="application/dicom+json"))
         assert metadata_uri(await whole(answer)).startswith(f"{PUBLIC}{INSTANCE}/bulkdata/")
         await web.close()
 
-    with served.site(tmp_path, [mammogram("RCC", 1)], door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, [mammogram("RCC", 1)], access=door_in(tmp_path)) as site:
         asyncio.run(run(site))
 
 
@@ -129,9 +129,9 @@ def test_an_image_that_is_held_back_can_be_looked_up_as_on_site(tmp_path: Path) 
 
 
 def test_nobody_else_says_where_answers_shall_send_the_client(tmp_path: Path) -> None:
-    for folder, door in ((tmp_path / "open", None), (tmp_path / "guarded", door_in(tmp_path))):
+    for folder, access in ((tmp_path / "open", None), (tmp_path / "guarded", door_in(tmp_path))):
         folder.mkdir()
-        with served.site(folder, [mammogram("RCC", 1)], door=door) as site:
+        with served.site(folder, [mammogram("RCC", 1)], access=access) as site:
             lies = {"X_Forwarded_Root": "https://evil.example", **basic("vera")}
             answer = ask(site, f"{INSTANCE}/metadata", Accept="application/dicom+json", **lies)
             assert metadata_uri(answer.body).startswith(f"{site.url}{INSTANCE}/bulkdata/")

@@ -131,7 +131,7 @@ async def _built(stack: AsyncExitStack, folder: Path, chance: random.Random) -> 
     queue = bus.add_queue("events", duplicate_window=86400)
     ports = {
         "hybrid": int(clouds["hybrid"].addresses.namespace.rpartition(":")[2]),
-        "https": int(clouds["https"].addresses.door.rpartition(":")[2]),
+        "https": int(clouds["https"].addresses.control.rpartition(":")[2]),
         "servicebus": bus.port,
     }
     lines = {name: await stack.enter_async_context(BadLine(port)) for name, port in ports.items()}

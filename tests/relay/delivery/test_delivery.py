@@ -273,12 +273,12 @@ async def test_after_a_long_outage_nothing_waits_longer_than_the_pause_between_k
     cloud = FakeCloud(["refuse"] * 15)
     back: list[datetime] = []
 
-    async def noting(entry: Entry) -> Event:
+    async def refusals(entry: Entry) -> Event:
         if not cloud.then:
             back.append(clock())
         return await compose(entry)
 
-    await run_until(delivery(box, to=cloud, compose=noting, clock=clock), lambda: len(cloud.then) == 0)
+    await run_until(delivery(box, to=cloud, compose=refusals, clock=clock), lambda: len(cloud.then) == 0)
     (entry,) = box.entries("open")
     assert entry.attempts == 15
     assert datetime.fromisoformat(entry.due_at) - clock() <= timedelta(seconds=LONGEST_SILENCE)

@@ -72,7 +72,7 @@ async def https(_image: Path) -> AsyncIterator[Rig]:
     def to(host: str, token: str = API_TOKEN) -> HttpsDestination:
         return HttpsDestination(f"http://{host}/api/v1", fixed_token(token), seconds=SECONDS)
 
-    async with Cloud() as cloud, BadLine(int(cloud.addresses.door.rpartition(":")[2])) as line:
+    async with Cloud() as cloud, BadLine(int(cloud.addresses.control.rpartition(":")[2])) as line:
         yield Rig(
             line,
             to(f"127.0.0.1:{line.port}"),
@@ -90,7 +90,7 @@ async def manage(image: Path) -> AsyncIterator[Rig]:
             f"http://{host}/api/v1", fixed_token(token), opened=lambda _uid, _sha256: image.open("rb"), seconds=SECONDS
         )
 
-    async with Cloud() as cloud, BadLine(int(cloud.addresses.door.rpartition(":")[2])) as line:
+    async with Cloud() as cloud, BadLine(int(cloud.addresses.control.rpartition(":")[2])) as line:
         cloud.actions["action-1"] = {}
 
         def unwell() -> None:  # the programme's API answers 500 for an action that it does not know

@@ -72,7 +72,7 @@ def test_an_api_that_is_not_there_is_tried_again() -> None:
 def test_the_api_gets_the_envelope_and_recognises_a_repeat() -> None:
     async def run() -> None:
         async with Cloud() as cloud:
-            destination = HttpsDestination(f"{cloud.addresses.door}/api/v1", fixed_token(API_TOKEN))
+            destination = HttpsDestination(f"{cloud.addresses.control}/api/v1", fixed_token(API_TOKEN))
             cloud.events.mishaps = ["busy", "lost"]
             outcomes = [await outcome(destination) for _ in range(3)]
             assert outcomes == ["tried again", "tried again", "delivered"]
@@ -86,7 +86,7 @@ def test_the_api_gets_the_envelope_and_recognises_a_repeat() -> None:
 def test_a_wrong_bearer_token_is_tried_again() -> None:
     async def run() -> None:
         async with Cloud() as cloud:
-            destination = HttpsDestination(f"{cloud.addresses.door}/api/v1", fixed_token("wrong"))
+            destination = HttpsDestination(f"{cloud.addresses.control}/api/v1", fixed_token("wrong"))
             assert await outcome(destination) == "tried again"
             await destination.close()
 
@@ -139,7 +139,7 @@ async def manage(cloud: Cloud, file: Path | None, *, rate: int | None = None) ->
         return file.open("rb") if file else nothing(sop_instance_uid, "")
 
     cloud.actions["action-1"] = {}
-    base = f"{cloud.addresses.door}/api/v1"
+    base = f"{cloud.addresses.control}/api/v1"
     destination = ManageDestination(base, fixed_token(API_TOKEN), opened=opened, rate=lambda: rate)
     try:
         yield destination

@@ -34,8 +34,8 @@ LARGEST = 100_000
 def uploading(folder: Path, *, is_served: bool = True, largest: int = LARGEST) -> Iterator[Site]:
     """A site whose relay hands uploads to the archive, which is served or not."""
     port = free_port()
-    deposit = StowStore(Peer("SCREENING_PACS", "127.0.0.1", port), "GATEWAY_UPLOAD")
-    with served.site(folder, changes=Changes(deposit, largest)) as site:
+    stow_store = StowStore(Peer("SCREENING_PACS", "127.0.0.1", port), "GATEWAY_UPLOAD")
+    with served.site(folder, changes=Changes(stow_store, largest)) as site:
         if not is_served:
             yield site
             return

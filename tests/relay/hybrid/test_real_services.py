@@ -116,12 +116,12 @@ async def test_an_upload_that_was_cut_off_goes_on_and_arrives_whole(where: str, 
         blob = beneath(url, f"{uuid.uuid4()}.dcm")
         with (tmp_path / "image.dcm").open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-            first = BlobUpload(blob, content, sha256, pace=pace(BLOCK_BYTES))
+            first = BlobUpload(blob, content, sha256, throttle=throttle(BLOCK_BYTES))
             cut = asyncio.create_task(first.run())
             await until(lambda: first.sent_blocks >= 1, seconds=60)
             cut.cancel()
             await asyncio.gather(cut, return_exceptions=True)
-            again = BlobUpload(blob, content, sha256, pace=pace(0))
+            again = BlobUpload(blob, content, sha256, throttle=throttle(0))
             await again.run()
         assert first.sent_blocks + again.sent_blocks == 4
         async with aiohttp.ClientSession() as http, http.head(blob) as answer:
@@ -138,5 +138,5 @@ async def container(where: str, folder: Path) -> AsyncIterator[str]:
         yield blobs.signed("contract")
 
 
-def pace(rate: int) -> Throttle:
+def throttle(rate: int) -> Throttle:
     return Throttle(rate, received_last=lambda: datetime(2026, 1, 1, tzinfo=UTC))

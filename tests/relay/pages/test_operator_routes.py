@@ -34,15 +34,15 @@ UID = f"{STUDY}.1.1"
 def site(tmp_path: Path) -> Iterator[Site]:
     """Two views and a different object under the UID of the first; three users; a destination that does not answer."""
     breaker = CircuitState(3, NOW + timedelta(seconds=20), f"No route. {HOSTILE}", NOW - timedelta(minutes=5))
-    surroundings = SiteFacts(
+    site_facts = SiteFacts(
         refusals=tmp_path / "refusals.db",
         backups=tmp_path,
         policy=RetentionPolicy(30),
         watermarks=Watermarks(),
-        breakers=lambda: {"cloud": breaker},
+        circuits=lambda: {"cloud": breaker},
     )
     images = [mammogram("RCC", 1), mammogram("LCC", 2)]
-    with served.site(tmp_path, images, [served.item()], door=door_in(tmp_path), surroundings=surroundings) as running:
+    with served.site(tmp_path, images, [served.item()], access=door_in(tmp_path), site_facts=site_facts) as running:
         with pytest.raises(Conflict):
             served.receive(running.archive, mammogram("RCC", 1, PatientName=f"OTHER^{HOSTILE}"), tmp_path)
         yield running

@@ -23,7 +23,7 @@ FORM = {"Content_Type": "application/x-www-form-urlencoded", "Sec_Fetch_Site": "
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("guarded")
-    with served.site(folder, first_study(), [item()], door=door_in(folder)) as site:
+    with served.site(folder, first_study(), [item()], access=door_in(folder)) as site:
         yield site
 
 
@@ -79,7 +79,7 @@ def test_scripts_of_pages_get_a_challenge_that_opens_no_window_for_a_password(gu
 
 
 def test_without_users_there_is_no_sign_in_page(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path, policy=AccessPolicy(is_open=True))) as site:
+    with served.site(tmp_path, access=door_in(tmp_path, policy=AccessPolicy(is_open=True))) as site:
         users = UserFile(tmp_path / "users.json")
         for name in users.read():
             users.remove(name)
@@ -131,7 +131,7 @@ def test_a_page_says_who_is_signed_in_and_offers_to_sign_out(guarded: Site) -> N
 
 
 def test_a_wrong_password_gives_the_form_again_and_too_many_are_slowed_down(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         answers = [sign_in(site, "anna", f"wrong password {n}", next="/board") for n in range(6)]
         assert [each.status for each in answers] == [403] * 5 + [429]
         assert answers[5].headers["Retry-After"] == "1"
@@ -154,7 +154,7 @@ def test_half_a_form_signs_nobody_in(guarded: Site, form: dict[str, str]) -> Non
 
 
 def test_the_relays_own_credential_does_not_sign_in_at_the_form(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         assert sign_in(site, "gateway-check", (tmp_path / "relay-token").read_text()).status == 403
 
 
@@ -162,7 +162,7 @@ def test_the_relays_own_credential_does_not_sign_in_at_the_form(tmp_path: Path) 
 
 
 def test_signing_out_ends_the_session_for_whoever_has_its_cookie(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         known = cookie(sign_in(site))
         out = send(site, "/sign-out", **known)
         assert (out.status, out.headers["Location"]) == (303, "/sign-in?out")
@@ -182,7 +182,7 @@ def test_signing_in_ends_the_session_that_the_browser_had(guarded: Site) -> None
 
 
 def test_a_user_who_is_removed_or_gets_another_password_is_signed_out_at_once(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         users = UserFile(tmp_path / "users.json")
         known = [cookie(sign_in(site, name)) for name in ("vera", "otto", "anna")]
         users.remove("vera")
@@ -191,14 +191,14 @@ def test_a_user_who_is_removed_or_gets_another_password_is_signed_out_at_once(tm
 
 
 def test_without_the_trail_nobody_is_signed_in(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path)) as site:
         (tmp_path / "audit").write_text("in the way")
         answer = sign_in(site)
         assert (answer.status, answer.headers["Set-Cookie"]) == (503, None)
 
 
 def test_a_screen_that_only_keeps_itself_up_to_date_is_locked_and_says_who_was_there(tmp_path: Path) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path, idle_seconds=2.0)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path, idle_seconds=2.0)) as site:
         known = cookie(sign_in(site, "otto"))
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline:
@@ -218,7 +218,7 @@ def test_a_screen_that_only_keeps_itself_up_to_date_is_locked_and_says_who_was_t
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/board"), ("POST", "/session")])
 def test_what_a_person_does_keeps_the_session(tmp_path: Path, method: str, path: str) -> None:
-    with served.site(tmp_path, door=door_in(tmp_path, idle_seconds=1.5)) as site:
+    with served.site(tmp_path, access=door_in(tmp_path, idle_seconds=1.5)) as site:
         known = cookie(sign_in(site))
         for _ in range(8):
             time.sleep(0.4)
@@ -226,7 +226,7 @@ def test_what_a_person_does_keeps_the_session(tmp_path: Path, method: str, path:
 
 
 def test_a_wallboard_is_not_locked_and_shows_nothing_else(tmp_path: Path) -> None:
-    with served.site(tmp_path, first_study(), [item()], door=door_in(tmp_path, idle_seconds=0.3)) as site:
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, idle_seconds=0.3)) as site:
         answer = sign_in(site, "anna", display="on", next="/studies")
         assert answer.headers["Location"] == "/board?wall"
         assert "Max-Age=34560000" in answer.headers["Set-Cookie"]

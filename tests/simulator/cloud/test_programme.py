@@ -31,7 +31,7 @@ class Doors:
     async def ask(self, method: str, path: str, body: object = None, *, token: str = API_TOKEN) -> tuple[int, object]:
         data = body if isinstance(body, aiohttp.FormData) else body if isinstance(body, str) else json.dumps(body)
         headers = {"Authorization": f"Bearer {token}"}
-        url = f"{self.cloud.addresses.door}{path}"
+        url = f"{self.cloud.addresses.control}{path}"
         async with self.http.request(method, url, data=data, headers=headers) as answer:
             text = await answer.text()
             return answer.status, json.loads(text) if text else None
