@@ -12,12 +12,13 @@ import inspect
 import operator
 import sqlite3
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache, reduce
 from importlib import import_module
+from textwrap import dedent
 from types import FunctionType, ModuleType, UnionType
 
 import pytest
@@ -36,7 +37,6 @@ KEEPERS = ("worklist", "pacs", "gateway.outbox")
 NAMES = {"archive": Archive, "worklist": Worklist, "outbox": Outbox}
 
 OF_LIBRARIES = {
-    "_reactor_checkpoint": "pynetdicom has no public way to close the race",
     "_drain_helper": "aiohttp has no public way to wait for a slow reader of a WebSocket",
     "_exit": "`os._exit` is public",
 }
@@ -151,6 +151,9 @@ class Reading:
         found = {
             target.id: self.kind(value, known) for target, value in assignments(node) if isinstance(target, ast.Name)
         }
+        if isinstance(node, ast.For | ast.comprehension) and isinstance(node.target, ast.Name):
+            each = node.iter.elts if isinstance(node.iter, ast.Tuple | ast.List) else ()
+            found[node.target.id] = union(self.kind(one, known) for one in each)
         for item in node.items if isinstance(node, ast.With | ast.AsyncWith) else ():
             if isinstance(item.optional_vars, ast.Name):
                 found[item.optional_vars.id] = entered(self.kind(item.context_expr, known))
@@ -182,8 +185,7 @@ class Reading:
     def attribute(self, of: object, attr: str) -> object:
         if of is None:
             return NAMES.get(attr.strip("_"))
-        found = [hints(kind).get(attr) for kind in alternatives(of)]
-        return reduce(operator.or_, filter(None, found)) if any(found) else None  # type: ignore[arg-type]
+        return union(hints(kind).get(attr) for kind in alternatives(of))
 
     def result(self, called: ast.expr, given: list[ast.expr], known: dict[str, object]) -> object:
         """What a call gives: an instance, what a function says it gives, or what is handed through."""
@@ -233,6 +235,12 @@ def alternatives(kind: object) -> tuple[object, ...]:
     return tuple(each for each in found if each not in (None, type(None)))
 
 
+def union(kinds: Iterable[object]) -> object:
+    """The type of what is one of several; None when none of them is known."""
+    known = [kind for kind in kinds if isinstance(kind, type | UnionType)]
+    return reduce(operator.or_, known) if known else None
+
+
 def entered(kind: object) -> object:
     """What a `with` block gets of a context manager: what its function yields, or the object itself."""
     return next(iter(typing.get_args(kind)), None) if typing.get_origin(kind) else kind
@@ -258,6 +266,11 @@ def test_a_private_name_is_used_only_where_it_is_defined(module: str) -> None:
         if ast.unparse(node.value) not in ("self", "cls", "super()")
     ]
     assert found == []
+
+
+def test_each_private_name_of_a_library_is_still_used() -> None:
+    used = {node.attr for module in modules() for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute)}
+    assert OF_LIBRARIES.keys() - used == set()
 
 
 def is_private(name: str) -> bool:
@@ -304,7 +317,7 @@ def test_what_is_private_of_them_is_said_so_and_what_is_public_is_declared() -> 
 
 
 def assigned(kind: type) -> Iterator[str]:
-    for node in ast.walk(ast.parse(inspect.cleandoc(inspect.getsource(kind)))):
+    for node in ast.walk(ast.parse(dedent(inspect.getsource(kind)))):
         for target, _ in assignments(node):
             if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
                 yield target.attr
