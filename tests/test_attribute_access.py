@@ -20,10 +20,11 @@ from functools import cache, reduce
 from importlib import import_module
 from textwrap import dedent
 from types import FunctionType, ModuleType, UnionType
+from typing import Self
 
 import pytest
 
-from gateway.outbox import Outbox
+from gateway.outbox import Entry, Outbox
 from pacs import Archive
 from tests.test_architecture import modules, tree, within
 from worklist import Worklist
@@ -85,7 +86,7 @@ def mentioned(function: object) -> set[object]:
 
 def hints(of: object) -> dict[str, object]:
     try:
-        return typing.get_type_hints(of)  # type: ignore[arg-type]
+        return typing.get_type_hints(of)
     except (NameError, TypeError, AttributeError):  # names a type that only a type checker has
         return {}
 
@@ -96,12 +97,16 @@ def hints(of: object) -> dict[str, object]:
 class Reading:
     """One module, read scope by scope: which accesses it has that its types do not allow."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, source: ast.Module, names: dict[str, object]) -> None:
         self.module = module
-        self.tree = tree(module)
-        self.names = vars(import_module(module))
+        self.tree = source
+        self.names = names
         self.own_fields: dict[str, object] = {}
         """What `self.x` is in the class that is being read."""
+
+    @classmethod
+    def of(cls, module: str) -> Self:
+        return cls(module, tree(module), vars(import_module(module)))
 
     def violations(self) -> Iterator[str]:
         yield from self.read(self.tree, {})
@@ -251,7 +256,44 @@ def entered(kind: object) -> object:
 
 @pytest.mark.parametrize("module", [each for each in modules() if within(each, OTHERS)])
 def test_nobody_reaches_through_what_keeps_something(module: str) -> None:
-    assert list(Reading(module).violations()) == []
+    assert list(Reading.of(module).violations()) == []
+
+
+ALLOWED = """
+class Part:
+    def __init__(self, archive: Archive, worklist: Worklist) -> None:
+        self._archive = archive
+        self._held = archive.outbox.held
+
+    def look(self, entry: Entry) -> None:
+        self._archive.outbox.overview.lines(now=NOW)
+        self._archive.quarantine.undecided()
+        self._held.hold(1, reason=entry.reason, now=NOW)
+        with closing(Worklist.attach(PATH)) as found:
+            found.items()
+        print([each.data_version() for each in (self._archive, worklist)], archive.watermarks.stop_percent)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (ALLOWED, []),
+        ("def f(any: Archive):\n    any.files.root", ["m:2 any.files"]),
+        ("def f(any: Archive | None):\n    any.outbox.held.database", ["m:2 any.outbox.held.database"]),
+        ("def f(archive):\n    archive.quarantine.database.read()", ["m:2 archive.quarantine.database"]),
+        ("class C:\n    def f(self):\n        self._worklist.touched", ["m:3 self._worklist.touched"]),
+        ("class C:\n    a: Archive\n    def f(self):\n        self.a._files", ["m:4 self.a._files"]),
+        ("def f(a: Archive, b: Worklist):\n    return [x.database for x in (a, b)]", ["m:2 x.database"] * 2),
+        ("def f(a: Archive):\n    held = a.outbox.held\n    held.database", ["m:3 held.database"]),
+        ("with closing(Archive.attach(1, 2)) as a:\n    a.index", ["m:2 a.index"]),
+        ("def f(a: Archive):\n    with a.write() as conn:\n        pass", ["m:2 a.write"]),
+        ("def f(outbox):\n    outbox.put(conn, new, now=NOW)", ["m:2 outbox.put"]),
+    ],
+)
+def test_the_reading_sees_it(source: str, found: list[str]) -> None:
+    names: dict[str, object] = {"Archive": Archive, "Worklist": Worklist, "Entry": Entry}
+    assert list(Reading("m", ast.parse(source), names).violations()) == found
 
 
 @pytest.mark.parametrize("module", modules())

@@ -6,8 +6,8 @@ The rules:
 * Every instance that is stored is owed to each target, by a trigger of the database in the transaction that enters it.
   So whatever kills the process, nothing that is stored is forgotten, and nothing is sent that is not stored.
 * A row of the queue is open, delivered or parked. It is delivered when the target answers 0000 or a warning: it has
-  the object then. Parked is what can never succeed as it is, with the reason, until a person releases it: the target takes no form
-  of the class, or says that it will not have this very object (`NEVER`).
+  the object then. Parked is what can never succeed as it is, with the reason, until a person releases it: the target
+  takes no form of the class, or says that it will not have this very object (`NEVER`).
 * Everything else will pass, and there is no last attempt: pauses double up to ten minutes, each shortened at random
   so that gateways that lost one archive at the same moment do not come back at the same moment.
 * Of one study nothing overtakes what was received before; what is parked no longer holds it up. Different studies and

@@ -45,9 +45,9 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwardQu
 
 def test_the_report_of_the_archive_says_what_is_owed_to_site_archives(queue: ForwardQueue, tmp_path: Path) -> None:
     with closing(Archive.attach(tmp_path / "data" / "pacs.db", tmp_path / "data" / "instances")) as archive:
-        queue = archive_queue(archive)
+        found = archive_queue(archive)
         [target] = queue.targets()
-    assert queue.forwards == (
+    assert found.forwards == (
         Forwards("SITE_PACS", 1, 1, target.oldest_open, "", "It was answered with status C000H."),
     )
 
