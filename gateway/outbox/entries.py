@@ -2,11 +2,11 @@
 
 Rules:
 
-* An entry is owed to every destination the relay serves; what each of them still has to be told is a *duty*, open,
+* An entry is owed to every destination the relay serves, with a *delivery row* (table `outbox_duty`) for each, open,
   delivered or parked by itself, so that one destination that is away holds up none of the others. The entry is
-  delivered when all of them have confirmed it, and parked as long as one of its duties is.
-* Sending changes nothing until its outcome is known, so a process killed before, during or after a send finds the duty
-  open again and sends the entry once more under the same message id.
+  delivered when all of them have confirmed it, and parked as long as one of its delivery rows is.
+* Sending changes nothing until its outcome is known, so a process killed before, during or after a send finds the
+  delivery row open again and sends the entry once more under the same message id.
 * Entries of one subject leave in order: only the oldest open one of a subject is ever due at a destination. Different
   subjects do not wait for one another. A parked one no longer holds its subject back, since it could do so for ever.
 * A passing failure postpones (`retry`) and never parks; only what can never succeed is parked, with the reason, until a
@@ -51,23 +51,27 @@ _COLUMNS = (
 _EVENT = "priority < 4"
 """What is no event is a request, which nobody elsewhere is told of (0004_requests.sql)."""
 
-_DUTY_OPEN = "duty.delivered_at IS NULL AND duty.parked_at IS NULL"
+_DELIVERY_OPEN = "delivery.delivered_at IS NULL AND delivery.parked_at IS NULL"
 
-_STATE = {"open": _DUTY_OPEN, "delivered": "duty.delivered_at IS NOT NULL", "parked": "duty.parked_at IS NOT NULL"}
+_STATE = {
+    "open": _DELIVERY_OPEN,
+    "delivered": "delivery.delivered_at IS NOT NULL",
+    "parked": "delivery.parked_at IS NOT NULL",
+}
 
 _DUE = (
-    f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
-    f" WHERE destination = :destination AND duty.priority = :priority AND {_DUTY_OPEN}"
+    f"SELECT {_COLUMNS} FROM outbox_duty AS delivery JOIN outbox AS entry ON id = entry_id"
+    f" WHERE destination = :destination AND delivery.priority = :priority AND {_DELIVERY_OPEN}"
     " AND (due_at <= :now OR due_at > :beyond)"
     " AND NOT EXISTS (SELECT 1 FROM outbox_duty AS earlier WHERE earlier.destination = :destination"
-    " AND earlier.subject = duty.subject AND earlier.entry_id < duty.entry_id"
+    " AND earlier.subject = delivery.subject AND earlier.entry_id < delivery.entry_id"
     " AND earlier.delivered_at IS NULL AND earlier.parked_at IS NULL)"
 )
 
 _SETTLE = (
     f"UPDATE outbox SET delivered_at = :now WHERE {OPEN}"
     " AND EXISTS (SELECT 1 FROM outbox_duty WHERE entry_id = id)"
-    " AND NOT EXISTS (SELECT 1 FROM outbox_duty AS duty WHERE entry_id = id AND duty.delivered_at IS NULL)"
+    " AND NOT EXISTS (SELECT 1 FROM outbox_duty AS delivery WHERE entry_id = id AND delivery.delivered_at IS NULL)"
 )
 """Entries that nobody has to be told any more are delivered."""
 
@@ -268,11 +272,11 @@ class Outbox:
 
     def entries(self, state: EntryState, *, limit: int = 100) -> list[Entry]:
         """The newest entries of one state, newest first; one for each destination where it has this state."""
-        # The sign keeps SQLite to the index of this state, which is short, where it would walk through all duties.
+        # The sign keeps SQLite to the index of this state, which is short, where it would walk through all of them.
         order = "entry_id" if state == "delivered" else "+entry_id"
         with self._database.read() as conn:
             rows = conn.execute(
-                f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
+                f"SELECT {_COLUMNS} FROM outbox_duty AS delivery JOIN outbox AS entry ON id = entry_id"
                 f" WHERE {_STATE[state]} ORDER BY {order} DESC, destination LIMIT :limit",
                 {"limit": limit},
             ).fetchall()
@@ -282,7 +286,7 @@ class Outbox:
         """The entry of a message id at one of its destinations, in whatever state; None when nothing was ever owed."""
         with self._database.read() as conn:
             row = conn.execute(
-                f"SELECT {_COLUMNS} FROM outbox AS entry JOIN outbox_duty AS duty ON entry_id = id"
+                f"SELECT {_COLUMNS} FROM outbox AS entry JOIN outbox_duty AS delivery ON entry_id = id"
                 " WHERE message_id = :message_id LIMIT 1",
                 {"message_id": message_id},
             ).fetchone()
@@ -310,15 +314,15 @@ class Outbox:
         """An entry that is parked, there or at one of the destinations where it is; None when it is not parked."""
         with self._database.read() as conn:
             row = conn.execute(
-                f"SELECT {_COLUMNS} FROM outbox_duty AS duty JOIN outbox AS entry ON id = entry_id"
-                " WHERE entry_id = :id AND duty.parked_at IS NOT NULL"
+                f"SELECT {_COLUMNS} FROM outbox_duty AS delivery JOIN outbox AS entry ON id = entry_id"
+                " WHERE entry_id = :id AND delivery.parked_at IS NOT NULL"
                 " AND (destination = :destination OR :destination IS NULL) LIMIT 1",
                 {"id": entry_id, "destination": destination},
             ).fetchone()
         return _entry(row) if row else None
 
     def sent(self, destination: str, *, since: datetime) -> dict[int, int]:
-        """How many bytes a destination has confirmed since then, by class. Reads all duties: for a start only."""
+        """How many bytes a destination has confirmed since then, by class. Reads all of them: for a start only."""
         with self._database.read_at_length() as conn:
             rows = conn.execute(
                 "SELECT key, sum(value) AS total FROM outbox_duty, json_each(sent)"
@@ -328,7 +332,7 @@ class Outbox:
             return {int(row["key"]): int(row["total"]) for row in rows}
 
     def _change(self, conn: sqlite3.Connection, entry: Entry, change: str, *, which: str = OPEN, **values: str) -> bool:
-        """Change an open duty; one that was settled meanwhile stays as it is, and that is False."""
+        """Change an open delivery row; one that was settled meanwhile stays as it is, and that is False."""
         done = conn.execute(
             f"UPDATE outbox_duty SET {change} WHERE entry_id = :id AND destination = :destination AND {which}",
             {"id": entry.id, "destination": entry.destination, **values},

@@ -65,9 +65,9 @@ class Held:
     def reasons(self, message_ids: Collection[str]) -> dict[str, str]:
         """Which of these events are held back now, and why."""
         return self._found(
-            "SELECT message_id, max(reason) FROM outbox AS entry JOIN outbox_duty AS duty ON entry_id = id"
+            "SELECT message_id, max(reason) FROM outbox AS entry JOIN outbox_duty AS delivery ON entry_id = id"
             " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND held_at IS NOT NULL"
-            " AND entry.parked_at IS NOT NULL AND duty.parked_at IS NOT NULL GROUP BY message_id",
+            " AND entry.parked_at IS NOT NULL AND delivery.parked_at IS NOT NULL GROUP BY message_id",
             message_ids,
         )
 
@@ -111,7 +111,7 @@ class Held:
 
 
 def mark_parked(conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
-    """Park an entry of which a duty was parked."""
+    """Park an entry of which a delivery row was parked."""
     conn.execute(
         f"UPDATE outbox SET parked_at = :now WHERE id = :id AND {OPEN}", {"id": entry_id, "now": utc_text(now)}
     )

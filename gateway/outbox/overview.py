@@ -13,7 +13,7 @@ from datetime import datetime
 from gateway.sqlite import Transactions, utc_text
 
 OPEN = "delivered_at IS NULL AND parked_at IS NULL"
-"""What is neither delivered nor parked, of the outbox or of its duties."""
+"""What is neither delivered nor parked, of the outbox or of its delivery rows."""
 
 _ALIKE = (
     "SELECT destination, reason, count(*) AS count, min(entry_id) AS first_id, min(parked_at) AS first_parked_at"

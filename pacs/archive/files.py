@@ -80,12 +80,13 @@ class Files:
         """Make the folders and lock them. Raises AlreadyServed when another process has them."""
         for folder in (self.incoming, self.quarantine):
             make_folder(folder)
-        self._lock = os.open(self.incoming, os.O_RDONLY)
+        lock = os.open(self.incoming, os.O_RDONLY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
+            os.close(lock)
             raise AlreadyServed(f"Another pacs process writes to {self.root}; stop it first.") from None
+        self._lock = lock
         for folder in filter(Path.is_dir, (self.root / shard for shard in SHARDS)):
             sync_folder(folder)  # whoever was killed may have made what it had no time to sync
         sync_folder(self.root)

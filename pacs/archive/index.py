@@ -163,7 +163,7 @@ class Index:
         self._database = database
 
     def add(self, conn: sqlite3.Connection, data_set: DicomJson, found: Identity, receipt: Receipt) -> None:
-        """Enter a new instance, its series and study if they are new, counts, and a note that its exam was touched."""
+        """Enter a new instance, its series and study if they are new, counts, and mark its exam as changed."""
         study = self._study(conn, data_set, found, receipt)
         series = self._series(conn, data_set, found, study)
         conn.execute(

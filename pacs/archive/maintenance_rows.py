@@ -79,7 +79,7 @@ class StudyFacts:
     owed: int
     """Events of the study that are not delivered, open or parked, whatever they are about, and requests for it."""
     unforwarded: int
-    """Duties to forward that are not delivered, open or parked."""
+    """Rows of the forwarding queue that are not delivered, open or parked."""
 
 
 @dataclass(frozen=True, slots=True)

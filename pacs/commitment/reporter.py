@@ -29,7 +29,7 @@ from gateway.tls import CallFiles
 from pacs.archive.archive import Archive
 from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.archive.verify import Stopped, trouble
-from pacs.commitment.rows import CommitmentRows, Promise
+from pacs.commitment.rows import CommitmentRows, OpenCommitment
 from pacs.commitment.rules import SOP_CLASS_UID, CommitmentOutcome, Reference, Transaction, pause, report
 
 VERIFY_BYTES_PER_SECOND = 200_000_000
@@ -80,7 +80,7 @@ class Reporter:
         self._peers = {peer.ae_title: peer for peer in peers}
         self._tls = tls
         self._clock = clock
-        self._ways: dict[str, ReportChannel] = {}
+        self._channels: dict[str, ReportChannel] = {}
         self._taking = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -105,7 +105,7 @@ class Reporter:
         """Owe the answer to a transaction; when this returns, that is on disk. Raises DuplicateTransaction."""
         with self._taking:  # what is due and came on an open association is never seen without its way back
             if self._rows.take(transaction, now=self._clock()):
-                self._ways[transaction.transaction_uid] = report_channel
+                self._channels[transaction.transaction_uid] = report_channel
         self._wake.set()
         log.info(
             "commitment requested",
@@ -131,19 +131,19 @@ class Reporter:
         """Do what is due, as much as is done in one go. True when there was that much."""
         with self._taking:
             due = self._rows.due(now=self._clock(), limit=AT_ONCE)
-        for (requester, addressed), promises in groupby(due, key=_between):
-            verified = [promise if promise.outcomes else self._verified(promise) for promise in promises]
-            left = self._not_told_back(verified)
+        for (requester, addressed), commitments in groupby(due, key=_between):
+            verified = [commitment if commitment.outcomes else self._verified(commitment) for commitment in commitments]
+            left = self._left_after_reporting_back(verified)
             if left:
-                self._tell_anew(requester, addressed, left)
+                self._report_anew(requester, addressed, left)
         return len(due) == AT_ONCE
 
     # ---- verifying ---------------------------------------------------------------------------------------------------
 
-    def _verified(self, promise: Promise) -> Promise:
-        outcomes = tuple(self._outcome(reference) for reference in promise.transaction.references)
-        self._rows.verified(promise.id, outcomes, now=self._clock())
-        return replace(promise, outcomes=outcomes)
+    def _verified(self, commitment: OpenCommitment) -> OpenCommitment:
+        outcomes = tuple(self._outcome(reference) for reference in commitment.transaction.references)
+        self._rows.verified(commitment.id, outcomes, now=self._clock())
+        return replace(commitment, outcomes=outcomes)
 
     def _outcome(self, reference: Reference) -> CommitmentOutcome:
         try:
@@ -171,33 +171,31 @@ class Reporter:
 
     # ---- reporting ---------------------------------------------------------------------------------------------------
 
-    def _not_told_back(self, promises: Sequence[Promise]) -> list[Promise]:
+    def _left_after_reporting_back(self, commitments: Sequence[OpenCommitment]) -> list[OpenCommitment]:
         """Tell on the associations that asked; give what could not be told there. None is waited for a second time."""
-        left: list[Promise] = []
+        left: list[OpenCommitment] = []
         silent: set[ReportChannel] = set()
-        for promise in promises:
-            report_channel = self._ways.pop(promise.transaction.transaction_uid, None)
-            if report_channel is not None and report_channel not in silent and self._told_back(promise, report_channel):
+        for commitment in commitments:
+            channel = self._channels.pop(commitment.transaction.transaction_uid, None)
+            if channel is not None and channel not in silent and self._reported_back(commitment, channel):
                 continue
-            left.append(promise)
-            if report_channel is not None and report_channel.is_open:
-                silent.add(report_channel)
-                self._ways[promise.transaction.transaction_uid] = report_channel
+            left.append(commitment)
+            if channel is not None and channel.is_open:
+                silent.add(channel)
+                self._channels[commitment.transaction.transaction_uid] = channel
         return left
 
-    def _told_back(self, promise: Promise, report_channel: ReportChannel) -> bool:
+    def _reported_back(self, commitment: OpenCommitment, channel: ReportChannel) -> bool:
         try:
-            status = report_channel.report(
-                report(promise.transaction, promise.outcomes), timeout_seconds=ANSWER_SECONDS
-            )
+            status = channel.report(report(commitment.transaction, commitment.outcomes), timeout_seconds=ANSWER_SECONDS)
         except NotReported:
             return False
-        self._note(promise, status)
+        self._note(commitment, status)
         return True
 
-    def _tell_anew(self, requester: str, addressed: str, promises: Sequence[Promise]) -> None:
+    def _report_anew(self, requester: str, addressed: str, commitments: Sequence[OpenCommitment]) -> None:
         """Tell a requester everything on one new association; what it does not confirm is left for later."""
-        left = list(promises)
+        left = list(commitments)
         try:
             with self._association(requester, addressed) as call:
                 while left:
@@ -208,28 +206,30 @@ class Reporter:
             reason = str(error)
         except Exception as error:  # noqa: BLE001  a fault of ours with one peer must not cost the others theirs
             reason = f"The call failed in our own code: {type(error).__name__}, {place(error)}."
-        for promise in left:
-            self._postpone(promise, reason)
+        for commitment in left:
+            self._postpone(commitment, reason)
         if left:
             log.warning("commitment not reported", requester=requester, transactions=len(left), reason=reason)
 
-    def _note(self, promise: Promise, status: int) -> None:
+    def _note(self, commitment: OpenCommitment, status: int) -> None:
         if status == 0x0000:
-            self._rows.acknowledged(promise.id, now=self._clock())
+            self._rows.acknowledged(commitment.id, now=self._clock())
         else:
-            self._postpone(promise, f"{promise.transaction.requester} answered the report with status {status:04X}H.")
+            self._postpone(
+                commitment, f"{commitment.transaction.requester} answered the report with status {status:04X}H."
+            )
         log.info(
             "commitment reported",
-            transaction_uid=promise.transaction.transaction_uid,
-            requester=promise.transaction.requester,
-            instances=len(promise.outcomes),
-            refused=len(promise.outcomes) - promise.outcomes.count(CommitmentOutcome.PROMISED),
+            transaction_uid=commitment.transaction.transaction_uid,
+            requester=commitment.transaction.requester,
+            instances=len(commitment.outcomes),
+            refused=len(commitment.outcomes) - commitment.outcomes.count(CommitmentOutcome.PROMISED),
             status=f"{status:04X}H",
         )
 
-    def _postpone(self, promise: Promise, reason: str) -> None:
-        due_at = self._clock() + pause(promise.attempts + 1)
-        self._rows.retry(promise.id, reason=reason, due_at=due_at)
+    def _postpone(self, commitment: OpenCommitment, reason: str) -> None:
+        due_at = self._clock() + pause(commitment.attempts + 1)
+        self._rows.retry(commitment.id, reason=reason, due_at=due_at)
 
     @contextmanager
     def _association(self, requester: str, addressed: str) -> Iterator[Call]:
@@ -252,5 +252,5 @@ class Reporter:
         raise PeerError(f"{requester} does not let us be the SCP of storage commitment (role selection).")
 
 
-def _between(promise: Promise) -> tuple[str, str]:
-    return promise.transaction.requester, promise.transaction.addressed
+def _between(commitment: OpenCommitment) -> tuple[str, str]:
+    return commitment.transaction.requester, commitment.transaction.addressed

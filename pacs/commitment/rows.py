@@ -13,7 +13,7 @@ _OPEN = "acknowledged_at IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class OpenCommitment:
     """One transaction that its requester has not confirmed. `outcomes` is empty until its files were verified."""
 
     id: int
@@ -47,7 +47,7 @@ class CommitmentRows:
             )
             return done.rowcount == 1
 
-    def due(self, *, now: datetime, limit: int) -> list[Promise]:
+    def due(self, *, now: datetime, limit: int) -> list[OpenCommitment]:
         """What is to be verified or reported now, by requester; further ahead than any pause is a clock set back."""
         with self._database.read() as conn:
             rows = conn.execute(
@@ -56,22 +56,25 @@ class CommitmentRows:
                 " ORDER BY requester, addressed, id LIMIT :limit",
                 {"now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE), "limit": limit},
             ).fetchall()
-            return [self._promise(conn, row) for row in rows]
+            return [self._open(conn, row) for row in rows]
 
-    def verified(self, promise_id: int, outcomes: Sequence[int], *, now: datetime) -> None:
+    def verified(self, commitment_id: int, outcomes: Sequence[int], *, now: datetime) -> None:
         """The instances of a transaction were looked at; `outcomes` in the order of its references."""
         with self._database.write() as conn:
             conn.executemany(
                 "UPDATE commitment_reference SET outcome = :outcome WHERE commitment_id = :id AND number = :number",
-                [{"id": promise_id, "number": number, "outcome": outcome} for number, outcome in enumerate(outcomes)],
+                [
+                    {"id": commitment_id, "number": number, "outcome": outcome}
+                    for number, outcome in enumerate(outcomes)
+                ],
             )
             conn.execute(
-                "UPDATE commitment SET verified_at = :now WHERE id = :id", {"id": promise_id, "now": utc_text(now)}
+                "UPDATE commitment SET verified_at = :now WHERE id = :id", {"id": commitment_id, "now": utc_text(now)}
             )
 
-    def acknowledged(self, promise_id: int, *, now: datetime) -> None:
+    def acknowledged(self, commitment_id: int, *, now: datetime) -> None:
         """The requester has the report: from now on what was promised is promised."""
-        values = {"id": promise_id, "now": utc_text(now), "promised": CommitmentOutcome.PROMISED.value}
+        values = {"id": commitment_id, "now": utc_text(now), "promised": CommitmentOutcome.PROMISED.value}
         with self._database.write() as conn:
             conn.execute(
                 "UPDATE commitment SET acknowledged_at = :now, attempts = attempts + 1, reason = '' WHERE id = :id",
@@ -84,12 +87,12 @@ class CommitmentRows:
                 values,
             )
 
-    def retry(self, promise_id: int, *, reason: str, due_at: datetime) -> None:
+    def retry(self, commitment_id: int, *, reason: str, due_at: datetime) -> None:
         """The requester was not told; try again from `due_at` on."""
         with self._database.write() as conn:
             conn.execute(
                 "UPDATE commitment SET attempts = attempts + 1, due_at = :due_at, reason = :reason WHERE id = :id",
-                {"id": promise_id, "due_at": utc_text(due_at), "reason": reason},
+                {"id": commitment_id, "due_at": utc_text(due_at), "reason": reason},
             )
 
     def hasten(self, *, now: datetime) -> None:
@@ -135,10 +138,10 @@ class CommitmentRows:
             ],
         )
 
-    def _promise(self, conn: sqlite3.Connection, row: sqlite3.Row) -> Promise:
+    def _open(self, conn: sqlite3.Connection, row: sqlite3.Row) -> OpenCommitment:
         transaction = self._transaction(conn, row["transaction_uid"], row)
         outcomes = (reference["outcome"] for reference in self._references(conn, row["id"]))
-        return Promise(row["id"], transaction, tuple(outcomes) if row["verified_at"] else (), row["attempts"])
+        return OpenCommitment(row["id"], transaction, tuple(outcomes) if row["verified_at"] else (), row["attempts"])
 
     def _transaction(self, conn: sqlite3.Connection, transaction_uid: str, row: sqlite3.Row) -> Transaction:
         references = tuple(
@@ -146,9 +149,9 @@ class CommitmentRows:
         )
         return Transaction(transaction_uid, row["requester"], row["addressed"], references)
 
-    def _references(self, conn: sqlite3.Connection, promise_id: int) -> list[sqlite3.Row]:
+    def _references(self, conn: sqlite3.Connection, commitment_id: int) -> list[sqlite3.Row]:
         return conn.execute(
             "SELECT sop_class_uid, sop_instance_uid, outcome FROM commitment_reference WHERE commitment_id = :id"
             " ORDER BY number",
-            {"id": promise_id},
+            {"id": commitment_id},
         ).fetchall()

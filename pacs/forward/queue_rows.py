@@ -9,7 +9,7 @@ from typing import Literal
 
 from gateway.errors import NotFound
 from gateway.sqlite import Transactions, utc_text
-from pacs.forward.rules import ANSWERED, LONGEST_PAUSE, Duty, Fate, Settled
+from pacs.forward.rules import ANSWERED, LONGEST_PAUSE, Fate, QueueRow, Settled
 
 ForwardState = Literal["open", "delivered", "parked"]
 
@@ -27,7 +27,7 @@ _OF = "FROM instance JOIN series ON series.id = instance.series_id JOIN study ON
 
 @dataclass(frozen=True, slots=True)
 class ForwardEntry:
-    """One duty as people see it. Times are UTC text."""
+    """One row as people see it. Times are UTC text."""
 
     id: int
     target: str
@@ -41,7 +41,7 @@ class ForwardEntry:
 
 @dataclass(frozen=True, slots=True)
 class TargetQueue:
-    """How it stands with one target. `reason` says why it could not be told lately, or why the oldest duty waits."""
+    """How it stands with one target. `reason` says why it could not be told lately, or why the oldest row waits."""
 
     target: str
     is_standing: bool
@@ -73,7 +73,7 @@ class ForwardQueue:
                 self._meet(conn, target, now=now)
                 conn.execute("UPDATE forward_target SET is_standing = 1 WHERE ae_title = :target", {"target": target})
 
-    def due(self, target: str, *, now: datetime, limit: int) -> list[Duty]:
+    def due(self, target: str, *, now: datetime, limit: int) -> list[QueueRow]:
         """What is to be sent to a target now, in order; nothing while the target itself has a pause.
 
         Studies of which something has failed come last, so that an object at which a target breaks off, and which is
@@ -86,26 +86,26 @@ class ForwardQueue:
             ).fetchone():
                 return []
             rows = conn.execute(
-                "SELECT duty.id, study_id, sop_instance_uid, attempts,"
-                " EXISTS (SELECT 1 FROM damage WHERE damage.instance_id = duty.instance_id) AS is_damaged FROM"
+                "SELECT queued.id, study_id, sop_instance_uid, attempts,"
+                " EXISTS (SELECT 1 FROM damage WHERE damage.instance_id = queued.instance_id) AS is_damaged FROM"
                 " (SELECT id, study_id, instance_id, attempts, max(attempts) OVER so_far AS trouble,"
                 f" min({_IS_DUE}) OVER so_far AS is_its_turn FROM forward WHERE target = :target AND {_OPEN}"
-                " WINDOW so_far AS (PARTITION BY study_id ORDER BY id)) AS duty"
-                " JOIN instance ON instance.id = duty.instance_id"
-                " WHERE is_its_turn ORDER BY trouble, duty.id LIMIT :limit",
+                " WINDOW so_far AS (PARTITION BY study_id ORDER BY id)) AS queued"
+                " JOIN instance ON instance.id = queued.instance_id"
+                " WHERE is_its_turn ORDER BY trouble, queued.id LIMIT :limit",
                 values,
             ).fetchall()
-        return [Duty(**{**dict(row), "is_damaged": bool(row["is_damaged"])}) for row in rows]
+        return [QueueRow(**{**dict(row), "is_damaged": bool(row["is_damaged"])}) for row in rows]
 
     def settle(
         self, target: str, settled: Sequence[Settled], pause: Callable[[int], timedelta], *, now: datetime
     ) -> None:
-        """Write down what became of duties, in one go; `pause` is that after so many attempts. The target is well."""
+        """Write down what became of rows, in one go; `pause` is that after so many attempts. The target is well."""
         times = {"now": utc_text(now), "target": target}
         with self._database.write() as conn:
             for each in settled:
-                due_at = utc_text(now + pause(each.duty.attempts + 1))
-                values = {**times, "id": each.duty.id, "reason": each.reason, "due_at": due_at}
+                due_at = utc_text(now + pause(each.row.attempts + 1))
+                values = {**times, "id": each.row.id, "reason": each.reason, "due_at": due_at}
                 conn.execute(
                     f"UPDATE forward SET {_CHANGE[each.fate]}, attempts = attempts + 1, reason = :reason"
                     f" WHERE id = :id AND {_OPEN}",
@@ -149,7 +149,7 @@ class ForwardQueue:
         return done.rowcount
 
     def release(self, *, now: datetime, **which: object) -> int:
-        """Make parked duties due again, of an id or a target, and say how many; a target is called now as well."""
+        """Make parked rows due again, of an id or a target, and say how many; a target is called now as well."""
         [(column, value)] = which.items()
         values = {"value": value, "now": utc_text(now)}
         with self._database.write() as conn:
@@ -171,7 +171,7 @@ class ForwardQueue:
             ).rowcount
 
     def owed(self, state: ForwardState, *, target: str | None = None, limit: int = 100) -> list[ForwardEntry]:
-        """The newest duties of one state, newest first, of one target or of all."""
+        """The newest rows of one state, newest first, of one target or of all."""
         with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT forward.id, target, sop_instance_uid, study_instance_uid, owed_at, attempts, due_at, reason"

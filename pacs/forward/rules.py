@@ -1,12 +1,13 @@
-"""Forwarding to site archives (C-STORE SCU): what becomes of a duty, and when it is tried again. Pure.
+"""Forwarding to site archives (C-STORE SCU): what becomes of a row of the queue, and when it is tried
+again. Pure.
 
 The rules:
 
 * Every instance that is stored is owed to each target, by a trigger of the database in the transaction that enters it.
   So whatever kills the process, nothing that is stored is forgotten, and nothing is sent that is not stored.
-* A duty is open, delivered or parked. It is delivered when the target answers 0000 or a warning: it has the object
-  then. Parked is what can never succeed as it is, with the reason, until a person releases it: the target takes no form
-  of the class, or says that it will not have this very object (`NEVER`).
+* A row of the queue is open, delivered or parked. It is delivered when the target answers 0000 or a warning: it has
+  the object then. Parked is what can never succeed as it is, with the reason, until a person releases it: the target
+  takes no form of the class, or says that it will not have this very object (`NEVER`).
 * Everything else will pass, and there is no last attempt: pauses double up to ten minutes, each shortened at random
   so that gateways that lost one archive at the same moment do not come back at the same moment.
 * Of one study nothing overtakes what was received before; what is parked no longer holds it up. Different studies and
@@ -39,7 +40,7 @@ match the class, cannot be understood (PS3.4 B.2.3)."""
 
 
 class Fate(Enum):
-    """What becomes of a duty after an attempt."""
+    """What becomes of a row after an attempt."""
 
     DELIVERED = auto()
     PARKED = auto()
@@ -54,7 +55,7 @@ ANSWERED = (Fate.DELIVERED, Fate.PARKED)
 
 
 @dataclass(frozen=True, slots=True)
-class Duty:
+class QueueRow:
     """One instance that is owed to one target. `is_damaged`: its file is known not to be what was received."""
 
     id: int
@@ -66,9 +67,9 @@ class Duty:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a duty, and why unless all is well."""
+    """What became of a row, and why unless all is well."""
 
-    duty: Duty
+    row: QueueRow
     fate: Fate
     reason: str = ""
 
@@ -78,38 +79,36 @@ def pause(attempts: int, spread: float) -> timedelta:
     return min(FIRST_PAUSE * (1 << min(attempts - 1, 16)), LONGEST_PAUSE) * (0.5 + spread / 2)
 
 
-def batch(ready: Iterable[tuple[Duty, Stored]]) -> Iterator[tuple[Duty, Stored]]:
+def batch(ready: Iterable[tuple[QueueRow, Stored]]) -> Iterator[tuple[QueueRow, Stored]]:
     """As many from the beginning as one association has presentation contexts for."""
     kinds: set[tuple[str, str]] = set()
-    for duty, stored in ready:
+    for row, stored in ready:
         kinds.add((stored.sop_class_uid, stored.transfer_syntax_uid))
         if len(kinds) > MOST_KINDS:
             return
-        yield duty, stored
+        yield row, stored
 
 
-def attempt(duty: Duty, stored: Stored, target: StoreDestination) -> Settled:
-    """Send one object, and say what that makes of the duty. Raises PeerError when the target is lost."""
-    if duty.is_damaged:
-        return Settled(duty, Fate.POSTPONED, "Its file is damaged, see 'gateway fsck --hashes'.")
+def attempt(row: QueueRow, stored: Stored, target: StoreDestination) -> Settled:
+    """Send one object, and say what that makes of the row. Raises PeerError when the target is lost."""
+    if row.is_damaged:
+        return Settled(row, Fate.POSTPONED, "Its file is damaged, see 'gateway fsck --hashes'.")
     try:
         with outgoing(stored, form(stored.transfer_syntax_uid, target.syntaxes(stored.sop_class_uid))) as one:
             answer = target.store(one)
     except NotAcceptable as error:
-        return Settled(duty, Fate.PARKED, str(error))
+        return Settled(row, Fate.PARKED, str(error))
     except (Refusal, OSError) as error:  # a file that is missing may come again, a volume that is away too
-        return Settled(duty, Fate.POSTPONED, str(error))
-    return judged(duty, answer)
+        return Settled(row, Fate.POSTPONED, str(error))
+    return judged(row, answer)
 
 
-def judged(duty: Duty, answer: Command) -> Settled:
-    """What the response to a C-STORE makes of a duty (PS3.4 B.2.3)."""
+def judged(row: QueueRow, answer: Command) -> Settled:
+    """What the response to a C-STORE makes of a row (PS3.4 B.2.3)."""
     became = outcome(answer)
     if became is not SendOutcome.FAILED:
-        return Settled(
-            duty, Fate.DELIVERED, f"Taken with {described(answer)}." if became is SendOutcome.WARNING else ""
-        )
+        return Settled(row, Fate.DELIVERED, f"Taken with {described(answer)}." if became is SendOutcome.WARNING else "")
     status = answer.status or 0
     is_final = status in NEVER or status >> 8 == 0xA9 or status >> 12 == 0xC
     reason = f"The object was answered with {described(answer)}."
-    return Settled(duty, Fate.PARKED if is_final else Fate.NOT_NOW, reason)
+    return Settled(row, Fate.PARKED if is_final else Fate.NOT_NOW, reason)

@@ -24,7 +24,7 @@ from gateway.tls import CallFiles
 from pacs.archive.archive import Archive, Stored
 from pacs.archive.verify import Stopped
 from pacs.forward.queue_rows import ForwardQueue
-from pacs.forward.rules import ANSWERED, Duty, Fate, Settled, attempt, batch, pause
+from pacs.forward.rules import ANSWERED, Fate, QueueRow, Settled, attempt, batch, pause
 
 LOOK_SECONDS = 0.5
 """How often it is looked what is due; an image waits this long before it leaves."""
@@ -33,7 +33,7 @@ SETTLE_SECONDS = 1.0
 """How long an answer may wait until it is written down; so much is sent twice if the process dies."""
 
 AT_ONCE = 200
-"""Duties that are held in memory together, and sent over one association."""
+"""Rows of the queue that are held in memory together, and sent over one association."""
 
 AFTER_FAILURE_SECONDS = 10.0
 
@@ -139,18 +139,18 @@ class _Route:
                 self._queue.failed(self.peer.ae_title, reason, _pause, now=self._clock())
         return bool(ready)
 
-    def _ready(self, due: Iterable[Duty]) -> Iterator[tuple[Duty, Stored]]:
-        for duty in due:
-            with suppress(NotFound):  # it went while we looked, and the duty with it
-                yield duty, self._archive.instance(duty.sop_instance_uid)
+    def _ready(self, due: Iterable[QueueRow]) -> Iterator[tuple[QueueRow, Stored]]:
+        for row in due:
+            with suppress(NotFound):  # it went while we looked, and the row with it
+                yield row, self._archive.instance(row.sop_instance_uid)
 
-    def _call(self, ready: Sequence[tuple[Duty, Stored]], notes: "_Notes") -> str:
+    def _call(self, ready: Sequence[tuple[QueueRow, Stored]], notes: "_Notes") -> str:
         """Send a batch up to the first object that cannot be sent now; what is in the way, '' if nothing of the target.
 
         An association on which an object was lost belongs to nobody, so what follows has the next one.
         """
         contexts = proposals([(stored.sop_class_uid, stored.transfer_syntax_uid) for _, stored in ready])
-        under_way: Duty | None = None
+        under_way: QueueRow | None = None
         try:
             with calling(self.peer, contexts, ae_title=self._ae_title, tls=self._tls, look=self._look) as call:
                 for under_way, stored in ready:
@@ -177,7 +177,7 @@ class _Route:
 
 
 class _Notes:
-    """What became of the duties of one association, until it is written down."""
+    """What became of the rows of one association, until it is written down."""
 
     def __init__(self, queue: ForwardQueue, target: str, clock: Callable[[], datetime]) -> None:
         self.is_answered = False
@@ -192,7 +192,7 @@ class _Notes:
         """Remember it, and write down what is old enough."""
         self._unwritten.append(settled)
         self.is_answered |= settled.fate in ANSWERED
-        uid, fate = settled.duty.sop_instance_uid, settled.fate.name.lower()
+        uid, fate = settled.row.sop_instance_uid, settled.fate.name.lower()
         if settled.fate is Fate.DELIVERED:
             log.info("instance forwarded", target=self._target, sop_instance_uid=uid)
         else:

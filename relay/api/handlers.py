@@ -2,7 +2,8 @@
 
 Pages go by cursors. Those of studies and changes are numbers of the database, which nothing moves; that of a study's
 instances is a position, since what is in a study once stays. Files are sent by the kernel, a ZIP archive is made while
-it is sent, and what is sent to a peer is a duty that the archive's process carries out (`pacs.ForwardQueue`).
+it is sent, and what is sent to a peer is a row of the queue that the archive's process works off
+(`pacs.ForwardQueue`).
 
 Not here: what can be asked (`relay.api.operations`), what answers look like (`relay.api.schemas`), DICOMweb.
 """

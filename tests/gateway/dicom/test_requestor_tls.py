@@ -258,17 +258,17 @@ def test_a_commitment_is_reported_within_tls_and_the_reason_is_kept_when_that_fa
     server = entity.start_server(
         ("127.0.0.1", 0), block=False, ssl_context=context, evt_handlers=[(evt.EVT_N_EVENT_REPORT, take)]
     )
-    promises, port = CommitmentRows(archive), server.server_address[1]
+    rows, port = CommitmentRows(archive), server.server_address[1]
     asked = Transaction("2.25.9", "MAMMO_1", "SCREENING_PACS", (Reference("1.2", "2.25.1"),))
-    promises.take(asked, now=NOW)
+    rows.take(asked, now=NOW)
     with Reporter(archive, [Peer("MAMMO_1", "127.0.0.1", port, tls=True)], tls=files(tmp_path)):
-        wait_until(lambda: promises.facts()["it waits because"])
-    assert promises.facts()["it waits because"] == (
+        wait_until(lambda: rows.facts()["it waits because"])
+    assert rows.facts()["it waits because"] == (
         f"MAMMO_1 at 127.0.0.1:{port}/tls cannot be called within TLS: its certificate does not name 127.0.0.1: "
         "call it in PACS_PEERS as the certificate does, or have it renewed."
     )
     with Reporter(archive, [Peer("MAMMO_1", "localhost", port, tls=True)], tls=files(tmp_path)):
-        wait_until(lambda: not promises.facts()["commitments to report"])
+        wait_until(lambda: not rows.facts()["commitments to report"])
     server.shutdown()
     assert [each.TransactionUID for each in told] == ["2.25.9"]
 

@@ -26,29 +26,29 @@ from worklist import Worklist
 
 
 @pytest.fixture
-def duties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwardQueue]:
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwardQueue]:
     """A data folder with one study of three images, owed to SITE_PACS; one is parked, one delivered."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("PACS_PEERS", "SITE_PACS=127.0.0.1:1,WORKSTATION=127.0.0.1:2")
     Worklist.open(tmp_path / "data" / "worklist.db").close()
     with closing(Archive.open(tmp_path / "data" / "pacs.db", tmp_path / "data" / "instances")) as archive:
-        duties = ForwardQueue(archive)
-        duties.stand(["SITE_PACS"], known=["SITE_PACS"], now=NOW)
+        queue = ForwardQueue(archive)
+        queue.stand(["SITE_PACS"], known=["SITE_PACS"], now=NOW)
         for number in (1, 2, 3):
             send(archive, image(number))
-        first, second, _ = duties.due("SITE_PACS", now=NOW, limit=3)
+        first, second, _ = queue.due("SITE_PACS", now=NOW, limit=3)
         settled = [Settled(first, Fate.PARKED, "It was answered with status C000H."), Settled(second, Fate.DELIVERED)]
-        duties.settle("SITE_PACS", settled, lambda _: timedelta(0), now=NOW)
-        yield duties
+        queue.settle("SITE_PACS", settled, lambda _: timedelta(0), now=NOW)
+        yield queue
 
 
-def test_the_report_of_the_archive_says_what_is_owed_to_site_archives(duties: ForwardQueue, tmp_path: Path) -> None:
+def test_the_report_of_the_archive_says_what_is_owed_to_site_archives(queue: ForwardQueue, tmp_path: Path) -> None:
     with closing(Archive.attach(tmp_path / "data" / "pacs.db", tmp_path / "data" / "instances")) as archive:
-        queue = archive_queue(archive)
-        [standing] = duties.targets()
-    assert queue.forwards == (
-        Forwards("SITE_PACS", 1, 1, standing.oldest_open, "", "It was answered with status C000H."),
+        found = archive_queue(archive)
+        [target] = queue.targets()
+    assert found.forwards == (
+        Forwards("SITE_PACS", 1, 1, target.oldest_open, "", "It was answered with status C000H."),
     )
 
 
@@ -57,7 +57,7 @@ def listed(state: str = "parked") -> list[str]:
     return [each["sop_instance_uid"] for each in found]
 
 
-def test_what_is_parked_is_listed_with_the_reason_and_released(duties: ForwardQueue) -> None:
+def test_what_is_parked_is_listed_with_the_reason_and_released(queue: ForwardQueue) -> None:
     [parked] = facts("forward", "list")
     assert {name: parked[name] for name in ("id", "target", "sop_instance_uid", "study_instance_uid", "reason")} == {
         "id": 1,
@@ -74,13 +74,13 @@ def test_what_is_parked_is_listed_with_the_reason_and_released(duties: ForwardQu
     assert run("forward", "release")[0] == 2
 
 
-def test_what_is_owed_is_cancelled_by_target(duties: ForwardQueue) -> None:
+def test_what_is_owed_is_cancelled_by_target(queue: ForwardQueue) -> None:
     assert run("forward", "cancel", "--to", "SITE_PACS") == (0, "2 cancelled.\n")
     assert (listed("open"), listed(), listed("delivered")) == ([], [], ["2.25.2"])
     assert run("forward", "cancel", "7")[0] == 1
 
 
-def test_a_study_or_an_instance_is_owed_on_demand(duties: ForwardQueue) -> None:
+def test_a_study_or_an_instance_is_owed_on_demand(queue: ForwardQueue) -> None:
     said = "owed to WORKSTATION; see 'gateway forward list --state open'.\n"
     assert run("forward", "study", "2.25.1002", "--to", "WORKSTATION") == (0, f"3 {said}")
     assert run("forward", "instance", "2.25.2", "--to", "SITE_PACS")[0] == 0
@@ -89,8 +89,8 @@ def test_a_study_or_an_instance_is_owed_on_demand(duties: ForwardQueue) -> None:
     assert run("forward", "study", "2.25.1002", "--to", "NOBODY")[0] == 2
 
 
-def test_status_and_check_say_what_waits_and_why(duties: ForwardQueue) -> None:
-    duties.failed("SITE_PACS", "SITE_PACS is away.", lambda _: timedelta(0), now=NOW)
+def test_status_and_check_say_what_waits_and_why(queue: ForwardQueue) -> None:
+    queue.failed("SITE_PACS", "SITE_PACS is away.", lambda _: timedelta(0), now=NOW)
     status = subprocess.run(
         [sys.executable, "-m", "gateway", "status", "--json"], capture_output=True, check=True, timeout=60,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},

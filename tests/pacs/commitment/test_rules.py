@@ -145,39 +145,39 @@ def asked(*numbers: int, requester: str = "MAMMO", transaction_uid: str = TRANSA
 
 
 def test_a_transaction_is_due_until_it_is_acknowledged(archive: Archive) -> None:
-    promises = CommitmentRows(archive)
-    promises.take(asked(1, 2), now=NOW)
-    [promise] = promises.due(now=NOW, limit=10)
-    assert (promise.transaction, promise.outcomes, promise.attempts) == (asked(1, 2), (), 0)
-    promises.verified(promise.id, [0x0000, 0x0112], now=NOW)
-    assert [each.outcomes for each in promises.due(now=NOW, limit=10)] == [(0x0000, 0x0112)]
-    promises.retry(promise.id, reason="It does not answer.", due_at=NOW + timedelta(seconds=10))
-    assert promises.due(now=NOW, limit=10) == []
-    assert promises.facts() == {
+    rows = CommitmentRows(archive)
+    rows.take(asked(1, 2), now=NOW)
+    [row] = rows.due(now=NOW, limit=10)
+    assert (row.transaction, row.outcomes, row.attempts) == (asked(1, 2), (), 0)
+    rows.verified(row.id, [0x0000, 0x0112], now=NOW)
+    assert [each.outcomes for each in rows.due(now=NOW, limit=10)] == [(0x0000, 0x0112)]
+    rows.retry(row.id, reason="It does not answer.", due_at=NOW + timedelta(seconds=10))
+    assert rows.due(now=NOW, limit=10) == []
+    assert rows.facts() == {
         "commitments to report": 1,
         "oldest commitment to report": "2026-11-22T08:00:00.000Z",
         "it waits because": "It does not answer.",
     }
-    [again] = promises.due(now=NOW + timedelta(seconds=10), limit=10)
+    [again] = rows.due(now=NOW + timedelta(seconds=10), limit=10)
     assert again.attempts == 1
-    promises.acknowledged(promise.id, now=NOW)
-    assert promises.due(now=NOW + timedelta(days=1), limit=10) == []
-    assert promises.facts()["commitments to report"] == 0
+    rows.acknowledged(row.id, now=NOW)
+    assert rows.due(now=NOW + timedelta(days=1), limit=10) == []
+    assert rows.facts()["commitments to report"] == 0
 
 
 def test_a_clock_that_was_set_back_holds_no_report_up(archive: Archive) -> None:
-    promises = CommitmentRows(archive)
-    promises.take(asked(1), now=NOW)
-    assert len(promises.due(now=NOW - timedelta(days=30), limit=10)) == 1
+    rows = CommitmentRows(archive)
+    rows.take(asked(1), now=NOW)
+    assert len(rows.due(now=NOW - timedelta(days=30), limit=10)) == 1
 
 
 @pytest.mark.parametrize("other", [asked(1), asked(1, 3), asked(1, 2, requester="OTHER")])
 def test_a_transaction_uid_is_good_for_one_request(archive: Archive, other: Transaction) -> None:
-    promises = CommitmentRows(archive)
-    assert [promises.take(asked(1, 2), now=NOW) for _ in range(2)] == [True, True]
+    rows = CommitmentRows(archive)
+    assert [rows.take(asked(1, 2), now=NOW) for _ in range(2)] == [True, True]
     with pytest.raises(DuplicateTransaction):
-        promises.take(other, now=NOW)
-    assert len(promises.due(now=NOW, limit=10)) == 1
+        rows.take(other, now=NOW)
+    assert len(rows.due(now=NOW, limit=10)) == 1
 
 
 # ---- requesters ------------------------------------------------------------------------------------------------------
@@ -463,12 +463,12 @@ def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_
 ) -> None:
     send(archive, image(1))
     requester.answers = [0x0110, 0x0110, 0x0000]
-    promises = CommitmentRows(archive)
+    rows = CommitmentRows(archive)
     with requester.listening():
         with served(archive, *requester.address) as port:
             requester.ask(port, question(1))
             requester.wait()
-            wait_until(lambda: "0110H" in str(promises.facts()["it waits because"]), "the reason")
+            wait_until(lambda: "0110H" in str(rows.facts()["it waits because"]), "the reason")
         assert committed(archive) == []
         for count in (2, 3):
             with served(archive, *requester.address):
@@ -482,12 +482,12 @@ def test_a_report_that_was_not_confirmed_is_told_again_after_a_restart_until_it_
 
 def test_a_requester_without_address_is_kept_and_the_setting_named(archive: Archive, requester: Requester) -> None:
     send(archive, image(1))
-    promises = CommitmentRows(archive)
+    rows = CommitmentRows(archive)
     with capture_logs() as logs, served(archive, *requester.address) as port:
         assert requester.ask(port, question(1)) == 0x0000
-        wait_until(lambda: bool(promises.facts()["it waits because"]), "the reason")
+        wait_until(lambda: bool(rows.facts()["it waits because"]), "the reason")
     sentence = "The address of MAMMO is not known: add MAMMO=host:port to PACS_PEERS."
-    assert promises.facts()["it waits because"] == sentence
+    assert rows.facts()["it waits because"] == sentence
     assert [line["reason"] for line in logs if line["event"] == "commitment not reported"] == [sentence]
     with requester.listening(), served(archive, *requester.address):
         assert named(requester.wait()) == {"2.25.1": 0}
@@ -496,9 +496,9 @@ def test_a_requester_without_address_is_kept_and_the_setting_named(archive: Arch
 def test_a_requester_that_takes_nothing_holds_up_no_other(archive: Archive, requester: Requester) -> None:
     """One that only echoes, one that hangs up: both stay owed, and MAMMO, last in the alphabet, is told."""
     send(archive, image(1))
-    promises = CommitmentRows(archive)
+    rows = CommitmentRows(archive)
     for name in ("ECHOES", "HANGS_UP"):
-        promises.take(asked(1, requester=name, transaction_uid=f"2.25.{len(name)}"), now=datetime.now(UTC))
+        rows.take(asked(1, requester=name, transaction_uid=f"2.25.{len(name)}"), now=datetime.now(UTC))
     echoes = AE("ECHOES")
     echoes.add_supported_context("1.2.840.10008.1.1")
     server = echoes.start_server(("127.0.0.1", 0), block=False)
@@ -507,13 +507,13 @@ def test_a_requester_that_takes_nothing_holds_up_no_other(archive: Archive, requ
         ports = {"ECHOES": server.socket, "HANGS_UP": rude}
         peers = [Peer(name, "127.0.0.1", each.getsockname()[1]) for name, each in ports.items()]
         peers.append(Peer("MAMMO", "127.0.0.1", requester.port))
-        promises.take(asked(1), now=datetime.now(UTC))
+        rows.take(asked(1), now=datetime.now(UTC))
         with capture_logs() as logs, Reporter(archive, peers):
             assert named(requester.wait()) == {"2.25.1": 0}
     server.shutdown()
     reasons = [line["reason"] for line in logs if line["event"] == "commitment not reported"]
     assert [name in reason for name, reason in zip(ports, reasons, strict=True)] == [True, True]
-    assert promises.facts()["commitments to report"] == 2
+    assert rows.facts()["commitments to report"] == 2
 
 
 def hang_up(server: socket.socket) -> None:

@@ -30,7 +30,7 @@ from gateway.remote_ae import Peer
 from pacs import Archive
 from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.forward.queue_rows import ForwardEntry, ForwardQueue, TargetQueue
-from pacs.forward.rules import FIRST_PAUSE, LONGEST_PAUSE, MOST_KINDS, Duty, Fate, Settled, batch, judged, pause
+from pacs.forward.rules import FIRST_PAUSE, LONGEST_PAUSE, MOST_KINDS, Fate, QueueRow, Settled, batch, judged, pause
 from pacs.forward.sender import ForwardSender
 from pacs.maintenance.retention import RetentionPolicy, candidates
 from pacs.query_retrieve.retrieve import outgoing
@@ -45,7 +45,7 @@ from tests.tools.waiting import wait_until
 __all__ = ["archive"]
 
 MG, EXPLICIT, J2K = str(image().SOPClassUID), "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"
-DUTY = Duty(1, 1, "2.25.1", 0, is_damaged=False)
+ROW = QueueRow(1, 1, "2.25.1", 0, is_damaged=False)
 
 
 # ---- the rules ------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def test_only_what_can_never_succeed_is_parked(status: int | None, fate: Fate) -
     said = "no status" if status is None else f"status {status:04X}H"
     how = "Taken" if fate is Fate.DELIVERED else "The object was answered"
     reason = f"{how} with {said}." if status != 0x0000 else ""
-    assert judged(DUTY, Command(command_field=0x8001, status=status)) == Settled(DUTY, fate, reason)
+    assert judged(ROW, Command(command_field=0x8001, status=status)) == Settled(ROW, fate, reason)
 
 
 @given(attempts=st.integers(1, 10**6), spread=st.floats(0, 1))
@@ -91,7 +91,7 @@ def test_a_batch_has_a_context_for_everything_it_holds(kinds: list[int]) -> None
         def __init__(self, number: int) -> None:
             self.sop_class_uid, self.transfer_syntax_uid = f"1.2.{number}", J2K
 
-    ready = [(replace(DUTY, id=position), Kind(number)) for position, number in enumerate(kinds)]
+    ready = [(replace(ROW, id=position), Kind(number)) for position, number in enumerate(kinds)]
     taken = list(batch(ready))  # type: ignore[arg-type]
     assert taken == ready[: len(taken)]
     assert len(taken) == len(ready) or len(set(kinds[: len(taken) + 1])) == MOST_KINDS + 1
@@ -103,18 +103,18 @@ def test_a_batch_has_a_context_for_everything_it_holds(kinds: list[int]) -> None
 
 
 def owing(archive: Archive, *targets: str) -> ForwardQueue:
-    duties = ForwardQueue(archive)
-    duties.stand(targets, known=["SITE_PACS", "REGION"], now=NOW)
-    return duties
+    queue = ForwardQueue(archive)
+    queue.stand(targets, known=["SITE_PACS", "REGION"], now=NOW)
+    return queue
 
 
-def due(duties: ForwardQueue, target: str = "SITE_PACS", *, after: timedelta = timedelta(0)) -> list[str]:
-    return [duty.sop_instance_uid for duty in duties.due(target, now=NOW + after, limit=100)]
+def due(queue: ForwardQueue, target: str = "SITE_PACS", *, after: timedelta = timedelta(0)) -> list[str]:
+    return [row.sop_instance_uid for row in queue.due(target, now=NOW + after, limit=100)]
 
 
-def settle(duties: ForwardQueue, uid: str, fate: Fate, target: str = "SITE_PACS", *, reason: str = "") -> None:
-    [duty] = [each for each in duties.due(target, now=NOW, limit=100) if each.sop_instance_uid == uid]
-    duties.settle(target, [Settled(duty, fate, reason)], lambda attempts: timedelta(seconds=attempts), now=NOW)
+def settle(queue: ForwardQueue, uid: str, fate: Fate, target: str = "SITE_PACS", *, reason: str = "") -> None:
+    [row] = [each for each in queue.due(target, now=NOW, limit=100) if each.sop_instance_uid == uid]
+    queue.settle(target, [Settled(row, fate, reason)], lambda attempts: timedelta(seconds=attempts), now=NOW)
 
 
 def of(study: int, number: int, **attributes: object) -> Dataset:
@@ -124,77 +124,77 @@ def of(study: int, number: int, **attributes: object) -> Dataset:
 
 def test_what_is_stored_is_owed_to_each_target_once_and_nothing_else(archive: Archive) -> None:
     send(archive, image(1))
-    duties = owing(archive, "SITE_PACS", "REGION")
+    queue = owing(archive, "SITE_PACS", "REGION")
     send(archive, image(2))
     send(archive, image(2))
     with pytest.raises(Conflict):
         send(archive, image(2, PatientID="ANOTHER"))
-    assert (due(duties), due(duties, "REGION"), due(duties, "NOBODY")) == (["2.25.2"], ["2.25.2"], [])
+    assert (due(queue), due(queue, "REGION"), due(queue, "NOBODY")) == (["2.25.2"], ["2.25.2"], [])
 
 
 def test_who_is_no_target_any_more_is_owed_what_came_before_and_nothing_new(archive: Archive) -> None:
     owing(archive, "SITE_PACS")
     send(archive, image(1))
-    duties = owing(archive)
+    queue = owing(archive)
     send(archive, image(2))
-    assert due(duties) == ["2.25.1"]
-    assert duties.targets() == [TargetQueue("SITE_PACS", False, 1, 0, "2026-11-22T08:00:00.000Z", "")]
-    duties.stand((), known=["REGION"], now=NOW)
-    assert [each.reason for each in duties.targets()] == ["Its address is not in PACS_PEERS."]
+    assert due(queue) == ["2.25.1"]
+    assert queue.targets() == [TargetQueue("SITE_PACS", False, 1, 0, "2026-11-22T08:00:00.000Z", "")]
+    queue.stand((), known=["REGION"], now=NOW)
+    assert [each.reason for each in queue.targets()] == ["Its address is not in PACS_PEERS."]
 
 
 def test_of_one_study_nothing_overtakes_and_studies_without_trouble_come_first(archive: Archive) -> None:
-    duties = owing(archive, "SITE_PACS")
+    queue = owing(archive, "SITE_PACS")
     for each in (of(100, 1), of(200, 2), of(100, 3), of(200, 4)):
         send(archive, each)
-    settle(duties, "2.25.1", Fate.NOT_NOW)
-    assert due(duties) == ["2.25.2", "2.25.4"]
-    assert due(duties, after=timedelta(seconds=1)) == ["2.25.2", "2.25.4", "2.25.1", "2.25.3"]
-    assert due(duties, after=timedelta(days=-1)) == ["2.25.2", "2.25.4", "2.25.1", "2.25.3"]  # the clock was set back
+    settle(queue, "2.25.1", Fate.NOT_NOW)
+    assert due(queue) == ["2.25.2", "2.25.4"]
+    assert due(queue, after=timedelta(seconds=1)) == ["2.25.2", "2.25.4", "2.25.1", "2.25.3"]
+    assert due(queue, after=timedelta(days=-1)) == ["2.25.2", "2.25.4", "2.25.1", "2.25.3"]  # the clock was set back
 
 
 def test_what_is_parked_holds_nothing_up_and_is_sent_again_when_it_is_released(archive: Archive) -> None:
-    duties = owing(archive, "SITE_PACS")
+    queue = owing(archive, "SITE_PACS")
     for each in (of(100, 1), of(100, 2)):
         send(archive, each)
-    settle(duties, "2.25.1", Fate.PARKED, reason="It is not understood.")
-    assert due(duties) == ["2.25.2"]
-    [parked] = duties.owed("parked")
+    settle(queue, "2.25.1", Fate.PARKED, reason="It is not understood.")
+    assert due(queue) == ["2.25.2"]
+    [parked] = queue.owed("parked")
     assert parked == ForwardEntry(
         1, "SITE_PACS", "2.25.1", "2.25.100", parked.owed_at, 1, parked.due_at, "It is not understood."
     )
-    assert duties.release(id=1, now=NOW) == 1
-    assert duties.release(id=1, now=NOW) == 0
-    assert due(duties) == ["2.25.1", "2.25.2"]
+    assert queue.release(id=1, now=NOW) == 1
+    assert queue.release(id=1, now=NOW) == 0
+    assert due(queue) == ["2.25.1", "2.25.2"]
 
 
 def test_a_target_that_cannot_be_reached_is_left_alone_for_a_while_and_says_why(archive: Archive) -> None:
-    duties = owing(archive, "SITE_PACS", "REGION")
+    queue = owing(archive, "SITE_PACS", "REGION")
     send(archive, image(1))
     for _ in range(2):
-        duties.failed("SITE_PACS", "It is away.", lambda attempts: timedelta(minutes=attempts), now=NOW)
-    assert (due(duties), due(duties, "REGION")) == ([], ["2.25.1"])
-    assert due(duties, after=timedelta(seconds=119)) == []
-    assert due(duties, after=timedelta(minutes=2)) == ["2.25.1"]
-    assert [(each.target, each.reason) for each in duties.targets()] == [("REGION", ""), ("SITE_PACS", "It is away.")]
+        queue.failed("SITE_PACS", "It is away.", lambda attempts: timedelta(minutes=attempts), now=NOW)
+    assert (due(queue), due(queue, "REGION")) == ([], ["2.25.1"])
+    assert due(queue, after=timedelta(seconds=119)) == []
+    assert due(queue, after=timedelta(minutes=2)) == ["2.25.1"]
+    assert [(each.target, each.reason) for each in queue.targets()] == [("REGION", ""), ("SITE_PACS", "It is away.")]
 
 
 def test_a_study_is_owed_again_when_somebody_asks_and_its_order_stays(archive: Archive) -> None:
-    duties = owing(archive, "SITE_PACS")
+    queue = owing(archive, "SITE_PACS")
     for each in (of(100, 1), of(100, 2), of(200, 3)):
         send(archive, each)
     for uid in ("2.25.1", "2.25.2", "2.25.3"):
-        settle(duties, uid, Fate.DELIVERED)
-    assert due(duties) == []
-    assert duties.ask("SITE_PACS", study_instance_uid="2.25.100", now=NOW) == 2
-    assert duties.ask("WORKSTATION", sop_instance_uid="2.25.3", now=NOW) == 1
-    assert (due(duties), due(duties, "WORKSTATION")) == (["2.25.1", "2.25.2"], ["2.25.3"])
+        settle(queue, uid, Fate.DELIVERED)
+    assert due(queue) == []
+    assert queue.ask("SITE_PACS", study_instance_uid="2.25.100", now=NOW) == 2
+    assert queue.ask("WORKSTATION", sop_instance_uid="2.25.3", now=NOW) == 1
+    assert (due(queue), due(queue, "WORKSTATION")) == (["2.25.1", "2.25.2"], ["2.25.3"])
     with pytest.raises(NotFound, match=r"Nothing is stored under study_instance_uid 2\.25\.7\."):
-        duties.ask("SITE_PACS", study_instance_uid="2.25.7", now=NOW)
+        queue.ask("SITE_PACS", study_instance_uid="2.25.7", now=NOW)
 
 
 def test_a_study_stays_until_each_target_has_it_or_nobody_owes_it_any_more(archive: Archive) -> None:
-    duties = owing(archive, "SITE_PACS", "REGION")
+    queue = owing(archive, "SITE_PACS", "REGION")
     send(archive, of(100, 1))
     for entry in archive.outbox.entries("open"):
         archive.outbox.delivered(entry, now=NOW)
@@ -204,23 +204,23 @@ def test_a_study_stays_until_each_target_has_it_or_nobody_owes_it_any_more(archi
         return outcome.kept_because
 
     assert kept_because() == ("a site archive has not confirmed all of it",)
-    settle(duties, "2.25.1", Fate.DELIVERED)
-    settle(duties, "2.25.1", Fate.PARKED, "REGION")
+    settle(queue, "2.25.1", Fate.DELIVERED)
+    settle(queue, "2.25.1", Fate.PARKED, "REGION")
     assert kept_because() == ("a site archive has not confirmed all of it",)
-    assert duties.cancel(target="REGION") == 1
+    assert queue.cancel(target="REGION") == 1
     assert kept_because() == ()
 
 
 def test_settling_a_duty_that_is_gone_changes_no_other(archive: Archive) -> None:
-    duties = owing(archive, "SITE_PACS")
+    queue = owing(archive, "SITE_PACS")
     send(archive, image(1))
-    [old] = duties.due("SITE_PACS", now=NOW, limit=1)
+    [old] = queue.due("SITE_PACS", now=NOW, limit=1)
     with archive.write() as conn:
         MaintenanceRows(archive).take_out(conn, "2.25.1")
     files_of(archive).path("2.25.1").unlink()
     send(archive, image(1, PatientID="ANOTHER"))
-    duties.settle("SITE_PACS", [Settled(old, Fate.DELIVERED)], lambda _: timedelta(0), now=NOW)
-    assert due(duties) == ["2.25.1"]
+    queue.settle("SITE_PACS", [Settled(old, Fate.DELIVERED)], lambda _: timedelta(0), now=NOW)
+    assert due(queue) == ["2.25.1"]
 
 
 # ---- real archives --------------------------------------------------------------------------------------------------
@@ -274,8 +274,8 @@ def forwarding(archive: Archive, *peers: Peer, targets: Sequence[str] = ("SITE_P
         threads.still_working()
 
 
-def all_delivered(duties: ForwardQueue, count: int) -> Callable[[], bool]:
-    return lambda: len(duties.owed("delivered", limit=10_000)) == count
+def all_delivered(queue: ForwardQueue, count: int) -> Callable[[], bool]:
+    return lambda: len(queue.owed("delivered", limit=10_000)) == count
 
 
 def of_uid(uid: str, status: int) -> Callable[[evt.Event], int]:
@@ -289,8 +289,8 @@ def test_what_is_due_goes_over_one_association_byte_for_byte_and_in_order(archiv
     data = data_set_bytes(corpus.write(tmp_path / "one.dcm", image(8, transfer_syntax_uid=J2K)))
     send(archive, image(8), data=data, transfer_syntax_uid=J2K)
     site = SiteArchive()
-    with site.serving(), forwarding(archive, site.peer) as duties:
-        wait_until(all_delivered(duties, 8), "all")
+    with site.serving(), forwarding(archive, site.peer) as queue:
+        wait_until(all_delivered(queue, 8), "all")
     sent = [(f"2.25.{number}", encoded(image(number), EXPLICIT)) for number in range(1, 8)]
     assert site.received == [*sent, ("2.25.8", data)]
     assert site.associations == 1
@@ -298,24 +298,24 @@ def test_what_is_due_goes_over_one_association_byte_for_byte_and_in_order(archiv
 
 def test_what_comes_in_while_it_runs_follows(archive: Archive) -> None:
     site = SiteArchive()
-    with site.serving(), forwarding(archive, site.peer) as duties:
+    with site.serving(), forwarding(archive, site.peer) as queue:
         send(archive, image(1))
-        wait_until(all_delivered(duties, 1), "the image")
+        wait_until(all_delivered(queue, 1), "the image")
     assert site.uids == ["2.25.1"]
 
 
 def test_a_target_that_is_away_gets_everything_when_it_is_back(archive: Archive) -> None:
     site = SiteArchive()
-    with capture_logs() as logs, forwarding(archive, site.peer) as duties:
+    with capture_logs() as logs, forwarding(archive, site.peer) as queue:
         send(archive, image(1))
-        wait_until(lambda: any(each.reason for each in duties.targets()), "the reason")
-        [standing] = duties.targets()
-        assert standing.reason == f"{site.peer} cannot be reached: Connection refused."
+        wait_until(lambda: any(each.reason for each in queue.targets()), "the reason")
+        [target] = queue.targets()
+        assert target.reason == f"{site.peer} cannot be reached: Connection refused."
         send(archive, image(2))
         with site.serving():
-            wait_until(all_delivered(duties, 2), "both")
+            wait_until(all_delivered(queue, 2), "both")
     assert site.uids == ["2.25.1", "2.25.2"]
-    assert duties.targets()[0].reason == ""
+    assert queue.targets()[0].reason == ""
     assert {line["event"] for line in logs if line["log_level"] == "warning"} == {"target not reached"}
 
 
@@ -324,13 +324,13 @@ def test_one_object_that_is_refused_is_parked_and_the_rest_goes_on(archive: Arch
     owing(archive, "SITE_PACS")
     for number in (1, 2, 3):
         send(archive, image(number))
-    with site.serving(), forwarding(archive, site.peer) as duties:
-        wait_until(all_delivered(duties, 2), "two")
-        [parked] = duties.owed("parked")
+    with site.serving(), forwarding(archive, site.peer) as queue:
+        wait_until(all_delivered(queue, 2), "two")
+        [parked] = queue.owed("parked")
         assert (parked.sop_instance_uid, parked.reason) == ("2.25.2", "The object was answered with status C000H.")
         site.answer = lambda _event: 0x0000
-        duties.release(target="SITE_PACS", now=NOW)
-        wait_until(all_delivered(duties, 3), "the third")
+        queue.release(target="SITE_PACS", now=NOW)
+        wait_until(all_delivered(queue, 3), "the third")
     assert site.uids == ["2.25.1", "2.25.3", "2.25.2"]
 
 
@@ -342,10 +342,10 @@ def test_a_class_that_the_target_does_not_take_is_parked_with_the_reason(archive
     entity = AE("SITE_PACS")
     entity.add_supported_context(MG, [EXPLICIT])
     server = entity.start_server(("127.0.0.1", site.port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: 0)])
-    with forwarding(archive, site.peer) as duties:
-        wait_until(all_delivered(duties, 1), "the mammogram")
+    with forwarding(archive, site.peer) as queue:
+        wait_until(all_delivered(queue, 1), "the mammogram")
     server.shutdown()
-    assert [(each.sop_instance_uid, each.reason) for each in duties.owed("parked")] == [
+    assert [(each.sop_instance_uid, each.reason) for each in queue.owed("parked")] == [
         ("2.25.1", "The peer takes objects of this class neither as stored nor uncompressed.")
     ]
 
@@ -367,11 +367,11 @@ def test_an_object_at_which_the_target_fails_keeps_others_back_only_for_a_moment
     owing(archive, "SITE_PACS")
     for each in (of(100, 1), of(100, 2), of(200, 3), of(200, 4)):
         send(archive, each)
-    with site.serving(), forwarding(archive, site.peer) as duties:
+    with site.serving(), forwarding(archive, site.peer) as queue:
         wait_until(lambda: site.uids.count("2.25.4"), "the other study")
-        wait_until(all_delivered(duties, 2), "the other study's delivery")
+        wait_until(all_delivered(queue, 2), "the other study's delivery")
         site.answer = lambda _event: 0x0000
-        wait_until(all_delivered(duties, 4), "everything")
+        wait_until(all_delivered(queue, 4), "everything")
     last = {uid: position for position, uid in enumerate(site.uids)}
     assert last["2.25.1"] < last["2.25.2"]
 
@@ -382,11 +382,11 @@ def test_a_target_that_is_deaf_delays_no_other_and_no_stop(archive: Archive) -> 
     with (
         socket.create_server(("127.0.0.1", deaf.port)) as listening,
         site.serving(),
-        forwarding(archive, deaf, site.peer, targets=("DEAF", "SITE_PACS")) as duties,
+        forwarding(archive, deaf, site.peer, targets=("DEAF", "SITE_PACS")) as queue,
     ):
         send(archive, image(1))
         listening.accept()
-        wait_until(all_delivered(duties, 1), "the other")
+        wait_until(all_delivered(queue, 1), "the other")
         began = time.monotonic()
     assert time.monotonic() - began < 10
 
@@ -400,16 +400,16 @@ def test_a_file_that_is_missing_or_damaged_waits_until_it_is_well(archive: Archi
     assert kept is not None
     MaintenanceRows(archive).report_damage(kept, "wrong_hash", now=NOW)
     site = SiteArchive()
-    with site.serving(), forwarding(archive, site.peer) as duties:
-        wait_until(all_delivered(duties, 1), "the well one")
-        waiting = {each.sop_instance_uid: each.reason for each in duties.owed("open")}
+    with site.serving(), forwarding(archive, site.peer) as queue:
+        wait_until(all_delivered(queue, 1), "the well one")
+        waiting = {each.sop_instance_uid: each.reason for each in queue.owed("open")}
         assert waiting == {
             "2.25.1": "The file of instance 2.25.1 is missing or not whole.",
             "2.25.2": "Its file is damaged, see 'gateway fsck --hashes'.",
         }
         send(archive, of(100, 1))
         send(archive, of(200, 2))
-        wait_until(all_delivered(duties, 3), "those that came again")
+        wait_until(all_delivered(queue, 3), "those that came again")
     assert sorted(site.uids) == ["2.25.1", "2.25.2", "2.25.3"]
 
 
@@ -418,8 +418,8 @@ def test_what_the_target_cannot_take_is_decompressed_for_it(archive: Archive, tm
     data = data_set_bytes(corpus.write(tmp_path / "one.dcm", image(1, transfer_syntax_uid=J2K)))
     send(archive, image(1), data=data, transfer_syntax_uid=J2K)
     site = SiteArchive(syntaxes=(EXPLICIT,))
-    with site.serving(), forwarding(archive, site.peer) as duties:
-        wait_until(all_delivered(duties, 1), "it")
+    with site.serving(), forwarding(archive, site.peer) as queue:
+        wait_until(all_delivered(queue, 1), "it")
     [(_, received)] = site.received
     assert corpus.GREY.tobytes() in received
 
@@ -433,9 +433,9 @@ def test_dcmtk_gets_what_was_stored_bit_by_bit(archive: Archive, tmp_path: Path)
     folder.mkdir()
     with (
         running(port, "storescp", "+B", "-aet", "SITE_PACS", "-od", folder, str(port)),
-        forwarding(archive, Peer("SITE_PACS", "127.0.0.1", port)) as duties,
+        forwarding(archive, Peer("SITE_PACS", "127.0.0.1", port)) as queue,
     ):
-        wait_until(all_delivered(duties, 2), "both")
+        wait_until(all_delivered(queue, 2), "both")
     assert sorted(data_set_bytes(path) for path in folder.iterdir()) == sorted(
         encoded(image(number), EXPLICIT) for number in (1, 2)
     )
@@ -461,7 +461,7 @@ class Pacs:
         wait_until(lambda: is_open(self.port), "the archive")
         return process
 
-    def duties(self) -> ForwardQueue:
+    def queue(self) -> ForwardQueue:
         return ForwardQueue(Archive.attach(self.folder / "pacs.db", self.folder / "instances"))
 
     def send(self, source: Archive) -> None:
@@ -495,7 +495,7 @@ def forward_while_being_killed(pacs: Pacs, source: Archive, arrived: Callable[[]
         process.send_signal(signal.SIGKILL)
         process.wait()
         process = pacs.start()
-    wait_until(all_delivered(pacs.duties(), COUNT), "all")
+    wait_until(all_delivered(pacs.queue(), COUNT), "all")
     process.terminate()
     assert process.wait() == 0
 
@@ -543,15 +543,15 @@ def test_orthanc_that_comes_late_has_what_was_stored_bit_by_bit(archive: Archive
     pacs = Pacs(tmp_path / "data", f"ORTHANC=127.0.0.1:{dicom}")
     process = pacs.start()
     pacs.send(archive)
-    duties = pacs.duties()
+    queue = pacs.queue()
     process.send_signal(signal.SIGKILL)
     process.wait()
     process = pacs.start()
     try:
         with running(dicom, "Orthanc", tmp_path / "orthanc.json"):
-            wait_until(all_delivered(duties, 3), "all")
-            duties.ask("ORTHANC", study_instance_uid="2.25.1002", now=NOW)
-            wait_until(all_delivered(duties, 3), "all, again")
+            wait_until(all_delivered(queue, 3), "all")
+            queue.ask("ORTHANC", study_instance_uid="2.25.1002", now=NOW)
+            wait_until(all_delivered(queue, 3), "all, again")
             wait_until(lambda: is_open(http), "the web server of Orthanc")
             found = json.loads(get(f"http://127.0.0.1:{http}/instances"))
             files = [get(f"http://127.0.0.1:{http}/instances/{each}/file") for each in found]
