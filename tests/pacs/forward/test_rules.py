@@ -34,12 +34,13 @@ from pacs.forward.rules import FIRST_PAUSE, LONGEST_PAUSE, MOST_KINDS, Duty, Fat
 from pacs.forward.sender import ForwardSender
 from pacs.maintenance.retention import RetentionPolicy, candidates
 from pacs.query_retrieve.retrieve import outgoing
+from simulator.site import free_port
 from tests.pacs.archive.test_archive import NOW, archive, image, send
 from tests.pacs.archive.test_attributes import encoded
 from tests.pacs.test_scp import data_set_bytes
 from tests.tools import corpus
 from tests.tools.archive_files import files_of
-from tests.tools.dcmtk import free_port, is_open, running, with_dcmtk
+from tests.tools.dcmtk import is_open, running, with_dcmtk
 from tests.tools.waiting import wait_until
 
 __all__ = ["archive"]

@@ -43,10 +43,11 @@ from pacs.images.decompress import LARGEST, converted, decompressed
 from pacs.query_retrieve.query import answer, query_level, wanted
 from pacs.query_retrieve.retrieve import SendOutcome, after, ended, form, outcome
 from pacs.scp import application
+from simulator.site import free_port
 from tests.pacs.archive.test_archive import archive, image, send
 from tests.pacs.test_scp import data_set_bytes
 from tests.tools import corpus
-from tests.tools.dcmtk import free_port, running, with_dcmtk
+from tests.tools.dcmtk import running, with_dcmtk
 from tests.tools.raw_peer import RawPeer
 from tests.tools.waiting import wait_until
 
