@@ -6,6 +6,7 @@ nothing but their variables, so that neither a `.env` file nor the caller's own 
 Not for: a real site; there it is systemd (`systemd/`) or `gateway run` that starts the processes.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -40,12 +41,24 @@ class SiteError(GatewayError):
     """A process of the site did not do what it was started for; the message ends with the last lines it wrote."""
 
 
+def hold_port() -> socket.socket:
+    """Hold a free TCP port of the loopback interface, `getsockname()[1]`, until the socket is closed.
+
+    The socket is bound and never listens, so that the system gives the port to nobody else. A server may listen there,
+    and again after it was killed, because it sets SO_REUSEADDR as this one does (socket(7)).
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
+
+
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A free TCP port of the loopback interface, held (`hold_port`) until this process ends."""
+    holder = hold_port()
+    atexit.register(holder.close)
+    port: int = holder.getsockname()[1]
+    return port
 
 
 def wait_until(fact: Callable[[], bool], *, what: str, seconds: float = READY_SECONDS) -> None:
@@ -63,7 +76,8 @@ class Site:
     def __init__(self, folder: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self.ports = {name: free_port() for name in ("worklist", "pacs", "relay", "modality")}
+        self._held = {name: hold_port() for name in ("worklist", "pacs", "relay", "modality")}
+        self.ports: dict[str, int] = {name: holder.getsockname()[1] for name, holder in self._held.items()}
         self.control = RemoteControl("")
         self.settings = {
             "GATEWAY_DATA_DIR": str(self.data),
@@ -87,6 +101,8 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        for holder in self._held.values():
+            holder.close()
 
     @property
     def url(self) -> str:

@@ -1,5 +1,6 @@
-"""What all tests have in common: pynetdicom's clients without the race that costs one of some thousand requests."""
+"""What all tests have in common: clients without a race of pynetdicom's, and children that Ctrl-C reaches."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,3 +22,14 @@ def responses_are_left() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AE, "associate", associate)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C mean the same to every child, also when the tests are run in the background of a script.
+
+    A shell has SIGINT ignored there, children inherit that, and Python then makes no KeyboardInterrupt of it.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -20,6 +20,7 @@ import binascii
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -95,12 +96,14 @@ class AccessControl:
     code: CodeFlow | None = None
     sessions: Sessions = field(init=False)
     idle_seconds: float = 60 * IDLE_MINUTES
+    clock: Callable[[], float] = monotonic
+    """By which sessions end, in seconds."""
     buckets: Buckets = field(default_factory=lambda: Buckets(0, 1))
     guessing: Guessing = field(default_factory=Guessing)
     _checking: dict[tuple[str, str, str], asyncio.Task[User]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.sessions = Sessions(self.passwords.account, idle_seconds=self.idle_seconds)
+        self.sessions = Sessions(self.passwords.account, idle_seconds=self.idle_seconds, clock=self.clock)
 
     @property
     def middleware(self) -> Middleware:

@@ -29,7 +29,8 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from tests.tools.dcmtk import free_port, is_open
+from simulator.site import free_port
+from tests.tools.dcmtk import is_open
 from tests.tools.raw_find import RawFinder, element, item
 from tests.worklist.crowd import A_DAY, day, fill, scheduled, template
 

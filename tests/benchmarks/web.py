@@ -33,6 +33,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from pacs.archive.receiving import ObjectOrigin
 from simulator.exam import phantom
+from simulator.site import free_port
 from tests.benchmarks.scale import FIRST_DAY, VIEWS, Exam, grow, opened
 from tests.relay.served import NOW, data_set_offset
 from worklist import Worklist
@@ -147,7 +148,7 @@ CASES = (
 def gateway_site(folder: Path, exams: int) -> Iterator[Site]:
     """The relay as a site runs it, on databases and files that are there."""
     Worklist.open(folder / "worklist.db").close()
-    port = _free_port()
+    port = free_port()
     settings = {"GATEWAY_DATA_DIR": str(folder), "RELAY_HTTP_PORT": str(port), "LOG_LEVEL": "ERROR"}
     with _process([sys.executable, "-m", "relay"], port, settings) as pid:
         yield Site(OURS, port, pid, exams)
@@ -156,7 +157,7 @@ def gateway_site(folder: Path, exams: int) -> Iterator[Site]:
 @contextmanager
 def orthanc_site(folder: Path, plugin: Path) -> Iterator[Site]:
     """Orthanc with its DICOMweb plugin, empty."""
-    port, folder = _free_port(), folder / "orthanc"
+    port, folder = free_port(), folder / "orthanc"
     folder.mkdir()
     configuration = {
         "HttpPort": port,
@@ -178,7 +179,7 @@ def orthanc_site(folder: Path, plugin: Path) -> Iterator[Site]:
 @contextmanager
 def bare_site(folder: Path) -> Iterator[Site]:
     """The server that only sends files."""
-    port = _free_port()
+    port = free_port()
     with _process([sys.executable, "-m", "tests.benchmarks.bare", str(port), str(folder)], port, {}) as pid:
         yield Site("bare sendfile", port, pid, 0, is_dicomweb=False)
 
@@ -197,11 +198,6 @@ def _process(command: list[str], port: int, settings: Mapping[str, str]) -> Iter
     finally:
         process.terminate()
         process.wait(30)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from simulator.site import free_port
+from simulator.site import hold_port
 
 ROOT = Path(__file__).parents[2]
 STARTED_WITHIN = 30.0
@@ -81,6 +81,7 @@ class Zygote:
 
     def __enter__(self) -> Self:
         self._started: list[Pacs] = []
+        self._port = hold_port()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.durability.zygote"],
             cwd=ROOT,
@@ -95,6 +96,7 @@ class Zygote:
         for pacs in self._started:
             pacs.close()
         self._process.communicate()
+        self._port.close()
 
     def start(self, data: Path, port: int) -> Pacs:
         """Start a pacs process; it does not listen yet."""
@@ -103,13 +105,14 @@ class Zygote:
         order = {"variables": variables(data, port), "log": str(log)}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        self._started = [pacs for pacs in self._started if not pacs.ended(0)]
         self._started.append(Pacs(int(self._process.stdout.readline()), port, log))
         return self._started[-1]
 
     def listening(self, data: Path) -> Pacs:
-        """Start a pacs process on a free port and wait until it listens."""
-        pacs = self.start(data, free_port())
+        """Start a pacs process and wait until it listens; one at a time, for all have the same port."""
+        for pacs in self._started:
+            pacs.close()
+        pacs = self.start(data, self._port.getsockname()[1])
         pacs.wait_until_listening()
         return pacs
 

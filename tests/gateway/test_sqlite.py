@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import DatabaseNotReady, OutOfResources
 from gateway.sqlite import Database, utc_text
+from tests.tools.waiting import PATIENCE_SECONDS
 
 
 def schema(folder: Path, *scripts: str) -> Path:
@@ -120,10 +121,10 @@ def test_a_transaction_that_ended_by_itself_fails_for_all_who_share_it_and_the_n
 
     thread = threading.Thread(target=share)
     thread.start()
-    inside.wait(10)
+    assert inside.wait(PATIENCE_SECONDS)
     with pytest.raises(sqlite3.OperationalError, match="no such savepoint"), database.write() as conn:
         conn.execute("ROLLBACK")  # as SQLite does after an error that somebody did not let through
-    thread.join(10)
+    thread.join()
     assert outcomes == ["no such savepoint: part"]
     with database.write() as conn:
         conn.execute("INSERT INTO note (text) VALUES ('next')")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,15 @@ PASSWORD = "correct horse battery"
 
 
 @pytest.fixture
-def certified(tmp_path: Path) -> Site:
+def certified(tmp_path: Path) -> Iterator[Site]:
     """A site that shall listen everywhere, with a certificate, and of which nothing runs."""
     certificate, key = issued("gateway", authority()).write(tmp_path, "site")
     settings = {
         "RELAY_HTTP_HOST": "0.0.0.0", "RELAY_DESTINATION": "none",
         "RELAY_TLS_CERTIFICATE": str(certificate), "RELAY_TLS_KEY": str(key),
     }  # fmt: skip
-    return Site(tmp_path, settings=settings)
+    with Site(tmp_path, settings=settings) as site:
+        yield site
 
 
 def gateway(site: Site, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:

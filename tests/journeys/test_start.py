@@ -25,9 +25,10 @@ def run(site: Site, module: str, **settings: str) -> subprocess.CompletedProcess
 
 
 @pytest.fixture
-def empty_site(tmp_path: Path) -> Site:
+def empty_site(tmp_path: Path) -> Iterator[Site]:
     """A site of which nothing runs."""
-    return Site(tmp_path, settings={"RELAY_DESTINATION": "none"})
+    with Site(tmp_path, settings={"RELAY_DESTINATION": "none"}) as site:
+        yield site
 
 
 @pytest.mark.parametrize(

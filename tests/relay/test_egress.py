@@ -20,6 +20,7 @@ from relay.hybrid.tokens import SCOPE, EntraTokens
 from simulator.azure.http_proxy import Proxy
 from simulator.azure.hybrid_service import HybridService
 from simulator.azure.hybrid_tokens import Bearer, Key
+from simulator.site import free_port
 from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, echo, namespace, running
 from tests.tools.certificates import issued
 from tests.tools.waiting import until
@@ -130,12 +131,9 @@ async def test_what_is_in_the_way_is_told_apart(
 
 
 async def test_a_proxy_that_is_not_there_and_a_name_that_nobody_knows_are_named() -> None:
-    proxy = Proxy()
-    await proxy.start()
-    await proxy.stop()
     at = endpoint("service.invalid", "actions")
     seen = {}
-    for egress in (Egress(f"http://127.0.0.1:{proxy.port}"), Egress()):
+    for egress in (Egress(f"http://127.0.0.1:{free_port()}"), Egress()):
         listener = HybridListener(at, TOKENS, on_message=echo, limits=PATIENT, egress=egress)
         async with running(listener):
             await until(lambda: listener.state.last_error != "")  # noqa: B023

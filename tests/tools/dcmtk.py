@@ -15,11 +15,6 @@ with_dcmtk = pytest.mark.skipif(shutil.which("dcmdump") is None, reason="DCMTK i
 """For tests that call DCMTK's tools. dcmdump tells, because pynetdicom brings programs named like the others."""
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @contextmanager
 def running(port: int, *command: str | Path) -> Iterator[None]:
     """A foreign server, from the moment it takes connections."""

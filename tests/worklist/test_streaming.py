@@ -21,7 +21,8 @@ from structlog.testing import capture_logs
 from gateway.dicom.dimse import parse_command
 from gateway.dicom.listener import Listener
 from gateway.query import conditions, matching
-from tests.tools.dcmtk import free_port, is_open, with_dcmtk
+from simulator.site import free_port
+from tests.tools.dcmtk import is_open, with_dcmtk
 from tests.tools.raw_find import RawFinder, element, item
 from tests.worklist.crowd import A_DAY, FIRST_DAY, day, fill
 from worklist import Worklist

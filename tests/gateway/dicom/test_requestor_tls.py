@@ -30,13 +30,14 @@ from pacs.commitment.rules import Reference, Transaction
 from pacs.forward.sender import ForwardSender
 from pacs.scp import application
 from pacs.settings import PacsSettings
+from simulator.site import free_port
 from tests.gateway.test_tls import CA, GATEWAY, MODALITY, STRANGER, listening, site
 from tests.pacs.archive.test_archive import NOW, archive, image, send
 from tests.pacs.archive.test_attributes import encoded
 from tests.pacs.query_retrieve.test_retrieve import moved
 from tests.pacs.test_scp import data_set_bytes
 from tests.tools.certificates import Issued, issued
-from tests.tools.dcmtk import free_port, running, with_dcmtk
+from tests.tools.dcmtk import running, with_dcmtk
 from tests.tools.waiting import wait_until
 
 __all__ = ["archive"]

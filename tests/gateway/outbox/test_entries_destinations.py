@@ -135,9 +135,9 @@ def test_a_week_that_one_destination_missed_costs_the_other_no_time(box: Outbox,
         for number in range(50_000):
             box.put(conn, NewEntry(f"m{number}", "t", f"s{number // 4}", 2, {}), now=NOW)
         conn.execute("UPDATE outbox_duty SET delivered_at = 'x' WHERE destination = 'manage' AND entry_id < 49990")
-    began = time.perf_counter()
+    began = time.thread_time()
     found = [len(box.due(NOW, limit=10, destination=destination)) for destination in BOTH]
-    assert time.perf_counter() - began < 0.2
+    assert time.thread_time() - began < 0.2
     assert found == [3, 20]
 
 

@@ -204,9 +204,9 @@ def _entered(database: Database, count: int) -> None:
 def _seconds(look: Callable[[], object]) -> float:
     took = []
     for _ in range(15):
-        began = time.perf_counter()
+        began = time.thread_time()
         look()
-        took.append(time.perf_counter() - began)
+        took.append(time.thread_time() - began)
     return min(took)
 
 

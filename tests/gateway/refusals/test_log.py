@@ -36,7 +36,7 @@ from tests.gateway.dicom.test_listener import SYNTAXES, Memory, associated, imag
 from tests.gateway.dicom.test_negotiation import CT
 from tests.gateway.test_tls import site
 from tests.tools.dcmtk import with_dcmtk
-from tests.tools.waiting import wait_until
+from tests.tools.waiting import PATIENCE_SECONDS, wait_until
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
@@ -206,7 +206,7 @@ def test_an_error_that_nobody_thought_of_delays_the_writing_and_does_not_end_it(
     fails.set()
     with RefusalRecorder(path, process="pacs", clock=clock, failure_seconds=0.05) as noting:
         noting.note(CALLED)
-        assert failed.wait(5)
+        assert failed.wait(PATIENCE_SECONDS)
         fails.clear()
         noting.note(CALLED)
         wait_until(lambda: listed(path) == [2])

@@ -11,10 +11,11 @@ from gateway.dicom.listener import Listener
 from pacs import Archive
 from pacs.commitment.reporter import Reporter
 from pacs.scp import application
+from simulator.site import free_port
 from tests.pacs.archive.test_archive import archive, image, send
 from tests.tools import corpus
 from tests.tools.command_line import facts, run
-from tests.tools.dcmtk import free_port, running, with_dcmtk
+from tests.tools.dcmtk import running, with_dcmtk
 
 __all__ = ["archive"]
 

@@ -110,6 +110,6 @@ def test_who_finds_a_folder_that_another_thread_is_making_waits_until_its_name_i
         keeping.start()
         keeping.join(0.2)
         assert keeping.is_alive()
-    keeping.join(5)
+    keeping.join()
     assert files.path(UID).read_bytes() == b"x"
     assert files._unsynced == set()

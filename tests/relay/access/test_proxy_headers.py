@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from gateway.settings import load
 from relay.access.middleware import AccessPolicy
 from relay.access.proxy_headers import client
-from relay.access.rate_limits import Buckets
+from relay.access.rate_limits import Buckets, Guessing
 from relay.settings import RelaySettings
 from tests.relay import served
 from tests.relay.access.test_middleware import ask, basic, door_in, told, trail
 from tests.relay.served import first_study
+from tests.tools.clock import Clock
 
 PROXIES = (ip_network("10.0.9.0/28"), ip_network("127.0.0.1"), ip_network("fd00::/64"))
 
@@ -94,7 +95,9 @@ def test_the_trail_has_the_client_and_not_the_proxy(tmp_path: Path) -> None:
 
 
 def test_clients_behind_a_proxy_have_a_rate_each(tmp_path: Path) -> None:
-    with served.site(tmp_path, access=door_in(tmp_path, policy=BEHIND, buckets=Buckets(0.01, 2))) as site:
+    with served.site(
+        tmp_path, access=door_in(tmp_path, policy=BEHIND, buckets=Buckets(0.01, 2, clock=Clock()))
+    ) as site:
         first = [ask(site, "/healthz", X_Forwarded_For="198.51.100.7").status for _ in range(3)]
         other = ask(site, "/healthz", X_Forwarded_For="198.51.100.8").status
         spoofed = ask(site, "/healthz", X_Forwarded_For="1.2.3.4, 198.51.100.7").status
@@ -102,7 +105,8 @@ def test_clients_behind_a_proxy_have_a_rate_each(tmp_path: Path) -> None:
 
 
 def test_wrong_passwords_behind_a_proxy_slow_down_who_guesses_them(tmp_path: Path) -> None:
-    with served.site(tmp_path, access=door_in(tmp_path, policy=BEHIND)) as site:
+    access = door_in(tmp_path, policy=BEHIND, guessing=Guessing(clock=Clock()))
+    with served.site(tmp_path, access=access) as site:
         for number in range(6):
             ask(site, "/", X_Forwarded_For="198.51.100.7", **basic(f"nobody{number}", "wrong password"))
         guessed = ask(site, "/", X_Forwarded_For="198.51.100.7", **basic("nobody", "wrong password"))

@@ -3,16 +3,7 @@
 import pytest
 
 from relay.access.rate_limits import FIRST_WAIT, LONGEST_WAIT, REMEMBERED, TRIES, Buckets, Guessing, client, pause
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.tools.clock import Clock
 
 
 def test_a_burst_passes_and_then_the_rate_does() -> None:

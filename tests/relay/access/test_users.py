@@ -8,17 +8,10 @@ import pytest
 from gateway.errors import Conflict, InvalidValue, NotFound, SettingsError
 from relay.access.permissions import Role
 from relay.access.users import CHECK, REMEMBERED_SECONDS, Passwords, User, UserFile, account
+from tests.tools.clock import Clock
 
 N = 2**10
 PASSWORD = "correct horse battery"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

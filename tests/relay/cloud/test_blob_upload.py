@@ -26,6 +26,7 @@ from relay.cloud.blob_upload import (
 )
 from relay.cloud.throttle import Throttle
 from simulator.azure.blob_storage import Blobs
+from simulator.site import free_port
 from tests.tools.waiting import until
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -159,11 +160,12 @@ async def test_a_storage_that_is_not_there_is_tried_again_and_one_without_the_co
     file: Path, content: BinaryIO, tmp_path: Path
 ) -> None:
     async with storage(tmp_path) as blobs:
-        gone = blobs.url
         with pytest.raises(UploadRefused, match="404"):
-            await BlobUpload(f"{gone}/nowhere/one.dcm?sig=x", content, digest(file), throttle=throttle()).run()
+            await BlobUpload(f"{blobs.url}/nowhere/one.dcm?sig=x", content, digest(file), throttle=throttle()).run()
     with pytest.raises(CloudError) as caught:
-        await BlobUpload(f"{gone}/images/one.dcm?sig=x", content, digest(file), throttle=throttle()).run()
+        await BlobUpload(
+            f"http://127.0.0.1:{free_port()}/images/one.dcm?sig=x", content, digest(file), throttle=throttle()
+        ).run()
     assert not caught.value.permanent
 
 

@@ -27,9 +27,13 @@ from tests.relay.delivery.bad_line import BadLine, Fault
 from tests.relay.delivery.deliverer import TokensFor
 from tests.relay.delivery.test_https_api import part_10_file
 from tests.relay.delivery.told import outcome
+from tests.tools.waiting import PATIENCE_SECONDS
 
 SECONDS = 3.0
-"""How long a destination waits here; on a site it is thirty."""
+"""How long a destination waits here for what does not come; on a site it is thirty."""
+
+SLOWLY = 30.0
+"""And for what does come, slowly: as on a site."""
 
 IN_TIME = 20.0
 """Seconds; one try with everything that goes with it, on a machine that makes all rows at once."""
@@ -48,13 +52,15 @@ class Rig:
     """Let the next exchange meet a service that is busy."""
     refuse: Callable[[], Destination]
     """The destination with credentials that are over."""
+    well: Callable[[], None] = lambda: None
+    """Let the service be busy no more, where that does not come by itself."""
 
 
 @asynccontextmanager
-async def hybrid(_image: Path) -> AsyncIterator[Rig]:
+async def hybrid(_image: Path, seconds: float) -> AsyncIterator[Rig]:
     def to(base: str, *, lifetime: float = 3600) -> HybridDestination:
         tokens = TokensFor(endpoint(cloud.addresses.namespace, EVENTS).audience, lifetime)
-        return HybridDestination(HybridSender(endpoint(base, EVENTS), tokens, timeout=SECONDS))
+        return HybridDestination(HybridSender(endpoint(base, EVENTS), tokens, timeout=seconds))
 
     async with Cloud() as cloud, BadLine(int(cloud.addresses.namespace.rpartition(":")[2])) as line:
         yield Rig(
@@ -68,9 +74,9 @@ async def hybrid(_image: Path) -> AsyncIterator[Rig]:
 
 
 @asynccontextmanager
-async def https(_image: Path) -> AsyncIterator[Rig]:
+async def https(_image: Path, seconds: float) -> AsyncIterator[Rig]:
     def to(host: str, token: str = API_TOKEN) -> HttpsDestination:
-        return HttpsDestination(f"http://{host}/api/v1", fixed_token(token), seconds=SECONDS)
+        return HttpsDestination(f"http://{host}/api/v1", fixed_token(token), seconds=seconds)
 
     async with Cloud() as cloud, BadLine(int(cloud.addresses.control.rpartition(":")[2])) as line:
         yield Rig(
@@ -84,34 +90,31 @@ async def https(_image: Path) -> AsyncIterator[Rig]:
 
 
 @asynccontextmanager
-async def manage(image: Path) -> AsyncIterator[Rig]:
+async def manage(image: Path, seconds: float) -> AsyncIterator[Rig]:
     def to(host: str, token: str = API_TOKEN) -> ManageDestination:
         return ManageDestination(
-            f"http://{host}/api/v1", fixed_token(token), opened=lambda _uid, _sha256: image.open("rb"), seconds=SECONDS
+            f"http://{host}/api/v1", fixed_token(token), opened=lambda _uid, _sha256: image.open("rb"), seconds=seconds
         )
 
     async with Cloud() as cloud, BadLine(int(cloud.addresses.control.rpartition(":")[2])) as line:
         cloud.actions["action-1"] = {}
-
-        def unwell() -> None:  # the programme's API answers 500 for an action that it does not know
-            cloud.actions.clear()
-            asyncio.get_running_loop().call_later(0.2, cloud.actions.__setitem__, "action-1", {})
 
         yield Rig(
             line,
             to(f"127.0.0.1:{line.port}"),
             to("nowhere.invalid:1"),
             seen=lambda: len(cloud.images.received),
-            unwell=unwell,
+            unwell=cloud.actions.clear,  # the programme's API answers 500 for an action that it does not know
+            well=lambda: cloud.actions.update({"action-1": {}}),
             refuse=lambda: to(f"127.0.0.1:{line.port}", "over"),
         )
 
 
 @asynccontextmanager
-async def servicebus(_image: Path) -> AsyncIterator[Rig]:
+async def servicebus(_image: Path, seconds: float) -> AsyncIterator[Rig]:
     def to(address: str) -> ServiceBusDestination:
         connect = by_connection_string(address, transport=TransportType.Amqp)
-        return ServiceBusDestination(connect, entity="events", seconds=2 * SECONDS)
+        return ServiceBusDestination(connect, entity="events", seconds=2 * seconds)
 
     async with Bus() as bus:
         queue: Queue = bus.add_queue("events", duplicate_window=600)
@@ -147,6 +150,7 @@ async def drive(rig: Rig, fault: str) -> tuple[str, float]:
             await rig.line.become(fault)  # type: ignore[arg-type]
     became = await outcome(destination)
     taken = time.monotonic() - began
+    rig.well()
     await rig.line.become(None)
     if destination is not rig.destination:
         await destination.close()
@@ -155,18 +159,19 @@ async def drive(rig: Rig, fault: str) -> tuple[str, float]:
 
 async def delivered(destination: Destination) -> None:
     """Tell the event again until it is confirmed, as the relay does."""
-    async with asyncio.timeout(2 * IN_TIME):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await outcome(destination) != "delivered":
             await asyncio.sleep(0.1)
 
 
-async def row(make: Callable[[Path], AbstractAsyncContextManager[Rig]], fault: str, image: Path) -> tuple[object, ...]:
+async def row(
+    make: Callable[[Path, float], AbstractAsyncContextManager[Rig]], fault: str, image: Path
+) -> tuple[object, ...]:
     """What one destination makes of one fault: the outcome, whether it came in time, what the cloud sees at last."""
-    async with make(image) as rig:
+    async with make(image, SLOWLY if fault == "slow" else SECONDS) as rig:
         if fault not in ("busy", "no name"):  # the line was well, then it went bad
             await delivered(rig.destination)
         under_it, taken = await drive(rig, fault)
-        await asyncio.sleep(0.25 if fault == "busy" else 0)
         await delivered(rig.destination)
         await rig.destination.close()
         return under_it, taken < IN_TIME, rig.seen()

@@ -19,9 +19,9 @@ from pacs.commitment.reporter import Reporter
 from pacs.scp import application
 from relay.dicomweb.routes import Changes
 from relay.dicomweb.stow_store import StowStore
+from simulator.site import free_port
 from tests.relay import served
 from tests.relay.served import STUDY, Answer, Site
-from tests.tools.dcmtk import free_port
 
 ROOT = "/dicom-web/studies"
 SERIES = f"{STUDY}/series/{STUDY}.1/instances"

@@ -25,6 +25,7 @@ from relay.health.report import HopFact
 from relay.settings import RelaySettings
 from simulator.site import free_port
 from tests.gateway.test_tls import CA, GATEWAY
+from tests.tools.waiting import PATIENCE_SECONDS
 from worklist import Worklist
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
@@ -38,9 +39,11 @@ def served(callers: tuple[Caller, ...] = (), tls: ServerTls | None = None) -> It
         yield listener, refused
 
 
-def port_at(number: int, *, ae_title: str = "SCREENING_MWL", tls: CallFiles | None = None) -> DicomPort:
+def port_at(
+    number: int, *, ae_title: str = "SCREENING_MWL", tls: CallFiles | None = None, seconds: float = PATIENCE_SECONDS
+) -> DicomPort:
     peer = Peer(ae_title, "127.0.0.1", number, tls=tls is not None)
-    return DicomPort("worklist_port", peer, remedy="Start it.", tls=tls, answer_seconds=0.5, clock=lambda: NOW)
+    return DicomPort("worklist_port", peer, remedy="Start it.", tls=tls, answer_seconds=seconds, clock=lambda: NOW)
 
 
 def test_an_echo_proves_a_port_past_a_strict_list_and_fills_no_log() -> None:
@@ -84,33 +87,25 @@ def test_a_port_under_another_title_is_not_proven() -> None:
     assert port.hop.trouble.endswith("rejected the association: that is not its AE title. Start it.")
 
 
-@contextmanager
-def silent() -> Iterator[int]:
-    """A port that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
 def test_a_port_that_is_silent_is_given_up() -> None:
-    with silent() as number:
-        port = port_at(number)
-        began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = port_at(silent.getsockname()[1], seconds=0.5)
         port.prove()
     assert "it did not answer in time" in port.trouble
-    assert time.monotonic() - began < 5
 
 
 async def test_a_relay_that_stops_waits_for_no_silent_port() -> None:
-    with silent() as number:
-        peer = Peer("SCREENING_MWL", "127.0.0.1", number)
-        running = asyncio.create_task(DicomPort("worklist_port", peer, remedy="", answer_seconds=60.0).run())
-        await asyncio.sleep(0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = port_at(silent.getsockname()[1], seconds=2 * PATIENCE_SECONDS)
+        running = asyncio.create_task(port.run())
+        connection, _ = await asyncio.to_thread(silent.accept)  # it calls, and waits for the answer
         began = time.monotonic()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
         await asyncio.get_running_loop().shutdown_default_executor()
-    assert time.monotonic() - began < 5
+        connection.close()
+    assert time.monotonic() - began < PATIENCE_SECONDS
 
 
 def test_the_ports_of_a_site_are_those_of_its_settings() -> None:

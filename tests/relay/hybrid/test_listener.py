@@ -17,6 +17,7 @@ from relay.hybrid.protocol import endpoint
 from relay.hybrid.sender import HybridSender, SelfEcho
 from relay.hybrid.tokens import SasTokens
 from simulator.azure.hybrid_service import HybridService
+from simulator.site import free_port
 from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site
 from tests.tools.waiting import until
 
@@ -221,8 +222,7 @@ def test_a_listener_gets_in_once_the_service_lets_it() -> None:
 
 def test_a_service_that_is_not_there_is_named_unreachable() -> None:
     async def run() -> None:
-        async with namespace() as service:
-            at = endpoint(service.namespace.base, "actions")
+        at = endpoint(f"ws://127.0.0.1:{free_port()}", "actions")
         listener = HybridListener(at, TOKENS, on_message=echo, limits=LinkLimits(listeners=1, delays=(0, 0.05)))
         async with running(listener):
             await until(lambda: listener.state.last_error_code == "unreachable")

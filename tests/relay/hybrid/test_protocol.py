@@ -197,8 +197,8 @@ def test_operations_says_what_each_code_means_and_what_to_do() -> None:
     root = Path(__file__).parents[3]
     codes = {
         code
-        for module in ("hybrid", "hybrid_exchange", "hybrid_trouble")
-        for code in re.findall(r'Trouble\(\s*"([a-z_]+)"', (root / "relay" / f"{module}.py").read_text())
+        for module in (root / "relay" / "hybrid").glob("*.py")
+        for code in re.findall(r'Trouble\(\s*"([a-z_]+)"', module.read_text())
     }
     table = (root / "OPERATIONS.md").read_text().partition("## The link to the cloud")[2].partition("\n## ")[0]
     assert {"dns", "deaf", "not_proven"} <= codes
