@@ -324,3 +324,52 @@ def test_the_drawing_of_the_house_names_every_folder() -> None:
     drawing = set(re.findall(r"\w+", (ROOT / "ARCHITECTURE.md").read_text().split("```")[1]))
     folders = {path.parent.name for house in HOUSES for path in (ROOT / house).rglob("__init__.py")}
     assert sorted(folders - drawing) == []
+
+
+GONE = {
+    "duty",
+    "duties",
+    "manners",
+    "promise",
+    "promises",
+    "chores",
+    "upkeep",
+    "touched",
+    "standing",
+    "door",
+    "entrance",
+}
+"""Words of this house that DICOM, HTTP and queueing have better ones for."""
+
+ONE_TYPE_EACH = ("State", "Outcome", "Note", "Standing", "Owed", "Origin", "Event", "Hop")
+"""Names that one type may have; before, each had up to six."""
+
+
+def types_of(module: str) -> Iterator[str]:
+    """The classes and type aliases that a module defines."""
+    for node in tree(module).body:
+        match node:
+            case ast.ClassDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                yield name
+
+
+def words(name: str) -> set[str]:
+    """The words of a name, whether they are set apart by underscores, dots or capitals."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+", name)}
+
+
+def test_no_module_class_or_function_has_a_word_that_is_gone() -> None:
+    found = [
+        f"{module}:{node.lineno} {node.name}"
+        for module in modules()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and words(node.name) & GONE
+    ]
+    assert found + [module for module in modules() if words(module) & GONE] == []
+
+
+@pytest.mark.parametrize("name", ONE_TYPE_EACH)
+def test_one_name_is_one_type(name: str) -> None:
+    assert len([module for module in modules() if name in types_of(module)]) <= 1

@@ -42,7 +42,7 @@ class Programme(Protocol):
 def application(programme: Programme, *, token: str) -> web.Application:
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.add_subapp("/api/v1", _api(programme, token=token))
-    app.add_routes(_Door(programme).routes())
+    app.add_routes(_Control(programme).routes())
     return app
 
 
@@ -121,7 +121,7 @@ async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
 # --- the door ---------------------------------------------------------------------------------------------------------
 
 
-class _Door:
+class _Control:
     def __init__(self, programme: Programme) -> None:
         self._programme = programme
 

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError
 Json = dict[str, object]
 
 
-class DoorError(GatewayError):
+class ControlError(GatewayError):
     """The stand-in cloud could not do what it was asked; the message is its answer."""
 
 
@@ -24,7 +24,7 @@ class RemoteControl:
     url: str
 
     def send(self, action: Json) -> Json:
-        """Send an action to the gateway as the cloud does; gives the gateway's answer. Raises DoorError without one."""
+        """Send an action to the gateway as the cloud does; gives the gateway's answer. Raises ControlError without one."""
         return self._post("/actions", action)
 
     def events(self, message_type: str = "") -> list[Json]:
@@ -55,6 +55,6 @@ class RemoteControl:
                 content: bytes = answer.read()
                 return content
         except HTTPError as error:
-            raise DoorError(
+            raise ControlError(
                 f"The stand-in cloud answered {error.code}: {error.read(300).decode(errors='replace')}"
             ) from None
