@@ -24,7 +24,7 @@ class RemoteControl:
     url: str
 
     def send(self, action: Json) -> Json:
-        """Send an action to the gateway as the cloud does; gives the gateway's answer. Raises ControlError without one."""
+        """Send an action to the gateway as the cloud does, and give its answer. Raises ControlError without one."""
         return self._post("/actions", action)
 
     def events(self, message_type: str = "") -> list[Json]:
