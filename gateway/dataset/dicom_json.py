@@ -109,7 +109,8 @@ def verbatim(data_set: Mapping[str, object], name: str) -> str:
 def text(data_set: Mapping[str, object], name: str) -> str:
     """The first value as text without white space around it, for what is compared or shown; '' when it is not known.
 
-    A person's name has its component groups joined by `=`.
+    A person's name has its component groups joined by `=`. Of several values the first counts, also when it is empty:
+    where one is allowed (VM 1), a second does not take its place. Whether there is any, `texts` says.
     """
     return verbatim(data_set, name).strip()
 

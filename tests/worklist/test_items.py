@@ -114,6 +114,7 @@ def _changed(changes: dict[str, object]) -> dict[str, object]:
         ({"00080050": {"vr": "SH"}}, "AccessionNumber has to have a value."),
         ({"00100010": {"vr": "PN", "Value": [{"Alphabetic": "^^"}]}}, "PatientName has to have a value."),
         ({"00100020": {"vr": "LO", "Value": []}}, "PatientID has to have a value."),
+        ({"00100020": {"vr": "LO", "Value": [None, "1"]}}, "PatientID has to have a value."),
         ({"00400100": {"vr": "SQ"}}, "ScheduledProcedureStepStartDate has to have a value."),
         (
             {"00400100": {"vr": "SQ", "Value": [{}, {}]}},

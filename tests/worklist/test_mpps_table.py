@@ -4,7 +4,7 @@ import pytest
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from gateway.dataset.dicom_json import DicomJson, element, from_data_set, sequence, tag
+from gateway.dataset.dicom_json import DicomJson, Element, element, from_data_set, sequence, tag
 from gateway.errors import ClassMismatch, InvalidValue, MissingAttribute, MissingValue, NotAllowed, Refusal
 from tests.worklist.samples import begun, ended
 from worklist.mpps_table import TABLE, Row, check_created, check_final, check_set, completed
@@ -15,7 +15,7 @@ CREATED = from_data_set(begun())
 _OTHER = {"DA": "20250101", "TM": "0101", "SQ": None}
 
 
-def other(keyword: str) -> DicomJson:
+def other(keyword: str) -> Element:
     """A value that no step of the tests has."""
     if dictionary_VR(keyword) == "SQ":
         return sequence(
@@ -45,6 +45,13 @@ def test_what_n_create_may_not_be_without(row: Row) -> None:
         check_created(empty, UID)
     where = (tag_for_keyword(row.keyword),)
     assert (refused(missing), refused(valueless)) == ((0x0120, where), (0x0121, where))
+
+
+def test_a_machine_is_not_stopped_for_a_value_that_stands_behind_an_empty_one() -> None:
+    key = tag("PerformedProcedureStepID")
+    check_created(CREATED | {key: {"vr": "SH", "Value": ["", "1"]}}, UID)
+    with pytest.raises(MissingValue):
+        check_created(CREATED | {key: {"vr": "SH", "Value": ["", " "]}}, UID)
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.keyword)

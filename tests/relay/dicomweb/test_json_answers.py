@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.dataset.dicom_json import DicomJson
 from relay.dicomweb.json_answers import dumped, published, published_text
 
 ADDRESS = "http://van7.example/dicom-web/studies/1.2/bulkdata"
@@ -34,7 +35,7 @@ DATA_SET = st.builds(
 
 
 @given(DATA_SET)
-def test_as_text_it_becomes_the_same_as_by_reading(data_set: dict[str, object]) -> None:
+def test_as_text_it_becomes_the_same_as_by_reading(data_set: DicomJson) -> None:
     assert json.loads(published_text(dumped(data_set), ADDRESS)) == published(data_set, ADDRESS)
 
 
@@ -44,5 +45,5 @@ def test_what_is_no_text_is_replaced() -> None:
 
 @pytest.mark.parametrize("host", ['van"7', "van\\7"])
 def test_an_odd_host_breaks_nothing(host: str) -> None:
-    data_set = {"7FE00010": {"vr": "OW", "BulkDataURI": "7FE00010"}}
+    data_set: DicomJson = {"7FE00010": {"vr": "OW", "BulkDataURI": "7FE00010"}}
     assert json.loads(published_text(dumped(data_set), f"http://{host}")) == published(data_set, f"http://{host}")
