@@ -7,7 +7,7 @@ Not for: deciding what to look at, and not for the services; this belongs to the
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -90,6 +90,11 @@ class Hops:
             raise HopFailed(record("failed", reason(error))) from error
         else:
             record("ok", note.detail)
+
+    def look(self, name: str, look: Callable[[Note], None], *, remedy: str = "") -> None:
+        """Record one look as one hop. One that fails is recorded, not raised: the next look is taken all the same."""
+        with suppress(HopFailed), self.watch(name, remedy=remedy) as note:
+            look(note)
 
     @property
     def failed(self) -> list[Hop]:

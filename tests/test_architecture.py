@@ -64,7 +64,7 @@ HOUSE = {
     ),
     "simulator": House((("exam", "azure"), ("modality", "cloud"), ("",)), ("gateway", "relay")),
     "operations": House(
-        (("",), ("backup", "viewer"), ("checks",), ("cli",)),
+        (("",), ("backup", "diagnostics", "viewer"), ("checks",), ("cli",)),
         ("gateway", "worklist", "pacs", "relay", "simulator"),
     ),
 }

@@ -23,36 +23,31 @@ Rules:
 Not for: choosing when to take one (cron or a systemd timer do), and not for putting one back; that is `restore`.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from io import FileIO
 from pathlib import Path
 
 import gateway
 from gateway.audit.trail import trails
-from gateway.errors import GatewayError
 from gateway.fsync import make_folder, sync_folder
 from gateway.last_backup import LastBackup, remember
 from gateway.sqlite import Database, utc_text
+from operations.backup.manifest import FORMAT, MANIFEST, BackupError, Listed
+from operations.backup.pool import Pool, Step, copy_and_hash
 from pacs import Archive
 from pacs.archive.files import Files
 from pacs.archive.maintenance_rows import MaintenanceRows
 from pacs.archive.quarantine_rows import Quarantine
 from worklist import Worklist
 
-MANIFEST = "manifest.jsonl"
-FORMAT = 1
-
-_CHUNK_BYTES = 1 << 20
 _IS_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z").fullmatch
 
 
@@ -62,29 +57,6 @@ class Beside:
 
     audit: Path
     users: Path
-
-
-Step = Callable[[str, int], None]
-"""Is told of each file, what became of it ("copied", "linked", "there before"), and its bytes."""
-
-
-class BackupError(GatewayError):
-    """A backup cannot be taken or used; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A file as the manifest has it. `expected` is what the index wants its hash to be, if it is not that."""
-
-    path: str
-    sha256: str
-    size: int
-    expected: str = ""
-
-    def line(self) -> dict[str, object]:
-        """As it is written."""
-        facts: dict[str, object] = {"path": self.path, "sha256": self.sha256, "size": self.size}
-        return facts | ({"expected": self.expected} if self.expected else {})
 
 
 @dataclass(slots=True)
@@ -141,83 +113,6 @@ def backup(
     return taken
 
 
-def complete(target: Path) -> list[Path]:
-    """The complete backups in a folder, the oldest first."""
-    return sorted(path.parent for path in target.glob(f"*/{MANIFEST}"))
-
-
-def pool_place(sha256: str) -> str:
-    """Where in a target the content with this hash lies."""
-    return f"files/{sha256[:2]}/{sha256[2:4]}/{sha256}"
-
-
-class Pool:
-    """The files of a target, by content. What is half copied lies in `work`."""
-
-    def __init__(self, target: Path, *, work: Path) -> None:
-        self._target = target
-        self._work = work
-        self._touched: set[Path] = set()
-
-    def put(self, source: Path, sha256: str) -> tuple[str, str, int]:
-        """Have a file; give its real hash, how it was come by, and its size. Raises FileNotFoundError."""
-        place, size = self._target / pool_place(sha256), source.stat().st_size
-        if place.exists() and place.stat().st_size == size:
-            return sha256, "there before", size
-        self._prepare(place)
-        if _linked(source, place):
-            return sha256, "linked", size
-        actual, size = self._copy(source, place)
-        return actual, "copied", size
-
-    def put_beginning(self, source: Path, size: int) -> Listed:
-        """Have a copy of the first bytes of a file that grows, unless it is there before. Raises FileNotFoundError."""
-        sha256 = _digest_of_beginning(source, size)
-        place = self._target / pool_place(sha256)
-        if not (place.exists() and place.stat().st_size == size):
-            sha256, size = self._copy(source, place, size)
-        return Listed(source.name, sha256, size)
-
-    def sync(self) -> None:
-        """Make every new name last."""
-        for folder in self._touched:
-            sync_folder(folder)
-
-    def _copy(self, source: Path, place: Path, limit: int | None = None) -> tuple[str, int]:
-        part = self._work / f"{place.name}.part"
-        try:
-            sha256, size = copy_and_hash(source, part, limit)
-            final = self._target / pool_place(sha256)
-            self._prepare(final)
-            part.rename(final)
-        finally:
-            part.unlink(missing_ok=True)
-        return sha256, size
-
-    def _prepare(self, place: Path) -> None:
-        if place.parent not in self._touched:
-            make_folder(place.parent)
-            self._touched.add(place.parent)
-
-
-def copy_and_hash(source: Path, target: Path, limit: int | None = None) -> tuple[str, int]:
-    """Copy a file, or its first `limit` bytes, sync the copy, and give hash and size of what was read."""
-    found, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK_BYTES))
-    with source.open("rb", buffering=0) as reader, _fresh(target) as writer:
-        while count := reader.readinto(buffer[: None if limit is None else limit - size]):
-            found.update(buffer[:count])
-            rest = buffer[:count]
-            while rest:
-                rest = rest[writer.write(rest) or 0 :]
-            size += count
-        os.fsync(writer.fileno())
-    return found.hexdigest(), size
-
-
-def _fresh(path: Path) -> FileIO:
-    return open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640), "wb", buffering=0)
-
-
 def _trail(folder: Path, pool: Pool, taken: Taken) -> dict[str, object]:
     """Copy every chain of the trail, and say how far each goes."""
     chains: list[dict[str, object]] = []
@@ -225,7 +120,7 @@ def _trail(folder: Path, pool: Pool, taken: Taken) -> dict[str, object]:
         if (written := trail.written()) is None:
             continue
         name = "" if trail.folder == folder else trail.folder.name
-        files = [pool.put_beginning(path, size).line() for path, size in written.files]
+        files = [Listed(path.name, *pool.put_beginning(path, size)).line() for path, size in written.files]
         chains.append({"chain": name, "number": written.head.number, "hash": written.head.hash, "files": files})
         taken.audit_messages += written.head.number
     return {"trail": chains}
@@ -296,19 +191,6 @@ def _have(files: Files, pool: Pool, taken: Taken, *, path: str, sha256: str, ste
     return Listed(path, actual, size, "" if actual == sha256 else sha256)
 
 
-def _linked(source: Path, place: Path) -> bool:
-    """Link if that is possible; other volumes, and file systems without links, want copies."""
-    try:
-        os.link(source, place)
-    except FileExistsError:  # of another size, so cut off by a crash of the machine or not ours: the copy replaces it
-        return False
-    except OSError as error:
-        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS):
-            return False
-        raise
-    return True
-
-
 def _drop_unfinished(target: Path) -> None:
     for folder in target.iterdir():
         if _IS_TIME(folder.name) and not (folder / MANIFEST).exists():
@@ -325,15 +207,6 @@ def _alone(target: Path) -> Iterator[None]:
         raise BackupError(f"Another backup is being taken into {target}; wait until it is done.") from None
     finally:
         os.close(descriptor)
-
-
-def _digest_of_beginning(path: Path, size: int) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while size and (data := file.read(min(size, _CHUNK_BYTES))):
-            found.update(data)
-            size -= len(data)
-    return found.hexdigest()
 
 
 def _digest(path: Path) -> str:

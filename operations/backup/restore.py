@@ -14,22 +14,20 @@ Rules:
 Not for: deciding which site is the real one. Two sites that both send must not run at the same time.
 """
 
-import json
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import cast
 
 from gateway.audit.messages import Actor, AuditEvent
 from gateway.audit.messages import restored as restored_trail
-from gateway.audit.trail import Head, Trail, trails, verified
+from gateway.audit.trail import Trail, trails, verified
 from gateway.audit.trail import TrailFinding as Broken
 from gateway.fsync import make_folder, sync_folder
-from operations.backup.backup import FORMAT, MANIFEST, BackupError, Listed, Step, complete, copy_and_hash, pool_place
+from operations.backup.manifest import BackupError, Manifest, chosen
+from operations.backup.pool import Step, copy_and_hash, pool_place
 from pacs import Archive
 from pacs.archive.files import Files
 from pacs.maintenance.fsck import Fsck, FsckFinding
@@ -41,11 +39,6 @@ MOVED = ("instances", "audit", "users.json", "worklist.db", "pacs.db")
 
 IGNORED = frozenset({WORK, "lost+found"})
 """What an empty folder may hold: the rest of a restore that was cut off, and what a new volume comes with."""
-
-_PLACE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}\.dcm|quarantine/[0-9A-Za-z_-][0-9A-Za-z._-]*")
-_TRAIL_FILE = re.compile(r"audit-[0-9]{12}\.log")
-_CHAIN = re.compile(r"[a-z]{0,16}")
-_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,71 +57,6 @@ class Restored:
     def facts(self) -> dict[str, object]:
         """For people and programs."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """One chain of the audit trail: where it lies below the trail's folder ('' for that itself), its last message."""
-
-    name: str
-    head: Head
-    files: tuple[Listed, ...]
-
-
-class Manifest:
-    """The manifest of one backup, read as a stream."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with (folder / MANIFEST).open(encoding="utf-8") as lines:
-            head = _object(lines.readline(), folder)
-        if head.get("format") != FORMAT:
-            raise BackupError(f"{folder} has a format that this version does not know; use the version that took it.")
-        self.taken_at = str(head["taken_at"])
-        self.databases = cast(dict[str, str], head["databases"])
-        self.users = str(head.get("users", ""))
-        self._chains = cast(list[dict[str, object]], head.get("trail", []))
-
-    def files(self) -> Iterator[Listed]:
-        """Every file, in order. Raises BackupError when the manifest is cut off or names what no backup has."""
-        count, told = 0, None
-        with (self.folder / MANIFEST).open(encoding="utf-8") as lines:
-            next(lines)
-            for line in lines:
-                facts = _object(line, self.folder)
-                if "path" in facts:
-                    count += 1
-                    yield self._listed(facts, _PLACE)
-                else:
-                    told = facts["files"]
-        if told != count:
-            raise BackupError(f"The manifest of {self.folder} is not whole; use another backup.")
-
-    def chains(self) -> Iterator[Chain]:
-        """The chains of the audit trail. Raises BackupError for one that no backup has."""
-        for facts in self._chains:
-            name, head = str(facts["chain"]), Head(int(str(facts["number"])), str(facts["hash"]))
-            if not _CHAIN.fullmatch(name) or not _HASH.fullmatch(head.hash):
-                raise BackupError(
-                    f"The manifest of {self.folder} names an audit trail that no backup has; do not use it."
-                )
-            files = cast(list[dict[str, object]], facts["files"])
-            yield Chain(name, head, tuple(self._listed(each, _TRAIL_FILE) for each in files))
-
-    def _listed(self, facts: dict[str, object], places: re.Pattern[str]) -> Listed:
-        listed = Listed(str(facts["path"]), str(facts.get("sha256")), int(str(facts.get("size", 0))))
-        if not places.fullmatch(listed.path) or not _HASH.fullmatch(listed.sha256):
-            raise BackupError(f"The manifest of {self.folder} names a file that no backup has; do not use it.")
-        return listed
-
-
-def chosen(source: Path) -> Path:
-    """The backup itself, or the newest complete one in a target. Raises BackupError when there is none."""
-    if (source / MANIFEST).exists():
-        return source
-    for newest in reversed(complete(source)):
-        return newest
-    raise BackupError(f"{source} holds no complete backup.")
 
 
 def restore(source: Path, folder: Path, *, who: Actor, site: str, now: datetime, step: Step) -> Restored:
@@ -247,13 +175,3 @@ def _woken(manifest: Manifest, folder: Path, *, files: int, size: int, recorded:
 
 def _archive(folder: Path) -> Archive:
     return Archive.open(folder / "pacs.db", folder / "instances")
-
-
-def _object(line: str, folder: Path) -> dict[str, object]:
-    try:
-        facts = json.loads(line)
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict):
-        raise BackupError(f"The manifest of {folder} cannot be read; use another backup.")
-    return facts

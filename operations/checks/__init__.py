@@ -1,1 +1,1 @@
-"""What proves a site hop by hop: ports, databases, line, certificates, an exam of our own; a bundle for support."""
+"""What proves a site hop by hop: ports, databases, line, certificates, an exam of our own."""

@@ -10,36 +10,24 @@
     echo      a message of this gateway came back to it through the service, over a rendezvous of its own
     doors     what else events and tokens go to is reached by the same way: HTTPS API, Service Bus, identity provider
 
-Listener and echo are taken by the relay while it runs, and asked of it; a second listener would take messages from it.
-Only when it does not run are they taken here, by a listener that answers nothing but its own echo.
-
-Not for: the DICOM side and the outboxes (`operations.checks.site_check`), TLS of the DICOM ports
-(`operations.checks.tls_check`).
+Not for: token, listener and echo by themselves (`link_echo`), the DICOM side and the outboxes (`site_check`), TLS of
+the DICOM ports (`tls_check`).
 """
 
-import asyncio
 import http.client
-import json
 import socket
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from time import time
 
-from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
-from operations.checks import cloud_connection
+from gateway.hops import Hops, Note, Nothing, Observed
+from operations.checks import cloud_connection, link_echo
 from operations.checks.cloud_connection import Target, connected, issuer, place, secured
-from operations.checks.site_check import ask_relay
 from relay.assembly import cloud_link
-from relay.hybrid.errors import explain
-from relay.hybrid.exchange import LinkLimits
-from relay.hybrid.listener import HybridListener
-from relay.hybrid.protocol import Endpoint, endpoint
+from relay.hybrid.protocol import endpoint
 from relay.settings import RelaySettings
 
-LISTENS_WITHIN = 20.0
 CLOCK_SECONDS = 60.0
 """The service refuses a token with less than a minute left; one that is wrong by more shows up as refused tokens."""
 
@@ -56,10 +44,10 @@ _LISTEN = "See OPERATIONS, what the states of the link mean."
 def check(settings: RelaySettings, hops: Hops) -> None:
     """Take every step and record what was seen. The steps after one that failed are skipped, as they would too."""
     if not settings.listens:
-        _look(hops, "link", _not_configured, "")
+        hops.look("link", _not_configured)
     else:
         _walk(settings, hops)
-    _look(hops, "doors are reached", lambda note: cloud_connection.look(note, settings), _DOORS)
+    hops.look("doors are reached", lambda note: cloud_connection.look(note, settings), remedy=_DOORS)
 
 
 def _walk(settings: RelaySettings, hops: Hops) -> None:
@@ -71,17 +59,11 @@ def _walk(settings: RelaySettings, hops: Hops) -> None:
         ("port is open", lambda note: _straight(note, target), _FIREWALL),
         ("certificate is trusted", lambda note: _certificate(note, target), _TLS),
         ("clock is right", lambda note: _clock(note, target), _CLOCK),
-        ("token is to be had", lambda note: _token(note, settings, at), _TOKEN),
-        ("listener is let in, echo returns", lambda note: _echo(note, settings), _LISTEN),
+        ("token is to be had", lambda note: link_echo.token(note, settings, at), _TOKEN),
+        ("listener is let in, echo returns", lambda note: link_echo.echo(note, settings), _LISTEN),
     ]
     for name, step, remedy in steps:
-        look = _after_failure if hops.failed else step
-        _look(hops, name, look, remedy)
-
-
-def _look(hops: Hops, name: str, look: Callable[[Note], None], remedy: str) -> None:
-    with suppress(HopFailed), hops.watch(name, remedy=remedy) as note:
-        look(note)
+        hops.look(name, _after_failure if hops.failed else step, remedy=remedy)
 
 
 def _not_configured(_note: Note) -> None:
@@ -90,9 +72,6 @@ def _not_configured(_note: Note) -> None:
 
 def _after_failure(_note: Note) -> None:
     raise Nothing("Not looked at, as the step before failed.")
-
-
-# --- the way ----------------------------------------------------------------------------------------------------------
 
 
 def _resolve(note: Note, target: Target) -> None:
@@ -148,73 +127,3 @@ def _clock(note: Note, target: Target) -> None:
     note.detail = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the service."
     if abs(ahead) > CLOCK_SECONDS:
         raise Observed(f"This machine's clock is {note.detail} Tokens made with it are refused.")
-
-
-# --- token, listener, echo --------------------------------------------------------------------------------------------
-
-
-def _token(note: Note, settings: RelaySettings, at: Endpoint) -> None:
-    async def ask() -> float:
-        source = cloud_link.tokens(settings)
-        try:
-            return (await source.token(at.audience)).expires_at
-        finally:
-            await source.close()
-
-    left = asyncio.run(ask()) - time()
-    note.detail = f"Credential {settings.credential}, good for {left / 60:.0f} minutes."
-
-
-def _echo(note: Note, settings: RelaySettings) -> None:
-    """Ask the relay how it is; or, when it does not run, listen and echo here."""
-    try:
-        report = json.loads(ask_relay(settings, "/healthz"))
-    except OSError:
-        note.detail = asyncio.run(_listen_and_echo(settings))
-        return
-    found = report["checks"].get("hybrid_connection", {"ok": False, "detail": "The relay has no link: restart it."})
-    if not found["ok"]:
-        raise Observed(f"The relay reports: {found['detail']}")
-    proven = f"an echo or a message came through at {found['proven_at']}." if found["proven_at"] else ""
-    note.detail = f"The relay listens; {proven} {found['detail']}".strip()
-
-
-async def _listen_and_echo(settings: RelaySettings) -> str:
-    echo = cloud_link.echo(settings)
-    listener = _only_echo(settings)
-    running = asyncio.create_task(listener.run())
-    try:
-        await _let_in(listener)
-        await echo()
-    except TimeoutError as error:
-        raise Observed(listener.state.last_error or explain(error).text) from error
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-        await echo.close()
-    return "The relay does not run. A listener of this command was let in, and its echo came back."
-
-
-def _only_echo(settings: RelaySettings) -> HybridListener:
-    async def answer(text: str) -> str:
-        message = json.loads(text)
-        if isinstance(message, dict) and message.get("action_type") == "echo":
-            return json.dumps({"status": "echo", "payload": message})
-        return json.dumps({"status": "error", "code": "busy", "message": "The relay does not run."})
-
-    return HybridListener(
-        endpoint(settings.namespace, settings.hybrid_connection),
-        cloud_link.tokens(settings),
-        on_message=answer,
-        limits=replace(LinkLimits(), listeners=1),
-        egress=cloud_link.egress(settings),
-    )
-
-
-async def _let_in(listener: HybridListener) -> None:
-    async with asyncio.timeout(LISTENS_WITHIN):
-        while listener.state.connected_since is None:
-            if listener.state.last_error:
-                raise Observed(listener.state.last_error)
-            await asyncio.sleep(0.05)

@@ -6,43 +6,40 @@ relay. A process that runs but does not answer fails here; a connection that loo
 Not for: repairing anything, and nothing it does leaves a trace in the worklist or the archive.
 """
 
-import asyncio
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 
 from gateway.disk_space import Fullness, volume_of
-from gateway.hops import HopFailed, Hops, Note, Nothing, Observed
+from gateway.hops import Hops, Note, Nothing, Observed
 from gateway.outbox import Outbox
 from gateway.remote_ae import reachable
-from operations.checks import cloud_connection
-from operations.checks.tls_check import in_use
-from operations.site_settings import SiteSettings, relay_url
-from pacs import Archive
+from operations import databases
+from operations.checks import cloud_connection, link_echo, relay_request
+from operations.checks.tls_handshake import in_use
+from operations.site_settings import SiteSettings
 from pacs.forward.queue_rows import ForwardQueue
 from pacs.settings import PacsSettings
-from relay.access.users import CHECK, basic
-from relay.assembly import cloud_link
-from relay.assembly.http_access import own_tls
-from relay.hybrid.sender import SelfEcho
 from relay.settings import RelaySettings
 from simulator.modality.modality import Modality
-from worklist import Worklist
+
+Look = tuple[str, Callable[[Note], None], str]
+"""The name of a hop, what is done, and what to do when it fails."""
 
 OVERDUE = timedelta(minutes=10)
 """An event that the cloud has not confirmed for so long means that the line is down, not that it is slow."""
-
 
 _CERTIFICATE_REMEDY = "The services go on with the one they have; see: gateway tls check."
 
 
 def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
     """Look at every hop once and record what was seen; no hop keeps another from being looked at."""
-    looks: list[tuple[str, Callable[[Note], None], str]] = [
+    relay = settings.relay
+    to_the_cloud: list[Look] = [
+        ("echo through the cloud", lambda note: link_echo.echo_once(note, relay), "See OPERATIONS, cloud."),
+        ("doors are reached", lambda note: cloud_connection.look(note, relay), "See: gateway link check."),
+    ]
+    looks: list[Look] = [
         (
             "worklist answers",
             lambda note: _echo(note, settings.modality().echo_worklist),
@@ -53,20 +50,14 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
         ("certificate in use", lambda note: _certificate(note, settings.pacs), _CERTIFICATE_REMEDY),
         ("relay answers", lambda note: _health(note, settings), "Is gateway-relay running?"),
         ("DICOMweb is searched", lambda note: _search(note, settings), "See the relay's log."),
+        *(to_the_cloud if with_cloud else ()),
         ("steps owed to the cloud", lambda note: _worklist_outbox(note, settings), "See: gateway outbox list."),
         ("images owed to the cloud", lambda note: _pacs_outbox(note, settings), "See: gateway outbox list."),
         ("images owed to site archives", lambda note: _forwarded(note, settings.pacs), "See: gateway forward list."),
         ("room on disk", lambda note: _disk(note, settings.pacs), "Make room, for example with: gateway prune."),
     ]
-    if with_cloud:
-        looks.insert(
-            6,
-            ("doors are reached", lambda note: cloud_connection.look(note, settings.relay), "See: gateway link check."),
-        )
-        looks.insert(6, ("echo through the cloud", lambda note: _cloud(note, settings.relay), "See OPERATIONS, cloud."))
     for name, look, remedy in looks:
-        with suppress(HopFailed), hops.watch(name, remedy=remedy) as note:
-            look(note)
+        hops.look(name, look, remedy=remedy)
 
 
 def _echo(note: Note, echo: Callable[[], None]) -> None:
@@ -84,7 +75,7 @@ def _query(note: Note, modality: Modality) -> None:
 
 
 def _health(note: Note, settings: SiteSettings) -> None:
-    report = json.loads(ask_relay(settings.relay, "/healthz"))
+    report = json.loads(relay_request.get(settings.relay, "/healthz"))
     troubles = [f"{name}: {seen['detail']}" for name, seen in report["checks"].items() if not seen["ok"]]
     if troubles:
         raise Observed(f"The relay reports {'; '.join(troubles)}")
@@ -92,47 +83,18 @@ def _health(note: Note, settings: SiteSettings) -> None:
 
 
 def _search(note: Note, settings: SiteSettings) -> None:
-    body = ask_relay(settings.relay, "/dicom-web/studies?limit=1")
+    body = relay_request.get(settings.relay, "/dicom-web/studies?limit=1")
     found = json.loads(body) if body else []
     note.detail = "QIDO-RS answered with a study." if found else "QIDO-RS answered that there is no study yet."
 
 
-def ask_relay(relay: RelaySettings, path: str) -> bytes:
-    """Ask the relay, as who may look: with the credential that it leaves for this with each start. Raises OSError."""
-    request = urllib.request.Request(relay_url(relay) + path)  # noqa: S310 - our own address
-    with suppress(OSError):  # not there when the relay has never run: then nobody answers, and that is said
-        request.add_header("Authorization", basic(CHECK, relay.own_token_path.read_text()))
-    try:
-        with urllib.request.urlopen(request, timeout=10, context=own_tls(relay)) as answer:  # noqa: S310 - as above
-            body: bytes = answer.read()
-            return body
-    except urllib.error.HTTPError as error:
-        if error.code == HTTPStatus.SERVICE_UNAVAILABLE:  # not well, and the body says why
-            return error.read()
-        raise
-
-
-def _cloud(note: Note, relay: RelaySettings) -> None:
-    if not relay.listens:
-        raise Nothing("No hybrid connection is configured.")
-    asyncio.run(_echo_once(cloud_link.echo(relay)))
-    note.detail = "The message came back by way of the cloud."
-
-
-async def _echo_once(echo: SelfEcho) -> None:
-    try:
-        await echo()
-    finally:
-        await echo.close()
-
-
 def _worklist_outbox(note: Note, settings: SiteSettings) -> None:
-    with closing(Worklist.attach(settings.worklist.db_path)) as worklist:
+    with databases.worklist(settings.worklist) as worklist:
         _owed(note, worklist.outbox, settings.relay)
 
 
 def _pacs_outbox(note: Note, settings: SiteSettings) -> None:
-    with closing(Archive.attach(settings.pacs.db_path, settings.pacs.storage_path)) as archive:
+    with databases.archive(settings.pacs) as archive:
         _owed(note, archive.outbox, settings.relay)
 
 
@@ -148,7 +110,7 @@ def _owed(note: Note, outbox: Outbox, relay: RelaySettings) -> None:
 
 
 def _forwarded(note: Note, pacs: PacsSettings) -> None:
-    with closing(Archive.attach(pacs.db_path, pacs.storage_path)) as archive:
+    with databases.archive(pacs) as archive:
         targets = ForwardQueue(archive).targets()
     if not targets:
         raise Nothing("Nothing is forwarded (PACS_FORWARD_TO).")

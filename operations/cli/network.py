@@ -17,7 +17,7 @@ from gateway.remote_ae import Peer
 from gateway.settings import load
 from gateway.tls import CallFiles
 from operations import databases, dicom_peers
-from operations.checks import link_check, tls_check
+from operations.checks import link_check, tls_check, tls_handshake
 from operations.cli.terminal import AsJson, Progress, console, print_each, print_json, printed_hops
 from pacs.query_retrieve.retrieve import Sendable, SendOutcome
 from pacs.settings import PacsSettings
@@ -73,9 +73,9 @@ def tls_check_command(
     with printed_hops(as_json=as_json) as hops:
         tls_check.check_files(settings, hops, now=datetime.now(UTC))
         if peer is not None:
-            tls_check.check_call(settings, hops, peer)
+            tls_handshake.check_call(settings, hops, peer)
         elif connect:
-            tls_check.check_peer(settings, hops, host=host.strip("[]"), port=int(port))
+            tls_handshake.check_peer(settings, hops, host=host.strip("[]"), port=int(port))
 
 
 def echo(peer: Target, calling: Calling = "", as_json: AsJson = False) -> None:

@@ -1,6 +1,7 @@
 """The commands about the site as a whole: check, selftest, diagnostics, status.
 
-Not for: what they do; it is in `operations.checks`. Status reads and does not judge: `relay.health.report` does.
+Not for: what they do; it is in `operations.checks` and `operations.diagnostics`. Status reads and does not judge:
+`relay.health.report` does.
 """
 
 from collections import Counter
@@ -15,9 +16,9 @@ from rich.table import Table
 from gateway import __version__
 from operations import databases
 from operations.checks import site_check
-from operations.checks.diagnostics import collect
 from operations.checks.selftest import Selftest
 from operations.cli.terminal import AsJson, console, print_json, printed_hops
+from operations.diagnostics.bundle import collect
 from operations.site_settings import SiteSettings
 from pacs.commitment.rows import CommitmentRows
 from pacs.forward.queue_rows import ForwardQueue

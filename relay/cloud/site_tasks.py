@@ -4,7 +4,7 @@ Each is a command that an engineer could give on site, `gateway selftest` and so
 a process of its own, with this one's settings, whose JSON is what the cloud is told. So nothing here can take the relay
 down, and what the cloud sees is what an engineer sees.
 
-Not here: what the commands do (`operations.checks.selftest`, `operations.checks.diagnostics`), the memory of requests
+Not here: what the commands do (`operations.checks.selftest`, `operations.diagnostics`), the memory of requests
 (`relay.cloud.deferred`).
 """
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import NotFound
-from gateway.hops import Hop, HopFailed, Hops, Nothing, reason
+from gateway.hops import Hop, HopFailed, Hops, Note, Nothing, reason
 
 
 def states(hops: Hops) -> list[tuple[str, str, str]]:
@@ -24,6 +24,20 @@ def test_what_fails_is_recorded_and_raised_with_its_name() -> None:
         raise NotFound("No item.")
     assert states(hops) == [("query", "failed", "No item.")]
     assert hops.failed == hops.seen
+
+
+def test_a_look_that_fails_does_not_keep_the_next_from_being_taken() -> None:
+    def fail(_note: Note) -> None:
+        raise NotFound("No item.")
+
+    def succeed(note: Note) -> None:
+        note.detail = "3 items."
+
+    hops = Hops()
+    hops.look("query", fail, remedy="Is it running?")
+    hops.look("query again", succeed)
+    assert states(hops) == [("query", "failed", "No item."), ("query again", "ok", "3 items.")]
+    assert hops.seen[0].remedy == "Is it running?"
 
 
 def test_what_is_not_there_is_skipped() -> None:

@@ -18,7 +18,9 @@ import pytest
 
 from gateway.audit.messages import Actor
 from gateway.errors import Conflict
-from operations.backup.backup import BackupError, Beside, Taken, backup, complete, pool_place
+from operations.backup.backup import Beside, Taken, backup
+from operations.backup.manifest import BackupError, complete
+from operations.backup.pool import pool_place
 from operations.backup.restore import Restored, restore, verify
 from pacs import Archive
 from pacs.archive.files import digest

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.audit.messages import Actor, told_restored
 from gateway.audit.trail import Head, Trail, lines, trails, verified
-from operations.backup.backup import BackupError, Beside, Taken, backup
+from operations.backup.backup import Beside, Taken, backup
+from operations.backup.manifest import BackupError
 from operations.backup.restore import MOVED, WORK, Restored, restore, verify_trail
 from pacs import Archive
 from tests.tools.archive_files import files_of

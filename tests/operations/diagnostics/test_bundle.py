@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.outbox import NewEntry
-from operations.checks.diagnostics import LOG_BYTES, collect, own_lines
+from operations.diagnostics.bundle import collect
 from operations.site_settings import SiteSettings
 from pacs import Archive
 from tests.relay.served import item, mammogram, receive
@@ -106,13 +106,3 @@ def test_nothing_is_overwritten(full: SiteSettings, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         collect(full, tmp_path / "bundle.tar.gz", logs=[], now=NOW)
     assert (tmp_path / "bundle.tar.gz").read_text() == "mine"
-
-
-def test_of_a_flood_of_lines_the_newest_are_kept() -> None:
-    line = json.dumps({"event": "x", "level": "info", "process": "pacs", "filler": "y" * 1000})
-    lines, left_out = own_lines([line] * 10_000 + [line.replace("x", "last")])
-    assert (sum(map(len, lines)) <= LOG_BYTES, "last" in lines[-1], left_out) == (True, True, 0)
-
-
-def test_a_line_that_would_be_too_long_is_left_out() -> None:
-    assert own_lines([json.dumps({"event": "x" * 20_000, "level": "info", "process": "p"})]) == ([], 1)
