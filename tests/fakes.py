@@ -19,7 +19,7 @@ class FakeCloud:
 
     `then` says how the next events fare, one each; after that, or while it is empty, every event is taken. `delay` is
     the seconds each takes. `poison` are message ids that are never taken, `never` those refused for good, `doubted`
-    those of which the cloud cannot say which it is.
+    those of which the cloud cannot say which it is. While `opened` is cleared, no event is answered.
     """
 
     def __init__(self, then: Iterable[Behaviour] = (), *, delay: float = 0.0) -> None:
@@ -34,6 +34,8 @@ class FakeCloud:
         self.most_at_once = 0
         self.closed = False
         self.hanging = False
+        self.opened = asyncio.Event()
+        self.opened.set()
 
     async def send(self, event: Event) -> None:
         self.asked.append(event.message_id)
@@ -41,6 +43,7 @@ class FakeCloud:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             await asyncio.sleep(self.delay)
+            await self.opened.wait()
             await self._treat(event, self._behaviour(event))
         finally:
             self.at_once -= 1

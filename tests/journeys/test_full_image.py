@@ -13,6 +13,7 @@ from simulator.azure.blob_storage import Blobs
 from simulator.modality.modality import standard_views
 from simulator.site import Site, wait_until
 from tests.journeys.steps import now
+from tests.tools.waiting import PATIENCE_SECONDS
 
 SETTINGS = {"RELAY_UPLOAD_HOSTS": "127.0.0.1", "RELAY_UPLOAD_BYTES_PER_SECOND": "8000000"}
 
@@ -30,12 +31,12 @@ def storage(folder: Path) -> Iterator[Blobs]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(PATIENCE_SECONDS)
     try:
         yield blobs
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join()
         loop.close()
 
 

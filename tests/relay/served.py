@@ -79,7 +79,7 @@ class Site:
     def get(
         self, path: str, *, accept: str = "", method: str = "GET", body: bytes | None = None, **headers: str
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         sent = {**({"Accept": accept} if accept else {}), **{k.replace("_", "-"): v for k, v in headers.items()}}
         connection.request(method, path, body, headers=sent)
         response = connection.getresponse()
@@ -259,10 +259,10 @@ def _serving(served: Site, idle_seconds: float, patience_seconds: float) -> Iter
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(PATIENCE_SECONDS)
     try:
         yield
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join()
         loop.close()

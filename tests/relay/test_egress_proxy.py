@@ -45,6 +45,7 @@ from tests.relay.access.identity_provider import CLIENT, IdentityProvider
 from tests.relay.access.test_oidc_tokens import AUDIENCE, Provider
 from tests.relay.delivery.told import event, outcome
 from tests.tools.certificates import authority, issued, rsa_key
+from tests.tools.waiting import PATIENCE_SECONDS
 
 HOST = "service.test"
 LOGIN = "login.microsoftonline.com"
@@ -290,12 +291,12 @@ def fenced_api(folder: Path) -> Iterator[tuple[Fence, str]]:
 
     with elsewhere() as loop:
         serving = asyncio.run_coroutine_threadsafe(serve(), loop)
-        assert ready.wait(10)
+        assert ready.wait(PATIENCE_SECONDS)
         try:
             yield there_and_place[0]
         finally:
             loop.call_soon_threadsafe(done.set)
-            serving.result(10)
+            serving.result(PATIENCE_SECONDS)
 
 
 def walked(settings: RelaySettings) -> tuple[str, str]:

@@ -66,7 +66,7 @@ def basic(name: str, password: str = PASSWORD) -> dict[str, str]:
 
 
 def ask(site: Site, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE_SECONDS)
     connection.request(method, path, body=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
     response = connection.getresponse()
     answer = Answer(response.status, response.headers, response.read())
@@ -446,7 +446,7 @@ def test_a_body_that_is_too_large_is_refused(guarded: tuple[Site, Path]) -> None
 
 def https(site: Site, context: ssl.SSLContext, path: str = "/healthz", **headers: str) -> tuple[int, str]:
     """The status, and the fingerprint of the certificate that was shown."""
-    connection = http.client.HTTPSConnection("localhost", site.port, timeout=10, context=context)
+    connection = http.client.HTTPSConnection("localhost", site.port, timeout=PATIENCE_SECONDS, context=context)
     connection.request("GET", path, headers=headers)
     shown = sha256(connection.sock.getpeercert(binary_form=True) or b"").hexdigest()
     status = connection.getresponse().status

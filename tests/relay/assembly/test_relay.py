@@ -4,11 +4,11 @@ import asyncio
 import json
 import os
 import signal
-import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -36,6 +36,8 @@ from relay.settings import RelaySettings
 from simulator.cloud.programme import Cloud
 from simulator.site import free_port
 from tests.relay.test_settings import LINK
+from tests.tools.dcmtk import is_open
+from tests.tools.waiting import PATIENCE_SECONDS, until, wait_until
 from worklist import Worklist
 
 NOW = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
@@ -84,8 +86,7 @@ async def test_without_a_cloud_it_serves_and_says_that_none_is_configured(
     running = asyncio.create_task(Relay.of(settings, *stores).run())
     report = await asyncio.to_thread(get_when_there, f"http://127.0.0.1:{settings.http_port}/healthz")
     metrics = await asyncio.to_thread(text_of, f"http://127.0.0.1:{settings.http_port}/metrics")
-    os.kill(os.getpid(), signal.SIGTERM)
-    await running
+    await stopped(running)
     assert 'gateway_check_ok{check="cloud"} 1.0' in metrics.splitlines()
     checks = report["checks"]
     assert isinstance(checks, dict)
@@ -94,20 +95,22 @@ async def test_without_a_cloud_it_serves_and_says_that_none_is_configured(
     assert set(checks) == {"cloud", "worklist", "archive", "disk", "images"}
 
 
+async def stopped(running: asyncio.Task[None]) -> None:
+    """Ask the relay to stop once it takes signals, which is a moment after it serves; then wait for its end."""
+    await until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, "the relay's readiness")
+    os.kill(os.getpid(), signal.SIGTERM)
+    await running
+
+
 def text_of(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
         return str(answer.read().decode())
 
 
 def get_when_there(url: str) -> dict[str, object]:
-    for _ in range(200):
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                content: dict[str, object] = json.load(answer)
-                return content
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"Nothing answers at {url}.")
+    wait_until(lambda: is_open(urlsplit(url).port or 0), url)
+    content: dict[str, object] = json.loads(text_of(url))
+    return content
 
 
 @pytest.mark.parametrize(
@@ -160,11 +163,9 @@ async def test_several_destinations_are_served_side_by_side_and_each_is_a_hop(
         relay = Relay.of(load(RelaySettings), *stores)
         stores[0].outbox.enqueue(NewEntry("m1", "mpps.completed", "s", 1, {}), now=NOW)
         running = asyncio.create_task(relay.run())
-        while stores[0].outbox.counts()["delivered"] < 1:
-            await asyncio.sleep(0.02)
+        await until(lambda: stores[0].outbox.counts()["delivered"] > 0, "the delivery")
         checks = (await asyncio.to_thread(relay.health.report)).checks
-        os.kill(os.getpid(), signal.SIGTERM)
-        await running
+        await stopped(running)
         assert cloud.events.told["m1"] == 2
         assert {name for name in checks if "delivery" in name} == {"delivery to hybrid", "delivery to https"}
 

@@ -287,6 +287,7 @@ async def test_a_burst_of_images_gives_few_events(exams: Exams) -> None:
             exams.now = NOW + timedelta(seconds=number / 2)
             await asyncio.to_thread(exams.store, FOUR[number % 4])
             await asyncio.sleep(0.3)
+        await until(lambda: len(exams.told()) > 0, "what is told although the burst goes on")
         exams.now += timedelta(seconds=2)
         await until(lambda: exams.changes() == 0)
     finally:

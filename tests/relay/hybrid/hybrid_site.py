@@ -15,7 +15,7 @@ from relay.hybrid.tokens import SasTokens, TokenSource
 from simulator.azure.hybrid_namespace import HybridConnection
 from simulator.azure.hybrid_service import HybridService
 from simulator.azure.hybrid_tokens import Key
-from tests.tools.waiting import until
+from tests.tools.waiting import PATIENCE_SECONDS, until
 
 TOKENS = SasTokens("site", "the key")
 PATIENT = LinkLimits(delays=(0, 0.05, 0.1), proof_every=60, listeners=1)
@@ -71,7 +71,7 @@ async def site(
     """A listener that is connected and proves itself, and a sender beside it."""
     async with namespace(**options) as service:
         at = endpoint(service.namespace.base, "actions")
-        sender = HybridSender(at, tokens, timeout=5)
+        sender = HybridSender(at, tokens, timeout=PATIENCE_SECONDS)
         prove = SelfEcho(HybridSender(at, tokens, timeout=echo_timeout))
         listener = HybridListener(
             at,

@@ -19,7 +19,7 @@ from relay.hybrid.tokens import SasTokens
 from simulator.azure.hybrid_service import HybridService
 from simulator.site import free_port
 from tests.relay.hybrid.hybrid_site import PATIENT, TOKENS, Site, echo, namespace, running, site
-from tests.tools.waiting import until
+from tests.tools.waiting import PATIENCE_SECONDS, until
 
 ECHO = {"action_type": "echo", "text": "é" * 100_000}  # long enough to come in several frames
 
@@ -104,13 +104,13 @@ async def exchange(here: Site, message: str | bytes | None) -> dict[str, str]:
             await ws.send_str(message)
         elif message is not None:
             await ws.send_bytes(message)
-        answer: dict[str, str] = json.loads((await ws.receive(timeout=5)).data)
+        answer: dict[str, str] = json.loads((await ws.receive(timeout=PATIENCE_SECONDS)).data)
         return answer
 
 
 def test_a_sender_that_says_nothing_keeps_nobody_waiting() -> None:
     async def run() -> None:
-        async with site(limits=replace(PATIENT, first_message=0.5)) as here:
+        async with site(limits=replace(PATIENT, first_message=3.0)) as here:
             silent = asyncio.create_task(exchange(here, None))
             await until(lambda: here.connection.counts["bridged"] >= 1)
             assert await speak(here, 1) == {"status": "echo", "payload": 1}
@@ -127,7 +127,7 @@ def test_more_exchanges_than_allowed_are_rejected_at_once() -> None:
         return text
 
     async def run() -> None:
-        async with site(on_message=hold, limits=replace(PATIENT, sessions=2)) as here:
+        async with site(on_message=hold, limits=replace(PATIENT, sessions=2), echo_timeout=PATIENCE_SECONDS) as here:
             await until(lambda: here.connection.counts["bridged"] == 1)  # the gateway's own echo holds one
             held = asyncio.create_task(speak(here, 1))
             await until(lambda: here.connection.counts["bridged"] == 2)
@@ -151,7 +151,7 @@ def test_an_address_that_comes_twice_is_used_once() -> None:
 
 def test_a_refused_rendezvous_is_reported_and_costs_nothing_else() -> None:
     async def run() -> None:
-        async with site(rendezvous_timeout=0.2) as here:
+        async with site(rendezvous_timeout=2.0) as here:
             await until(lambda: here.listener.state.last_proven is not None)
             here.connection.faults.refuse_rendezvous.append((500, "internal"))
             with pytest.raises(CloudError, match="did not answer in time"):
@@ -300,7 +300,7 @@ def test_an_exchange_under_way_outlives_the_channel() -> None:
 
 def test_a_half_open_channel_is_noticed_by_its_pings_and_opened_again() -> None:
     async def run() -> None:
-        async with site(limits=replace(PATIENT, heartbeat=0.2)) as here:
+        async with site(limits=replace(PATIENT, heartbeat=1.5)) as here:
             ghost = here.connection.listeners[0]
             here.service.freeze("actions")
             await until(lambda: here.listener.state.connections == 2)
@@ -317,8 +317,8 @@ def test_a_channel_that_answers_pings_but_is_given_nothing_is_replaced(fault: st
     """And the second is open before the first is closed: at one moment the service sees both."""
 
     async def run() -> None:
-        limits = replace(PATIENT, heartbeat=0.2, proof_every=0.2, lifetimes=Lifetimes(deaf_after=1))
-        async with site(limits=limits, rendezvous_timeout=0.3) as here:
+        limits = replace(PATIENT, heartbeat=1.5, proof_every=0.2, lifetimes=Lifetimes(deaf_after=3))
+        async with site(limits=limits, rendezvous_timeout=1.0, echo_timeout=1.5) as here:
             await until(lambda: here.listener.state.last_proven is not None)
             broken_since = here.listener.state.last_proven
             first = here.connection.listeners[0]
@@ -333,8 +333,8 @@ def test_a_channel_that_answers_pings_but_is_given_nothing_is_replaced(fault: st
 
 def test_a_link_with_traffic_is_left_alone() -> None:
     async def run() -> None:
-        async with site(limits=replace(PATIENT, proof_every=0.1, lifetimes=Lifetimes(deaf_after=0.5))) as here:
-            await asyncio.sleep(1.5)
+        async with site(limits=replace(PATIENT, proof_every=0.1, lifetimes=Lifetimes(deaf_after=2.0))) as here:
+            await asyncio.sleep(3)
             assert (here.listener.state.connections, here.listener.state.replaced) == (1, 0)
 
     asyncio.run(run())

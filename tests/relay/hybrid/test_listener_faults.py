@@ -95,7 +95,7 @@ async def test_a_fault_is_named_and_gone_when_its_cause_is(fault: Callable[[Site
     "fault", [{"accept_delay": 0.5}, {"duplicate_accept": True}, {"ping": "ignore"}, {"ping": "disconnect"}]
 )
 async def test_a_slow_a_stuttering_and_a_service_that_takes_no_pings_are_put_up_with(fault: dict[str, object]) -> None:
-    async with site(limits=replace(QUICK, heartbeat=None if "ping" in fault else 0.3), proves=False) as here:
+    async with site(limits=replace(QUICK, heartbeat=None if "ping" in fault else 1.5), proves=False) as here:
         for name, value in fault.items():
             setattr(here.connection.faults, name, value)
         assert await answers(here)

@@ -92,8 +92,8 @@ async def test_no_http_request_under_way_is_lost_when_its_channel_is_replaced() 
 @pytest.mark.parametrize("pins", [True, False])
 @pytest.mark.parametrize("fault", ["mute", "unlist", "freeze"])
 async def test_one_zombie_of_two_is_found_and_replaced_while_the_other_serves(fault: str, pins: bool) -> None:
-    limits = replace(TWO, heartbeat=0.3, proof_every=0.1, lifetimes=Lifetimes(deaf_after=1))
-    async with site(limits=limits, rendezvous_timeout=0.3) as here:
+    limits = replace(TWO, heartbeat=1.5, proof_every=0.1, lifetimes=Lifetimes(deaf_after=3))
+    async with site(limits=limits, rendezvous_timeout=1.0, echo_timeout=1.5) as here:
         here.connection.pins = pins
         await until(lambda: len(here.connection.listeners) == 2)
         ghost = here.connection.listeners[0]
@@ -108,10 +108,10 @@ async def test_one_zombie_of_two_is_found_and_replaced_while_the_other_serves(fa
 
 
 async def test_a_site_listens_on_two_channels_and_each_is_proven() -> None:
-    async with site(limits=replace(TWO, proof_every=0.1, lifetimes=Lifetimes(deaf_after=1.5))) as here:
+    async with site(limits=replace(TWO, proof_every=0.1, lifetimes=Lifetimes(deaf_after=2.0))) as here:
         await until(lambda: len(here.listener.state.listener_ids) == 2)
         first = here.listener.state.listener_ids
-        await asyncio.sleep(2)
+        await asyncio.sleep(3)
         assert (here.listener.state.listener_ids, here.listener.state.replaced) == (first, 0)
 
 

@@ -12,6 +12,7 @@ from relay.hybrid.tokens import SasTokens
 from simulator.cloud.programme import KEY, KEY_NAME, Cloud
 from tests.relay.delivery.told import UID, event, outcome
 from tests.relay.hybrid.hybrid_site import TOKENS, site
+from tests.tools.waiting import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -85,13 +86,13 @@ def test_whatever_the_service_refuses_is_tried_again(status: int) -> None:
 
 def test_an_answer_that_does_not_come_is_not_waited_for_for_ever() -> None:
     async def never(_text: str) -> str:
-        await asyncio.sleep(60)
+        await asyncio.sleep(PATIENCE_SECONDS)
         return ""
 
     async def run() -> None:
         async with site(on_message=never) as here:
             sender = HybridSender(endpoint(here.service.namespace.base, "actions"), TOKENS, timeout=0.3)
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(PATIENCE_SECONDS / 2):
                 assert await outcome(HybridDestination(sender)) == "tried again"
             await sender.close()
 

@@ -14,9 +14,11 @@ from gateway.messages import Check
 from gateway.sqlite import utc_text
 from relay.pages import live
 from relay.pages.live import Live
+from relay.web import SHUTDOWN_SECONDS
 from tests.relay import served
 from tests.relay.dicomweb.reader import Reader
 from tests.relay.served import Site
+from tests.tools.waiting import PATIENCE_SECONDS
 
 State = dict[str, str]
 LATER = served.NOW + timedelta(seconds=30)
@@ -31,7 +33,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @contextmanager
 def stream(site: Site) -> Iterator[Iterator[State]]:
     """An open stream; gives the states it tells, one by one."""
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE_SECONDS)
     connection.request("GET", "/events")
     response = connection.getresponse()
     assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream")
@@ -50,7 +52,7 @@ def test_the_state_is_told_at_once_and_by_name(site: Site) -> None:
     assert state["day"] == served.NOW.astimezone().strftime("%Y%m%d")
 
 
-def test_an_image_and_an_appointment_are_told_within_two_seconds(site: Site) -> None:
+def test_an_image_and_an_appointment_are_told_before_the_next_beat(site: Site) -> None:
     with stream(site) as states:
         first = next(states)
         began = time.monotonic()
@@ -59,7 +61,7 @@ def test_an_image_and_an_appointment_are_told_within_two_seconds(site: Site) -> 
         site.worklist.schedule(served.item(), action_id="1", content_hash="1", now=served.NOW)
         third = next(states)
     assert (changed(first, second), changed(second, third)) == ({"images"}, {"worklist"})
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < live.BEAT_SECONDS
 
 
 def test_another_health_is_told(site: Site) -> None:
@@ -103,7 +105,7 @@ def test_nothing_new_is_told_again_before_a_page_takes_it_for_lost(site: Site) -
     with stream(site) as states:
         first, began = next(states), time.monotonic()
         assert next(states) == first
-        assert 5 < time.monotonic() - began < 15
+        assert 5 < time.monotonic() - began < 25  # when a page says that it has heard nothing (app.js)
 
 
 def test_all_streams_are_told_the_same(site: Site) -> None:
@@ -126,18 +128,20 @@ def test_a_stream_holds_no_patient_data(tmp_path: Path) -> None:
 
 def test_a_site_that_stops_ends_its_streams_at_once(tmp_path: Path) -> None:
     with served.site(tmp_path) as site:
-        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE_SECONDS)
         connection.request("GET", "/events")
         response = connection.getresponse()
         response.readline()
         began = time.monotonic()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < SHUTDOWN_SECONDS
     response.read()  # ends, and does not time out
     connection.close()
 
 
 def test_more_streams_than_there_may_be_are_asked_to_come_later(site: Site) -> None:
-    open_ = [http.client.HTTPConnection("127.0.0.1", site.port, timeout=20) for _ in range(live.MOST_STREAMS)]
+    open_ = [
+        http.client.HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE_SECONDS) for _ in range(live.MOST_STREAMS)
+    ]
     for connection in open_:
         connection.request("GET", "/events")
         connection.getresponse().readline()
