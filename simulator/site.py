@@ -123,7 +123,7 @@ class Site:
         wait_until(lambda: self._said(CLOUD, "{"), what="The stand-in cloud's address")
         facts = json.loads(next(line for line in self.log(CLOUD).splitlines() if line.startswith("{")))
         self.settings |= facts["settings"]
-        self.control = RemoteControl(facts["door"])
+        self.control = RemoteControl(facts["control"])
 
     def start(self, *names: str) -> None:
         """Start some of worklist, pacs and relay and wait until they listen. Raises SiteError when one ends."""
