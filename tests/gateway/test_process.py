@@ -5,23 +5,38 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from gateway import process
+from tests.tools.waiting import PATIENCE_SECONDS, wait_until
 
 WAIT = "from gateway.process import *\nimport sys, asyncio\n"
 SERVICE = WAIT + "sys.exit(run(until_stopped))"
 ASYNC_SERVICE = WAIT + "sys.exit(run(lambda: asyncio.run(until_stopped_async())))"
 
 
-def start(program: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def started(program: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of this program, killed in the end if it still runs."""
+    process = subprocess.Popen(
         [sys.executable, "-c", program], env={**os.environ, **environment}, text=True, stderr=subprocess.PIPE
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def written_by(program: str) -> tuple[int, str]:
+    """Run a program to its end; gives its exit code and what it wrote on standard error."""
+    with started(program) as process:
+        _, written = process.communicate(timeout=PATIENCE_SECONDS)
+    return process.returncode, written
 
 
 @pytest.fixture
@@ -29,16 +44,14 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
     """The receiving end of sd_notify."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(tmp_path / "notify"))
-        channel.settimeout(20)
+        channel.settimeout(PATIENCE_SECONDS)
         yield channel
 
 
 def ended(main: str) -> tuple[int, str]:
     """Run a process whose main does this; gives its exit code and what it wrote on standard error."""
     errors = "from gateway.errors import *\ndef fail(error): raise error\n"
-    process = start(WAIT + errors + f"sys.exit(run(lambda: {main}))")
-    _, written = process.communicate(timeout=20)
-    return process.returncode, written
+    return written_by(WAIT + errors + f"sys.exit(run(lambda: {main}))")
 
 
 @pytest.mark.parametrize(
@@ -73,27 +86,27 @@ def test_wrong_settings_are_told_plainly() -> None:
 @pytest.mark.parametrize("program", [SERVICE, ASYNC_SERVICE])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_service_is_ready_and_stops_when_asked(systemd: socket.socket, program: str, number: signal.Signals) -> None:
-    service = start(program, NOTIFY_SOCKET=systemd.getsockname())
-    assert systemd.recv(64) == b"READY=1"
-    service.send_signal(number)
-    assert systemd.recv(64) == b"STOPPING=1"
-    assert service.wait(20) == 0
+    with started(program, NOTIFY_SOCKET=systemd.getsockname()) as service:
+        assert systemd.recv(64) == b"READY=1"
+        service.send_signal(number)
+        assert systemd.recv(64) == b"STOPPING=1"
+        assert service.wait(PATIENCE_SECONDS) == 0
 
 
 @pytest.mark.parametrize("program", [SERVICE, ASYNC_SERVICE])
 def test_the_watchdog_hears_from_a_service_that_works(systemd: socket.socket, program: str) -> None:
-    service = start(program, NOTIFY_SOCKET=systemd.getsockname(), WATCHDOG_USEC="100000")
-    heard = [systemd.recv(64) for _ in range(3)]
-    service.terminate()
-    assert heard == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
-    assert service.wait(20) == 0
+    with started(program, NOTIFY_SOCKET=systemd.getsockname(), WATCHDOG_USEC="100000") as service:
+        heard = [systemd.recv(64) for _ in range(3)]
+        service.terminate()
+        assert heard == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        assert service.wait(PATIENCE_SECONDS) == 0
 
 
 @pytest.mark.parametrize("call", ["until_stopped(broken)", "asyncio.run(until_stopped_async(broken))"])
 def test_a_service_that_no_longer_works_ends_instead_of_lingering(systemd: socket.socket, call: str) -> None:
     program = WAIT + f"def broken(): raise OSError('the accept thread is gone')\nsys.exit(run(lambda: {call}))"
-    service = start(program, NOTIFY_SOCKET=systemd.getsockname(), WATCHDOG_USEC="100000")
-    assert service.wait(20) == 1
+    with started(program, NOTIFY_SOCKET=systemd.getsockname(), WATCHDOG_USEC="100000") as service:
+        assert service.wait(PATIENCE_SECONDS) == 1
     assert systemd.recv(64) == b"READY=1"
 
 
@@ -121,12 +134,8 @@ def touching(path: Path, then: str) -> str:
 
 
 def wait_for(path: Path) -> int:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if path.exists() and (text := path.read_text()):
-            return int(text)
-        time.sleep(0.01)
-    raise AssertionError(f"{path.name} never came")
+    wait_until(lambda: path.exists() and path.read_text(), path.name)
+    return int(path.read_text())
 
 
 def test_one_process_that_dies_takes_the_others_with_it(tmp_path: Path) -> None:
@@ -135,18 +144,18 @@ def test_one_process_that_dies_takes_the_others_with_it(tmp_path: Path) -> None:
         "dies": WAIT + f"import time, pathlib\nwhile not pathlib.Path({str(tmp_path / 'lives')!r}).exists(): "
         "time.sleep(0.01)\nsys.exit(78)",
     }
-    supervisor = start(SUPERVISE % programs)
-    assert supervisor.wait(20) == 78
+    with started(SUPERVISE % programs) as supervisor:
+        assert supervisor.wait(PATIENCE_SECONDS) == 78
     with pytest.raises(ProcessLookupError):
         os.kill(wait_for(tmp_path / "lives"), 0)
 
 
 def test_processes_stop_together_when_asked(tmp_path: Path) -> None:
     programs = {name: touching(tmp_path / name, "sys.exit(run(until_stopped))") for name in ("one", "two")}
-    supervisor = start(SUPERVISE % programs)
-    pids = [wait_for(tmp_path / name) for name in programs]
-    supervisor.terminate()
-    supervisor.wait(20)
+    with started(SUPERVISE % programs) as supervisor:
+        pids = [wait_for(tmp_path / name) for name in programs]
+        supervisor.terminate()
+        supervisor.wait(PATIENCE_SECONDS)
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -176,5 +185,5 @@ def test_a_signal_waits_until_the_block_is_over() -> None:
         "except KeyboardInterrupt:\n"
         "    print('interrupted', file=sys.stderr)\n"
     )
-    _, written = start(program).communicate(timeout=20)
+    _, written = written_by(program)
     assert written == "done\ninterrupted\n"

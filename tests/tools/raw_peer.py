@@ -16,10 +16,14 @@ class RawPeer:
     def __init__(self, port: int, abstract_syntax: str, transfer_syntax: str) -> None:
         self.connection = socket.create_connection(("127.0.0.1", port))
         self.connection.settimeout(PATIENCE_SECONDS)
-        self.connection.sendall(request_pdu([build_context(abstract_syntax, [transfer_syntax])]))
-        head = self.connection.recv(6, socket.MSG_WAITALL)
-        assert head[0] == 2, "the association was not accepted"
-        self.connection.recv(int.from_bytes(head[2:], "big"), socket.MSG_WAITALL)
+        try:
+            self.connection.sendall(request_pdu([build_context(abstract_syntax, [transfer_syntax])]))
+            head = self.connection.recv(6, socket.MSG_WAITALL)
+            assert head[0] == 2, "the association was not accepted"
+            self.connection.recv(int.from_bytes(head[2:], "big"), socket.MSG_WAITALL)
+        except BaseException:
+            self.connection.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

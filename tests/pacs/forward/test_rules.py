@@ -386,10 +386,11 @@ def test_a_target_that_is_deaf_delays_no_other_and_no_stop(archive: Archive) -> 
         forwarding(archive, deaf, site.peer, targets=("DEAF", "SITE_PACS")) as queue,
     ):
         send(archive, image(1))
-        listening.accept()
+        called, _ = listening.accept()
         wait_until(all_delivered(queue, 1), "the other")
         began = time.monotonic()
     assert time.monotonic() - began < PATIENCE_SECONDS < ANSWER_SECONDS
+    called.close()
 
 
 def test_a_file_that_is_missing_or_damaged_waits_until_it_is_well(archive: Archive) -> None:

@@ -627,9 +627,9 @@ def test_stopping_does_not_wait_for_a_destination_that_is_silent(archive: Archiv
             command = Command(command_field=0x0021, message_id=1, priority=0, command_data_set_type=1,
                               affected_sop_class_uid=MOVE, move_destination="SITE_PACS")  # fmt: skip
             workstation.send(command, encode(identifier("STUDY", StudyInstanceUID=STUDY), EXPLICIT))
-            server.accept()
-            began = time.monotonic()
-            listener.stop(grace_seconds=0.1)
+            with server.accept()[0]:
+                began = time.monotonic()
+                listener.stop(grace_seconds=0.1)
     assert time.monotonic() - began < PATIENCE_SECONDS < ANSWER_SECONDS
 
 

@@ -21,6 +21,7 @@ class BadLine:
         self.port = 0
         self._target = target
         self._ends: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._pumps: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -33,6 +34,7 @@ class BadLine:
         self._end_all()
         for pump in self._pumps:
             pump.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def become(self, fault: Fault | None) -> None:
         """Go bad, or well again; connections on which bytes were lost stay as they are."""
@@ -52,6 +54,10 @@ class BadLine:
             end.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
