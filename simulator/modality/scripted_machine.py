@@ -1,9 +1,8 @@
-"""A machine with manners of its own that follows a plan, act by act, and checks each answer.
+"""A machine that follows a plan act by act, with the oddities of real machines, and checks each response.
 
-Where `modality` is a foreign library that does the one thing right, this does what real machines do: their encodings,
-their associations, their order of things. Each act is a hop that was seen to work, or the end of the exam.
+Each act is a hop. The first one that is not answered as expected ends the exam.
 
-Not for: what an exam consists of (`script`, `plan`), nor for what no machine should do (`misbehaviour`).
+Not for: the content of an exam (`script`, `plan`), nor for violations of the standard (`misbehaviour`).
 """
 
 import time
@@ -48,29 +47,29 @@ WARNINGS = range(0xB000, 0xC000)
 
 @dataclass
 class _Now:
-    """Where the exam stands: what was found, the step in progress, and the pictures."""
+    """The state of the exam: the matches, the step in progress, and its images."""
 
     items: list[Dataset] = field(default_factory=list)
     subject: Dataset | None = None
-    """The item that pictures belong to."""
+    """The item that images belong to."""
     step: str = ""
     """SOP Instance UID of the step in progress."""
     run: str = ""
-    """What makes this exam's instances different from those of the same script another time."""
+    """Goes into the UIDs of instances, so that the same script makes others each time."""
     begun: int = 0
     made: list[Sent] = field(default_factory=list)
     """Of the step in progress."""
     held: list[Dataset] = field(default_factory=list)
     unasked: list[Sent] = field(default_factory=list)
-    """Sent, and no commitment asked for yet."""
+    """Sent, and no commitment requested yet."""
 
 
 class Machine:
-    """One machine; `run` is an exam. It calls as `caller` says and speaks as `manners` say."""
+    """One machine; `run` is an exam. `caller` opens its associations, `behaviour` has its oddities."""
 
     def __init__(
         self,
-        manners: Behaviour,
+        behaviour: Behaviour,
         caller: Dialer,
         *,
         worklist: Peer,
@@ -79,12 +78,14 @@ class Machine:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`clock` gives the machine's wall time."""
-        self.manners = manners
-        self.caller = replace(caller, max_pdu_bytes=manners.max_pdu_bytes, split_writes=manners.split_writes)
+        self.behaviour = behaviour
+        self.caller = replace(caller, max_pdu_bytes=behaviour.max_pdu_bytes, split_writes=behaviour.split_writes)
         self.worklist, self.pacs = worklist, pacs
         self._clock, self._sleep = clock, sleep
-        self._style = Style(manners.uid_padding, manners.group_lengths, manners.undefined_lengths, manners.sparse)
-        self._station = manners.station or caller.ae_title
+        self._style = Style(
+            behaviour.uid_padding, behaviour.group_lengths, behaviour.undefined_lengths, behaviour.sparse
+        )
+        self._station = behaviour.station or caller.ae_title
         self._stored: Sequence[tuple[str, str]] = ()
         self._kept: dict[tuple[tuple[str, str], ...], RawAssociation] = {}
         self._left_open: list[RawAssociation] = []
@@ -99,7 +100,7 @@ class Machine:
         except BaseException:
             self._switch_off(RawAssociation.abort)
             raise
-        self._switch_off(self._farewell)
+        self._switch_off(self._close)
 
     def _perform(self, planned: Planned, hops: Hops) -> None:
         """One act is one hop; of an exposure, each picture."""
@@ -137,19 +138,21 @@ class Machine:
 
     def _query(self, act: Query) -> str:
         keys = dict(act.keys)
-        if self.manners.station:
-            keys.setdefault("ScheduledStationAETitle", self.manners.station)
-        character_set = self.manners.character_set.split("\\")
-        identifier = steps.query(keys, form=act.sps, names=self.manners.names, character_set=character_set)
+        if self.behaviour.station:
+            keys.setdefault("ScheduledStationAETitle", self.behaviour.station)
+        character_set = self.behaviour.character_set.split("\\")
+        identifier = steps.query(keys, form=act.sps, names=self.behaviour.names, character_set=character_set)
         items, status = [], SUCCESS
         with self._line(self.worklist, self._worklist_kinds()) as line:
             context = line.context(WORKLIST)
+            # Never sparse: an attribute that is left out of an identifier is no return key.
             data = encoded(identifier, context.transfer_syntax, replace(self._style, sparse=False))
             for answer, found in line.find(context, data, cancel_after=act.cancel_after):
                 status = answer.status or SUCCESS
                 if status in PENDING:
                     items.append(decode(found, context.transfer_syntax))
                 else:
+                    # After C-CANCEL success is right, too: the last match may have left before it came.
                     _expect("C-FIND on the worklist", answer, (SUCCESS, CANCELLED) if act.cancel_after else (SUCCESS,))
         _expect_found(len(items), act)
         self._now.items, self._now.subject = items, items[0] if items else None
@@ -168,18 +171,19 @@ class Machine:
             raise Observed("The items that were found are of more than one participant; let the query ask for one.")
         now = self._now
         now.begun, now.subject, now.made = now.begun + 1, items[0], []
+        # Of the step, so that a further step of the same item makes instances of its own.
         now.step = now.run = str(generate_uid())
         created = steps.created(
             items,
             step_id=f"STEP{now.begun}",
             station=self._station,
             now=self._clock(),
-            character_set=self.manners.character_set.split("\\"),
+            character_set=self.behaviour.character_set.split("\\"),
         )
         self._normalized(CommandField.N_CREATE, "N-CREATE of the step", created)
-        if self.manners.creates_twice:  # the standard wants 0111; that an identical repeat succeeds is a local choice
+        if self.behaviour.creates_twice:  # the standard wants 0111; that an identical repeat succeeds is a local choice
             self._normalized(CommandField.N_CREATE, "The repeated N-CREATE", created, (SUCCESS, DUPLICATE))
-        return f"N-CREATE of {now.step}{', twice' if self.manners.creates_twice else ''}."
+        return f"N-CREATE of {now.step}{', twice' if self.behaviour.creates_twice else ''}."
 
     def _end(self, act: End) -> str:
         final = steps.finished(
@@ -190,11 +194,12 @@ class Machine:
             reason=act.reason if act.status == "DISCONTINUED" else "",
         )
         self._set(f"N-SET {act.status}", final)
-        if self.manners.ends_twice:
+        if self.behaviour.ends_twice:
+            # A step in its final state is no longer updated (PS3.4 F.7.2.2.4).
             self._normalized(CommandField.N_SET, f"The repeated N-SET {act.status}", final, (NO_LONGER,))
         self._now.step = ""
         images = f"{len(self._now.made)} images" if act.names_images else "no word about images"
-        return f"N-SET {act.status} with {images}{', twice' if self.manners.ends_twice else ''}."
+        return f"N-SET {act.status} with {images}{', twice' if self.behaviour.ends_twice else ''}."
 
     def _set(self, what: str, attributes: Dataset) -> str:
         self._normalized(CommandField.N_SET, what, attributes)
@@ -232,8 +237,8 @@ class Machine:
         return steps.exam_of(now.subject, station=self._station, now=self._clock(), mpps_instance_uid=now.step)
 
     def _of_this_exam(self, made: Dataset) -> Dataset:
-        """Give it UIDs of this exam: the same script another time makes other instances."""
-        made.SpecificCharacterSet = self.manners.character_set.split("\\")
+        """Give an instance UIDs of this exam, and the machine's character set."""
+        made.SpecificCharacterSet = self.behaviour.character_set.split("\\")
         made.SeriesInstanceUID = derived_uid(str(made.SeriesInstanceUID), self._now.run)
         made.SOPInstanceUID = derived_uid(str(made.SOPInstanceUID), self._now.run)
         made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
@@ -260,12 +265,12 @@ class Machine:
 
     def _commit(self, act: Commit) -> str:
         images, self._now.unasked = self._now.unasked, []
-        asked = question((image.sop_class_uid, image.sop_instance_uid) for image in images)
+        requested = question((image.sop_class_uid, image.sop_instance_uid) for image in images)
         if act.port is not None and act.answer == "new association":
-            answer = self._commit_and_be_called(asked, act.port)
+            answer = self._commit_and_be_called(requested, act.port)
         else:
             with self._line(self.pacs, self._pacs_kinds()) as line:
-                self._ask_for_commitment(line, asked)
+                self._request_commitment(line, requested)
                 answer = _report(line)
         if missing := shortfall([image.sop_instance_uid for image in images], answer):
             raise Observed(missing)
@@ -273,18 +278,19 @@ class Machine:
             " of the archive's own." if act.port else "."
         )
 
-    def _commit_and_be_called(self, asked: Dataset, port: int) -> Answer | None:
+    def _commit_and_be_called(self, requested: Dataset, port: int) -> Answer | None:
         reports = Reports()
         with reports.listening(self.caller.ae_title, port):
             with self.caller.opened(self.pacs, self._pacs_kinds()) as line:
-                self._ask_for_commitment(line, asked)
-            return reports.wait(str(asked.TransactionUID), seconds=self.caller.seconds)
+                self._request_commitment(line, requested)
+            # The association is over, so the archive has to open one of its own.
+            return reports.wait(str(requested.TransactionUID), seconds=self.caller.seconds)
 
-    def _ask_for_commitment(self, line: RawAssociation, asked: Dataset) -> None:
+    def _request_commitment(self, line: RawAssociation, requested: Dataset) -> None:
         context = line.context(COMMITMENT)
         well_known = str(StorageCommitmentPushModelInstance)
         request = line.request(CommandField.N_ACTION, COMMITMENT, has_data=True, instance=well_known)
-        data = encoded(asked, context.transfer_syntax, replace(self._style, sparse=False))
+        data = encoded(requested, context.transfer_syntax, replace(self._style, sparse=False))
         _expect("N-ACTION for storage commitment", line.ask(context, request, data), (SUCCESS,))
 
     # ---- associations ----------------------------------------------------------------------------------------------
@@ -297,12 +303,12 @@ class Machine:
 
     @property
     def _message_syntax(self) -> str:
-        return SYNTAXES["implicit" if self.manners.implicit_only else "explicit"]
+        return SYNTAXES["implicit" if self.behaviour.implicit_only else "explicit"]
 
     @contextmanager
     def _line(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> Iterator[RawAssociation]:
-        """An association: a new one that ends as this machine ends them, or the one that it keeps for the exam."""
-        if self.manners.associations == "one":
+        """A new association, closed afterwards as `behaviour` has it, or the one that is kept for the exam."""
+        if self.behaviour.associations == "one":
             use = tuple(kinds)  # not the peer: one application may be worklist and archive
             if use not in self._kept:
                 self._kept[use] = self.caller.open(peer, kinds)
@@ -314,10 +320,10 @@ class Machine:
         except BaseException:
             line.abort()
             raise
-        self._farewell(line)
+        self._close(line)
 
-    def _farewell(self, line: RawAssociation) -> None:
-        match self.manners.farewell:
+    def _close(self, line: RawAssociation) -> None:
+        match self.behaviour.farewell:
             case "release":
                 line.release()
             case "abort":
@@ -329,7 +335,7 @@ class Machine:
 
     def _switch_off(self, end: Callable[[RawAssociation], None]) -> None:
         for line in self._kept.values():
-            with suppress(PeerError):  # what was answered stands; the other side may have gone first
+            with suppress(PeerError):  # every request has its response; the peer may have closed first
                 end(line)
         self._kept.clear()
         for line in self._left_open:
@@ -354,7 +360,7 @@ class _Size(TypedDict):
 
 
 def picture(shot: Shot, exam: Exam) -> Dataset:
-    """Make what was planned, uncompressed."""
+    """Make a planned image, uncompressed."""
     size: _Size = {"instance_number": shot.number, "rows": shot.rows, "columns": shot.columns}
     match shot.kind:
         case "processing":
