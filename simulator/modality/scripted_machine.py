@@ -29,7 +29,8 @@ from gateway.errors import PeerError
 from gateway.hops import Hops, Observed
 from gateway.remote_ae import Peer
 from simulator.exam import phantom, steps, structured_reports
-from simulator.exam.encoding import SYNTAXES, Style, compress, encoded
+from simulator.exam.compression import compress
+from simulator.exam.encoding import SYNTAXES, Style, encoded
 from simulator.exam.exam import Exam, derived_uid
 from simulator.exam.steps import Sent, sent_of
 from simulator.modality.commitment_scu import Answer, Reports, answer_in, question, shortfall
