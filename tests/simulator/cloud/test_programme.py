@@ -195,6 +195,6 @@ def test_it_runs_by_itself_until_it_is_told_to_stop() -> None:
         "AZURE_RELAY_EVENTS_HYBRID_CONNECTION": "events",
         "AZURE_RELAY_KEY_NAME": "simulated-key",
         "AZURE_RELAY_SHARED_ACCESS_KEY": "not a secret",
-        "RELAY_API_URL": f"{facts['door']}/api/v1",
+        "RELAY_API_URL": f"{facts['control']}/api/v1",
         "RELAY_API_TOKEN": "not-a-secret-either",
     }
