@@ -6,11 +6,9 @@ Not for: the content of an exam (`script`, `plan`), nor for violations of the st
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypedDict
 
 from pydicom import Dataset
 from pydicom.uid import generate_uid
@@ -25,15 +23,16 @@ from gateway.dataset.data_sets import decode
 from gateway.dicom.application import response
 from gateway.dicom.dimse import Command, CommandField
 from gateway.dicom.requestor import PENDING, described
-from gateway.errors import PeerError
 from gateway.hops import Hops, Observed
 from gateway.remote_ae import Peer
-from simulator.exam import phantom, steps, structured_reports
+from simulator.exam import steps, structured_reports
 from simulator.exam.compression import compress
 from simulator.exam.encoding import SYNTAXES, Style, encoded
 from simulator.exam.exam import Exam, derived_uid
 from simulator.exam.steps import Sent, sent_of
+from simulator.modality.associations import Associations
 from simulator.modality.commitment_scu import Answer, Reports, answer_in, question, shortfall
+from simulator.modality.pictures import picture
 from simulator.modality.plan import Plan, Planned, Shot
 from simulator.modality.raw_association import Dialer, Ended, RawAssociation
 from simulator.modality.script import Begin, Behaviour, Commit, End, Expose, Pause, Query, Report, Send, StepChange
@@ -88,8 +87,7 @@ class Machine:
         )
         self._station = behaviour.station or caller.ae_title
         self._stored: Sequence[tuple[str, str]] = ()
-        self._kept: dict[tuple[tuple[str, str], ...], RawAssociation] = {}
-        self._left_open: list[RawAssociation] = []
+        self._associations = Associations(behaviour, self.caller)
         self._now = _Now()
 
     def run(self, plan: Plan, hops: Hops) -> None:
@@ -99,9 +97,9 @@ class Machine:
             for planned in plan.planned:
                 self._perform(planned, hops)
         except BaseException:
-            self._switch_off(RawAssociation.abort)
+            self._associations.abort()
             raise
-        self._switch_off(self._close)
+        self._associations.close()
 
     def _perform(self, planned: Planned, hops: Hops) -> None:
         """One act is one hop; of an exposure, each picture."""
@@ -144,7 +142,7 @@ class Machine:
         character_set = self.behaviour.character_set.split("\\")
         identifier = steps.query(keys, form=act.sps, names=self.behaviour.names, character_set=character_set)
         items, status = [], SUCCESS
-        with self._line(self.worklist, self._worklist_kinds()) as line:
+        with self._associations.opened(self.worklist, self._worklist_kinds()) as line:
             context = line.context(WORKLIST)
             # Never sparse: an attribute that is left out of an identifier is no return key.
             data = encoded(identifier, context.transfer_syntax, replace(self._style, sparse=False))
@@ -209,7 +207,7 @@ class Machine:
     def _normalized(
         self, command: CommandField, what: str, attributes: Dataset, allowed: Sequence[int] = (SUCCESS,)
     ) -> None:
-        with self._line(self.worklist, self._worklist_kinds()) as line:
+        with self._associations.opened(self.worklist, self._worklist_kinds()) as line:
             context = line.context(STEPS)
             request = line.request(command, STEPS, has_data=True, instance=self._now.step)
             _expect(
@@ -254,7 +252,7 @@ class Machine:
 
     def _store(self, image: Dataset) -> Sent:
         data = encoded(image, image.file_meta.TransferSyntaxUID, self._style)
-        with self._line(self.pacs, self._pacs_kinds()) as line:
+        with self._associations.opened(self.pacs, self._pacs_kinds()) as line:
             context = line.context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
             request = line.request(
                 CommandField.C_STORE, image.SOPClassUID, has_data=True, instance=image.SOPInstanceUID
@@ -270,7 +268,7 @@ class Machine:
         if act.port is not None and act.answer == "new association":
             answer = self._commit_and_be_called(requested, act.port)
         else:
-            with self._line(self.pacs, self._pacs_kinds()) as line:
+            with self._associations.opened(self.pacs, self._pacs_kinds()) as line:
                 self._request_commitment(line, requested)
                 answer = _report(line)
         if missing := shortfall([image.sop_instance_uid for image in images], answer):
@@ -294,8 +292,6 @@ class Machine:
         data = encoded(requested, context.transfer_syntax, replace(self._style, sparse=False))
         _expect("N-ACTION for storage commitment", line.ask(context, request, data), (SUCCESS,))
 
-    # ---- associations ----------------------------------------------------------------------------------------------
-
     def _worklist_kinds(self) -> list[tuple[str, str]]:
         return [(uid, self._message_syntax) for uid in (WORKLIST, STEPS)]
 
@@ -306,43 +302,6 @@ class Machine:
     def _message_syntax(self) -> str:
         return SYNTAXES["implicit" if self.behaviour.implicit_only else "explicit"]
 
-    @contextmanager
-    def _line(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> Iterator[RawAssociation]:
-        """A new association, closed afterwards as `behaviour` has it, or the one that is kept for the exam."""
-        if self.behaviour.associations == "one":
-            use = tuple(kinds)  # not the peer: one application may be worklist and archive
-            if use not in self._kept:
-                self._kept[use] = self.caller.open(peer, kinds)
-            yield self._kept[use]
-            return
-        line = self.caller.open(peer, kinds)
-        try:
-            yield line
-        except BaseException:
-            line.abort()
-            raise
-        self._close(line)
-
-    def _close(self, line: RawAssociation) -> None:
-        match self.behaviour.farewell:
-            case "release":
-                line.release()
-            case "abort":
-                line.abort()
-            case "close":
-                line.hang_up()
-            case "stay":
-                self._left_open.append(line)
-
-    def _switch_off(self, end: Callable[[RawAssociation], None]) -> None:
-        for line in self._kept.values():
-            with suppress(PeerError):  # every request has its response; the peer may have closed first
-                end(line)
-        self._kept.clear()
-        for line in self._left_open:
-            line.hang_up()
-        self._left_open.clear()
-
 
 _NAMES = {
     "query": "worklist query",
@@ -352,27 +311,6 @@ _NAMES = {
     "commit": "storage committed",
     "pause": "pause",
 }
-
-
-class _Size(TypedDict):
-    instance_number: int
-    rows: int
-    columns: int
-
-
-def picture(shot: Shot, exam: Exam) -> Dataset:
-    """Make a planned image, uncompressed."""
-    size: _Size = {"instance_number": shot.number, "rows": shot.rows, "columns": shot.columns}
-    match shot.kind:
-        case "processing":
-            return phantom.raw_mammogram(shot.view, exam, **size)
-        case "tomosynthesis":
-            return phantom.tomosynthesis(shot.view, exam, frames=shot.frames, **size)
-        case "synthetic":
-            return phantom.synthetic_view(shot.view, exam, **size)
-    return phantom.mammogram(
-        shot.view, exam, modifiers=shot.modifiers, implant=shot.implant, partial=shot.partial, **size
-    )
 
 
 def _report(line: RawAssociation) -> Answer | None:
