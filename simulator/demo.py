@@ -1,4 +1,4 @@
-"""Show the whole product on one machine: start everything, take one exam through, tell what was seen at each hop.
+"""Show the whole product on one machine: start everything, take one exam through, report each hop.
 
     ./scripts/demo           and keep running until Ctrl-C, to look around
     ./scripts/demo --once    and stop; exit code 0 only if every hop was observed
@@ -32,20 +32,22 @@ HOPS = 22
 """How many hops the exam has, for the display of progress."""
 
 VIEWER = Path("data") / "viewer"
-"""Where `gateway viewer install` puts the viewer in a checkout; the demonstration's own folder is another each time."""
+"""Where `gateway viewer install` puts the viewer in a checkout."""
 
 
 def main() -> None:
     """Run the demonstration. Ends with exit code 1 and names the hop when one failed."""
     once = _arguments().once
     log.configure("WARNING", process="demo")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it the same way: everything is stopped
+    # SIGTERM raises KeyboardInterrupt like Ctrl-C, because both have to leave through `Site`, which ends the processes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
+    # An absolute path, because each demonstration has a data folder of its own and the viewer is installed once.
     settings = {"RELAY_VIEWER_PATH": str(VIEWER.resolve())}
     with _folder(keep=not once) as folder, Site(folder, settings=settings) as site:
         _show(site, console)
         if not once:
-            with suppress(KeyboardInterrupt):  # how it is meant to end
+            with suppress(KeyboardInterrupt):  # the intended end
                 _invite(site, console)
                 site.attend()
 

@@ -1,7 +1,6 @@
-"""One whole exam through a gateway, hop by hop, and proof of each: what went in at the cloud comes out at the cloud.
+"""One whole exam through a gateway, hop by hop: from the cloud's appointment to the cloud's exam quality.
 
-The demonstration shows it; the self-test will prove a site with it. Every hop is watched from outside, over the
-protocols that modality, viewer and cloud use.
+The demonstration shows it. Every hop is observed from outside, over the protocols that modality, viewer and cloud use.
 
 Not for: starting processes (`site`), and not for showing hops (`gateway.hops`).
 """
@@ -29,7 +28,7 @@ SOP_INSTANCE_UID = "00080018"
 
 @dataclass(frozen=True)
 class Journey:
-    """Where to look: a machine, the stand-in cloud, and the gateway's HTTP address."""
+    """A machine, the stand-in cloud, and the gateway's HTTP address."""
 
     modality: Modality
     control: RemoteControl
@@ -76,7 +75,7 @@ class Journey:
         return items[0]
 
     def begin(self, item: Dataset, *, now: datetime) -> Step:
-        """The machine says that it begins, and the cloud hears of it."""
+        """The machine begins its step (N-CREATE), and the cloud is notified."""
         with self.hops.watch("modality: step begun") as note:
             step = self.modality.begin(item, now=now)
             note.detail = "N-CREATE was answered with success."
@@ -94,13 +93,13 @@ class Journey:
             yield sent
 
     def complete(self, step: Step, images: Sequence[Sent], *, now: datetime) -> None:
-        """The machine says that it is done and what it made."""
+        """The machine completes its step and lists its images (N-SET)."""
         with self.hops.watch("modality: step completed") as note:
             self.modality.complete(step, images, now=now)
             note.detail = f"N-SET COMPLETED with {len(images)} images."
 
     def commit(self, images: Sequence[Sent]) -> None:
-        """The machine asks whether it may delete its copies: once it stays on the line, once it is called back."""
+        """The machine requests storage commitment twice: reported on the same association, and on the archive's own."""
         with self.hops.watch("modality: storage committed") as note:
             self.modality.commit(images)
             note.detail = f"All {len(images)} images, reported on the association that asked."
@@ -119,7 +118,7 @@ class Journey:
             note.detail = f"All {len(uids)} instances of the study were found."
 
     def retrieve(self, images: Sequence[Sent]) -> None:
-        """A viewer gets the images, bit for bit as they were sent."""
+        """A viewer retrieves the images, bit for bit as they were sent."""
         with self.hops.watch("viewer: retrieve (WADO-RS)") as note:
             for image in images:
                 if hashlib.sha256(self._data_set(image)).hexdigest() != image.sha256:
@@ -134,7 +133,7 @@ class Journey:
             note.detail = f"{len(sizes)} JPEG pictures, {sum(sizes) / len(sizes) / 1000:.1f} kB each."
 
     def arrive(self, images: Sequence[Sent], step: Step) -> None:
-        """The cloud has heard of every image, with metadata and thumbnail, and of the end of the step."""
+        """The cloud was notified of every image, with metadata and thumbnail, and of the end of the step."""
         with self.hops.watch("cloud: hears of the images") as note:
             events = self._wait_for_events(IMAGE, step.exam.study_uid, count=len(images))
             _expect_pictures(events, images)
@@ -147,7 +146,7 @@ class Journey:
             note.detail = f"{COMPLETED}, sequence {event.get('sequence')}."
 
     def judge(self, step: Step) -> None:
-        """The cloud has heard what the exam looks like: whole, each view once, and nothing wrong with it."""
+        """The cloud received the exam quality: complete, each view once, no finding."""
         with self.hops.watch("cloud: exam quality") as note:
             wait_until(
                 lambda: self._whole(step) is not None, what=f"{QUALITY} of a complete exam at the stand-in cloud"
@@ -159,7 +158,8 @@ class Journey:
                     raise Observed(f"The exam was judged otherwise: {json.dumps(event)}.")
 
     def _whole(self, step: Step) -> Json | None:
-        """The newest judgement of the exam, if it is that the exam is complete."""
+        """The newest `exam.quality` event of the exam, if its state is complete."""
+        # Only the last counts, because while images arrive the exam is rightly judged incomplete.
         judged = [event for event in self.control.events(QUALITY) if step.exam.study_uid in json.dumps(event)]
         match judged[-1:]:
             case [{"parameters": {"state": "complete"}}]:
@@ -168,13 +168,14 @@ class Journey:
 
     def _wait_for_events(self, message_type: str, study_instance_uid: str, *, count: int) -> list[Json]:
         def of_this_exam() -> list[Json]:
-            # The study is named somewhere in the parameters of each of our events.
+            # A search in the text, because each type of event names the study at another place of its parameters.
             return [event for event in self.control.events(message_type) if study_instance_uid in json.dumps(event)]
 
         wait_until(lambda: len(of_this_exam()) >= count, what=f"{count} x {message_type} at the stand-in cloud")
         return of_this_exam()
 
     def _data_set(self, image: Sent) -> bytes:
+        # Any transfer syntax, because in another than the stored one the archive would have to re-encode.
         accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
         return data_set_of(self._get(_path(image), accept=accept))
 
@@ -186,7 +187,7 @@ class Journey:
 
 
 def create_item(*, now: datetime) -> Json:
-    """An appointment as the cloud sends it, for now, for nobody (an NHS number from the range kept for tests)."""
+    """A `worklist.create_item` action as the cloud sends it, for now, of a synthetic participant."""
     action_id = str(uuid.uuid4())
     return {
         "schema_version": 1,
@@ -197,9 +198,10 @@ def create_item(*, now: datetime) -> Json:
         "source_reference": {"appointment_id": action_id[:8], "participant_id": "SYNTHETIC"},
         "parameters": {
             "worklist_item": {
+                # 14 of the 16 characters of SH (PS3.5 6.2), another one for each action
                 "accession_number": f"SIM{action_id[:12].replace('-', '').upper()}",
                 "participant": {
-                    "nhs_number": "9990000018",
+                    "nhs_number": "9990000018",  # 999 is the range that the NHS keeps for tests
                     "name": "PHANTOM^SYNTHETIC",
                     "birth_date": "19700101",
                     "sex": "F",
@@ -220,14 +222,16 @@ def accession_of(action: Json) -> str:
 
 
 def data_set_of(part10: bytes) -> bytes:
-    """The data set of a Part 10 file: what follows the file meta group, whose length stands in (0002,0000)."""
+    """The data set of a Part 10 file, without its file meta group. Raises Observed when it is no such file."""
+    # A preamble of 128 bytes, DICM, and then (0002,0000): the length of the group behind it (PS3.10 7.1).
     if part10[128:132] != b"DICM" or part10[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
         raise Observed("What was retrieved is not a DICOM file (PS3.10 7.1).")
     return part10[144 + int.from_bytes(part10[140:144], "little") :]
 
 
 def only_part(body: bytes, headers: Message) -> bytes:
-    """The content of a multipart answer of one part (RFC 2046 5.1.1); the library's e-mail parser is slow on images."""
+    """The content of a multipart answer of one part (RFC 2046 5.1.1). Raises Observed when it is not complete."""
+    # Searched as bytes, because the standard library's e-mail parser is slow on images.
     closing = f"\r\n--{headers.get_boundary()}--".encode()
     start, end = body.find(b"\r\n\r\n") + 4, body.rfind(closing)
     if start < 4 or end < start:
@@ -248,8 +252,8 @@ def _delay(event: Json) -> float:
 
 
 def _expect_pictures(events: Sequence[Json], images: Sequence[Sent]) -> None:
-    told = sorted(str(event["message_id"]) for event in events)
-    if told != sorted(image.sop_instance_uid for image in images):
+    notified = sorted(str(event["message_id"]) for event in events)
+    if notified != sorted(image.sop_instance_uid for image in images):
         raise Observed("The cloud heard of other images than the ones that were stored.")
     for event in events:
         match event:

@@ -1,7 +1,7 @@
 """A whole site on this machine: worklist, pacs, relay and the stand-in cloud as processes of their own, on free ports.
 
-The demonstration and the journeys run on it. The processes are the real ones (`python -m worklist` and so on); they get
-nothing but their variables, so that neither a `.env` file nor the caller's own settings leak in.
+The demonstration and the journeys run on it. The processes are the real ones (`python -m worklist` and so on), with
+no settings but this site's.
 
 Not for: a real site; there it is systemd (`systemd/`) or `gateway run` that starts the processes.
 """
@@ -27,7 +27,7 @@ from simulator.cloud.remote_control import RemoteControl
 from simulator.modality.modality import Modality
 
 OURS = ("GATEWAY_", "WORKLIST_", "PACS_", "RELAY_", "AZURE_", "LOG_LEVEL", "NOTIFY_SOCKET", "WATCHDOG_", "CREDENTIALS_")
-"""What the caller's environment may say about another gateway."""
+"""How the names of a gateway's variables begin; the caller's own are not inherited."""
 
 AE_TITLE = "SIM_MAMMO"
 """Of the machine; the archive finds it at the port `modality`."""
@@ -44,10 +44,10 @@ class SiteError(GatewayError):
 def hold_port() -> socket.socket:
     """Hold a free TCP port of the loopback interface, `getsockname()[1]`, until the socket is closed.
 
-    The socket is bound and never listens, so that the system gives the port to nobody else. A server may listen there,
-    and again after it was killed, because it sets SO_REUSEADDR as this one does (socket(7)).
+    The socket never listens. A server may bind the port, and again after it was killed, if it sets SO_REUSEADDR.
     """
     holder = socket.socket()
+    # Two sockets may be bound to one port if both set SO_REUSEADDR and none of them listens yet (socket(7)).
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))
     return holder
@@ -110,7 +110,7 @@ class Site:
         return f"http://127.0.0.1:{self.ports['relay']}"
 
     def modality(self, ae_title: str = AE_TITLE) -> Modality:
-        """A machine that was told this site's two addresses."""
+        """A machine configured with this site's two DICOM addresses."""
         return Modality(
             ae_title,
             worklist=Peer("SCREENING_MWL", "127.0.0.1", self.ports["worklist"]),
@@ -118,7 +118,7 @@ class Site:
         )
 
     def start_cloud(self) -> None:
-        """Start the stand-in cloud and take over the settings it wants a gateway to have."""
+        """Start the stand-in cloud and add the settings that connect a gateway to it."""
         self._spawn(CLOUD)
         wait_until(lambda: self._said(CLOUD, "{"), what="The stand-in cloud's address")
         facts = json.loads(next(line for line in self.log(CLOUD).splitlines() if line.startswith("{")))
@@ -127,6 +127,7 @@ class Site:
 
     def start(self, *names: str) -> None:
         """Start some of worklist, pacs and relay and wait until they listen. Raises SiteError when one ends."""
+        # All are spawned before the first is waited for, because each reads much code before it listens.
         for name in names:
             self._spawn(name)
         for name in names:
@@ -162,10 +163,11 @@ class Site:
         return {**inherited, "PYTHONPATH": packages, **self.settings}
 
     def _spawn(self, module: str) -> None:
+        # Uninterrupted, because a process started but not yet in `_running` would outlive the site.
         with self._open_log(module) as log, uninterrupted():
             self._running[module] = subprocess.Popen(
                 [sys.executable, "-m", module],
-                cwd=self.folder,
+                cwd=self.folder,  # settings read `.env` in the working directory; here there is none
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -181,6 +183,7 @@ class Site:
 
     def _said(self, name: str, beginning: str) -> bool:
         self._expect_alive(name)
+        # A line without its end is still being written.
         return any(line.startswith(beginning) for line in self.log(name).splitlines(keepends=True) if "\n" in line)
 
     def _expect_alive(self, name: str) -> None:

@@ -4,18 +4,11 @@ It stands on a stand-in of the Hybrid Connections service and uses it as the rea
 connection, on which the gateway listens; events come over another, on which the cloud listens. Beside that it serves
 the programme's HTTPS API (here without TLS) and a door for other processes (`http`).
 
-    python -m simulator.cloud --port 0
-
-prints one line of JSON with the addresses and the gateway's settings to use them, and runs until SIGTERM.
-
-Not for: anything but this machine. Its key and its token are no secrets.
+Not for: a process of its own (`__main__`), nor for anything but this machine. Its key and its token are no secrets.
 """
 
-import argparse
 import asyncio
 import json
-import signal
-import sys
 import tempfile
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -25,7 +18,6 @@ from typing import Self, get_args
 
 from aiohttp import web
 
-from gateway import log
 from relay.hybrid.exchange import LinkLimits
 from relay.hybrid.listener import HybridListener
 from relay.hybrid.liveness import Lifetimes
@@ -162,23 +154,3 @@ async def _cancel(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-
-
-async def serve(*, port: int, door_port: int) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Cloud(port=port, door_port=door_port) as cloud:
-        facts = {**asdict(cloud.addresses), "settings": cloud.addresses.settings()}
-        sys.stdout.write(json.dumps(facts) + "\n")
-        sys.stdout.flush()
-        await stop.wait()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A pretend screening programme in the cloud, for this machine only.")
-    parser.add_argument("--port", type=int, default=0, help="of the hybrid connections; 0 chooses a free one")
-    parser.add_argument("--door-port", type=int, default=0, help="of the API and the door; 0 chooses a free one")
-    options = parser.parse_args()
-    log.configure("WARNING", process="cloud")
-    asyncio.run(serve(port=options.port, door_port=options.door_port))

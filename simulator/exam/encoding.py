@@ -1,29 +1,20 @@
-"""How a machine writes a data set: in which transfer syntax, and with which of the oddities that machines have.
+"""Encoding of data sets in a transfer syntax, with the oddities that real machines have.
 
-Data sets are written element by element, because no library pads a UID with a space or writes a group length. Pixels
-are compressed by whatever encoder the product's own libraries have; there is none for HTJ2K.
-
-Not for: what stands in a data set (`steps`, `exam`, `phantom`).
+Not for: compressed pixels (`compression`), and not for the content of a data set (`steps`, `exam`, `phantom`).
 """
 
-import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-import gdcm
-from openjpeg.utils import encode_array
-from pydicom import DataElement, Dataset, dcmread
+from pydicom import DataElement, Dataset
 from pydicom.charset import convert_encodings
-from pydicom.encaps import encapsulate, get_frame
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import correct_ambiguous_vr, write_data_element
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -48,6 +39,7 @@ SYNTAXES: Mapping[str, str] = MappingProxyType(
 )
 """Every encoding that images can be made in, by the name it has in a script."""
 
+# PS3.5 7.5: items and sequences end by delimiters when their length is undefined.
 _UNDEFINED = b"\xff\xff\xff\xff"
 _ITEM, _ITEM_END, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0"
 _UIDS = "UI"
@@ -67,21 +59,24 @@ PLAIN = Style()
 
 
 def encoded(ds: Dataset, transfer_syntax: str, style: Style = PLAIN) -> bytes:
-    """The data set as it travels. Compressed pixels have to be there already, see `compress`."""
+    """The bytes of a data set in a transfer syntax. Compressed pixels have to be in it already (`compress`)."""
     body = _Writer(transfer_syntax == ImplicitVRLittleEndian, style).data_set(correct_ambiguous_vr(ds, True), "iso8859")
     if transfer_syntax != DeflatedExplicitVRLittleEndian:
         return body
+    # A raw deflate stream without zlib's header (PS3.5 A.5).
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     compressed = deflate.compress(body) + deflate.flush()
     return compressed + b"\0" * (len(compressed) % 2)  # PS3.5 A.5
 
 
 class _Writer:
+    # Element by element, because no library pads a UID with a space or writes a group length.
     def __init__(self, is_implicit: bool, style: Style) -> None:
         self._is_implicit = is_implicit
         self._style = style
 
     def data_set(self, ds: Dataset, character_set: object, *, is_nested: bool = False) -> bytes:
+        # An item without a Specific Character Set of its own has that of the data set around it (PS3.5 7.5.3).
         character_set = ds.get("SpecificCharacterSet", character_set)
         groups = groupby(self._elements(ds), key=lambda element: element.tag.group)
         written = {number: b"".join(self._element(each, character_set) for each in group) for number, group in groups}
@@ -106,7 +101,7 @@ class _Writer:
         values = element.value if element.VM > 1 else [element.value or ""]
         raw = "\\".join(str(value) for value in values).encode("ascii")
         padding = b" " if self._style.uid_padding == "space" else b"\0"
-        raw += padding * (len(raw) % 2)
+        raw += padding * (len(raw) % 2)  # UI takes one NULL to even length (PS3.5 6.2); a space is the oddity
         if self._style.uid_padding == "nulls" and raw:
             raw += b"\0\0"
         return self._header(element, "UI", len(raw)) + raw
@@ -129,60 +124,4 @@ class _Writer:
             return tag + length.to_bytes(4, "little")
         if vr == "SQ":
             return tag + b"SQ\0\0" + length.to_bytes(4, "little")
-        return tag + vr.encode() + length.to_bytes(2, "little")
-
-
-def compress(ds: Dataset, transfer_syntax: str) -> Dataset:
-    """Give an uncompressed object its pixels in another transfer syntax; the object itself is changed.
-
-    Every encoding here is reversible, so what is shown is the same.
-    """
-    compressed = _FRAMES.get(transfer_syntax)
-    if compressed is not None:
-        ds.PixelData = encapsulate(compressed(ds))
-        ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-        ds.file_meta.TransferSyntaxUID = UID(transfer_syntax)
-    elif transfer_syntax in (JPEGLSLossless, RLELossless):
-        ds.compress(transfer_syntax, generate_instance_uid=False)
-    else:
-        ds.file_meta.TransferSyntaxUID = UID(transfer_syntax)
-    return ds
-
-
-def _jpeg_2000(ds: Dataset) -> list[bytes]:
-    frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns)
-    return [encode_array(frame, bits_stored=ds.BitsStored, photometric_interpretation=2) for frame in frames]
-
-
-def _jpeg_lossless(ds: Dataset, transfer_syntax: str) -> list[bytes]:
-    """Let GDCM convert a file: its objects in memory do not survive being taken apart from Python."""
-    with tempfile.TemporaryDirectory() as folder:
-        native, target = Path(folder, "native.dcm"), Path(folder, "compressed.dcm")
-        ds.save_as(native, enforce_file_format=True)
-        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-        reader.SetFileName(str(native))
-        _expect(reader.Read())
-        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(transfer_syntax)))
-        change.SetInput(reader.GetImage())
-        _expect(change.Change())
-        writer.SetFileName(str(target))
-        writer.SetFile(reader.GetFile())
-        writer.SetImage(change.GetOutput())
-        _expect(writer.Write())
-        count = int(ds.get("NumberOfFrames", 1))
-        pixels = dcmread(target).PixelData
-        return [get_frame(pixels, number, number_of_frames=count) for number in range(count)]
-
-
-def _expect(done: bool) -> None:
-    if not done:
-        raise RuntimeError("GDCM does not make JPEG Lossless of this object.")
-
-
-_FRAMES: Mapping[str, Callable[[Dataset], list[bytes]]] = MappingProxyType(
-    {
-        str(JPEG2000Lossless): _jpeg_2000,
-        str(JPEGLosslessSV1): lambda ds: _jpeg_lossless(ds, str(JPEGLosslessSV1)),
-        str(JPEGLossless): lambda ds: _jpeg_lossless(ds, str(JPEGLossless)),
-    }
-)
+        return tag + vr.encode() + length.to_bytes(2, "little")  # UI and UL have 16 bits for it (PS3.5 7.1.2)

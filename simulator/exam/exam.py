@@ -1,6 +1,6 @@
 """The examination that synthetic objects belong to: participant, views, and the modules that every object shares.
 
-What one kind of object adds is in `phantom`. Codes are SNOMED CT as PS3.16 prints them today (CID 4014, 4015).
+Not for: what one kind of object adds (`phantom`, `structured_reports`).
 """
 
 from collections.abc import Sequence
@@ -36,6 +36,7 @@ class View:
         return [row, "F" if abs(self.angle) == 90 else f"F{inward}"]
 
 
+# SNOMED CT codes as PS3.16 prints them today (CID 4014, 4015).
 _PROJECTIONS = {
     "CC": ("399162004", "cranio-caudal", 0.0),
     "MLO": ("399368009", "medio-lateral oblique", 45.0),
@@ -46,6 +47,7 @@ _PROJECTIONS = {
 
 VIEWS = MappingProxyType(
     {
+        # 0.0 - angle, because -angle makes -0.0 of 0.0, and the DS on the wire would be "-0.0".
         laterality + position: View(laterality, code, meaning, position, angle if laterality == "R" else 0.0 - angle)
         for laterality in "RL"
         for position, (code, meaning, angle) in _PROJECTIONS.items()
@@ -63,12 +65,12 @@ MODIFIERS = MappingProxyType(
         "magnification": ("399163009", "Magnification"),
     }
 )
-"""View modifiers (CID 4015, SCT) that can be asked for."""
+"""View modifiers (CID 4015, SCT) that can be made."""
 
 
 @dataclass(frozen=True)
 class Participant:
-    """Who is on the picture. The identifier is from the range that the NHS keeps for tests (999...)."""
+    """The participant. The identifier is from the range that the NHS keeps for tests (999...)."""
 
     patient_id: str = "9990000018"
     patient_name: str = "PHANTOM^SYNTHETIC"
@@ -78,7 +80,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class Exam:
-    """What all objects of one examination share. Empty identifiers are derived from the accession number."""
+    """The attributes that all objects of an exam share. Empty identifiers are derived from the accession number."""
 
     participant: Participant = field(default_factory=Participant)
     accession_number: str = "SYN0001"
@@ -88,6 +90,7 @@ class Exam:
     sps_id: str = ""
     mpps_instance_uid: str = ""
     station_ae_title: str = "PHANTOM"
+    # A fixed time, because the same arguments give the same object, byte for byte.
     acquired: datetime = datetime(2026, 1, 2, 9, 30, tzinfo=UTC)
     seed: int = 0
 
@@ -121,7 +124,7 @@ def exam_modules(exam: Exam, *, modality: str) -> Dataset:
     ds.DeviceSerialNumber, ds.SoftwareVersions, ds.StationName = "SYNTHETIC", "1", exam.station_ae_title
     ds.InstitutionName = "Synthetic screening site"
     ds.ImageComments = "Synthetic picture of no person. Not for diagnosis."
-    ds.AcquisitionContextSequence = []
+    ds.AcquisitionContextSequence = []  # Type 2 (PS3.3 C.7.6.14)
     ds.BurnedInAnnotation, ds.LossyImageCompression = "NO", "00"
     if exam.sps_id or exam.requested_procedure_id:
         ds.RequestAttributesSequence = [_request(exam)]
@@ -157,9 +160,10 @@ def code(value: str, meaning: str, scheme: str = "SCT") -> Dataset:
 
 def positioning(ds: Dataset, view: View, *, magnified: bool) -> None:
     ds.PositionerType, ds.PositionerPrimaryAngle, ds.PositionerSecondaryAngle = "MAMMOGRAPHIC", view.angle, 0
+    # Millimetres; the magnification is the first distance over the second.
     ds.DistanceSourceToDetector, ds.DistanceSourceToPatient = 650, 325 if magnified else 625
     ds.EstimatedRadiographicMagnificationFactor = 2 if magnified else 1.04
-    ds.CompressionForce, ds.BodyPartThickness = 110, 58
+    ds.CompressionForce, ds.BodyPartThickness = 110, 58  # newtons, millimetres
 
 
 def describe_cells(ds: Dataset) -> None:

@@ -1,8 +1,9 @@
 """Synthetic mammograms and tomosyntheses as complete DICOM objects, for the demo, the self-test and the benchmarks.
 
 Every object is obviously synthetic: the participant is called PHANTOM, the manufacturer is a simulator, nothing is
-burned into the pixels. The same arguments give the same object, byte for byte. What the pixels look like is `tissue`'s
-business, what an examination is `exam`'s, how objects travel is `modality`'s.
+burned into the pixels. The same arguments give the same object, byte for byte.
+
+Not for: drawing the pixels (`tissue`), the examination (`exam`), encoding (`encoding`), sending (`modality`).
 """
 
 import math
@@ -96,7 +97,7 @@ def mammogram(
         intent="FOR PRESENTATION",
         size=(rows, columns),
     )
-    ds.ImageType = ["DERIVED", "PRIMARY", ""]
+    ds.ImageType = ["DERIVED", "PRIMARY", ""]  # DERIVED, because it is processed from an exposure like `raw_mammogram`
     _presentation(ds, inverted=monochrome1)
     _set_pixels(ds, np.uint16(tissue.LARGEST) - pixels if monochrome1 else pixels)
     return with_file_meta(ds, DigitalMammographyXRayImageStorageForPresentation)
@@ -129,9 +130,11 @@ def synthetic_view(
     ds.SeriesInstanceUID = derived_uid("series", exam.study_uid, view, "synthetic")
     size = f"{rows} x {columns}"
     ds.SOPInstanceUID = derived_uid("instance", exam.study_uid, view, "synthetic", str(instance_number), size)
+    # Series from 1 are projections, from 101 tomosyntheses, from 201 these, from 301 structured reports.
     ds.SeriesNumber, ds.InstanceNumber = list(VIEWS).index(view) + 201, instance_number
     ds.SeriesDescription = f"{shown.laterality} {shown.position} synthetic 2D"
     ds.BodyPartExamined, ds.Laterality, ds.PatientOrientation = "BREAST", shown.laterality, shown.orientation
+    # Not in the data set: Image Laterality and View Position, because the units that send this leave them out.
     ds.ConversionType, ds.ImageType = "WSD", ["DERIVED", "SECONDARY"]
     ds.PhotometricInterpretation = "MONOCHROME2"
     ds.WindowCenter, ds.WindowWidth = WINDOW
@@ -167,13 +170,14 @@ def write_large_tomosynthesis(
 ) -> str:
     """Write a tomosynthesis of any size with the memory of a few frames; the default is 1.05 GB. Returns its SOP UID.
 
-    Explicit VR Little Endian; raises ValueError when the pixel data would reach 4 GiB (PS3.5 7.1.2). Planes are eight
-    drawn ones in turn, each shifted a little: what a benchmark's planes show matters less than that they differ.
+    Explicit VR Little Endian; raises ValueError when the pixel data would reach 4 GiB (PS3.5 7.1.2).
     """
+    # First, so that nothing is written when the length is refused.
     pixel_data_header = _pixel_data_header(frames * rows * columns * 2)
     exam = exam or Exam()
     ds = _tomosynthesis_header(view, exam, number=1, frames=frames, rows=rows, columns=columns)
     with_file_meta(ds, BreastTomosynthesisImageStorage)
+    # Eight planes in turn, each shifted a little: a benchmark needs planes that differ, not what they show.
     drawn = tissue.slices(_breast(view, exam), rows=rows, columns=columns, count=8)
     with path.open("wb") as file:
         dcmwrite(file, ds, enforce_file_format=True)
@@ -189,13 +193,15 @@ def _shifted(drawn: NDArray[np.uint16], frames: int) -> Iterator[NDArray[np.uint
 
 
 def _pixel_data_header(length: int) -> bytes:
-    if length >= 0xFFFFFFFF:
+    if length >= 0xFFFFFFFF:  # this value itself stands for an undefined length
         raise ValueError("The pixel data would reach 4 GiB, more than an uncompressed element can say (PS3.5 7.1.2).")
+    # (7FE0,0010) OW: two reserved bytes, then four of length (PS3.5 7.1.2).
     return b"\xe0\x7f\x10\x00OW\x00\x00" + length.to_bytes(4, "little")
 
 
 def _breast(view: str, exam: Exam, *, implant: bool = False) -> tissue.Breast:
     shown = VIEWS[view]
+    # 20 apart, because a tomosynthesis takes random numbers of the seeds up to 17 above its own (`tissue`).
     seed = exam.seed * 100 + list(VIEWS).index(view) * 20
     return tissue.Breast(right=shown.laterality == "R", oblique=shown.oblique, implant=implant, seed=seed)
 
@@ -212,7 +218,7 @@ def _projection(
     partial: bool = False,
     inverted: bool = False,
 ) -> Dataset:
-    """Everything a mammogram says beside its pixels and their meaning."""
+    """The attributes of a mammogram beside its pixels and their meaning."""
     shown = VIEWS[view]
     ds = exam_modules(exam, modality="MG")
     ds.SeriesInstanceUID = derived_uid("series", exam.study_uid, view, intent)
@@ -236,8 +242,9 @@ def _projection(
 
 
 def _dose(ds: Dataset) -> None:
-    """Exposure in the attributes' own units: organ dose is in dGy, so 0.0142 is 1.42 mGy (PS3.3 C.8.11.1)."""
+    # Organ Dose is in dGy: 0.0142 is 1.42 mGy (PS3.3 C.8.11.1).
     ds.OrganExposed, ds.OrganDose, ds.EntranceDoseInmGy = "BREAST", "0.0142", "5.1"
+    # 100 mA for 820 ms are 82 mAs, which Exposure in uAs repeats.
     ds.KVP, ds.ExposureTime, ds.XRayTubeCurrent = "29", "820", "100"
     ds.Exposure, ds.ExposureInuAs, ds.HalfValueLayer = "82", "82000", "0.54"
     ds.AnodeTargetMaterial, ds.FilterMaterial = "TUNGSTEN", "RHODIUM"
@@ -250,6 +257,7 @@ def _detector(ds: Dataset, exam: Exam) -> None:
     ds.DetectorConfiguration, ds.DetectorActiveShape = "AREA", "RECTANGLE"
     ds.DateOfLastDetectorCalibration = exam.acquired.strftime("%Y%m%d")
     ds.TimeOfLastDetectorCalibration = "060000"
+    # Millimetres: ROWS and COLUMNS at PIXEL_SPACING.
     ds.FieldOfViewShape, ds.FieldOfViewDimensions = "RECTANGLE", ["233", "179"]
     ds.FieldOfViewRotation, ds.FieldOfViewHorizontalFlip = "0", "NO"
     ds.FieldOfViewOrigin = ["0", "0"]
@@ -257,9 +265,10 @@ def _detector(ds: Dataset, exam: Exam) -> None:
 
 
 def _presentation(ds: Dataset, *, inverted: bool) -> None:
-    """What For Presentation must say about grey: VOI, padding and polarity (PS3.3 C.8.11.7, C.11.2, C.7.5.1.1.2)."""
+    """VOI, padding and polarity of a view For Presentation (PS3.3 C.8.11.7, C.11.2, C.7.5.1.1.2)."""
     ds.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
     ds.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
+    # Sign 1: a larger value means more X-rays, as air has in an inverted picture (PS3.3 C.8.11.3.1.2).
     ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LOG", 1 if inverted else -1
     ds.PixelPaddingValue = tissue.LARGEST - tissue.AIR if inverted else tissue.AIR
     center, ds.WindowWidth = WINDOW
@@ -300,7 +309,8 @@ def _tomosynthesis_header(view: str, exam: Exam, *, number: int, frames: int, ro
 
 
 def _shared_groups(view: View, rows: int) -> Dataset:
-    """What all planes have in common: size, orientation, anatomy and grey scale."""
+    """The functional groups that all planes share: size, orientation, anatomy and grey scale."""
+    # Coarser rows are the same detector binned, so the pixels grow as their number falls.
     spacing = round(PIXEL_SPACING * ROWS / rows, 6)  # DS has room for 16 characters (PS3.5 6.2)
     groups = Dataset()
     groups.PixelMeasuresSequence = [_item(PixelSpacing=[spacing, spacing], SliceThickness=1, SpacingBetweenSlices=1)]
@@ -314,6 +324,7 @@ def _shared_groups(view: View, rows: int) -> Dataset:
 
 def _direction(view: View) -> list[float]:
     """Image Orientation (Patient): rows run to posterior on a right breast and to anterior on a left one."""
+    # In patient coordinates +y is posterior and +z is towards the head (PS3.3 C.7.6.2.1.1).
     posterior = 1 if view.laterality == "R" else -1
     down = math.radians(abs(view.angle))
     return [0, posterior, 0, round(posterior * math.cos(down), 6), 0, round(-math.sin(down), 6)]

@@ -1,7 +1,6 @@
-"""The data sets a machine says its work with: the worklist query, and the steps it begins, changes and ends. Pure.
+"""The identifiers and attribute lists of a machine: worklist query, N-CREATE and N-SET of its steps. Pure.
 
-Not for: how they travel (`modality`, `scripted_machine`), how an odd machine encodes them (`encoding`), images
-(`phantom`).
+Not for: sending them (`modality`, `scripted_machine`), encoding (`encoding`), images (`phantom`).
 """
 
 import hashlib
@@ -19,7 +18,7 @@ from pydicom.uid import generate_uid
 from simulator.exam.exam import Exam, Participant, code, reference
 
 SpsForm = Literal["item", "empty item", "no items", "absent"]
-"""How a query writes the Scheduled Procedure Step Sequence; the last three ask for every step (PS3.4 C.2.2.2.6)."""
+"""How a query writes the Scheduled Procedure Step Sequence; the last three match every step (PS3.4 C.2.2.2.6)."""
 
 ITEM_KEYS = (
     "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
@@ -29,7 +28,7 @@ STEP_KEYS = (
     "ScheduledStationAETitle", "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime", "Modality",
     "ScheduledPerformingPhysicianName", "ScheduledProcedureStepDescription", "ScheduledProcedureStepID",
 )  # fmt: skip
-"""What a mammography machine asks for, of the item and of its scheduled step; other keys are asked of the item."""
+"""Return keys of a mammography machine, in the item and in its scheduled step; other keys belong to the item."""
 
 NAMES = ("PatientName", "ReferringPhysicianName", "ScheduledPerformingPhysicianName")
 
@@ -51,12 +50,12 @@ REASONS = MappingProxyType(
         "110515": "Patient condition prevented continuing",
     }
 )
-"""Why a step is given up, of CID 9300 (DCM)."""
+"""Discontinuation reasons, of CID 9300 (DCM)."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """One instance that the gateway said is stored. `sha256` is that of the data set's bytes as they were sent."""
+    """One instance that the gateway confirmed as stored. `sha256` is that of the data set's bytes as they were sent."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -68,7 +67,7 @@ class Sent:
 
 
 def sent_of(image: Dataset, data: bytes) -> Sent:
-    """What was sent, from an image and the bytes it travelled as."""
+    """The record of an image and of the bytes that it was sent as."""
     return Sent(
         study_instance_uid=str(image.StudyInstanceUID),
         series_instance_uid=str(image.SeriesInstanceUID),
@@ -87,9 +86,9 @@ def query(
     names: str = "",
     character_set: str | Sequence[str] = (),
 ) -> Dataset:
-    """Every attribute a machine asks for; an empty one matches all and is to be returned (PS3.4 K.6.1.2).
+    """The identifier of a C-FIND; an empty attribute matches all and is a return key (PS3.4 K.6.1.2).
 
-    `names` is what stands for a name that is not looked for: nothing, or `*` as many machines have it.
+    `names` is the value of a person name that is no matching key: empty, or `*` as many machines send it.
     """
     ds, sps = Dataset(), Dataset()
     if character_set:
@@ -103,7 +102,7 @@ def query(
 
 
 def exam_of(item: Dataset, *, station: str, now: datetime, mpps_instance_uid: str = "") -> Exam:
-    """What the worklist item says, as the exam its images carry."""
+    """The exam of a worklist item, for the images of its step."""
     [sps] = item.ScheduledProcedureStepSequence
     return Exam(
         participant=Participant(
@@ -126,13 +125,13 @@ def exam_of(item: Dataset, *, station: str, now: datetime, mpps_instance_uid: st
 
 
 def unscheduled(*, accession_number: str = "") -> Dataset:
-    """An item that is on no worklist, as a machine makes it from what is typed in at its console."""
+    """An item that is on no worklist, as a machine makes it from the fields typed in at its console."""
     item, sps = Dataset(), Dataset()
     participant = Participant()
     item.PatientName, item.PatientID = participant.patient_name, participant.patient_id
     item.PatientBirthDate, item.PatientSex = participant.birth_date, participant.sex
     item.AccessionNumber, item.RequestedProcedureID = accession_number, ""
-    item.StudyInstanceUID = str(generate_uid())
+    item.StudyInstanceUID = str(generate_uid())  # without a worklist item the machine has to give it
     sps.ScheduledProcedureStepID = ""
     item.ScheduledProcedureStepSequence = [sps]
     return item
@@ -147,7 +146,7 @@ def created(
     ds.ScheduledStepAttributesSequence = [_scheduled(item) for item in items]
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex"):
         setattr(ds, keyword, items[0].get(keyword))
-    ds.ReferencedPatientSequence = []
+    ds.ReferencedPatientSequence = []  # Type 2, as all that is empty here (PS3.4 Table F.7.2-1)
     ds.PerformedProcedureStepID = step_id
     ds.PerformedStationAETitle, ds.PerformedStationName, ds.PerformedLocation = station, "", ""
     ds.PerformedProcedureStepStartDate, ds.PerformedProcedureStepStartTime = _date(now), _time(now)
@@ -174,15 +173,16 @@ def _scheduled(item: Dataset) -> Dataset:
 
 
 def changed(images: Sequence[Sent], *, operator: str) -> Dataset:
-    """The modification list of an N-SET that says nothing about the status: what was made so far."""
+    """The modification list of an N-SET without a status: the series made so far."""
     ds = Dataset()
+    # All series each time, because an N-SET replaces the whole sequence.
     by_series = groupby(sorted(images, key=_series), key=_series)
     ds.PerformedSeriesSequence = Items([_performed(uid, list(made), operator) for uid, made in by_series])
     return ds
 
 
 def finished(status: str, images: Sequence[Sent], *, now: datetime, operator: str, reason: str = "") -> Dataset:
-    """The modification list of the last N-SET; the performed series are the evidence of completeness.
+    """The modification list of the final N-SET; by its performed series the gateway checks completeness.
 
     `reason` is one of REASONS, for a step that is discontinued.
     """

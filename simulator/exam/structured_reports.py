@@ -1,6 +1,6 @@
-"""Structured reports that come with the images of an exam: the dose it took, and what a computer found (PS3.3 A.35).
+"""Structured reports of an exam: radiation dose, and CAD without findings (PS3.3 A.35).
 
-Small, valid and synthetic like the pictures; what they say is made up. Not for: images (`phantom`).
+Small and valid; the values are invented. Not for: images (`phantom`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ _TITLES = MappingProxyType(
 )
 """Concept name and template (PS3.16)."""
 
-_GLANDULAR_DOSE = "1.42"
+_GLANDULAR_DOSE = "1.42"  # mGy of one exposure; images have it as Organ Dose, 0.0142 dGy (`phantom`)
 
 _OF_IMAGES = (
     "ImageComments", "AcquisitionContextSequence", "BurnedInAnnotation", "LossyImageCompression",
     "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime",
 )  # fmt: skip
-"""What pictures have of their exam and reports do not."""
+"""Attributes of an exam's images that its reports do not have."""
 
 
 def report(kind: str, exam: Exam, images: Sequence[Sent], *, instance_number: int = 1) -> Dataset:
@@ -43,10 +43,11 @@ def report(kind: str, exam: Exam, images: Sequence[Sent], *, instance_number: in
     ds.SOPInstanceUID = derived_uid("instance", exam.study_uid, kind, str(instance_number))
     ds.SeriesNumber, ds.InstanceNumber = 301 + list(CLASSES).index(kind), instance_number
     ds.SeriesDescription = f"{kind} report" if kind == "dose" else "CAD report"
+    # Type 2 of the SR Document Series: there, but empty, without a step (PS3.3 C.17.1).
     ds.setdefault("ReferencedPerformedProcedureStepSequence", [])
     ds.CompletionFlag, ds.VerificationFlag = "COMPLETE", "UNVERIFIED"
     ds.PerformedProcedureCodeSequence = []
-    if images:
+    if images:  # Type 1C: required of a report that refers to instances (PS3.3 C.17.2)
         ds.CurrentRequestedProcedureEvidenceSequence = [_evidence(images)]
     value, meaning, template = _TITLES[kind]
     ds.ValueType, ds.ContinuityOfContent = "CONTAINER", "SEPARATE"
@@ -57,7 +58,7 @@ def report(kind: str, exam: Exam, images: Sequence[Sent], *, instance_number: in
 
 
 def _evidence(images: Sequence[Sent]) -> Dataset:
-    """Every image that is referred to, by series (PS3.3 C.17.2)."""
+    """The images that are referred to, by series (PS3.3 C.17.2)."""
     study = Dataset()
     study.StudyInstanceUID, study.ReferencedSeriesSequence = images[0].study_instance_uid, []
     for uid in dict.fromkeys(image.series_instance_uid for image in images):
@@ -73,7 +74,7 @@ def _evidence(images: Sequence[Sent]) -> Dataset:
 
 
 def _dose(images: Sequence[Sent]) -> list[Dataset]:
-    """TID 10001: what was done, the dose of all exposures, and each of them."""
+    """TID 10001: the procedure, the dose of all exposures, and each of them."""
     total = f"{float(_GLANDULAR_DOSE) * len(images):.2f}"
     procedure = _coded("HAS CONCEPT MOD", code("121058", "Procedure reported", "DCM"), code("71651007", "Mammography"))
     accumulated = _container(
@@ -94,13 +95,14 @@ def _dose(images: Sequence[Sent]) -> list[Dataset]:
 
 
 def _detection(images: Sequence[Sent]) -> list[Dataset]:
-    """TID 4000: the images that were looked at, and that nothing was found."""
+    """TID 4000: the images that were processed, without findings."""
     library = _container(code("111028", "Image Library", "DCM"), [_image(image) for image in images])
     summary = _coded(
         "CONTAINS",
         code("111017", "CAD Processing and Findings Summary", "DCM"),
         code("111241", "All algorithms succeeded; without findings", "DCM"),
     )
+    # Detection succeeded and found nothing; analysis would describe findings, so it was not attempted.
     detections = _coded("CONTAINS", code("111064", "Summary of Detections", "DCM"), code("111222", "Succeeded", "DCM"))
     analyses = _coded("CONTAINS", code("111065", "Summary of Analyses", "DCM"), code("111225", "Not Attempted", "DCM"))
     return [library, summary, detections, analyses]

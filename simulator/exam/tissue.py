@@ -1,9 +1,9 @@
 """Pixels that look like a compressed breast: outline, pectoral muscle, skin, glandular tissue, noise.
 
-Numpy only, the same picture for the same arguments, well under a second at full size. Not for physics: nothing here is
-measured tissue, it only has to be believable to a viewer, to a codec and to a person looking for the wrong laterality.
+Numpy only, the same picture for the same arguments, well under a second at full size. It has to be believable to a
+viewer, to a codec and to a person looking for the wrong laterality.
 
-The shape is drawn on a coarse grid for a left breast (chest wall on the left edge) and mirrored for a right one.
+Not for: physics; no constant here is measured.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ AIR = 0
 LARGEST = 4095
 """Largest value of 12 stored bits."""
 
-_COARSE = 4
-_GRAIN = 512
+_COARSE = 4  # the shape is drawn at a quarter of the size in each direction, so on a sixteenth of the points
+_GRAIN = 512  # pixels along a side of the tile of noise
 
 
 @dataclass(frozen=True)
 class Breast:
-    """What is to be drawn. `oblique` adds the pectoral muscle, `implant` a dense disc at the chest wall."""
+    """One breast to draw. `oblique` adds the pectoral muscle, `implant` a dense disc at the chest wall."""
 
     right: bool
     oblique: bool
@@ -39,6 +39,7 @@ def radiograph(breast: Breast, *, rows: int, columns: int) -> NDArray[np.uint16]
     """Draw as a modality presents it: air black, dense tissue bright, 12 bits. Rows and columns are multiples of 4."""
     shape = _shape(breast, rows // _COARSE, columns // _COARSE)
     coarse = np.where(shape.depth > 0, _presented(shape), AIR).astype(np.float32)
+    # Inside at least one above air, because the Pixel Padding Value stands for no tissue (PS3.3 C.7.5.1.1.2).
     fine = _enlarge(coarse) + _grain(rows, columns) * (_enlarge(shape.inside) > 0.5)
     return _placed(np.where(_enlarge(shape.inside) > 0.5, fine.clip(AIR + 1, LARGEST), AIR), breast)
 
@@ -49,7 +50,9 @@ def exposure(breast: Breast, *, rows: int, columns: int) -> NDArray[np.uint16]:
     attenuation = shape.thickness * (
         1.2 + 0.05 * shape.strands + 0.6 * shape.density + 0.6 * shape.muscle + shape.implant
     )
+    # 3700 of 4095, so that the noise of the brightest, which is air, is not cut off.
     dose = _enlarge((3700 * np.exp(-attenuation)).astype(np.float32))
+    # Quantum noise grows with the square root of the dose.
     noise = _grain(rows, columns) * np.sqrt(dose) / 40
     return _placed((dose + noise).clip(0, LARGEST), breast)
 
@@ -77,8 +80,10 @@ class _Shape:
     implant: Field
 
 
+# A pair draws the same breast twice, once For Processing and once For Presentation.
 @lru_cache(maxsize=4)
 def _shape(breast: Breast, rows: int, columns: int) -> _Shape:
+    # Always a left breast, with the chest wall on the left edge; `_placed` mirrors it for a right one.
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32) / rows
     centre, reach = (0.56, 0.50) if breast.oblique else (0.50, 0.47)
     depth = _depth(x, y - centre, reach=reach, oblique=breast.oblique)
@@ -103,6 +108,8 @@ def _depth(x: Field, y: Field, *, reach: float, oblique: bool) -> Field:
     level = 1 - (np.abs(x) / reach) ** 2.1 - (np.abs(y) / half) ** 2.3
     slope = np.hypot(2.1 * (np.abs(x) / reach) ** 1.1 / reach, 2.3 * (np.abs(y) / half) ** 1.3 / half) + 0.35
     nipple = 0.011 * np.exp(-((y / 0.014) ** 2)) * (x > 0.5 * reach)
+    # The value of an implicit curve over its gradient is nearly the distance; + 0.35 above keeps it finite where the
+    # gradient vanishes, in the middle of the breast.
     depth: Field = level / slope + nipple
     return depth
 
@@ -140,6 +147,7 @@ def _presented(shape: _Shape) -> Field:
 def _plane(breast: Breast, whole: _Shape, height: float) -> Field:
     """One plane: the density of this height in focus above a blurred sum of the rest."""
     rows, columns = whole.depth.shape
+    # Six layers over the height; between two of them one fades into the next.
     here = _power_law(breast.seed + 10 + int(height * 6), (rows, columns), slope=1.5)
     there = _power_law(breast.seed + 11 + int(height * 6), (rows, columns), slope=1.5)
     part = height * 6 % 1
@@ -154,6 +162,7 @@ def _power_law(seed: int, shape: tuple[int, int], *, slope: float) -> Field:
     """Noise whose amplitude falls with frequency to the power `slope`, as mammograms' does; mean 0, deviation 1."""
     rows, columns = shape
     vertical, horizontal = np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :]
+    # Bounded below, because the mean of the picture has the frequency 0.
     amplitude = np.maximum(np.hypot(vertical, horizontal), 2 / rows) ** -slope
     white = np.fft.rfft2(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
     field = np.fft.irfft2(white * amplitude, s=shape)
@@ -163,7 +172,7 @@ def _power_law(seed: int, shape: tuple[int, int], *, slope: float) -> Field:
 
 @lru_cache(maxsize=1)
 def _grain(rows: int, columns: int) -> Field:
-    """Quantum noise: one tile repeated, because nobody sees the repetition and it is twenty times faster."""
+    # One tile repeated: twenty times faster, and the repetition is not visible.
     tile = np.random.default_rng(99).normal(0, 17, (_GRAIN, _GRAIN)).astype(np.float32)
     return np.tile(tile, (rows // _GRAIN + 1, columns // _GRAIN + 1))[:rows, :columns]
 
@@ -180,7 +189,7 @@ def _enlarge_rows(coarse: Field) -> Field:
 
 
 def _soft(field: Field) -> Field:
-    """Mean of each point and its neighbours: takes the steps out of a field that was looked up by index."""
+    # The mean of each point and its neighbours takes out the steps of a field that was looked up by index.
     across = (field + np.roll(field, 1, 1) + np.roll(field, -1, 1)) / 3
     both: Field = (across + np.roll(across, 1, 0) + np.roll(across, -1, 0)) / 3
     return both

@@ -1,8 +1,8 @@
-"""What a machine asks of an archive before it deletes its own copies: storage commitment (PS3.4 Annex J), as its SCU.
+"""Storage commitment as its SCU (PS3.4 Annex J): what a machine requests before it deletes its own copies.
 
-`question` asks, `Reports` takes the answers, which come on the association that asked or on one that the archive opens.
+`question` makes the request. `Reports` takes the N-EVENT-REPORT, on the same association or on one of the archive.
 
-Not for: associations to the archive; that is `modality`.
+Not for: associations to the archive (`modality`).
 """
 
 import queue
@@ -23,7 +23,7 @@ from simulator.exam.exam import reference
 
 @dataclass(frozen=True)
 class Answer:
-    """What the archive said about a transaction: the instances it keeps, and a Failure Reason for each other."""
+    """The report of a transaction: the committed instances, and a Failure Reason for each other."""
 
     transaction_uid: str
     kept: frozenset[str]
@@ -31,7 +31,7 @@ class Answer:
 
 
 def question(instances: Iterable[tuple[str, str]]) -> Dataset:
-    """The action information that asks about instances, each with its class and its UID (PS3.4 Table J.3.2-1)."""
+    """The action information for instances, each with its class and its UID (PS3.4 Table J.3.2-1)."""
     ds = Dataset()
     ds.TransactionUID = generate_uid()
     ds.ReferencedSOPSequence = [reference(sop_class, instance) for sop_class, instance in instances]
@@ -39,15 +39,13 @@ def question(instances: Iterable[tuple[str, str]]) -> Dataset:
 
 
 class Reports:
-    """Takes and confirms reports, from whatever thread they come, and lets one wait for the answer it wants.
-
-    A report has arrived when its confirmation has left: pynetdicom cannot send one on an association that is being
-    released, and who waits releases it next.
-    """
+    """Takes and confirms reports, in any thread; `wait` gives the one of a transaction."""
 
     def __init__(self) -> None:
         self._arrived: queue.SimpleQueue[Dataset] = queue.SimpleQueue()
         self._unconfirmed: dict[Association, Dataset] = {}
+        # A report has arrived when its confirmation has left, because pynetdicom cannot send one on an association that
+        # is being released, and the caller of `wait` releases it next.
         self.handlers: list[evt.EventHandlerType] = [
             (evt.EVT_N_EVENT_REPORT, self._take),
             (evt.EVT_PDU_SENT, self._confirmed),
@@ -62,21 +60,23 @@ class Reports:
             self._arrived.put(information)
 
     def wait(self, transaction_uid: str, *, seconds: float) -> Answer | None:
-        """The answer to a transaction; None when none came in time."""
+        """The report of a transaction; None when none came in time."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             try:
                 information = self._arrived.get(timeout=left)
             except queue.Empty:
                 return None
+            # Another one is a late report of a transaction that was given up.
             if information.TransactionUID == transaction_uid:
                 return answer_in(information)
         return None
 
     @contextmanager
     def listening(self, ae_title: str, port: int) -> Iterator[None]:
-        """Let the archive call at a port of this machine, as the SCP that it is (PS3.7 D.3.3.4)."""
+        """Accept associations of the archive at a port of this machine, with the roles reversed (PS3.7 D.3.3.4)."""
         ae = AE(ae_title)
+        # The machine stays the SCU on an association that it did not open, so the archive proposes the role of SCP.
         ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
         server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=self.handlers)
         try:
@@ -87,7 +87,7 @@ class Reports:
 
 
 def answer_in(information: Dataset) -> Answer:
-    """What a report says (PS3.4 Tables J.3.3-1 and J.3.3-2)."""
+    """Read the event information of a report (PS3.4 Tables J.3.3-1 and J.3.3-2)."""
     return Answer(
         transaction_uid=str(information.TransactionUID),
         kept=frozenset(str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence", ())),
@@ -98,11 +98,11 @@ def answer_in(information: Dataset) -> Answer:
     )
 
 
-def shortfall(asked: Collection[str], answer: Answer | None) -> str:
-    """What is missing for everything that was asked about to be promised, in a sentence; nothing if nothing is."""
+def shortfall(requested: Collection[str], answer: Answer | None) -> str:
+    """A sentence about the requested instances that are not committed; empty when all are."""
     if answer is None:
         return "The archive did not report on storage commitment in time."
-    wanted = set(asked)
+    wanted = set(requested)
     if answer.kept == wanted:
         return ""
     reasons = ", ".join(f"{uid}: {reason:04X}H" for uid, reason in sorted(answer.failed.items()))

@@ -1,13 +1,10 @@
-"""Everything that a machine should not do and some do, as a table: what it does, what a good gateway answers.
+"""A table of violations that some machines commit, each with the answer of a good gateway.
 
-A site proves itself with it: `gateway modality --misbehave all` does each, looks what came of it from outside, and
-compares. Expected and seen are words in the order of events: statuses as PS3.7 and PS3.4 print them (`Cxxx` is any of
-them), how an association ended, how many instances the archive shows. Each is over in seconds, whatever is answered.
+`gateway modality --misbehave all` does each against its own site and compares. Expected and seen are words in the order
+of events: statuses as PS3.7 and PS3.4 print them (`Cxxx` is any of them), how an association ended, how many instances
+the archive shows. Each is over in seconds, whatever the answer.
 
-What a gateway has to keep as it came, because an archive does not judge, is expected to be kept: a wrong side and
-another patient are for people to see, on the board and in the cloud, and not for the machine.
-
-Not for: exams (`scripted_machine`). What is sent is synthetic, but it is stored and told to the cloud like any other.
+Not for: exams (`scripted_machine`). The images are synthetic, but stored and reported to the cloud like any other.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +34,7 @@ _CREATE, _SET = CommandField.N_CREATE, CommandField.N_SET
 
 @dataclass(frozen=True)
 class Misbehaviour:
-    """One row: a name, a sentence, what a good gateway answers, and the deed itself."""
+    """One row: its name, a sentence, the words of a good gateway's answers, and the function that does it."""
 
     name: str
     what: str
@@ -84,8 +81,8 @@ def _stop_sending(proof: Proof) -> list[str]:
 
 
 def _sent_again(proof: Proof, image: Dataset) -> list[str]:
-    """What a machine does about an image whose sending broke off: nothing of it may be in the way."""
-    before = proof.visible(image)
+    """Send an image again whose transfer broke off."""
+    before = proof.visible(image)  # nothing of the first attempt may be in the archive
     return [before, proof.store(image), proof.visible(image)]
 
 
@@ -140,13 +137,13 @@ def _other_patient(proof: Proof) -> list[str]:
 
 
 def _unknown_commitment(proof: Proof) -> list[str]:
-    """The report comes on the association that asked, since it stays open."""
-    asked = question([(CLASSES["presentation"], str(generate_uid()))])
+    requested = question([(CLASSES["presentation"], str(generate_uid()))])
     with proof.caller.opened(proof.pacs, [(COMMITMENT, SYNTAX)]) as line:
         context = line.context(COMMITMENT)
         instance = str(StorageCommitmentPushModelInstance)
         request = line.request(CommandField.N_ACTION, COMMITMENT, has_data=True, instance=instance)
-        answers = [word(line.ask(context, request, encoded(asked, SYNTAX)))]
+        answers = [word(line.ask(context, request, encoded(requested, SYNTAX)))]
+        # The association stays open, so the archive reports on it and opens none of its own.
         try:
             report, data = line.answer()
         except Ended as ended:
@@ -173,7 +170,7 @@ def _garbage(proof: Proof) -> list[str]:
 
 
 def _huge_length(proof: Proof) -> list[str]:
-    """A release request that says it is 4 GB long: whoever believes it allocates, or waits."""
+    # A release request of 4 GB: a gateway that trusts the length allocates it, or waits for it.
     return _broken_with(proof, b"\x05\x00\xff\xff\xff\xf0" + bytes(64))
 
 
@@ -196,7 +193,7 @@ def _broken_with(proof: Proof, data: bytes) -> list[str]:
 
 
 def _end_of(line: RawAssociation, data: bytes) -> str:
-    """Send what no machine should, and see how the other side ends the association."""
+    """Send the bytes and give how the peer ends the association."""
     try:
         line.write(data)
         return line.ending()
@@ -255,6 +252,9 @@ def _ended_twice(proof: Proof) -> list[str]:
     return proof.says((_CREATE, uid, proof.created()), (_SET, uid, final), (_SET, uid, proof.finished("COMPLETED")))
 
 
+# Statuses: A9xx, the data set does not match the SOP class; Cxxx, it cannot be understood (PS3.4 B.2.3). 0105 no such
+# attribute, 0106 invalid value, 0110 processing failure, 0111 duplicate instance, 0112 no such instance, 0120 missing
+# attribute, 0121 missing value (PS3.7 C).
 _AGAIN = ("0 visible", "0000", "1 visible")
 _ENDED = "aborted or closed"
 _MISSING = "0120 or 0121"
@@ -282,6 +282,8 @@ _ROWS = (
         ("0000", "Cxxx", "1 visible", "first kept"),
         _other_content,
     ),
+    # An archive does not judge: a wrong side and another patient are kept as they came, for people to see on the board
+    # and in the cloud.
     Misbehaviour("wrong-side", "sends a right breast that is labelled left", ("0000", "1 visible"), _wrong_side),
     Misbehaviour(
         "other-patient",
@@ -295,6 +297,7 @@ _ROWS = (
         ("0000", "failed 0112"),
         _unknown_commitment,
     ),
+    # 1/7: called AE title not recognized (PS3.8 Table 9-21).
     Misbehaviour("wrong-title", "calls the archive by another AE title", ("rejected 1/7",), _wrong_title),
     Misbehaviour("garbage", "sends bytes that are no PDU", (_ENDED, "others served"), _garbage),
     Misbehaviour("huge-length", "states a PDU of 4 GB", (_ENDED, "others served"), _huge_length),
@@ -303,6 +306,7 @@ _ROWS = (
     Misbehaviour("nonsense-query", "asks for the date 'yesterday'", ("A9xx or Cxxx",), _nonsense_query),
     Misbehaviour("created-finished", "begins a step that is completed", ("0106",), _created_finished),
     Misbehaviour("created-without-study", "begins a step of no study", (_MISSING,), _created_without_study),
+    # The last 0000 is the end of the first step: it still is as it was created.
     Misbehaviour("created-again", "begins another step under the same UID", ("0000", "0111", "0000"), _created_again),
     Misbehaviour("set-unknown", "ends a step that was never begun", ("0112",), _set_unknown),
     Misbehaviour("set-patient", "changes the patient of a step", ("0000", "0105 or 0106", "0000"), _set_patient),

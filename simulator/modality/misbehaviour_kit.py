@@ -1,8 +1,8 @@
-"""What a machine needs to misbehave and to see what comes of it: images and steps of its own, and words for answers.
+"""The kit of `misbehaviour`: images and steps to send, a look at the result from outside, and words for the answers.
 
-Everything it sends is synthetic, in a study of its own, unless it is told a worklist item to belong to.
+Everything it sends is synthetic, in a study of its own unless `belong_to` names a worklist item.
 
-Not for: which misbehaviours there are (`misbehaviour`).
+Not for: the misbehaviours themselves (`misbehaviour`).
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ from simulator.modality.scripted_machine import STEPS, WORKLIST
 
 SYNTAX = str(ExplicitVRLittleEndian)
 ROWS, COLUMNS = 416, 320
-"""More than the longest PDU, so that there is something to leave out."""
+"""266 kB, two of the longest PDUs, so that a transfer can break off between two."""
 
 PATIENCE_SECONDS = 10.0
-"""How long one answer is waited for; no misbehaviour waits for more than a few."""
+"""Bounds the wait for one answer; a misbehaviour waits for a few of them."""
 
 _PDU_HEADER = 6
 _ECHO = str(Verification)
@@ -42,12 +42,13 @@ _FIND = str(StudyRootQueryRetrieveInformationModelFind)
 
 
 class Proof:
-    """A machine that calls `worklist` and `pacs`, and shows what it did with each."""
+    """A machine that calls `worklist` and `pacs`, and looks at what they made of it."""
 
     def __init__(self, caller: Dialer, *, worklist: Peer, pacs: Peer, now: datetime) -> None:
         self.caller = replace(caller, seconds=min(caller.seconds, PATIENCE_SECONDS))
         self.worklist, self.pacs, self.now = worklist, pacs, now
         self.exam = Exam(
+            # 15 of the 16 characters of SH (PS3.5 6.2)
             accession_number=f"PROOF{now:%m%d%H%M%S}",
             study_instance_uid=str(generate_uid()),
             study_description="Synthetic, made to misbehave",
@@ -77,11 +78,11 @@ class Proof:
         return image
 
     def archive_line(self) -> RawAssociation:
-        """An association on which images can be sent; who takes it ends it."""
+        """An association for images; the caller ends it."""
         return self.caller.open(self.pacs, [(CLASSES["presentation"], SYNTAX)])
 
     def store(self, image: Dataset, data: bytes | None = None, **command: object) -> str:
-        """Send an image, other bytes in its place, or a command set that says something else; in a word."""
+        """Send an image and give the word of the answer; `data` replaces its bytes, `command` fields of its request."""
         try:
             with self.caller.opened(self.pacs, [(CLASSES["presentation"], SYNTAX)]) as line:
                 request = replace(store_request(line, image), **command)  # type: ignore[arg-type]  # names of Command
@@ -100,11 +101,11 @@ class Proof:
         return data[first:]
 
     def visible(self, image: Dataset) -> str:
-        """How many instances of this name the archive shows, in words."""
+        """How many instances of this UID the archive shows, in words."""
         return f"{len(self.shown(image))} visible"
 
     def shown(self, image: Dataset) -> list[Dataset]:
-        """What the archive shows under an image's name (Study Root, PS3.4 C.6.2)."""
+        """The archive's matches for an image's UIDs (Study Root, PS3.4 C.6.2)."""
         identifier = Dataset()
         identifier.QueryRetrieveLevel = "IMAGE"
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
@@ -120,7 +121,7 @@ class Proof:
         return found
 
     def others_served(self) -> str:
-        """Whether somebody else is answered meanwhile."""
+        """Whether other associations are served meanwhile: one C-ECHO to each application."""
         try:
             for peer in (self.pacs, self.worklist):
                 with self.caller.opened(peer, [(_ECHO, SYNTAX)]) as line:
@@ -164,7 +165,7 @@ def word(answer: Command) -> str:
 
 
 def fits(expected: Sequence[str], seen: Sequence[str]) -> bool:
-    """Whether what was seen is what was expected, word by word: `A or B` is either, `Cxxx` any hexadecimal digits."""
+    """Whether the words seen are those expected: `A or B` is either, `Cxxx` any hexadecimal digits."""
     return len(expected) == len(seen) and all(map(_fits, expected, seen))
 
 

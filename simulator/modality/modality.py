@@ -1,10 +1,9 @@
-"""A mammography machine as a gateway sees it: asks for its worklist, reports its steps, stores its views for good.
+"""A mammography machine that does everything right: worklist query, MPPS, C-STORE, storage commitment.
 
-It is a foreign DICOM client (pynetdicom), used by the demonstration, the check and the journeys; what its images show
-is `phantom`'s business. Every verb opens an association of its own, as many machines do, and returns only what the
-gateway confirmed; anything else is a `ModalityError` that says what was answered.
+Used by the demonstration, the check and the journeys. Every method opens an association of its own and returns only
+what the gateway confirmed; anything else raises a ModalityError with the answer.
 
-Not for: load, one exam at a time, like the machine; nor for manners that a library does not have (`scripted_machine`).
+Not for: load (one exam at a time), oddities of real machines (`scripted_machine`), the images (`phantom`).
 """
 
 import ssl
@@ -39,7 +38,7 @@ __all__ = ["Modality", "ModalityError", "Peer", "Sent", "Step", "data_set_bytes"
 
 
 class ModalityError(GatewayError):
-    """What the machine asked for did not happen; the message says what was answered instead."""
+    """A request of the machine was not fulfilled; the message says what was answered instead."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Step:
 
 
 class Modality:
-    """One machine with its AE title, and the two peers it was told about."""
+    """One machine with its AE title, and the two peers it is configured with."""
 
     def __init__(
         self,
@@ -78,7 +77,7 @@ class Modality:
         self._echo(self._pacs)
 
     def find(self, *, accession_number: str = "", date: str = "") -> list[Dataset]:
-        """Ask the worklist with a C-FIND (PS3.4 Annex K); empty keys match everything. `date` is DA, or a range."""
+        """Query the worklist with a C-FIND (PS3.4 Annex K); empty keys match everything. `date` is DA, or a range."""
         identifier = steps.query({"AccessionNumber": accession_number, "ScheduledProcedureStepStartDate": date})
         with self._association(self._worklist, [ModalityWorklistInformationFind]) as assoc:
             return list(_answers(assoc.send_c_find(identifier, ModalityWorklistInformationFind)))
@@ -94,7 +93,7 @@ class Modality:
         return step
 
     def store(self, images: Iterable[Dataset]) -> Iterator[Sent]:
-        """Send images over one association, yielding each as soon as the gateway said that it is stored."""
+        """Send images over one association, yielding each as soon as the gateway confirmed it."""
         with self._association(self._pacs, STORED_CLASSES, STORED_SYNTAXES) as assoc:
             for image in images:
                 status = assoc.send_c_store(image)
@@ -102,7 +101,7 @@ class Modality:
                 yield sent_of(image, data_set_bytes(image))
 
     def commit(self, images: Sequence[Sent]) -> None:
-        """Ask the archive to promise the safekeeping of images (PS3.4 Annex J), and wait on the same association."""
+        """Request storage commitment of images (PS3.4 Annex J), and wait for the report on the same association."""
         reports = Reports()
         with self._association(self._pacs, [StorageCommitmentPushModel], handlers=reports.handlers) as assoc:
             transaction_uid = _ask_for_commitment(assoc, images)
@@ -110,7 +109,7 @@ class Modality:
         _expect_all_kept(images, answer)
 
     def commit_and_be_called(self, images: Sequence[Sent], *, port: int) -> None:
-        """The same, but hang up, and wait to be called back at a port of this machine."""
+        """The same, but release the association, and wait for one of the archive at a port of this machine."""
         reports = Reports()
         with reports.listening(self.ae_title, port):
             with self._association(self._pacs, [StorageCommitmentPushModel]) as assoc:
@@ -123,7 +122,7 @@ class Modality:
         self._finish(step, steps.finished("COMPLETED", images, now=now, operator=self.ae_title))
 
     def discontinue(self, step: Step, images: Sequence[Sent] = (), *, now: datetime) -> None:
-        """Report with an N-SET that the step was given up; CID 9300, 110513: for unspecified reason."""
+        """Report with an N-SET that the step was discontinued; CID 9300, 110513: for unspecified reason."""
         final = steps.finished("DISCONTINUED", images, now=now, operator=self.ae_title, reason="110513")
         self._finish(step, final)
 
@@ -145,9 +144,10 @@ class Modality:
         *,
         handlers: Sequence[evt.EventHandlerType] = (),
     ) -> Iterator[Association]:
+        # pynetdicom and not our requestor: what shares no line with our listener cannot confirm our misunderstandings.
         ae = AE(self.ae_title)
         ae.acse_timeout = ae.dimse_timeout = ae.connection_timeout = self._timeout
-        ae.network_timeout = 2 * self._timeout  # silence while a report is waited for is no reason to hang up
+        ae.network_timeout = 2 * self._timeout  # silence while a report is waited for must not end the association
         for sop_class in classes:
             ae.add_requested_context(sop_class, list(syntaxes))
         tls = (self._tls, peer.host) if self._tls else None
@@ -158,6 +158,7 @@ class Modality:
         try:
             yield assoc
         except BaseException:
+            # Not released, because a release says that both sides are done (PS3.8 7.2).
             assoc.abort()
             raise
         assoc.release()
@@ -169,13 +170,13 @@ STORED_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.13.1.3",  # Breast Tomosynthesis
 )
 STORED_SYNTAXES = (ExplicitVRLittleEndian,)
-"""What the phantom makes; with nothing else proposed, what arrives is what was made, byte for byte."""
+"""The syntax of the phantom. Nothing else is proposed, so that images arrive byte for byte as they were made."""
 
 
 def standard_views(
     step: Step, *, views: Sequence[str] = SCREENING_VIEWS, rows: int = phantom.ROWS, columns: int = phantom.COLUMNS
 ) -> Iterator[Dataset]:
-    """Make the images of a step one at a time, at real size unless told otherwise."""
+    """Make the images of a step one at a time; the default is the real size."""
     return (phantom.mammogram(view, step.exam, rows=rows, columns=columns) for view in views)
 
 
@@ -198,10 +199,10 @@ def _answers(responses: Iterable[tuple[Dataset, Dataset | None]]) -> Iterator[Da
 
 def _ask_for_commitment(assoc: Association, images: Sequence[Sent]) -> str:
     """Send the N-ACTION and give the UID of its transaction."""
-    asked = question((image.sop_class_uid, image.sop_instance_uid) for image in images)
-    status, _ = assoc.send_n_action(asked, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+    requested = question((image.sop_class_uid, image.sop_instance_uid) for image in images)
+    status, _ = assoc.send_n_action(requested, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
     _expect_success("N-ACTION for storage commitment", status)
-    return str(asked.TransactionUID)
+    return str(requested.TransactionUID)
 
 
 def _expect_all_kept(images: Sequence[Sent], answer: Answer | None) -> None:

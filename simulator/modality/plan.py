@@ -1,8 +1,6 @@
-"""What a script comes to before anything is sent: every single picture, and whether the acts can follow each other.
+"""From a script to a plan: every image of every act, and whether the acts can follow each other. Pure.
 
-Pure: a script goes in, a plan comes out, or a ScriptError that names the act which cannot be done where it stands.
-
-Not for: what one act may say (`script`), nor for doing any of it (`scripted_machine`).
+Not for: the fields of one act (`script`), nor for doing any of it (`scripted_machine`).
 """
 
 from collections import Counter
@@ -47,7 +45,7 @@ CLASSES = MappingProxyType(
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture that is going to be made; `number` tells repeats apart."""
+    """One image to make; `number` distinguishes repeats."""
 
     view: str
     kind: str
@@ -67,7 +65,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Planned:
-    """An act with the pictures it makes."""
+    """An act with the images it makes."""
 
     act: Act
     shots: tuple[Shot, ...] = ()
@@ -83,6 +81,7 @@ class Plan:
     @property
     def contexts(self) -> tuple[tuple[str, str], ...]:
         """Every SOP class and transfer syntax that will be stored."""
+        # Known before the first association, because a machine proposes all its contexts when it opens one.
         shots = [(shot.sop_class_uid, shot.transfer_syntax_uid) for each in self.planned for shot in each.shots]
         kinds = [each.act.kind for each in self.planned if isinstance(each.act, Report)]
         return tuple(
@@ -91,12 +90,12 @@ class Plan:
 
     @property
     def message_syntax(self) -> str:
-        """How what has no pixels is encoded."""
+        """The transfer syntax of data sets without pixels."""
         return SYNTAXES["implicit" if self.machine.implicit_only else "explicit"]
 
 
 def plan(script: Script) -> Plan:
-    """Unfold a script. Raises ScriptError for an act that cannot be done where it stands."""
+    """Unfold a script. Raises ScriptError that names an act whose preconditions the acts before it do not meet."""
     seen, made = _Seen(script.machine.character_set), Counter[tuple[object, ...]]()
     planned = []
     for number, act in enumerate(script.acts, start=1):
@@ -118,11 +117,11 @@ _NEEDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "commit": ("unasked", "no images were sent since"),
     }
 )
-"""What has to be there for an act, and what to say when it is not."""
+"""The precondition of an act, and the sentence when it is not met."""
 
 
 class _Seen:
-    """What there is to work with, as far as the acts before went."""
+    """The conditions that hold after the acts so far."""
 
     def __init__(self, character_set: str) -> None:
         self._encodings = convert_encodings(character_set.split("\\"))
@@ -130,7 +129,7 @@ class _Seen:
         self._there: set[str] = set()
 
     def trouble(self, act: Act) -> str:
-        """Why an act cannot follow, or nothing; then it counts as done."""
+        """Why an act cannot follow, empty when it can; then its effects hold."""
         trouble = self._unwritable(act) if isinstance(act, Query) else self._missing(act)
         gone, come = _changes(act)
         self._there = self._there - gone | come
@@ -146,15 +145,18 @@ class _Seen:
         return f"{', '.join(names)} cannot be written in {self._character_set}" if names else ""
 
     def _holds(self, value: str) -> bool:
+        # Each character in any of the terms: ISO 2022 switches between them (PS3.3 C.12.1.1.2).
         return all(any(_can_write(each, encoding) for encoding in self._encodings) for each in value)
 
 
 def _changes(act: Act) -> tuple[set[str], set[str]]:
-    """What is no longer there after an act, and what is."""
+    """The conditions that no longer hold after an act, and those that begin to hold."""
     match act:
         case Query():
+            # `expect: 0` is a query that proves an item is not to be found.
             return {"found", "subject"}, {"found", "subject"} if act.expect != 0 else set()
         case Begin():
+            # Images of the step before cannot be in a report of this one.
             return {"images"}, {"step", "subject"}
         case Expose(hold=True):
             return set(), {"held"}
@@ -178,6 +180,7 @@ def _shots(act: Expose, machine: Behaviour, made: Counter[tuple[object, ...]]) -
     for _ in range(act.times):
         for view in act.views:
             for kind in kinds:
+                # Of a pair, only the view For Presentation has modifiers: `phantom` makes none For Processing.
                 special = (
                     (tuple(act.modifiers), act.implant, act.partial) if kind == "presentation" else ((), False, False)
                 )

@@ -1,11 +1,8 @@
-"""Responses of a peer stay with the call that waits for them, in associations that pynetdicom requests.
+"""A message queue for associations that pynetdicom requests: responses go to the `send_*` call that waits for them.
 
-pynetdicom (3.0.4) has a thread for each association that serves the peer's requests, and pauses it while a `send_*`
-call waits for its response. The thread may take one more message after it was told to pause. When that is the response,
-the thread drops it and the call waits in vain until its timeout: one call of some thousand, with a quick peer. The
-thread looks for messages without waiting, and a call waits; so the queue gives responses only to those who wait.
+Without it one call of some thousand waits in vain until its timeout, with a quick peer.
 
-Not for: associations that a peer requests; the thread itself makes the calls there.
+Not for: associations that a peer requests; there pynetdicom's own thread makes the calls.
 """
 
 import queue
@@ -18,10 +15,14 @@ Message = tuple[int, DimseServiceType] | tuple[None, None]
 
 
 class Messages(queue.Queue[Message]):
-    """What came from the peer, in order; to be put in the place of `Association.dimse.msg_queue`."""
+    """The peer's messages in order of arrival; replaces `Association.dimse.msg_queue`."""
+
+    # pynetdicom (3.0.4) has a thread for each association that serves the peer's requests, and pauses it while a
+    # `send_*` call waits for its response. The thread may take one more message after it was paused; when that is the
+    # response, it drops it. The thread never blocks and a call always does, which distinguishes the two.
 
     def get(self, block: bool = True, timeout: float | None = None) -> Message:
-        """The first message, whatever it is if `block`, and only if it is a request if not.
+        """The first message; if not `block`, only when it is a request.
 
         `timeout` in seconds; None waits for ever. Raises queue.Empty when there is none, or none in time.
         """
@@ -43,5 +44,4 @@ def _use_messages(event: evt.Event) -> None:
 
 
 LEAVE_RESPONSES: evt.EventHandlerType = (evt.EVT_CONN_OPEN, _use_messages)
-"""To be among the `evt_handlers` of `AE.associate`. It acts on the open connection before anything is said there, so no
-message is in the queue yet."""
+"""To be among the `evt_handlers` of `AE.associate`. It acts when the connection opens, so the queue is still empty."""

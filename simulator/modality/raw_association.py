@@ -1,9 +1,8 @@
-"""One association of a machine that has manners of its own: short PDUs, torn writes, farewells that are none.
+"""An association of a test SCU that controls every byte: short PDUs, torn writes, no release.
 
-It stands on the gateway's own pure parts (`pdu`, `negotiation`, `dimse`), because it has to be able to send
-what no library would, and to stop anywhere. Every wait is bounded by `seconds`; whatever goes wrong is a PeerError.
+Every wait is bounded by `seconds`; every failure is a PeerError.
 
-Not for: what is said (`scripted_machine`, `misbehaviour`).
+Not for: the messages (`scripted_machine`, `misbehaviour`).
 """
 
 import socket
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 
+# Our own pure parts, because a library that keeps the rules cannot send half a data set or stop anywhere.
 from gateway.dicom import dimse, negotiation, pdu
 from gateway.dicom.dimse import Command, CommandField, CommandReceived, DataReceived
 from gateway.dicom.negotiation import AcceptedContext, ProposedContext
@@ -30,8 +30,8 @@ from gateway.errors import PeerError, ProtocolError
 from gateway.remote_ae import Peer
 
 CONNECT_SECONDS = 10.0
-LARGEST_ANSWER = 2 << 20
-_PDU_HEADER = 6
+LARGEST_ANSWER = 2 << 20  # bytes of one data set, because a peer that never ends it would take all memory
+_PDU_HEADER = 6  # type, a reserved byte, and four of length (PS3.8 9.3.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Dialer:
 
     def open(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> "RawAssociation":
         """Propose each SOP class and transfer syntax in a context of its own. Raises PeerError, Rejected."""
+        # Presentation context ids are odd (PS3.8 9.3.2.2).
         proposed = [ProposedContext(2 * at + 1, uid, (syntax,)) for at, (uid, syntax) in enumerate(kinds)]
         line = RawAssociation(self.connected(peer), peer, self)
         try:
@@ -67,7 +68,7 @@ class Dialer:
         line.release()
 
     def connected(self, peer: Peer) -> socket.socket:
-        """A connection on which nothing was said yet. Raises PeerError."""
+        """A connection without an association. Raises PeerError."""
         try:
             connection = socket.create_connection((peer.host, peer.port), timeout=min(CONNECT_SECONDS, self.seconds))
             if not self.split_writes:  # with Nagle's algorithm on, the second write waits for the first one's ACK
@@ -104,7 +105,7 @@ class RawAssociation:
         self._caller = caller
         self._reader = Reader()
         self._messages = dimse.Messages()
-        self._message_ids = cycle(range(1, 0x10000))
+        self._message_ids = cycle(range(1, 0x10000))  # Message ID is US (PS3.7 E.1)
         self._max_length = caller.max_pdu_bytes
 
     def associate(self, proposed: Sequence[ProposedContext]) -> None:
@@ -127,6 +128,7 @@ class RawAssociation:
         self.contexts, theirs = negotiation.parse_accept(event.body, proposed)
         if not self.contexts:
             raise PeerError(f"{self.peer} accepted the association but none of what was proposed.")
+        # 0 is no limit (PS3.8 D.1.1).
         self._max_length = min(theirs or self._caller.max_pdu_bytes, self._caller.max_pdu_bytes)
 
     # ---- messages --------------------------------------------------------------------------------------------------
@@ -139,7 +141,8 @@ class RawAssociation:
         raise PeerError(f"{self.peer} did not accept {sop_class_uid} in {transfer_syntax or 'any transfer syntax'}.")
 
     def request(self, field: CommandField, sop_class_uid: str, *, has_data: bool, instance: str = "") -> Command:
-        """A request with the next message id; class and instance stand where the service wants them (PS3.7 E.1)."""
+        """A request with the next message id."""
+        # Class and instance are Affected in some requests and Requested in the others (PS3.7 E.1).
         is_affected = field in (CommandField.C_STORE, CommandField.C_FIND, CommandField.C_ECHO, CommandField.N_CREATE)
         return Command(
             command_field=field,
@@ -160,7 +163,7 @@ class RawAssociation:
             self.write(self.packed(context, data, is_command=False))
 
     def packed(self, context: AcceptedContext, data: bytes, *, is_command: bool) -> bytes:
-        """Cut into PDUs as long as this machine's and the peer's may be."""
+        """Cut into PDUs of the maximum length that both sides allow."""
         return pdu.pack_data(context.context_id, data, is_command=is_command, max_length=self._max_length)
 
     def ask(self, context: AcceptedContext, command: Command, data: bytes = b"") -> Command:
@@ -171,7 +174,7 @@ class RawAssociation:
     def find(
         self, context: AcceptedContext, identifier: bytes, *, cancel_after: int | None = None
     ) -> Iterator[tuple[Command, bytes]]:
-        """C-FIND: the responses with their data sets, the last one too; C-CANCEL after so many of them."""
+        """C-FIND: the responses with their data sets, the final one too; C-CANCEL after `cancel_after` of them."""
         request = self.request(CommandField.C_FIND, context.abstract_syntax, has_data=True)
         self.send(context, request, identifier)
         seen, status = 0, PENDING[0]
@@ -184,7 +187,7 @@ class RawAssociation:
                 self.send(context, cancel)
 
     def answer(self) -> tuple[Command, bytes]:
-        """The next whole message of the other side, whatever it is. Raises Ended when none comes."""
+        """The next whole message of the peer, of any kind. Raises Ended when none comes."""
         command: Command | None = None
         data = bytearray()
         while True:
@@ -202,7 +205,7 @@ class RawAssociation:
     # ---- the stream ------------------------------------------------------------------------------------------------
 
     def write(self, pdus: bytes) -> None:
-        """Write PDUs as this machine does: at once, or each in two pieces."""
+        """Write PDUs at once, or with `split_writes` each in two pieces."""
         try:
             for piece in _torn(pdus) if self._caller.split_writes else (pdus,):
                 self._connection.sendall(piece)
@@ -210,7 +213,7 @@ class RawAssociation:
             raise self._lost(error) from error
 
     def ending(self) -> str:
-        """How the other side ends the association now: aborted, closed, or silent when it does not in time."""
+        """How the peer ends the association now: aborted, closed, or silent when it does not in time."""
         try:
             while True:
                 self.answer()
@@ -218,7 +221,8 @@ class RawAssociation:
             return ended.how
 
     def release(self) -> None:
-        """End in order. What was answered stands, so a peer that just closes is not an error."""
+        """Release the association (PS3.8 7.2), and close."""
+        # A peer that just closes is no error, because every request has its response already.
         self._reader.state = AssociationState.AWAITING_RELEASE
         with suppress(PeerError):
             self.write(pdu.RELEASE_REQUEST)
@@ -233,7 +237,7 @@ class RawAssociation:
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection without release or abort."""
         self._connection.close()
 
     def _received(self) -> CommandReceived | DataReceived | None:

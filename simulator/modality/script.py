@@ -1,9 +1,8 @@
-"""The script of an exam as people write it: which machine with which manners, and what it does one after the other.
+"""The script of an exam, a JSON file: the behaviour of a machine, and its acts one after the other.
 
-A JSON file, checked here as a whole before anything is sent; `docs/exams/` has examples of everything. What one act
-may say is checked field by field, what acts may follow each other in `plan`.
+Each field is checked before anything is sent. `docs/exams/` has examples of everything.
 
-Not for: doing anything (`scripted_machine`).
+Not for: the order of the acts (`plan`), and doing them (`scripted_machine`).
 """
 
 import json
@@ -47,46 +46,47 @@ def _character_set(value: str) -> str:
     return value
 
 
+# Without the backslash, which separates values (PS3.5 6.2).
 AeTitle = Annotated[str, Field(max_length=16, pattern=r"^[ -\[\]-~]*$")]
 ViewName = Annotated[str, _known(VIEWS, "a view")]
 ViewModifier = Annotated[str, _known(MODIFIERS, "a view modifier")]
 SyntaxName = Annotated[str, _known(SYNTAXES, "a transfer syntax that can be made here")]
 Keyword = Annotated[str, AfterValidator(_keyword)]
 CharacterSet = Annotated[str, AfterValidator(_character_set)]
+# `tissue` draws on a grid that is four times coarser.
 Pixels = Annotated[int, Field(ge=16, le=8192, multiple_of=4)]
 
 
 class _Written(BaseModel):
-    """A word nobody knows is a mistake, because a machine that leaves something out proves nothing."""
-
+    # An unknown key is an error, because a test that silently leaves something out proves nothing.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Behaviour(_Written):
-    """Who the machine is and how it speaks. The defaults are those of a machine that gives no trouble."""
+    """The machine's AE title, encodings and associations. The defaults are those of a machine without oddities."""
 
     ae_title: AeTitle = ""
-    """Who calls; the site's own choice when empty."""
+    """Calling AE title; the site's own choice when empty."""
     station: AeTitle = ""
-    """The station it asks for in its queries and performs as; any, and the AE title, when empty."""
+    """The station of its queries and steps; when empty, queries match any and steps have the AE title."""
     character_set: CharacterSet = UNICODE
     """Of queries and steps; several terms are separated by a backslash (PS3.3 C.12.1.1.2)."""
     names: Literal["", "*"] = ""
-    """What its queries have for a name that is not looked for."""
+    """The value, in its queries, of a person name that is no matching key."""
     transfer_syntax: SyntaxName = "explicit"
     """Of images, unless an exposure says otherwise."""
     implicit_only: bool = False
-    """It knows Implicit VR Little Endian alone, for messages and for images."""
+    """It proposes Implicit VR Little Endian alone, for messages and for images."""
     associations: Literal["each", "one"] = "each"
     """A new one for each message, or one to the worklist and one to the archive for the whole exam."""
     farewell: Literal["release", "abort", "close", "stay"] = "release"
-    """How it ends an association; `stay` leaves it open and idle until the machine is switched off."""
+    """How it ends an association; `stay` leaves it open and idle until the exam is over."""
     max_pdu_bytes: Annotated[int, Field(ge=64, le=1 << 20)] = 131_072
     """The longest PDU that it sends and takes."""
     split_writes: bool = False
     """Header and body of a PDU go in two writes, with Nagle's algorithm on."""
     uid_padding: Literal["standard", "space", "nulls"] = "standard"
-    """Behind UIDs: a null to even length, a space to even length, or always two nulls more."""
+    """After UIDs: a null to even length, a space to even length, or always two nulls more."""
     group_lengths: bool = False
     """It writes the retired elements (gggg,0000)."""
     undefined_lengths: bool = False
@@ -94,21 +94,21 @@ class Behaviour(_Written):
     sparse: bool = False
     """It leaves out every element that has no value, of Type 2 too."""
     creates_twice: bool = False
-    """It repeats each N-CREATE, as if the answer had got lost."""
+    """It repeats each N-CREATE, as if the response had been lost."""
     ends_twice: bool = False
     """It repeats the N-SET with the final status, which has to be refused (PS3.4 F.7.2.2.4)."""
 
 
 class Query(_Written):
-    """C-FIND on the worklist. What is found first is the item of the steps that follow."""
+    """C-FIND on the worklist. The first match is the item of the steps that follow."""
 
     do: Literal["query"]
     keys: dict[Keyword, str] = {}
     sps: SpsForm = "item"
     cancel_after: Annotated[int, Field(ge=1)] | None = None
-    """C-CANCEL after so many answers."""
+    """C-CANCEL after so many matches."""
     expect: Annotated[int, Field(ge=0)] | None = None
-    """How many answers there have to be; at least one when nothing is said."""
+    """The exact number of matches; at least one when it is not given."""
 
 
 class Begin(_Written):
@@ -116,9 +116,9 @@ class Begin(_Written):
 
     do: Literal["begin"]
     scheduled: bool = True
-    """False: what is performed is on no worklist."""
+    """False: the step is on no worklist."""
     items: Annotated[int, Field(ge=1, le=16)] = 1
-    """How many of the items found it is for; all of one participant."""
+    """For how many of the matches it is; all of one participant."""
     accession_number: Annotated[str, Field(max_length=16)] = ""
     """Of a step that is not scheduled."""
 
@@ -158,13 +158,13 @@ class Report(_Written):
 
 
 class Send(_Written):
-    """Send what was held back."""
+    """Send the images that were held back."""
 
     do: Literal["send"]
 
 
 class StepChange(_Written):
-    """N-SET without a status: what was made so far."""
+    """N-SET without a status: the images made so far."""
 
     do: Literal["change"]
 
@@ -177,16 +177,16 @@ class End(_Written):
     reason: Annotated[str, _known(REASONS, "a reason")] = "110513"
     """Code of a discontinued step (CID 9300)."""
     names_images: bool = True
-    """False: the step ends without saying what was made."""
+    """False: the step ends without a list of its images."""
 
 
 class Commit(_Written):
-    """Storage commitment of everything that was sent and not asked for yet."""
+    """Storage commitment of every instance that was sent and not yet requested."""
 
     do: Literal["commit"]
     answer: Literal["same association", "new association"] = "same association"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Where the machine is called back; the archive knows it from PACS_PEERS."""
+    """The port for associations of the archive, which knows it from PACS_PEERS."""
 
     @model_validator(mode="after")
     def _can_be_called(self) -> "Commit":
@@ -207,7 +207,7 @@ Act = Annotated[Query | Begin | Expose | Report | Send | StepChange | End | Comm
 
 
 class Script(_Written):
-    """A machine and what it does."""
+    """A machine and its acts."""
 
     about: str = ""
     machine: Behaviour = Behaviour()
@@ -233,7 +233,8 @@ def read(path: Path) -> Script:
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """Where it stands, as people count: `act 3 expose, views 2`. The list of acts comes first, then the kind of act."""
+    """The place of a field, counted from 1: `act 3 expose, views 2`."""
+    # pydantic gives (acts, index, kind of act, field, ...), and [key] where the key of a mapping is wrong.
     words = [str(part + 1) if isinstance(part, int) else part for part in location if part != "[key]"]
     if words[:1] == ["acts"] and len(words) > 1:
         first = f"act {' '.join(words[1:3])}"

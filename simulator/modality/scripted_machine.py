@@ -1,17 +1,14 @@
-"""A machine with manners of its own that follows a plan, act by act, and checks each answer.
+"""A machine that follows a plan act by act, with the oddities of real machines, and checks each response.
 
-Where `modality` is a foreign library that does the one thing right, this does what real machines do: their encodings,
-their associations, their order of things. Each act is a hop that was seen to work, or the end of the exam.
+Each act is a hop. The first one that is not answered as expected ends the exam.
 
-Not for: what an exam consists of (`script`, `plan`), nor for what no machine should do (`misbehaviour`).
+Not for: the content of an exam (`script`, `plan`), nor for violations of the standard (`misbehaviour`).
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypedDict
 
 from pydicom import Dataset
 from pydicom.uid import generate_uid
@@ -26,14 +23,16 @@ from gateway.dataset.data_sets import decode
 from gateway.dicom.application import response
 from gateway.dicom.dimse import Command, CommandField
 from gateway.dicom.requestor import PENDING, described
-from gateway.errors import PeerError
 from gateway.hops import Hops, Observed
 from gateway.remote_ae import Peer
-from simulator.exam import phantom, steps, structured_reports
-from simulator.exam.encoding import SYNTAXES, Style, compress, encoded
+from simulator.exam import steps, structured_reports
+from simulator.exam.compression import compress
+from simulator.exam.encoding import SYNTAXES, Style, encoded
 from simulator.exam.exam import Exam, derived_uid
 from simulator.exam.steps import Sent, sent_of
+from simulator.modality.associations import Associations
 from simulator.modality.commitment_scu import Answer, Reports, answer_in, question, shortfall
+from simulator.modality.pictures import picture
 from simulator.modality.plan import Plan, Planned, Shot
 from simulator.modality.raw_association import Dialer, Ended, RawAssociation
 from simulator.modality.script import Begin, Behaviour, Commit, End, Expose, Pause, Query, Report, Send, StepChange
@@ -48,29 +47,29 @@ WARNINGS = range(0xB000, 0xC000)
 
 @dataclass
 class _Now:
-    """Where the exam stands: what was found, the step in progress, and the pictures."""
+    """The state of the exam: the matches, the step in progress, and its images."""
 
     items: list[Dataset] = field(default_factory=list)
     subject: Dataset | None = None
-    """The item that pictures belong to."""
+    """The item that images belong to."""
     step: str = ""
     """SOP Instance UID of the step in progress."""
     run: str = ""
-    """What makes this exam's instances different from those of the same script another time."""
+    """Goes into the UIDs of instances, so that the same script makes others each time."""
     begun: int = 0
     made: list[Sent] = field(default_factory=list)
     """Of the step in progress."""
     held: list[Dataset] = field(default_factory=list)
     unasked: list[Sent] = field(default_factory=list)
-    """Sent, and no commitment asked for yet."""
+    """Sent, and no commitment requested yet."""
 
 
 class Machine:
-    """One machine; `run` is an exam. It calls as `caller` says and speaks as `manners` say."""
+    """One machine; `run` is an exam. `caller` opens its associations, `behaviour` has its oddities."""
 
     def __init__(
         self,
-        manners: Behaviour,
+        behaviour: Behaviour,
         caller: Dialer,
         *,
         worklist: Peer,
@@ -79,15 +78,16 @@ class Machine:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`clock` gives the machine's wall time."""
-        self.manners = manners
-        self.caller = replace(caller, max_pdu_bytes=manners.max_pdu_bytes, split_writes=manners.split_writes)
+        self.behaviour = behaviour
+        self.caller = replace(caller, max_pdu_bytes=behaviour.max_pdu_bytes, split_writes=behaviour.split_writes)
         self.worklist, self.pacs = worklist, pacs
         self._clock, self._sleep = clock, sleep
-        self._style = Style(manners.uid_padding, manners.group_lengths, manners.undefined_lengths, manners.sparse)
-        self._station = manners.station or caller.ae_title
+        self._style = Style(
+            behaviour.uid_padding, behaviour.group_lengths, behaviour.undefined_lengths, behaviour.sparse
+        )
+        self._station = behaviour.station or caller.ae_title
         self._stored: Sequence[tuple[str, str]] = ()
-        self._kept: dict[tuple[tuple[str, str], ...], RawAssociation] = {}
-        self._left_open: list[RawAssociation] = []
+        self._associations = Associations(behaviour, self.caller)
         self._now = _Now()
 
     def run(self, plan: Plan, hops: Hops) -> None:
@@ -97,9 +97,9 @@ class Machine:
             for planned in plan.planned:
                 self._perform(planned, hops)
         except BaseException:
-            self._switch_off(RawAssociation.abort)
+            self._associations.abort()
             raise
-        self._switch_off(self._farewell)
+        self._associations.close()
 
     def _perform(self, planned: Planned, hops: Hops) -> None:
         """One act is one hop; of an exposure, each picture."""
@@ -137,19 +137,21 @@ class Machine:
 
     def _query(self, act: Query) -> str:
         keys = dict(act.keys)
-        if self.manners.station:
-            keys.setdefault("ScheduledStationAETitle", self.manners.station)
-        character_set = self.manners.character_set.split("\\")
-        identifier = steps.query(keys, form=act.sps, names=self.manners.names, character_set=character_set)
+        if self.behaviour.station:
+            keys.setdefault("ScheduledStationAETitle", self.behaviour.station)
+        character_set = self.behaviour.character_set.split("\\")
+        identifier = steps.query(keys, form=act.sps, names=self.behaviour.names, character_set=character_set)
         items, status = [], SUCCESS
-        with self._line(self.worklist, self._worklist_kinds()) as line:
+        with self._associations.opened(self.worklist, self._worklist_kinds()) as line:
             context = line.context(WORKLIST)
+            # Never sparse: an attribute that is left out of an identifier is no return key.
             data = encoded(identifier, context.transfer_syntax, replace(self._style, sparse=False))
             for answer, found in line.find(context, data, cancel_after=act.cancel_after):
                 status = answer.status or SUCCESS
                 if status in PENDING:
                     items.append(decode(found, context.transfer_syntax))
                 else:
+                    # After C-CANCEL success is right, too: the last match may have left before it came.
                     _expect("C-FIND on the worklist", answer, (SUCCESS, CANCELLED) if act.cancel_after else (SUCCESS,))
         _expect_found(len(items), act)
         self._now.items, self._now.subject = items, items[0] if items else None
@@ -168,18 +170,19 @@ class Machine:
             raise Observed("The items that were found are of more than one participant; let the query ask for one.")
         now = self._now
         now.begun, now.subject, now.made = now.begun + 1, items[0], []
+        # Of the step, so that a further step of the same item makes instances of its own.
         now.step = now.run = str(generate_uid())
         created = steps.created(
             items,
             step_id=f"STEP{now.begun}",
             station=self._station,
             now=self._clock(),
-            character_set=self.manners.character_set.split("\\"),
+            character_set=self.behaviour.character_set.split("\\"),
         )
         self._normalized(CommandField.N_CREATE, "N-CREATE of the step", created)
-        if self.manners.creates_twice:  # the standard wants 0111; that an identical repeat succeeds is a local choice
+        if self.behaviour.creates_twice:  # the standard wants 0111; that an identical repeat succeeds is a local choice
             self._normalized(CommandField.N_CREATE, "The repeated N-CREATE", created, (SUCCESS, DUPLICATE))
-        return f"N-CREATE of {now.step}{', twice' if self.manners.creates_twice else ''}."
+        return f"N-CREATE of {now.step}{', twice' if self.behaviour.creates_twice else ''}."
 
     def _end(self, act: End) -> str:
         final = steps.finished(
@@ -190,11 +193,12 @@ class Machine:
             reason=act.reason if act.status == "DISCONTINUED" else "",
         )
         self._set(f"N-SET {act.status}", final)
-        if self.manners.ends_twice:
+        if self.behaviour.ends_twice:
+            # A step in its final state is no longer updated (PS3.4 F.7.2.2.4).
             self._normalized(CommandField.N_SET, f"The repeated N-SET {act.status}", final, (NO_LONGER,))
         self._now.step = ""
         images = f"{len(self._now.made)} images" if act.names_images else "no word about images"
-        return f"N-SET {act.status} with {images}{', twice' if self.manners.ends_twice else ''}."
+        return f"N-SET {act.status} with {images}{', twice' if self.behaviour.ends_twice else ''}."
 
     def _set(self, what: str, attributes: Dataset) -> str:
         self._normalized(CommandField.N_SET, what, attributes)
@@ -203,7 +207,7 @@ class Machine:
     def _normalized(
         self, command: CommandField, what: str, attributes: Dataset, allowed: Sequence[int] = (SUCCESS,)
     ) -> None:
-        with self._line(self.worklist, self._worklist_kinds()) as line:
+        with self._associations.opened(self.worklist, self._worklist_kinds()) as line:
             context = line.context(STEPS)
             request = line.request(command, STEPS, has_data=True, instance=self._now.step)
             _expect(
@@ -232,8 +236,8 @@ class Machine:
         return steps.exam_of(now.subject, station=self._station, now=self._clock(), mpps_instance_uid=now.step)
 
     def _of_this_exam(self, made: Dataset) -> Dataset:
-        """Give it UIDs of this exam: the same script another time makes other instances."""
-        made.SpecificCharacterSet = self.manners.character_set.split("\\")
+        """Give an instance UIDs of this exam, and the machine's character set."""
+        made.SpecificCharacterSet = self.behaviour.character_set.split("\\")
         made.SeriesInstanceUID = derived_uid(str(made.SeriesInstanceUID), self._now.run)
         made.SOPInstanceUID = derived_uid(str(made.SOPInstanceUID), self._now.run)
         made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
@@ -248,7 +252,7 @@ class Machine:
 
     def _store(self, image: Dataset) -> Sent:
         data = encoded(image, image.file_meta.TransferSyntaxUID, self._style)
-        with self._line(self.pacs, self._pacs_kinds()) as line:
+        with self._associations.opened(self.pacs, self._pacs_kinds()) as line:
             context = line.context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
             request = line.request(
                 CommandField.C_STORE, image.SOPClassUID, has_data=True, instance=image.SOPInstanceUID
@@ -260,12 +264,12 @@ class Machine:
 
     def _commit(self, act: Commit) -> str:
         images, self._now.unasked = self._now.unasked, []
-        asked = question((image.sop_class_uid, image.sop_instance_uid) for image in images)
+        requested = question((image.sop_class_uid, image.sop_instance_uid) for image in images)
         if act.port is not None and act.answer == "new association":
-            answer = self._commit_and_be_called(asked, act.port)
+            answer = self._commit_and_be_called(requested, act.port)
         else:
-            with self._line(self.pacs, self._pacs_kinds()) as line:
-                self._ask_for_commitment(line, asked)
+            with self._associations.opened(self.pacs, self._pacs_kinds()) as line:
+                self._request_commitment(line, requested)
                 answer = _report(line)
         if missing := shortfall([image.sop_instance_uid for image in images], answer):
             raise Observed(missing)
@@ -273,21 +277,20 @@ class Machine:
             " of the archive's own." if act.port else "."
         )
 
-    def _commit_and_be_called(self, asked: Dataset, port: int) -> Answer | None:
+    def _commit_and_be_called(self, requested: Dataset, port: int) -> Answer | None:
         reports = Reports()
         with reports.listening(self.caller.ae_title, port):
             with self.caller.opened(self.pacs, self._pacs_kinds()) as line:
-                self._ask_for_commitment(line, asked)
-            return reports.wait(str(asked.TransactionUID), seconds=self.caller.seconds)
+                self._request_commitment(line, requested)
+            # The association is over, so the archive has to open one of its own.
+            return reports.wait(str(requested.TransactionUID), seconds=self.caller.seconds)
 
-    def _ask_for_commitment(self, line: RawAssociation, asked: Dataset) -> None:
+    def _request_commitment(self, line: RawAssociation, requested: Dataset) -> None:
         context = line.context(COMMITMENT)
         well_known = str(StorageCommitmentPushModelInstance)
         request = line.request(CommandField.N_ACTION, COMMITMENT, has_data=True, instance=well_known)
-        data = encoded(asked, context.transfer_syntax, replace(self._style, sparse=False))
+        data = encoded(requested, context.transfer_syntax, replace(self._style, sparse=False))
         _expect("N-ACTION for storage commitment", line.ask(context, request, data), (SUCCESS,))
-
-    # ---- associations ----------------------------------------------------------------------------------------------
 
     def _worklist_kinds(self) -> list[tuple[str, str]]:
         return [(uid, self._message_syntax) for uid in (WORKLIST, STEPS)]
@@ -297,44 +300,7 @@ class Machine:
 
     @property
     def _message_syntax(self) -> str:
-        return SYNTAXES["implicit" if self.manners.implicit_only else "explicit"]
-
-    @contextmanager
-    def _line(self, peer: Peer, kinds: Sequence[tuple[str, str]]) -> Iterator[RawAssociation]:
-        """An association: a new one that ends as this machine ends them, or the one that it keeps for the exam."""
-        if self.manners.associations == "one":
-            use = tuple(kinds)  # not the peer: one application may be worklist and archive
-            if use not in self._kept:
-                self._kept[use] = self.caller.open(peer, kinds)
-            yield self._kept[use]
-            return
-        line = self.caller.open(peer, kinds)
-        try:
-            yield line
-        except BaseException:
-            line.abort()
-            raise
-        self._farewell(line)
-
-    def _farewell(self, line: RawAssociation) -> None:
-        match self.manners.farewell:
-            case "release":
-                line.release()
-            case "abort":
-                line.abort()
-            case "close":
-                line.hang_up()
-            case "stay":
-                self._left_open.append(line)
-
-    def _switch_off(self, end: Callable[[RawAssociation], None]) -> None:
-        for line in self._kept.values():
-            with suppress(PeerError):  # what was answered stands; the other side may have gone first
-                end(line)
-        self._kept.clear()
-        for line in self._left_open:
-            line.hang_up()
-        self._left_open.clear()
+        return SYNTAXES["implicit" if self.behaviour.implicit_only else "explicit"]
 
 
 _NAMES = {
@@ -345,27 +311,6 @@ _NAMES = {
     "commit": "storage committed",
     "pause": "pause",
 }
-
-
-class _Size(TypedDict):
-    instance_number: int
-    rows: int
-    columns: int
-
-
-def picture(shot: Shot, exam: Exam) -> Dataset:
-    """Make what was planned, uncompressed."""
-    size: _Size = {"instance_number": shot.number, "rows": shot.rows, "columns": shot.columns}
-    match shot.kind:
-        case "processing":
-            return phantom.raw_mammogram(shot.view, exam, **size)
-        case "tomosynthesis":
-            return phantom.tomosynthesis(shot.view, exam, frames=shot.frames, **size)
-        case "synthetic":
-            return phantom.synthetic_view(shot.view, exam, **size)
-    return phantom.mammogram(
-        shot.view, exam, modifiers=shot.modifiers, implant=shot.implant, partial=shot.partial, **size
-    )
 
 
 def _report(line: RawAssociation) -> Answer | None:

@@ -66,10 +66,12 @@ def test_what_is_set_aside_is_found_under_its_content(files: Files) -> None:
 
 
 def test_a_second_process_is_kept_out(files: Files, tmp_path: Path) -> None:
+    second = Files(tmp_path)
     with pytest.raises(AlreadyServed):
-        Files(tmp_path).open()
+        second.open()
+    second.close()  # nothing: it has nothing
     files.close()
-    Files(tmp_path).open()
+    second.open()
 
 
 def test_an_archive_is_laid_out_with_every_folder_and_what_is_there_stays(files: Files, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from pydicom import Dataset
 from gateway.dataset.data_sets import decode, encode
 from gateway.dicom.application import UNCOMPRESSED
 from simulator.exam import phantom
-from simulator.exam.encoding import SYNTAXES, Style, compress, encoded
+from simulator.exam.compression import compress
+from simulator.exam.encoding import SYNTAXES, Style, encoded
 
 ODD = Style(uid_padding="space", group_lengths=True, undefined_lengths=True)
 

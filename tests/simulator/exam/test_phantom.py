@@ -19,7 +19,8 @@ from pydicom.uid import (
 )
 
 from simulator.exam import phantom
-from simulator.exam.encoding import SYNTAXES, compress
+from simulator.exam.compression import compress
+from simulator.exam.encoding import SYNTAXES
 from simulator.exam.phantom import SCREENING_VIEWS, VIEWS, Exam, Participant
 from simulator.exam.steps import Sent
 from simulator.exam.structured_reports import report
