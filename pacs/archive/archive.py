@@ -152,7 +152,7 @@ class Archive(Owner):
         )
         for data_set in self._index.data_sets({"sop_instance_uid": sop_instance_uid}):
             with self._database.write() as conn:
-                self._tell(conn, image_received(data_set, identity(data_set), receipt), now=now)
+                self._enqueue(conn, image_received(data_set, identity(data_set), receipt), now=now)
 
     def telling(self, sop_instance_uids: Iterable[str]) -> dict[str, str]:
         """The message id of the event that tells of each of these instances as it is kept now, where there is one.
@@ -326,7 +326,7 @@ class Archive(Owner):
             event = image_received(data_set, found, receipt)
             with self._database.write() as conn:
                 self._index.add(conn, data_set, found, receipt)
-                self._tell(conn, event, now=now)
+                self._enqueue(conn, event, now=now)
         except Unsettled:
             self._files.leave(part)
             raise
@@ -389,7 +389,7 @@ class Archive(Owner):
             raise
         raise Conflict(f"SOP instance {found.sop_instance_uid} is stored with other content; this one is quarantined.")
 
-    def _tell(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
+    def _enqueue(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
         """Owe the event of an image; with a second id when the usual one told of an earlier stay or other content."""
         if not self.outbox.tell(conn, event, now=now):
             self.outbox.tell(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")

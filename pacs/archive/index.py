@@ -26,7 +26,7 @@ COMPRESS_FROM = 1024
 
 _DOCUMENTS = 16  # read at once; a mammogram's has 3 kB in its row, a tomosynthesis's may have a megabyte
 
-TOLD = (
+ITS_EVENT = (
     "message_id IN (instance.sop_instance_uid, instance.sop_instance_uid || '/' || substr(instance.sha256, 1, 16))"
     " AND json_extract(parameters, '$.image.sha256') = instance.sha256"
 )
@@ -268,7 +268,7 @@ class Index:
         with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT sop_instance_uid, message_id FROM instance"
-                f" JOIN outbox ON outbox.id = (SELECT max(id) FROM outbox WHERE {TOLD})"
+                f" JOIN outbox ON outbox.id = (SELECT max(id) FROM outbox WHERE {ITS_EVENT})"
                 " WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids))",
                 {"uids": json.dumps(list(sop_instance_uids))},
             )

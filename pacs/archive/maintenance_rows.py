@@ -13,7 +13,7 @@ from datetime import datetime
 from gateway.errors import NotFound
 from gateway.sqlite import Transactions, utc_text
 from pacs.archive.files import file_name, place_of
-from pacs.archive.index import TOLD
+from pacs.archive.index import ITS_EVENT
 
 _PAGE = 200
 """Rows read at a time where much is done for each: no snapshot is held meanwhile, which would let the WAL grow."""
@@ -24,13 +24,13 @@ _STUDY_FACTS = (
     "SELECT study.id, study.study_instance_uid, study.accession_number, study.last_received_at,"
     f" (SELECT count(*) {_OF_STUDY}) AS instances,"
     f" (SELECT coalesce(sum(size_bytes), 0) {_OF_STUDY}) AS size_bytes,"
-    f" (SELECT count(*) {_OF_STUDY} AND EXISTS (SELECT 1 FROM outbox WHERE {TOLD} AND delivered_at IS NOT NULL))"
+    f" (SELECT count(*) {_OF_STUDY} AND EXISTS (SELECT 1 FROM outbox WHERE {ITS_EVENT} AND delivered_at IS NOT NULL))"
     " AS confirmed,"
     f" (SELECT count(*) {_OF_STUDY} AND committed_at IS NOT NULL) AS committed,"
     f" (SELECT count(*) {_OF_STUDY} AND instance.id IN (SELECT instance_id FROM damage)) AS damaged,"
     " (SELECT count(*) FROM outbox WHERE subject = study.study_instance_uid AND delivered_at IS NULL)"
     " + (SELECT count(*) FROM outbox WHERE subject > 'request/' || study.study_instance_uid || '/'"
-    "     AND subject < 'request/' || study.study_instance_uid || '0' AND delivered_at IS NULL) AS owed,"
+    "     AND subject < 'request/' || study.study_instance_uid || '0' AND delivered_at IS NULL) AS pending,"
     " (SELECT count(*) FROM forward WHERE study_id = study.id AND delivered_at IS NULL) AS unforwarded"
     " FROM study"
 )
@@ -76,7 +76,7 @@ class StudyFacts:
     """The cloud confirmed that it was told of exactly this content, or somebody decided by name that it is not told."""
     committed: int
     damaged: int
-    owed: int
+    pending: int
     """Events of the study that are not delivered, open or parked, whatever they are about, and requests for it."""
     unforwarded: int
     """Rows of the forwarding queue that are not delivered, open or parked."""
@@ -142,11 +142,11 @@ class MaintenanceRows:
             )
             conn.execute(f"UPDATE total SET (study_count, series_count, instance_count, byte_count) = ({_SUMS})")
 
-    def untold(self) -> Iterator[str]:
+    def unreported(self) -> Iterator[str]:
         """The SOP Instance UIDs of instances that no event, sent or unsent, tells of."""
         with self._database.read() as conn:
             for row in conn.execute(
-                f"SELECT sop_instance_uid FROM instance WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE {TOLD})"
+                f"SELECT sop_instance_uid FROM instance WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE {ITS_EVENT})"
             ):
                 yield str(row["sop_instance_uid"])
 

@@ -31,9 +31,9 @@ class QualityRows:
         A judgement's revision is given here. An exam that changed again since the mark was read keeps it.
         """
         with self._database.write() as conn:
-            told = [new for each in judged if (new := self._tell(conn, each, now=now)) is not None]
+            enqueued = [new for each in judged if (new := self._enqueue(conn, each, now=now)) is not None]
             settle(conn, changed)
-        return told
+        return enqueued
 
     def absent(self, sop_instance_uids: Sequence[str]) -> list[str]:
         """Which of these instances never came: they are not here, and were not removed either."""
@@ -59,7 +59,7 @@ class QualityRows:
             ).fetchone()
         return bool(row[0])
 
-    def _tell(self, conn: sqlite3.Connection, judged: ExamQuality, *, now: datetime) -> ExamQuality | None:
+    def _enqueue(self, conn: sqlite3.Connection, judged: ExamQuality, *, now: datetime) -> ExamQuality | None:
         key = {"accession_number": judged.accession_number}
         row = conn.execute(
             "SELECT revision, digest FROM judgement WHERE accession_number = :accession_number", key

@@ -172,7 +172,7 @@ class _Follower:
         self._file = file
         self._hash = hash_so_far
         self._at = start
-        self._told = self._last = start
+        self._notified = self._last = start
         self._ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._error: OSError | None = None
         self._buffer = memoryview(bytearray(_FOLLOW_BYTES))
@@ -181,9 +181,9 @@ class _Follower:
 
     def follow(self, end: int) -> None:
         """The file has grown to `end` bytes."""
-        if end - self._told >= _FOLLOW_BYTES:
+        if end - self._notified >= _FOLLOW_BYTES:
             self._ends.put(end)
-            self._told = end
+            self._notified = end
         self._last = end
 
     def finish(self) -> None:
