@@ -88,7 +88,7 @@ class QueryRetrieve:
     def _audited(
         self, request: Request, instances: Sequence[Stored], answers: Iterable[Progress]
     ) -> Iterator[Progress]:
-        """Write to the audit trail that objects begin to leave, and at the end which have left, also if the peer is lost."""
+        """Write to the audit trail that objects begin to leave, and at the end, also of a lost peer, which did."""
         if not instances:
             yield from answers
             return
