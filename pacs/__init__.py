@@ -1,11 +1,10 @@
 """The archive: images in, kept as received, and found again.
 
-It owns pacs.db and the instance files. Its process takes C-STORE; the relay opens the same `Archive` to answer QIDO-RS
-and WADO-RS and to tell the cloud what came. Parts of it are `Listing`, `Quarantine` and `QualityRows`; `ForwardQueue`
-has what is owed to site archives. `preview`, `rendered` and `frames` make pictures of a stored file, `recode` and its
-kin give it another form, `compress` makes a smaller one, `read_part10` says what a file from outside is, `compare` what
-differs between two, `delete` lets go what may go and `candidates` says what that is, `discard` decides that an image
-never leaves.
+It owns pacs.db and the instance files. Its process is the SCP of C-STORE; the relay opens the same `Archive` to answer
+QIDO-RS and WADO-RS and to send events. Parts of it are `Listing`, `Quarantine` and `QualityRows`; `ForwardQueue` has
+the entries for site archives. `preview`, `rendered` and `frames` make pictures of a stored file, `recode` and its kin
+another transfer syntax, `compress` a smaller file. `read_part10` identifies a file from outside, `compare` compares
+two. `candidates` and `delete` apply retention, `discard` closes the event of a held image for good.
 """
 
 import lazy_loader

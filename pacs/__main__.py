@@ -24,15 +24,16 @@ from pacs.settings import PacsSettings
 
 
 def main() -> None:
-    """Take images from modalities until asked to stop."""
+    """Receive images from modalities until the process gets a signal to stop."""
     settings = load(PacsSettings)
     configure(settings.log_level, process="pacs")
     tls, call_tls = ServerTls.of(settings), call_files(settings)
+    # The listener is entered last and left first, because its handlers use everything above it.
     with (
         closing(Archive.open(settings.db_path, settings.storage_path, settings.watermarks)) as archive,
         AuditRecorder(settings.audit_path, "pacs", site=settings.site) as recorder,
         RefusalRecorder(settings.data_dir / FILE_NAME, process="pacs") as refusals,
-        Maintenance(archive, Files(settings.storage_path), rounds(settings)),
+        Maintenance(archive, Files(settings.storage_path), schedule(settings)),
         Reporter(archive, settings.peers, tls=call_tls) as reporting,
         ForwardSender(archive, settings.peers, settings.forward_to, ae_title=settings.aet, tls=call_tls) as forwarding,
     ):
@@ -60,15 +61,16 @@ def still_working(*parts: Listener | Reporter | ForwardSender) -> None:
 
 
 def call_files(settings: PacsSettings) -> CallFiles | None:
-    """What peers are called with within TLS. Raises SettingsError when it does not serve and one wants that."""
+    """The TLS files for calling peers. Raises SettingsError when a peer wants TLS and they cannot be used."""
     files = CallFiles.of(settings)
+    # Loaded once here, because a wrong file must end the start and not the first call days later.
     if files is not None and any(peer.tls for peer in settings.peers):
         calling_context(files)
     return files
 
 
-def rounds(settings: PacsSettings) -> MaintenanceSchedule:
-    """What is to be done every night."""
+def schedule(settings: PacsSettings) -> MaintenanceSchedule:
+    """The nightly work by the settings."""
     policy = (
         RetentionPolicy(settings.retention_days, settings.retention_needs_commitment)
         if settings.retention_days

@@ -1,9 +1,7 @@
-"""What the archive tells the audit trail of its associations: objects that came, queries, retrievals, commitments.
+"""The archive's audit messages: stored objects, queries, retrievals and storage commitment.
 
-Rules. Objects that are stored are counted by association and study, and told when the association ends, at the latest
-TOLD_SECONDS after the first of them: PS3.15 A.5.3.7 has one message for the objects of a patient that go over together,
-and a process that is killed loses what is only counted. An object that is refused has not been transferred. What needs
-the database is looked up by the thread that writes.
+Stored objects are counted by association and study, and reported when the association ends, at the latest
+REPORT_SECONDS after the first. A refused object is not counted.
 
 Not for: writing (`gateway.audit.recorder`).
 """
@@ -26,23 +24,25 @@ from gateway.errors import NotFound
 from pacs.archive.archive import Archive, Stored
 from pacs.archive.receiving import Receiving
 
-TOLD_SECONDS = 15.0
+# Not each object by itself, because PS3.15 A.5.3.7 has one message for the objects of a patient that go over together;
+# not only at the end of the association, because a killed process loses what it has only counted.
+REPORT_SECONDS = 15.0
 MOST_STUDIES = 100
-"""Studies that are counted at one time, of all associations; at one more all are told."""
+"""Studies that are counted at one time, of all associations; at one more all are reported."""
 
 LOOKED_UP = 1000
 """References of a commitment whose studies are looked up."""
 
 _UID_BYTES = 125
 _TALLY_BYTES = 1_000
-"""What one takes in memory while it waits to be written; measured."""
+"""Memory of one UID and one tally while it waits to be written; measured."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What has come of one study over one association."""
+    """The objects of one study that came over one association."""
 
-    who: Actor
+    peer: Actor
     patient: Patient
     event: AuditEvent
     classes: Counter[str] = field(default_factory=Counter)
@@ -50,45 +50,45 @@ class _Tally:
 
 
 class ArchiveAudit:
-    """Tells a recording; the `Witness` of the archive's application."""
+    """The observer of the archive's application; `recorder` writes its messages."""
 
     def __init__(
-        self, recorder: AuditRecorder | NoAudit, archive: Archive, *, told_seconds: float = TOLD_SECONDS
+        self, recorder: AuditRecorder | NoAudit, archive: Archive, *, report_seconds: float = REPORT_SECONDS
     ) -> None:
         self._recorder = recorder
         self._archive = archive
-        self._told_seconds = told_seconds
+        self._report_seconds = report_seconds
         self._counting = threading.Lock()
         self._open: dict[tuple[str, str], _Tally] = {}
         """By association and study."""
-        recorder.ask_each_time(self._tell_old)
+        recorder.ask_each_time(self._report_old)
         self.turned_away = recorder.turned_away
         self.queried = recorder.queried
 
     def ended(self, association: Association) -> None:
-        """An association is over: tell what came over it."""
-        self._tell(lambda of, _tally: of == association.id)
+        """Report the objects that came over an association that has ended."""
+        self._report(lambda of, _tally: of == association.id)
 
     def watched(self, receiving: Receiving, association: Association) -> Incoming:
-        """An object on its way in that is counted once it is kept."""
+        """Wrap an object that is being received, so that it is counted once it is stored."""
         return _Watched(receiving, lambda: self._stored(association, receiving))
 
     def began(self, request: Request, instances: Sequence[Stored]) -> None:
         """Objects begin to leave (Begin Transferring DICOM Instances, A.5.3.3)."""
-        event, who, to = self._recorder.event(), actor(request.association), request.command.move_destination or ""
+        event, peer, to = self._recorder.event(), actor(request.association), request.command.move_destination or ""
         studies = list(dict.fromkeys(each.study_instance_uid for each in instances))
         self._recorder.note(
-            lambda: [messages.transfer_begun(event, who, self._patient(each), to=to) for each in studies],
+            lambda: [messages.transfer_begun(event, peer, self._patient(each), to=to) for each in studies],
             holds=_UID_BYTES * len(studies),
         )
 
     def transferred(self, request: Request, instances: Sequence[Stored], progress: Progress | None) -> None:
-        """They have left, all, some or none (DICOM Instances Transferred, A.5.3.7); None: the peer was lost."""
-        event, who, to = self._recorder.event(), actor(request.association), request.command.move_destination or ""
+        """All, some or none have left (DICOM Instances Transferred, A.5.3.7); `progress` None: the peer was lost."""
+        event, peer, to = self._recorder.event(), actor(request.association), request.command.move_destination or ""
         sent = studies(instances, progress)
         self._recorder.note(
             lambda: [
-                messages.transferred(replace(event, outcome=each.outcome), who, self._patient(study), to=to,
+                messages.transferred(replace(event, outcome=each.outcome), peer, self._patient(study), to=to,
                                      classes=each.classes)
                 for study, each in sent.items()
             ],
@@ -96,11 +96,11 @@ class ArchiveAudit:
         )  # fmt: skip
 
     def committed(self, request: Request, sop_instance_uids: Sequence[str]) -> None:
-        """Safekeeping was asked for: what is named is looked at (DICOM Instances Accessed, A.5.3.6)."""
-        event, who, asked = self._recorder.event(), actor(request.association), sop_instance_uids[:LOOKED_UP]
+        """Storage commitment was requested: the named instances are read (DICOM Instances Accessed, A.5.3.6)."""
+        event, peer, named = self._recorder.event(), actor(request.association), sop_instance_uids[:LOOKED_UP]
         self._recorder.note(
-            lambda: [messages.accessed(event, who, self._patient(each)) for each in self._studies_of(asked)],
-            holds=_UID_BYTES * len(asked),
+            lambda: [messages.accessed(event, peer, self._patient(each)) for each in self._studies_of(named)],
+            holds=_UID_BYTES * len(named),
         )
 
     def _stored(self, association: Association, receiving: Receiving) -> None:
@@ -113,25 +113,25 @@ class ArchiveAudit:
             tally.classes[receiving.origin.sop_class_uid] += 1
             is_full = len(self._open) > MOST_STUDIES
         if is_full:
-            self._tell(lambda _of, _tally: True)
+            self._report(lambda _of, _tally: True)
 
-    def _tell_old(self) -> None:
-        before = monotonic() - self._told_seconds
-        self._tell(lambda _of, tally: tally.began <= before)
+    def _report_old(self) -> None:
+        before = monotonic() - self._report_seconds
+        self._report(lambda _of, tally: tally.began <= before)
 
-    def _tell(self, is_due: Callable[[str, _Tally], bool]) -> None:
-        """Note what is due, and begin to count anew."""
+    def _report(self, is_due: Callable[[str, _Tally], bool]) -> None:
+        """Record the tallies that are due, and begin new ones."""
         with self._counting:
             due = {key: tally for key, tally in self._open.items() if is_due(key[0], tally)}
             for key in due:
                 del self._open[key]
-        if told := list(due.values()):
+        if reported := list(due.values()):
             self._recorder.note(
-                lambda: [messages.stored(t.event, t.who, t.patient, t.classes) for t in told],
-                holds=_TALLY_BYTES * len(told),
+                lambda: [messages.stored(t.event, t.peer, t.patient, t.classes) for t in reported],
+                holds=_TALLY_BYTES * len(reported),
             )
 
-    # ---- in the thread that writes -----------------------------------------------------------------------------------
+    # ---- in the thread that writes, because it reads the database and a modality must not wait for that --------------
 
     def _patient(self, study_instance_uid: str) -> Patient:
         identifier = Dataset()
@@ -140,7 +140,7 @@ class ArchiveAudit:
         return Patient(known, study_instance_uid)
 
     def _studies_of(self, sop_instance_uids: Iterable[str]) -> Iterable[str]:
-        """The studies of instances; one that is not here was not looked at, and who asked is told."""
+        """The studies of instances; an instance that is not stored was not read, and is left out."""
         studies: dict[str, None] = {}
         for uid in sop_instance_uids:
             with suppress(NotFound):
@@ -150,7 +150,7 @@ class ArchiveAudit:
 
 @dataclass(slots=True)
 class Sent:
-    """What of a study was sent: by class, and how many of how many."""
+    """The objects of a study that were sent: by class, and how many were wanted."""
 
     classes: Counter[str] = field(default_factory=Counter)
     wanted: int = 0
@@ -164,7 +164,8 @@ class Sent:
 
 
 def studies(instances: Sequence[Stored], progress: Progress | None) -> dict[str, Sent]:
-    """What became of a retrieval, by study. Objects go in order: what was not reached when it ended was not sent."""
+    """The outcome of a retrieval, by study."""
+    # Objects go in order, so those behind the last sub-operation were not sent.
     tried = len(instances) - progress.remaining if progress else 0
     failed = frozenset(progress.failed_uids) if progress else frozenset()
     found: dict[str, Sent] = {}
@@ -177,15 +178,16 @@ def studies(instances: Sequence[Stored], progress: Progress | None) -> dict[str,
 
 
 class _Watched:
-    """An object on its way in; its pieces go straight to where they are written."""
+    """An object that is being received, and reported when it is finished."""
 
-    __slots__ = ("_receiving", "_told", "discard", "write")
+    # `write` is the receiving's own bound method, because it is called for every piece of every image.
+    __slots__ = ("_receiving", "_when_finished", "discard", "write")
 
-    def __init__(self, receiving: Receiving, told: Callable[[], None]) -> None:
+    def __init__(self, receiving: Receiving, when_finished: Callable[[], None]) -> None:
         self.write, self.discard = receiving.write, receiving.discard
         self._receiving = receiving
-        self._told = told
+        self._when_finished = when_finished
 
     def finish(self) -> None:
         self._receiving.finish()
-        self._told()
+        self._when_finished()

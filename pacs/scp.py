@@ -1,6 +1,6 @@
-"""What the pacs serves over DICOM: storage of every class in every transfer syntax it can keep, and its commitment.
+"""The DICOM services of the archive: its presentation contexts, and the handlers of storage and storage commitment.
 
-Handlers only; those of query and retrieve are in `handlers`.
+Not for: query and retrieve (`pacs.query_retrieve.handlers`), sockets and failures (`gateway.dicom.listener`).
 """
 
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ TRANSFER_SYNTAXES = tuple(
         uid.JPEGExtended12Bit,
     )
 )
-"""Kept as sent, whichever it is. Big Endian was retired in 2006; it is not offered, so peers send Little Endian."""
+"""Each object is kept as sent. Big Endian was retired in 2006; it is not accepted, so peers send Little Endian."""
 
 STORAGE_CLASSES = tuple(sorted({str(context.abstract_syntax) for context in AllStoragePresentationContexts}))
 
@@ -57,10 +57,10 @@ def application(
     tls: CallFiles | None = None,
     audit: ArchiveAudit | None = None,
 ) -> Application:
-    """The application the listener serves for an archive, and for those who report on its commitments.
+    """The application for the listener. `reporting` takes the transactions of storage commitment.
 
-    `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`. `audit` tell the
-    audit trail; without them there is none.
+    `peers` are the destinations of C-MOVE; those that want TLS are called with `tls`. Without `audit` nothing is
+    written to the audit trail.
     """
     audit = audit or ArchiveAudit(NoAudit(), archive)
     storage = (*STORAGE_CLASSES, *private_classes)
@@ -75,6 +75,7 @@ def application(
         handle_action=lambda request: handle_action(reporting, request, audit),
         handle_find=query_retrieve.handle_find,
         handle_retrieve=query_retrieve.handle_retrieve,
+        # In a C-GET the requestor is the SCP of storage, by role selection (PS3.7 D.3.3.4).
         reversible=dict.fromkeys(query.GET, frozenset(storage)),
         extended=query.EXTENDED,
         observer=audit,
@@ -98,13 +99,13 @@ def handle_store(archive: Archive, request: Request, audit: ArchiveAudit) -> Inc
 
 
 def handle_action(reporting: Reporter, request: Request, audit: ArchiveAudit) -> Dataset | None:
-    """N-ACTION: storage commitment is asked for (PS3.4 J.3.2)."""
+    """N-ACTION: request storage commitment (PS3.4 J.3.2)."""
     rules.expect_request(request.command, request.abstract_syntax)
-    asked = rules.requested(
+    transaction = rules.requested(
         request.identifier(),
         requester=request.association.calling_ae_title,
         addressed=request.association.called_ae_title,
     )
-    reporting.take(asked, request.report_channel())
-    audit.committed(request, [each.sop_instance_uid for each in asked.references])
+    reporting.take(transaction, request.report_channel())
+    audit.committed(request, [each.sop_instance_uid for each in transaction.references])
     return None

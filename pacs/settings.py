@@ -19,6 +19,7 @@ def _peers(value: object) -> object:
 
 
 def _uids(values: tuple[str, ...]) -> tuple[str, ...]:
+    # A mistyped UID would match no proposal, and its objects be refused without a hint at this setting.
     if wrong := [value for value in values if not UID(value).is_valid]:
         raise ValueError(f"not a UID: {', '.join(wrong)}")
     return values
@@ -101,7 +102,7 @@ class PacsSettings(GatewaySettings):
 
     @property
     def watermarks(self) -> Watermarks:
-        """When to warn and when to stop."""
+        """The fullness of the volume from which on to warn, and to refuse images."""
         return Watermarks(self.warn_percent, self.stop_percent)
 
     @model_validator(mode="after")

@@ -1,9 +1,9 @@
 """The worklist: who is screened when, and what modalities report about it.
 
 It owns worklist.db. Its process answers Modality Worklist queries (C-FIND) and keeps performed procedure steps (MPPS);
-the relay opens the same `Worklist` to schedule what the cloud sends and to tell the cloud what was performed. `Item` is
-one scheduled procedure step, `Step` a performed one, `Origin` says who wants an item changed,
-`Performed` what the steps of an item say was made.
+the relay opens the same `Worklist` to schedule the cloud's items and to send events of the performed steps. `Item` is
+one scheduled procedure step, `Step` a performed one, `ActionOrigin` the action that changes an item, `Performed` the
+instances that the steps of an item report.
 """
 
 import lazy_loader

@@ -1,15 +1,11 @@
-"""Worklist answers packed for the wire: what was asked of an item, straight from its DICOM JSON (PS3.4 C.4.1.1.3.2).
+"""Worklist answers encoded straight from the DICOM JSON of an item (PS3.4 C.4.1.1.3.2).
 
-Asked and unknown attributes come back empty, sequences with what was asked of their items (all of them when nothing
-was), others not at all. A data set of pydicom's for each answer would take twenty times as long; what is rare, numbers
-for instance, is still packed by it, and a property test holds every answer to pydicom's encoding.
+A requested attribute that is unknown comes back empty; a requested sequence has the requested attributes of its items,
+or all of them when the query names none. The character set is the one configured for the peer; else that of the query
+if the whole answer fits into it; else UTF-8. In a configured set, letters that it lacks lose their accents or become
+`?`, and `Answer.is_approximate` is true.
 
-Which character set: the one the peer is set to; else that of its query if the whole answer fits into it, and else
-UTF-8. A peer that is set to one gets nothing else: letters that it has not lose their accents or become `?`, and
-`Answer.is_approximate` says that this happened. The set is named in (0008,0005) whether that was asked for or not; the
-default repertoire has no name there (PS3.3 C.12.1.1.2).
-
-Not here: which items are answered (`store`), what a text is in bytes (`gateway.dataset.character_sets`).
+Not for: which items are answered (`store`), the bytes of a text (`gateway.dataset.character_sets`).
 """
 
 import json
@@ -30,7 +26,7 @@ from gateway.query.identifiers import Identifier, Shape
 from gateway.query.matching import NOT_MATCHED, SPECIFIC_CHARACTER_SET
 
 KEPT = 2048
-"""Answers that are kept packed, some 4 kB each: today's list, for all who ask for it again and again."""
+"""Encoded answers in the cache, some 4 kB each: today's list, which modalities query again and again."""
 
 _STEP, _STATION, _CHARACTER_SET = map(
     tag, ("ScheduledProcedureStepSequence", "ScheduledStationAETitle", "SpecificCharacterSet")
@@ -53,9 +49,9 @@ class Answer(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """An attribute that was asked for: its key in DICOM JSON, its number, how it is answered empty, and its items.
+    """A requested attribute: its key in DICOM JSON, its tag, its encoding when empty, and the attributes of its items.
 
-    `vr` is the usual one if it is of short texts, and `head` then the bytes before the length.
+    `vr` is the dictionary's if it is one of short texts, and `head` then the bytes before the length.
     """
 
     key: str
@@ -68,17 +64,17 @@ class _Field(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """What all answers of a query have in common. Equal queries have the same one."""
+    """The parts that all answers of a query have in common. Equal queries have the same one."""
 
     fields: tuple[_Field, ...]
     transfer_syntax: str
     character_set: CharacterSet
     in_unicode: "Form | None"
-    """What to pack in where the character set does not do; None when the peer reads no other."""
+    """The form for answers that do not fit into the character set; None when the peer's is configured."""
 
 
 def form(identifier: Identifier, transfer_syntax: str, *, wanted: CharacterSet | None) -> Form:
-    """How a query is answered; `wanted` is the character set the peer is set to."""
+    """The form of the answers to a query; `wanted` is the character set configured for the peer."""
     return _form(identifier.shape, transfer_syntax, wanted or identifier.character_set, is_fixed=wanted is not None)
 
 
@@ -88,6 +84,8 @@ def _form(shape: Shape, transfer_syntax: str, character_set: CharacterSet, *, is
     if not is_fixed and character_set != UNICODE:
         in_unicode = _form(shape, transfer_syntax, UNICODE, is_fixed=True)
     named = shape
+    # (0008,0005) is in every answer, requested or not, because its texts cannot be read without it. The default
+    # repertoire has no defined term (PS3.3 C.12.1.1.2).
     if character_set.terms:
         named = tuple(sorted({**dict(shape), int(SPECIFIC_CHARACTER_SET): None}.items()))
     return Form(_fields(named, transfer_syntax), transfer_syntax, character_set, in_unicode)
@@ -101,8 +99,9 @@ def _field(number: int, inner: Shape | None, transfer_syntax: str) -> _Field:
     key, items = f"{number:08X}", _fields(inner or (), transfer_syntax)
     is_implicit = transfer_syntax == ImplicitVRLittleEndian
     is_unknown = not dictionary_has_tag(number)
+    # An empty answer needs a VR. Of a private attribute (odd group) only the stored item knows it.
     if is_unknown or number >> 16 & 1 or (number in NOT_MATCHED and number != SPECIFIC_CHARACTER_SET):
-        return _Field(key, number, None, items)  # nothing is said of it, unless it is stored
+        return _Field(key, number, None, items)
     vr = dictionary_VR(number).split(" or ")[0]
     empty = _header(number, vr, 0, is_implicit=is_implicit)
     if vr not in _SHORT_TEXTS:
@@ -112,7 +111,7 @@ def _field(number: int, inner: Shape | None, transfer_syntax: str) -> _Field:
 
 @lru_cache(maxsize=KEPT)
 def packed(form: Form, data_set: str, station: str) -> Answer:
-    """What `form` asks of an item, given in DICOM JSON; an item for any station is for `station` (Type 1)."""
+    """The answer for an item, given in DICOM JSON; an item for any station gets `station`."""
     stored: DicomJson = json.loads(data_set)
     _assign(stored, station)
     try:
@@ -124,6 +123,7 @@ def packed(form: Form, data_set: str, station: str) -> Answer:
 
 
 def _assign(stored: DicomJson, station: str) -> None:
+    # Scheduled Station AE Title is Type 1 in an answer (PS3.4 Table K.6-1), so an item for any station needs one here.
     for step in items(stored, "ScheduledProcedureStepSequence"):
         if not texts(step, "ScheduledStationAETitle"):
             step[_STATION] = element("ScheduledStationAETitle", station)
@@ -140,10 +140,12 @@ class _Packer:
     is_implicit: bool
     character_set: CharacterSet
     fit: Callable[[str], str]
-    """What is done to a text before it is encoded."""
+    """Applied to a text before it is encoded."""
 
     def data_set(self, stored: DicomJson, fields: tuple[_Field, ...]) -> bytes:
-        """What was asked of a data set. One value in ASCII, which most are, is packed here and now."""
+        """The requested attributes of a data set, encoded."""
+        # Not by pydicom, because a pydicom data set for each answer takes twenty times as long; a property test
+        # compares every answer with its encoding. Most attributes have one ASCII value and are encoded in this loop.
         parts: list[bytes] = []
         length_bytes = 4 if self.is_implicit else 2
         for key, number, empty, inner, vr, head in fields:
@@ -174,15 +176,15 @@ class _Packer:
             value = self.character_set.encoded(self.fit("\\".join(map(_text, values))))
         elif vr in _CODES or vr == "UI":
             value = "\\".join(map(_text, values)).encode("ascii", "replace")
-        else:
+        else:  # numbers and other rare VRs
             return encode(Dataset.from_json({key: attribute}), self._transfer_syntax)
         if len(value) % 2:
             value += b"\0" if vr == "UI" else b" "
         return _header(number, vr, len(value), is_implicit=self.is_implicit) + value
 
     def _item(self, item: DicomJson, inner: tuple[_Field, ...]) -> bytes:
-        asked = inner or tuple(_Field(key, int(key, 16), None, ()) for key in sorted(item))
-        fields = tuple(each for each in asked if each.key != _CHARACTER_SET)  # it is that of the whole answer
+        wanted = inner or tuple(_Field(key, int(key, 16), None, ()) for key in sorted(item))
+        fields = tuple(each for each in wanted if each.key != _CHARACTER_SET)  # it is that of the whole answer
         data = self.data_set(item, fields)
         return _HEADER.pack(0xFFFE, 0xE000, len(data)) + data
 
@@ -203,7 +205,7 @@ def _header(number: int, vr: str, length: int, *, is_implicit: bool) -> bytes:
 
 
 def _ascii(attribute: Element) -> bytes | None:
-    """The value of an attribute that has one, or none, and in ASCII."""
+    """The value of an attribute that has at most one, in ASCII; None for any other."""
     values = attribute.get("Value")
     if not values:
         return b""

@@ -1,7 +1,6 @@
-"""What the worklist tells the audit trail: queries, and what machines say of the steps they perform.
+"""The worklist's audit messages: queries, and the steps that modalities create, update and read.
 
-A step is a Procedure Record (PS3.15 A.5.3.15): created by N-CREATE, updated by N-SET, read by N-GET. Its patient and
-study are looked up by the thread that writes.
+A step is a Procedure Record (PS3.15 A.5.3.15): created by N-CREATE, updated by N-SET, read by N-GET.
 
 Not for: writing (`gateway.audit.recorder`).
 """
@@ -16,7 +15,7 @@ from worklist.store import Worklist
 
 
 class ModalityAudit:
-    """Tells a recording; the `Witness` of the worklist's application."""
+    """The observer of the worklist's application; `recorder` writes its messages."""
 
     def __init__(self, recorder: AuditRecorder | NoAudit, worklist: Worklist) -> None:
         self._recorder = recorder
@@ -25,13 +24,15 @@ class ModalityAudit:
         self.queried = recorder.queried
 
     def ended(self, association: Association) -> None:
-        """Nothing is kept until the end of an association."""
+        """Do nothing, because every message here is of one request and none of a whole association."""
 
     def step(self, request: Request, mpps_instance_uid: str, action: messages.EventAction) -> None:
         """A step was begun, changed or read."""
-        event, who = self._recorder.event(), actor(request.association)
+        event, peer = self._recorder.event(), actor(request.association)
+        # The message is made by the thread that writes, because it reads the step from the database, and the modality
+        # must not wait for that.
         self._recorder.note(
-            lambda: [messages.procedure(event, who, action, self._patient(mpps_instance_uid), mpps_instance_uid)]
+            lambda: [messages.procedure(event, peer, action, self._patient(mpps_instance_uid), mpps_instance_uid)]
         )
 
     def _patient(self, mpps_instance_uid: str) -> Patient:

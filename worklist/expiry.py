@@ -1,13 +1,10 @@
-"""Day's end: items that are over leave the worklist some days after their date, and their steps after them.
+"""Expiry of items: an old item leaves the worklist when none of `RULES` holds it, and its steps leave after it.
 
-An item may leave when none of `RULES` holds it. Before the first one of a night leaves, the database is copied to
-`worklist-copies/` beside it, where the last `COPIES` stay; that helps after a mistake, not after a broken disk, for
-which there is `gateway backup`. Each item leaves in a transaction of its own, in which the rules are asked once more.
+Before the first item of a night leaves, the database is copied to `worklist-copies/` beside it, where the last `COPIES`
+stay. A scheduled item that was never begun leaves like one that is over. A step in progress holds its item without
+limit of time; `gateway mpps close` ends the step.
 
-An item that was scheduled and never begun leaves like one that is over: nobody came. A step that is in progress holds
-its item for ever; `gateway mpps close` ends it.
-
-Not for: what modalities are shown; that never depends on what has left. Images: `pacs.maintenance.retention`.
+Not for: visibility, which never depends on expiry; images (`pacs.maintenance.retention`).
 """
 
 import threading
@@ -27,10 +24,10 @@ from worklist.expiry_rows import ExpiryRows, ItemFacts
 from worklist.store import Worklist
 
 COPIES = 7
-"""Nights one can go back; a copy of a busy site's worklist has some megabytes."""
+"""Nights whose copy is kept; a copy of a busy site's worklist has some megabytes."""
 
 LOOK_SECONDS = 30.0
-"""How often it is looked whether the hour has come."""
+"""Interval at which the clock is compared with the hour of the night."""
 
 AFTER_FAILURE_SECONDS = 60.0
 
@@ -42,14 +39,14 @@ RULES: tuple[tuple[str, _Rule], ...] = (
     ("it is too young", lambda item, before: item.date >= before),
     ("it is in progress", lambda item, _before: item.state == "in_progress"),
     ("a step of it is in progress; see 'gateway mpps list'", lambda item, _before: item.open_steps > 0),
-    ("the cloud is still owed events of it", lambda item, _before: item.owed > 0),
+    ("the cloud is still owed events of it", lambda item, _before: item.pending > 0),
 )
-"""Why an item stays, asked with the first day (YYYYMMDD) that is not old; it leaves when none of these holds."""
+"""Reasons why an item stays, evaluated with the first day (YYYYMMDD) that is not old."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpiryOutcome:
-    """What became of an item, or would become: `kept_because` is empty when it leaves."""
+    """The decision about one item: `kept_because` is empty when it leaves."""
 
     item: ItemFacts
     kept_because: tuple[str, ...]
@@ -61,12 +58,13 @@ def first_day_kept(now: datetime, keep_days: int) -> str:
 
 
 def night_of(now: datetime, hour: int) -> date:
-    """The day on which the hour struck last, on the site's clock, however often it is put forward or back."""
+    """The day on which the hour was last reached on the site's clock."""
+    # A date and not a moment, because the hour comes twice or never on the days when clocks are changed.
     return now.date() - timedelta(days=now.hour < hour)
 
 
 def judge(item: ItemFacts, *, before: str) -> ExpiryOutcome:
-    """Ask every rule."""
+    """Evaluate every rule."""
     return ExpiryOutcome(item, tuple(reason for reason, holds in RULES if holds(item, before)))
 
 
@@ -77,12 +75,14 @@ def candidates(worklist: Worklist, *, before: str) -> Iterator[ExpiryOutcome]:
 
 
 def prune(worklist: Worklist, *, before: str, now: datetime) -> Iterator[ExpiryOutcome]:
-    """Let leave what may leave, the oldest first; each outcome comes when it is committed.
+    """Remove the items that no rule holds, the oldest first; each outcome is yielded after its commit.
 
-    When all have come, the steps are gone that belong to no item and were last changed when what leaves took place.
+    At the end the steps go that belong to no item and were last changed before the first day that is kept.
     """
     rows, is_copied = ExpiryRows(worklist), False
     for outcome in list(candidates(worklist, before=before)):
+        # The copy is made only if an item leaves. It is for a mistake, not for a broken disk (`gateway backup`), and is
+        # made here because the worklist process cannot know where an operator keeps backups.
         if not outcome.kept_because and not is_copied:
             log.info("worklist copied", file=str(copy(worklist, now=now)))
             is_copied = True
@@ -92,10 +92,11 @@ def prune(worklist: Worklist, *, before: str, now: datetime) -> Iterator[ExpiryO
 
 
 def copy(worklist: Worklist, *, now: datetime) -> Path:
-    """Copy the database beside it, and drop the oldest copies. The name is there only when the copy is whole."""
+    """Copy the database beside it, and delete the oldest copies."""
     folder = worklist.database_path.parent / "worklist-copies"
     make_folder(folder)
-    folder.chmod(0o700)
+    folder.chmod(0o700)  # patient data
+    # Renamed when it is whole, because a process killed in the middle must not leave half a copy under a copy's name.
     part, final = folder / "worklist.part", folder / f"worklist-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}.db"
     part.unlink(missing_ok=True)
     worklist.copy_database(part)
@@ -107,6 +108,8 @@ def copy(worklist: Worklist, *, now: datetime) -> Path:
 
 
 def _let_go(worklist: Worklist, rows: ExpiryRows, outcome: ExpiryOutcome, *, before: str) -> ExpiryOutcome:
+    # One transaction for each item, in which the rules are evaluated again, because a modality may be beginning the
+    # item at this moment.
     with worklist.write() as conn:
         item = rows.facts(conn, outcome.item.accession_number)
         if item is None:
@@ -120,14 +123,14 @@ def _let_go(worklist: Worklist, rows: ExpiryRows, outcome: ExpiryOutcome, *, bef
 
 
 def local_now() -> datetime:
-    """Days are local."""
+    """The time in the zone of this computer, because items are dated in the site's wall time."""
     return datetime.now().astimezone()
 
 
-class DayEnd:
-    """Has the day's end held from entering to leaving the block, once after each striking of the hour.
+class Expiry:
+    """Runs expiry once a night after `hour` (0 to 23), from entering to leaving the block; `keep_days` 0: never.
 
-    `keep_days` 0: never. What fails is logged and tried again: it must not end the process that modalities ask.
+    A failure is logged and tried again after `AFTER_FAILURE_SECONDS`.
     """
 
     def __init__(
@@ -137,7 +140,7 @@ class DayEnd:
         self._keep_days = keep_days
         self._hour = hour
         self._clock = clock
-        self._held: date | None = None
+        self._done_for: date | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._repeat, name="day end")
 
@@ -156,20 +159,20 @@ class DayEnd:
         while not self._stop.wait(pause):
             pause = LOOK_SECONDS
             try:
-                self._hold()
-            except (GatewayError, OSError) as error:  # a full disk, a database that is held: it will pass
+                self._expire()
+            except (GatewayError, OSError) as error:  # a full disk or a locked database will pass
                 log.warning("day end postponed", reason=str(error))
                 pause = AFTER_FAILURE_SECONDS
-            except Exception:  # whatever it is, modalities must get their worklist
+            except Exception:  # any failure, because expiry must not end the process that answers modalities
                 log.exception("day end failed")
                 pause = AFTER_FAILURE_SECONDS
 
-    def _hold(self) -> None:
+    def _expire(self) -> None:
         now = self._clock()
         night = night_of(now, self._hour)
-        if self._held == night:
+        if self._done_for == night:
             return
         for _ in prune(self._worklist, before=first_day_kept(now, self._keep_days), now=now):
             if self._stop.is_set():
                 return
-        self._held = night
+        self._done_for = night

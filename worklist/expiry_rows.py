@@ -1,6 +1,6 @@
-"""All SQL of the worklist's day's end: what is old, what is known about it, and taking it out.
+"""The SQL of expiry: finding old items with the facts that decide about them, and removing items and steps.
 
-Not here: what may leave (`worklist.expiry`).
+Not for: the rules (`worklist.expiry`).
 """
 
 import sqlite3
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from gateway.sqlite import Transactions
 from worklist.items import ItemState
 
-# Whatever a step told the cloud has a message id that begins with its UID; '0' follows '/' in ASCII.
-_OWED = (
+# Every event of a step has a message id that begins with the step's UID and '/'. The range serves the index of message
+# ids, which LIKE would not; '0' follows '/' in ASCII.
+_PENDING = (
     "SELECT count(*) FROM outbox WHERE delivered_at IS NULL"
     " AND message_id > steps.mpps_instance_uid || '/' AND message_id < steps.mpps_instance_uid || '0'"
 )
@@ -20,14 +21,14 @@ _ITEM = (
     "SELECT items.accession_number, items.date, items.state,"
     " (SELECT count(*) FROM performed_items JOIN steps USING (mpps_instance_uid)"
     "   WHERE accession_number = items.accession_number AND status = 'IN PROGRESS') AS open_steps,"
-    f" (SELECT total(({_OWED})) FROM performed_items JOIN steps USING (mpps_instance_uid)"
-    "   WHERE accession_number = items.accession_number) AS owed"
+    f" (SELECT total(({_PENDING})) FROM performed_items JOIN steps USING (mpps_instance_uid)"
+    "   WHERE accession_number = items.accession_number) AS pending"
     " FROM items"
 )
 
 _FORGOTTEN_STEPS = (
     "SELECT mpps_instance_uid FROM steps WHERE status <> 'IN PROGRESS' AND updated_at < :before"
-    f" AND ({_OWED}) = 0"
+    f" AND ({_PENDING}) = 0"
     " AND NOT EXISTS (SELECT 1 FROM performed_items JOIN items USING (accession_number)"
     "   WHERE performed_items.mpps_instance_uid = steps.mpps_instance_uid)"
 )
@@ -35,17 +36,17 @@ _FORGOTTEN_STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class ItemFacts:
-    """What decides whether an item may leave. `owed` events of its steps are not delivered, parked ones included."""
+    """The facts that decide whether an item may leave. `pending` counts its steps' undelivered events, also parked."""
 
     accession_number: str
     date: str
     state: ItemState
     open_steps: int
-    owed: int
+    pending: int
 
 
 class ExpiryRows:
-    """The worklist's tables as far as items and steps leave them."""
+    """The worklist's tables as far as items and steps are removed from them."""
 
     def __init__(self, database: Transactions) -> None:
         self._database = database
@@ -57,14 +58,14 @@ class ExpiryRows:
             yield from map(_facts, rows)
 
     def facts(self, conn: sqlite3.Connection, accession_number: str) -> ItemFacts | None:
-        """What is known about an item now, inside the transaction in which it shall leave."""
+        """The facts about an item now, inside the transaction in which it shall leave; None when it is gone."""
         row = conn.execute(
             f"{_ITEM} WHERE accession_number = :accession_number", {"accession_number": accession_number}
         ).fetchone()
         return _facts(row) if row else None
 
     def remove(self, conn: sqlite3.Connection, accession_number: str) -> None:
-        """Take an item out, with the actions that were about it. Its steps stay until `forget_steps`."""
+        """Remove an item and the actions about it. Its steps stay until `forget_steps`."""
         for table in ("actions", "items"):
             conn.execute(
                 f"DELETE FROM {table} WHERE accession_number = :accession_number",
@@ -72,7 +73,7 @@ class ExpiryRows:
             )
 
     def forget(self, accession_number: str) -> None:
-        """Take out an item with its steps, whatever anybody is owed of them. Only for what nobody will miss: a test."""
+        """Remove an item with its steps, also when events of them are pending. Only for items of a self-test."""
         of_it = "SELECT mpps_instance_uid FROM performed_items WHERE accession_number = :accession_number"
         values = {"accession_number": accession_number}
         with self._database.write() as conn:
@@ -82,7 +83,7 @@ class ExpiryRows:
             self.remove(conn, accession_number)
 
     def forget_steps(self, *, before: str) -> int:
-        """Take out the steps that are over, told, last changed before (UTC text), and of no item; say how many."""
+        """Remove the steps that are over, reported, of no item and last changed before (UTC text); return how many."""
         with self._database.write() as conn:
             uids = [row[0] for row in conn.execute(_FORGOTTEN_STEPS, {"before": before}).fetchall()]
             for table in ("performed_instances", "performed_items", "steps"):
@@ -94,4 +95,4 @@ class ExpiryRows:
 
 
 def _facts(row: sqlite3.Row) -> ItemFacts:
-    return ItemFacts(**{**dict(row), "owed": int(row["owed"])})
+    return ItemFacts(**{**dict(row), "pending": int(row["pending"])})

@@ -1,7 +1,7 @@
-"""Items as rows: the SQL of the tables items and actions, and which column holds what can be matched of an item.
+"""Items as rows: the SQL of the tables items and actions, and the columns of the matching keys.
 
-Every function works inside its caller's transaction. Not here: what may happen to an item (`worklist.items`), which
-transaction (`worklist.store`), what leaves for good (`worklist.expiry_rows`).
+Every function works inside its caller's transaction. Not for: the rules of an item (`worklist.items`), transactions
+(`worklist.store`), expiry (`worklist.expiry_rows`).
 """
 
 import json
@@ -18,7 +18,7 @@ from worklist.items import ActionOrigin, Item, ItemState
 _SPS = "ScheduledProcedureStepSequence"
 STATION = f"{_SPS}.ScheduledStationAETitle"
 
-# An item for any station is for the one that asks.
+# An item that names no station matches as if it named the station of the query, or else the calling AE title.
 _FOR_STATION = (
     "EXISTS (SELECT 1 FROM json_each(iif(station_ae_titles = '[]', json_array(:station), station_ae_titles)) AS station"
     " WHERE {})"
@@ -44,24 +44,25 @@ KEYS = (
     Key(f"{_SPS}.ScheduledPerformingPhysicianName", Kind.NAME, "physician_name"),
     Key(f"{_SPS}.ScheduledProcedureStepID", Kind.TEXT, "sps_id"),
 )
-"""What can be matched: the required keys of PS3.4 Table K.6-1, and those a modality's operator types in."""
+"""The matching keys: those PS3.4 Table K.6-1 requires, and others that a modality's operator may type."""
 
 PAGE = 200
-"""Answers that are fetched at once: a day's list, and half a megabyte."""
+"""Items read at once: a day's list, and half a megabyte."""
 
+# A page begins after the last item of the page before. The first begins at the first day of the conditions, because
+# SQLite uses that bound for the index; without it every query would read the items of all years.
 FIND = (
     "SELECT data_set, date, time, accession_number FROM items WHERE {}"
     " AND (date, time, accession_number) > (:date, :time, :accession_number)"
     " ORDER BY date, time, accession_number LIMIT :most"
 )
-"""A page of what a query finds; the braces are for its conditions. It begins behind a place, at first that of the day
-they begin with: SQLite takes that bound for the index, and from no place at all it would read all the years before."""
+"""One page of the matches of a query; the braces are for its conditions."""
 
 _ITEM = "data_set, state, action_id, appointment_id, revision, asked_at, created_at, updated_at"
 
 
 def page(conn: sqlite3.Connection, expression: str, parameters: Mapping[str, str]) -> list[sqlite3.Row]:
-    """The next PAGE of what a query finds; `parameters` are those of `expression` and of FIND."""
+    """The next PAGE of the matches of a query; `parameters` are those of `expression` and of FIND."""
     return conn.execute(FIND.format(expression), {**parameters, "most": PAGE}).fetchall()
 
 
@@ -71,7 +72,7 @@ def whole_rows(conn: sqlite3.Connection) -> list[sqlite3.Row]:
 
 
 def rows(conn: sqlite3.Connection, *, date: str | None, state: ItemState | None) -> list[sqlite3.Row]:
-    """The rows of all items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
+    """The rows of all items in clinic order, or only of one day (YYYYMMDD), or in one state."""
     wanted = {"date": date, "state": state}
     expression = " AND ".join(f"{name} = :{name}" for name, value in wanted.items() if value is not None) or "1"
     return conn.execute(
@@ -123,7 +124,7 @@ def read_item(row: sqlite3.Row) -> Item:
 
 
 def done(conn: sqlite3.Connection, origin: ActionOrigin) -> Item | None:
-    """The item an action was about, if it was carried out. Raises Conflict when that was another one."""
+    """The item of an action that was carried out, else None. Raises Conflict when its content was another."""
     row = conn.execute(
         "SELECT content_hash, accession_number FROM actions WHERE action_id = :action_id",
         {"action_id": origin.action_id},
@@ -136,7 +137,7 @@ def done(conn: sqlite3.Connection, origin: ActionOrigin) -> Item | None:
 
 
 def note_action(conn: sqlite3.Connection, origin: ActionOrigin, item: Item, *, now: datetime) -> None:
-    """Remember that an action was carried out, and about which item."""
+    """Record that an action was carried out, and for which item."""
     conn.execute(
         "INSERT INTO actions (action_id, content_hash, accession_number, done_at)"
         " VALUES (:action_id, :content_hash, :accession_number, :now)",
@@ -174,6 +175,7 @@ def save_item(conn: sqlite3.Connection, item: Item) -> None:
 
 
 def _columns(item: Item) -> dict[str, str | int]:
+    # The columns are normalised once, on writing, because a query is compared with every row and a row is written once.
     return {
         "accession_number": item.accession_number,
         "participant_id": column_value(Kind.TEXT, item.participant_id),

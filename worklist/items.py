@@ -1,19 +1,13 @@
-"""An item: one scheduled procedure step, with the whole data set a modality is answered (PS3.4 Table K.6-1).
+"""An item: one scheduled procedure step, with the whole data set of its worklist answer (PS3.4 Table K.6-1).
 
-`from_message` (the cloud's shape) and `from_dicom_json` (a whole data set) are the two ways to make one. Both complete
-what the table asks for and refuse what DICOM cannot hold: here, at the border, and never at the modality.
+`from_message` makes one from the cloud's message, `from_dicom_json` from a whole data set. Both complete the Type 1 and
+Type 2 attributes of the table and refuse values that DICOM cannot hold.
 
-The states of an item, and who moves it:
+A performed step moves its items from any state (`performed_state`); the cloud or an operator may move an item along
+`MOVES` only. An action changes an item once (`ActionOrigin.action_id`), and not at all when a later action has changed
+it before (`Item.requested`). The study is fixed when an item is scheduled.
 
-* A performed step moves the item to what has been performed, from any state: that is a fact about the room.
-  `performed_state` says what several steps come to.
-* The cloud or an operator may move it along `MOVES` only.
-
-What the cloud asks may come twice and out of order. An action changes an item once (`ActionOrigin.action_id`), and not
-at all when a request that was made later has changed it before (`Item.asked`). The study is fixed when an item is
-scheduled.
-
-Not here: storing items, matching them, performed steps.
+Not for: storing items, matching them, performed steps.
 """
 
 from collections.abc import Collection, Mapping
@@ -39,7 +33,7 @@ MOVES: Mapping[ItemState, frozenset[ItemState]] = MappingProxyType(
         "cancelled": frozenset({"scheduled"}),
     }
 )
-"""Where the cloud or an operator may move an item. To where it is already is always allowed and changes nothing."""
+"""The states to which the cloud or an operator may move an item. A move to its present state changes nothing."""
 
 _STEP = "ScheduledProcedureStepSequence"
 
@@ -60,14 +54,14 @@ _REQUIRED_WITHIN = {
     "ReferencedStudySequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
     "ReferencedPatientSequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
 }
-"""Type 1 in the items of sequences that need not be there."""
+"""Attributes of Type 1 in the items of optional sequences."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionOrigin:
-    """Who wants a change: the cloud's action, the fingerprint of its content, and when it was made (UTC text).
+    """The action that requests a change: its id, the hash of its content, and when it was made (UTC text).
 
-    What is not known is empty; without an action id the change is made whenever it is asked for.
+    Unknown parts are empty; without an action id a repeated request is carried out again.
     """
 
     action_id: str = ""
@@ -76,16 +70,16 @@ class ActionOrigin:
 
 
 LOCAL = ActionOrigin()
-"""Somebody here, now."""
+"""A change made on site, now."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
     """One scheduled procedure step.
 
-    `data_set` is what is answered, in DICOM JSON; the properties read it. Study Instance UID is empty until the item
-    is scheduled, then fixed for good. `appointment_id` is the cloud's own name, kept and never interpreted. Times
-    ending in `_at` are UTC text; `asked_at` is when the newest request was made that changed it, '' if unknown.
+    `data_set` is the answer to a query, in DICOM JSON; the properties read it. Study Instance UID is empty until the
+    item is scheduled, then fixed. `appointment_id` is the cloud's own name, kept and never interpreted. Times ending in
+    `_at` are UTC text; `asked_at` is the time of the newest action that changed the item, '' if unknown.
     """
 
     data_set: DicomJson
@@ -99,7 +93,7 @@ class Item:
 
     @classmethod
     def from_message(cls, message: WorklistItem, *, action_id: str = "", appointment_id: str = "") -> Self:
-        """Make an item of what the cloud sends; its named fields win over the same attributes in `dicom`.
+        """Make an item from the cloud's message; its named fields win over the same attributes in `dicom`.
 
         Raises InvalidValue naming the attribute, never its value.
         """
@@ -121,10 +115,11 @@ class Item:
 
     @classmethod
     def from_dicom_json(cls, data_set: Mapping[str, object], *, action_id: str = "", appointment_id: str = "") -> Self:
-        """Make an item of a whole data set in DICOM JSON, completing the Type 1 and 2 attributes it lacks.
+        """Make an item from a whole data set in DICOM JSON, completing the Type 1 and 2 attributes it lacks.
 
         Raises InvalidValue naming the attribute, never its value.
         """
+        # Refused here, because the sender can correct it and a modality could not.
         complete = checked(_completed({key.upper(): value for key, value in data_set.items()}))
         return cls(data_set=complete, action_id=action_id, appointment_id=appointment_id)
 
@@ -169,7 +164,7 @@ class Item:
 
     @property
     def station_ae_titles(self) -> tuple[str, ...]:
-        """The stations the item is for; none is for any."""
+        """The stations the item is for; empty means any."""
         return texts(self.step, "ScheduledStationAETitle")
 
     @property
@@ -193,14 +188,15 @@ class Item:
         return text(self.data_set, "RequestedProcedureID")
 
     def with_study(self, study_instance_uid: str) -> Self:
-        """The same item in a study; one that names its study already stays in it."""
+        """The same item in a study; an item that already names a study stays in that."""
         if self.study_instance_uid:
             return self
         study = {tag("StudyInstanceUID"): element("StudyInstanceUID", study_instance_uid)}
         return replace(self, data_set=self.data_set | study)
 
-    def asked(self, origin: ActionOrigin) -> Self:
-        """The same item for a request that is now to be carried out. Raises Conflict when a later one already was."""
+    def requested(self, origin: ActionOrigin) -> Self:
+        """The same item with the time of the action that changes it. Raises Conflict after a later action."""
+        # Ordered by the cloud's time and not by a number in the item, because the existing cloud sends no numbers.
         if not origin.asked_at:
             return self
         if origin.asked_at < self.asked_at:
@@ -220,7 +216,10 @@ class Item:
         return replace(self, data_set=item.with_study(self.study_instance_uid).data_set, appointment_id=appointment_id)
 
     def rescheduled(self, *, date: str, time: str) -> Self:
-        """The same item at another date and time. Raises InvalidValue when they are none, Conflict once it is over."""
+        """The same item at another date (YYYYMMDD) and time (HHMMSS).
+
+        Raises InvalidValue when they are malformed, Conflict when the item is over.
+        """
         if self.state not in {"scheduled", "in_progress"}:
             raise Conflict(f"Item {self.accession_number} is {self.state}; only an open item can be rescheduled.")
         step = self.step | {
@@ -237,7 +236,9 @@ class Item:
 
 
 def performed_state(statuses: Collection[str], *, otherwise: ItemState) -> ItemState:
-    """What the statuses of all its performed steps say about an item; `otherwise` when there are none."""
+    """The state of an item by the statuses of all its performed steps; `otherwise` when there are none."""
+    # One step in progress wins over any that ended, and one completed over any discontinued, because an exam that was
+    # broken off may be taken up again in a second step.
     if "IN PROGRESS" in statuses:
         return "in_progress"
     if "COMPLETED" in statuses:
@@ -246,11 +247,9 @@ def performed_state(statuses: Collection[str], *, otherwise: ItemState) -> ItemS
 
 
 def new_study(action_id: str, accession_number: str) -> str:
-    """A Study Instance UID for a scheduled item (PS3.5 B.2).
-
-    It follows from the action, so that a command repeated into a database that was restored from a backup leads to the
-    same study, and images do not part from it.
-    """
+    """A Study Instance UID for a scheduled item (PS3.5 B.2); the same action gives the same UID."""
+    # Not random, because an action repeated into a database restored from a backup must lead to the study that the
+    # images already carry.
     return f"2.25.{uuid5(NAMESPACE_OID, f'{action_id}/{accession_number}').int}"
 
 
@@ -273,6 +272,7 @@ def _completed(data_set: Mapping[str, object]) -> dict[str, object]:
     for keyword, required in _REQUIRED_WITHIN.items():
         for item in items(data_set, keyword) + items(step, keyword):
             _require({key.upper(): value for key, value in item.items()}, required)
+    # The item is stored in Unicode whatever its sender used; `answers` chooses the set for each peer.
     charset = {tag("SpecificCharacterSet"): element("SpecificCharacterSet", UTF_8)}
     complete_step = _completed_step(step, accession_number, text(complete, "RequestedProcedureDescription"))
     empty = {tag(keyword): element(keyword) for keyword in _TYPE_2}

@@ -1,25 +1,14 @@
-"""What a modality may say about a performed procedure step, decided without a database (PS3.4 Section F.7).
+"""The rules of performed procedure steps (PS3.4 F.7), decided without a database.
 
-The rules:
+* A step is created IN PROGRESS and becomes COMPLETED or DISCONTINUED once, for good.
+* N-CREATE with a known UID is refused (0111), except an identical repeat.
+* N-SET replaces whole attributes. Those that identify the step, its patient and its schedule may not be set (0105).
+* A final status needs end date and time and a performed series with its UID: 0120 if missing, 0121 if empty.
+* After the final status every N-SET is refused: 0110 with A710 (F.7.2.2.4). An unknown UID is 0112.
+* A person may close a step whose modality will not, with name and reason.
+* A step needs no item. An item may have several steps, also after it was completed, and a step several items.
 
-* A step is IN PROGRESS when it is created and becomes COMPLETED or DISCONTINUED once, for good; `_NEXT` is the whole
-  state machine. Which attributes it needs when, is `worklist.mpps_table`.
-* N-CREATE (F.7.2.1) gives the SOP Instance UID. The same UID a second time is refused with 0111; if the data set is the
-  same to the last value, it is the repeat of a request whose answer got lost, and it succeeds without changing
-  anything, whatever has become of the step meanwhile (a local choice).
-* N-SET (F.7.2.2) replaces whole attributes, sequences with all their items. One without a status is an ordinary
-  update. What identifies the step, its patient and its schedule may not be set (0105).
-* With a final status the step must have its end date and time and at least one performed series with its UID: 0120 for
-  what was never sent, 0121 for what has no value. A step without images still has a series, without references.
-* After the final status nothing changes any more: 0110 with Error ID A710 (F.7.2.2.4), also for a repeat.
-* A machine may have died in the middle. A person may then close its step (F.7.2.2.3, Note 2), giving name and reason:
-  it is DISCONTINUED, with the series that were reported, and what the machine says afterwards is refused like that.
-* An unknown UID in N-SET or N-GET is 0112.
-* Nothing has to be on the worklist for a step to be accepted, and images may come before, between and after. An item
-  may have several steps, also after it was completed (append), and a step several items.
-* The data set is kept in Unicode. A character set in N-SET tells how to read that request only.
-
-Data sets are DICOM JSON made by `gateway.dataset.dicom_json.from_data_set`. Not here: storing, and moving items.
+Data sets are DICOM JSON. Not for: required attributes (`worklist.mpps_table`), storing, moving items.
 """
 
 import hashlib
@@ -46,8 +35,10 @@ from worklist.mpps_table import REFERENCES, SCHEDULED, SERIES, STATUS
 
 Status = Literal["IN PROGRESS", "COMPLETED", "DISCONTINUED"]
 
+# No timer ends a step in progress: it would be wrong on the day when the cause is investigated, and an exam that is
+# resumed after lunch would be refused.
 _NEXT: Mapping[tuple[str, str], Mapping[str, Status | type[Refusal]] | type[Refusal]] = {
-    # What is asked, and the status now ('' = no such step): the status given ('' = none) and the status afterwards
+    # The operation, and the status now ('' = no such step): the status given ('' = none) and the status afterwards
     ("N-CREATE", ""): {
         "": MissingAttribute,
         "IN PROGRESS": "IN PROGRESS",
@@ -59,13 +50,15 @@ _NEXT: Mapping[tuple[str, str], Mapping[str, Status | type[Refusal]] | type[Refu
     ("N-CREATE", "DISCONTINUED"): Conflict,
     ("N-SET", ""): NotFound,
     ("N-SET", "IN PROGRESS"): {
-        "": "IN PROGRESS",
+        "": "IN PROGRESS",  # without a status it is an ordinary update
         "IN PROGRESS": "IN PROGRESS",
         "COMPLETED": "COMPLETED",
         "DISCONTINUED": "DISCONTINUED",
     },
+    # Also for a repeat of the final N-SET (F.7.2.2.4).
     ("N-SET", "COMPLETED"): NoLongerUpdatable,
     ("N-SET", "DISCONTINUED"): NoLongerUpdatable,
+    # A modality may have died in the middle; a person closes its step then (F.7.2.2.3, Note 2).
     ("close", ""): NotFound,
     ("close", "IN PROGRESS"): {"": "DISCONTINUED"},
     ("close", "COMPLETED"): NoLongerUpdatable,
@@ -86,11 +79,11 @@ _UNSPECIFIED: DicomJson = {
     tag("CodingSchemeDesignator"): element("CodingSchemeDesignator", "DCM"),
     tag("CodeMeaning"): element("CodeMeaning", "Discontinued for unspecified reason"),
 }
-"""PS3.16 CID 9300; what a person has to say stands beside the data set."""
+"""PS3.16 CID 9300; the reason in a person's words stands beside the data set (`Step.closed_because`)."""
 
 
 class ScheduledStep(NamedTuple):
-    """What a performed step says it was scheduled as; either may be empty."""
+    """The scheduled step that a performed step names; either part may be empty."""
 
     accession_number: str
     study_instance_uid: str
@@ -100,8 +93,8 @@ class ScheduledStep(NamedTuple):
 class Step:
     """One performed procedure step, as its modality has described it so far.
 
-    `closed_by` and `closed_because` say who ended it in the modality's place and why; else they are empty. `told_as` is
-    the accession number under which the cloud is told of it, given once it is kept.
+    `closed_by` and `closed_because` are name and reason of the person who ended it in the modality's place, else empty.
+    `told_as` is the accession number in its events, set when the step is first stored.
     """
 
     mpps_instance_uid: str
@@ -114,7 +107,7 @@ class Step:
 
     @property
     def scheduled(self) -> tuple[ScheduledStep, ...]:
-        """What was performed, one per item of the Scheduled Step Attributes Sequence."""
+        """The scheduled steps it performs, one per item of the Scheduled Step Attributes Sequence."""
         return tuple(
             ScheduledStep(text(item, "AccessionNumber"), text(item, "StudyInstanceUID"))
             for item in items(self.data_set, SCHEDULED)
@@ -122,7 +115,7 @@ class Step:
 
     @property
     def performed_series(self) -> tuple[PerformedSeries, ...]:
-        """The series made so far with the instances they hold: the evidence of completeness."""
+        """The series reported so far, with their instances; completeness is judged by them."""
         return tuple(_performed(item) for item in items(self.data_set, SERIES))
 
     @property
@@ -137,7 +130,7 @@ class Step:
 
     @property
     def discontinuation_reason(self) -> str:
-        """What a person said who closed it, the meaning of the reason's code, or the code."""
+        """The reason of the person who closed it, else the meaning of the reason's code, else the code."""
         if self.closed_because:
             return self.closed_because
         for code in items(self.data_set, "PerformedProcedureStepDiscontinuationReasonCodeSequence"):
@@ -146,11 +139,13 @@ class Step:
 
 
 def begin(stored: Step | None, mpps_instance_uid: str, data_set: DicomJson) -> Step:
-    """Decide about an N-CREATE; `stored` is the step that has the UID already. Returns the step, or raises a Refusal.
+    """Decide about an N-CREATE (F.7.2.1); `stored` is the step that has the UID already, if any.
 
-    When it is `stored` itself that comes back, there is nothing to do.
+    Returns the step; `stored` itself when there is nothing to do. Raises a Refusal.
     """
     created_from = _hash(data_set)
+    # An identical data set is the repeat of a request whose answer got lost. It succeeds whatever has become of the
+    # step meanwhile. The standard wants 0111; this is a local choice.
     if stored is not None and stored.created_from == created_from:
         return stored
     status = _next("N-CREATE", stored, data_set)
@@ -160,18 +155,21 @@ def begin(stored: Step | None, mpps_instance_uid: str, data_set: DicomJson) -> S
 
 
 def change(stored: Step | None, data_set: DicomJson) -> Step:
-    """Decide about an N-SET. Returns the step as it is afterwards, or raises a Refusal."""
+    """Decide about an N-SET (F.7.2.2). Returns the step as it is afterwards, or raises a Refusal."""
     status = _next("N-SET", stored, data_set)
     assert stored is not None  # the table refuses to set what does not exist
     mpps_table.check_set(stored.data_set, data_set, stored.mpps_instance_uid)
+    # Whole attributes are replaced, sequences with all their items. Both sides are in Unicode: a character set in N-SET
+    # says only how to read that request.
     step = replace(stored, status=status, data_set=stored.data_set | _kept(data_set))
+    # A step without images still has to have a series, without references.
     if status != "IN PROGRESS":
         mpps_table.check_final(step.data_set)
     return step
 
 
 def close(stored: Step | None, *, by: str, because: str, now: datetime) -> Step:
-    """End a step whose machine will not; `now` is the site's wall time. Returns the step, or raises a Refusal."""
+    """End a step whose modality will not; `now` is the site's wall time. Returns the step, or raises a Refusal."""
     status = _next("close", stored, {})
     assert stored is not None  # as above
     ended = {
@@ -185,7 +183,7 @@ def close(stored: Step | None, *, by: str, because: str, now: datetime) -> Step:
 
 
 def event(step: Step) -> StepChanged:
-    """Tell the cloud what a step has become."""
+    """The event for the cloud about a step as it is now."""
     return StepChanged(
         accession_number=step.told_as,
         study_instance_uid=step.scheduled[0].study_instance_uid,  # Type 1: there is one
@@ -213,7 +211,7 @@ def _next(operation: str, stored: Step | None, data_set: DicomJson) -> Status:
 
 
 def _kept(data_set: DicomJson) -> DicomJson:
-    """Without group lengths, which would no longer be true."""
+    # Without group lengths, because they do not hold for the merged data set.
     return {key: value for key, value in data_set.items() if not key.endswith("0000")}
 
 

@@ -1,15 +1,14 @@
-"""PS3.4 Table F.7.2-1: which attributes a performed procedure step has, and what may be said of them when.
+"""PS3.4 Table F.7.2-1: the attributes of a performed procedure step in N-CREATE, in N-SET and in the final state.
 
-`TABLE` is the table, as far as it binds whom we talk with; the functions are its three columns. It is not insisted on
-where a machine would be stopped in front of a participant for what nobody needs:
+`TABLE` is the table as far as it binds an SCU; the functions are its three columns. They are lenient where a refusal
+would stop an exam for an attribute that is not needed:
 
 * Type 2 attributes may be missing; the step has them, empty.
-* Protocol Name and other descriptions of a series may be missing. What counts are UIDs: of studies, series, instances.
-* An attribute that N-SET may not carry is let pass with the value it has; machines repeat what they said.
-* An attribute that is not in the table is kept as it is, and so is one that N-CREATE did not announce.
+* Protocol Name and other descriptions of a series may be missing; UIDs of studies, series and instances may not.
+* An attribute that N-SET may not carry is accepted when it repeats the stored value.
+* Attributes outside the table are kept, also those that N-CREATE did not announce.
 
-Data sets are DICOM JSON made by `gateway.dataset.dicom_json.from_data_set`. Not here: the life of a step
-(`worklist.mpps`).
+Data sets are DICOM JSON. Not for: the state machine of a step (`worklist.mpps`).
 """
 
 import re
@@ -36,7 +35,7 @@ Type = Literal["1", "2", "3", "-"]
 
 
 class Row(NamedTuple):
-    """What an SCU gives in N-CREATE, may give in N-SET, and what there has to be in the final state."""
+    """The requirement types of an attribute: in N-CREATE, in N-SET, and in the final state."""
 
     keyword: str
     create: Type
@@ -80,13 +79,14 @@ TABLE = (
     Row(SERIES, "2", "3", "1"),
 )
 
+# UIDs only, because the completeness of an exam rests on them and on no description.
 WITHIN: Mapping[str, tuple[str, ...]] = {
     SCHEDULED: ("StudyInstanceUID",),
     SERIES: ("SeriesInstanceUID",),
     REFERENCES[0]: ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
     REFERENCES[1]: ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
 }
-"""Type 1 within the items of a sequence, whenever it has items."""
+"""Attributes of Type 1 within the items of a sequence, whenever it has items."""
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _KINDS = {"DA": Kind.DATE, "TM": Kind.TIME}
@@ -94,30 +94,35 @@ _REFERENCES = frozenset(map(tag, REFERENCES))
 
 
 def check_created(data_set: DicomJson, mpps_instance_uid: str) -> None:
-    """Refuse what N-CREATE may not be without or say. Raises the Refusals of PS3.7 10.1.5.1.6."""
+    """Refuse an N-CREATE that lacks an attribute of Type 1 or has a wrong value (PS3.7 10.1.5.1.6).
+
+    Raises MissingAttribute, MissingValue, InvalidValue or ClassMismatch.
+    """
     _check_identity(data_set, mpps_instance_uid)
     _require(data_set, (row.keyword for row in TABLE if row.create == "1"))
     _check_values(data_set)
 
 
 def completed(data_set: DicomJson) -> DicomJson:
-    """With what is Type 2 and was not given, empty."""
+    """The data set with the missing attributes of Type 2, empty."""
     missing = (row.keyword for row in TABLE if row.create == "2" and tag(row.keyword) not in data_set)
     return data_set | {tag(name): sequence() if dictionary_VR(name) == "SQ" else element(name) for name in missing}
 
 
 def check_set(stored: DicomJson, data_set: DicomJson, mpps_instance_uid: str) -> None:
-    """Refuse what N-SET may not change or say. Raises the Refusals of PS3.7 10.1.3.1.9."""
+    """Refuse an N-SET that changes a fixed attribute or has a wrong value. Raises Refusals of PS3.7 10.1.3.1.9."""
     _check_identity(data_set, mpps_instance_uid)
     for row in TABLE:
         key = tag(row.keyword)
+        # Repeating the stored value passes, because modalities send whole data sets again, and a refusal would leave
+        # the exam open in front of a participant.
         if row.set == "-" and key in data_set and data_set[key] != stored.get(key):
             raise NotAllowed(f"{row.keyword} may not be set by N-SET.", offending=offending(row.keyword))
     _check_values(data_set)
 
 
 def check_final(data_set: DicomJson) -> None:
-    """Refuse a final state without what it has to have. Raises MissingAttribute or MissingValue."""
+    """Refuse a final state without its required attributes. Raises MissingAttribute or MissingValue."""
     _require(data_set, (row.keyword for row in TABLE if row.final == "1"))
 
 
@@ -128,7 +133,7 @@ def offending(keyword: str) -> tuple[int, ...]:
 
 
 def _check_identity(data_set: DicomJson, mpps_instance_uid: str) -> None:
-    """Class and instance are of the command; a data set that names them has to agree."""
+    # Class and instance are of the command; a data set that names them, too, has to agree.
     for keyword, expected in (("SOPClassUID", SOP_CLASS), ("SOPInstanceUID", mpps_instance_uid)):
         if text(data_set, keyword) not in ("", expected):
             raise ClassMismatch(f"{keyword} is not that of the request.", offending=offending(keyword))

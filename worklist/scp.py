@@ -1,7 +1,8 @@
-"""The worklist towards modalities: which presentation contexts are accepted, and a handler for each service.
+"""The DICOM services of the worklist: its presentation contexts, and one handler for each operation.
 
-A handler unpacks the request, calls one verb of `Worklist` and returns; refusals pass through to the listener. Not
-here: sockets and failures (`gateway.dicom.listener`), what anything means (`store`, `mpps`, `gateway.query.matching`).
+A handler unpacks the request and calls one method of `Worklist`; refusals pass through to the listener. Not for:
+sockets and failures (`gateway.dicom.listener`), matching (`gateway.query.matching`), the rules of items and steps
+(`items`, `mpps`).
 """
 
 import re
@@ -52,27 +53,27 @@ def _utc_now() -> datetime:
 class Scp:
     """The handlers over one worklist.
 
-    `manners` say what a peer is shown, `character_sets` in which one a peer, by its AE title, is always answered;
-    `clock` gives the time that is recorded. `audit` tell the audit trail; without them there is none.
+    `visibility` has the rule of each peer, `character_sets` the set in which a peer (by its calling AE title) is always
+    answered. `clock` gives the time that is recorded. Without `audit` nothing is written to the audit trail.
     """
 
     def __init__(
         self,
         worklist: Worklist,
         *,
-        manners: VisibilityRules | None = None,
+        visibility: VisibilityRules | None = None,
         character_sets: Mapping[str, CharacterSet] = MappingProxyType({}),
         clock: Callable[[], datetime] = _utc_now,
         audit: ModalityAudit | None = None,
     ) -> None:
         self.worklist = worklist
-        self.manners = manners or VisibilityRules()
+        self.visibility = visibility or VisibilityRules()
         self.character_sets = character_sets
         self.clock = clock
         self.audit = audit or ModalityAudit(NoAudit(), worklist)
 
     def application(self, ae_title: str) -> Application:
-        """What to hand to the listener."""
+        """The application for the listener; `ae_title` is ours."""
         return Application(
             ae_title=ae_title,
             contexts=CONTEXTS,
@@ -91,15 +92,15 @@ class Scp:
         form = answers.form(identifier, request.transfer_syntax, wanted=self.character_sets.get(caller))
         unmatched = matching.ignored_of(identifier.values, KEYS)
         status = PENDING_WITH_WARNING if unmatched else PENDING
-        granted = self.manners.granted(caller, now=self.clock())
+        visible = self.visibility.for_peer(caller, now=self.clock())
         count = approximate = 0
         try:
-            for found in self.worklist.find(identifier.values, calling_ae_title=caller, granted=granted):
+            for found in self.worklist.find(identifier.values, calling_ae_title=caller, visibility=visible):
                 answer = answers.packed(form, found.data_set, found.station)
                 yield Match(answer.data, status)
                 count += 1
                 approximate += answer.is_approximate
-        except GeneratorExit:  # nobody wants more: cancelled, or gone
+        except GeneratorExit:  # C-CANCEL, or the peer has gone: the listener closes the generator
             log.info("worklist query broken off", answers=count)
             raise
         log.info("worklist answered", answers=count, unmatched_keys=unmatched, approximate=approximate)
@@ -159,6 +160,7 @@ def _step(
 
 def _only(data_set: Dataset, tags: tuple[int, ...]) -> Dataset:
     kept = Dataset()
+    # Specific Character Set is always returned, because the texts cannot be read without it (PS3.3 C.12.1.1.2).
     for tag in {0x00080005, *tags}:
         if tag in data_set:
             kept[tag] = data_set[tag]

@@ -1,4 +1,4 @@
-"""What the environment may say about the worklist."""
+"""The settings of the worklist process, `WORKLIST_*` in the environment."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ def _peer(entry: object) -> object:
 
 
 def _once_each(peers: tuple[PeerRule, ...]) -> tuple[PeerRule, ...]:
+    # A second rule for the same title would silently replace the first.
     titles = [peer.ae_title for peer in peers]
     if twice := {title for title in titles if titles.count(title) > 1}:
         raise ValueError(f"given more than once: {', '.join(sorted(twice))}")
@@ -118,7 +119,7 @@ class WorklistSettings(GatewaySettings):
     )
 
     @property
-    def manners(self) -> VisibilityRules:
-        """How peers are treated."""
+    def visibility(self) -> VisibilityRules:
+        """The visibility rule of each peer."""
         usual = VisibilityRule(self.station, self.shown_states, self.window, self.limit)
         return VisibilityRules(usual, {peer.ae_title: peer.over(usual) for peer in self.peers})

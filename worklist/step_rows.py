@@ -1,7 +1,7 @@
 """Performed steps as rows: the SQL of the tables steps, performed_items and performed_instances.
 
-Every function works inside its caller's transaction. Not here: what may happen to a step (`worklist.mpps`), and which
-transaction (`worklist.store`).
+Every function works inside its caller's transaction. Not for: the rules of a step (`worklist.mpps`), transactions
+(`worklist.store`).
 """
 
 import json
@@ -19,10 +19,10 @@ _STEP = "mpps_instance_uid, status, data_set, created_from, closed_by, closed_be
 
 @dataclass(frozen=True, slots=True)
 class Performed:
-    """What all steps of an item say was made; instances are named once, in the order of their UIDs.
+    """The instances that all steps of an item report, each once, in the order of their UIDs.
 
-    `is_over` means that there is a step and none is in progress, so that nothing more is announced.
-    `discontinued_because` has the reason of each step that was discontinued, '' where none was given.
+    `is_over` means that there is a step and none is in progress, so that no more instances are announced.
+    `discontinued_because` has the reason of each discontinued step, '' where none was given.
     """
 
     steps: int
@@ -59,7 +59,7 @@ def began_last(conn: sqlite3.Connection) -> str:
 
 
 def performed(conn: sqlite3.Connection, accession_number: str) -> Performed:
-    """What the steps of an item say was made."""
+    """The instances that the steps of an item report."""
     key = {"accession_number": accession_number}
     steps, in_progress = conn.execute(
         "SELECT count(*), total(status = 'IN PROGRESS') FROM performed_items JOIN steps USING (mpps_instance_uid)"
@@ -90,7 +90,7 @@ def performed_numbers(conn: sqlite3.Connection, step: Step) -> list[str]:
 
 
 def save_step(conn: sqlite3.Connection, step: Step, *, now: datetime) -> None:
-    """Keep a step as it is now, with what it says was made."""
+    """Store a step as it is now, with the instances it reports."""
     conn.execute(
         f"INSERT INTO steps ({_STEP}, created_at, updated_at)"
         " VALUES (:mpps_instance_uid, :status, :data_set, :created_from, :closed_by, :closed_because, :told_as,"
@@ -108,6 +108,8 @@ def save_step(conn: sqlite3.Connection, step: Step, *, now: datetime) -> None:
             "now": utc_text(now),
         },
     )
+    # Instances are rows, too, because completeness is computed for a whole day's items and must not parse every step.
+    # All are replaced, because N-SET replaces whole sequences (PS3.4 F.7.2.2).
     key = {"mpps_instance_uid": step.mpps_instance_uid}
     conn.execute("DELETE FROM performed_instances WHERE mpps_instance_uid = :mpps_instance_uid", key)
     conn.executemany(
@@ -130,7 +132,7 @@ def save_step(conn: sqlite3.Connection, step: Step, *, now: datetime) -> None:
 
 
 def told_as(conn: sqlite3.Connection, step: Step) -> str:
-    """The accession number of the item a new step is told under, by the rule of `link`; else what the step says."""
+    """The accession number in the events of a new step: that of its item by the rule of `link`, else the step's own."""
     found: str = conn.execute(
         "SELECT coalesce("
         " (SELECT accession_number FROM items WHERE accession_number = :accession_number),"
@@ -142,11 +144,9 @@ def told_as(conn: sqlite3.Connection, step: Step) -> str:
 
 
 def link(conn: sqlite3.Connection, step: Step) -> None:
-    """Note which items a new step performs.
-
-    That is by accession number, and by study where the number is none of the worklist's: the study was fixed here, and
-    numbers are typed over. A number that nobody scheduled is noted as well, because its item may come later.
-    """
+    """Record which items a new step performs: by accession number, or by study when no item has that number."""
+    # By study as well, because the study was fixed here while operators type over accession numbers. A number without
+    # an item is recorded, too, because its item may be scheduled later.
     for scheduled in step.scheduled:
         conn.execute(
             "INSERT INTO performed_items (mpps_instance_uid, accession_number)"

@@ -1,9 +1,8 @@
-"""`Worklist`: everything this room knows. What is acknowledged is on disk.
+"""`Worklist`: the items and performed steps of a site. A method that returns has its change on disk.
 
-A performed step, the move of its items and the event to the cloud are one transaction; so are a change of an item and
-the action that asked for it. Not here: what may happen to an item (`items`) or a step (`mpps`), the SQL (`item_rows`,
-`step_rows`), what a query means (`gateway.query.matching`), what a peer is shown (`visibility`), what leaves
-(`expiry`).
+A performed step, the move of its items and the event for the cloud are one transaction; so are a change of an item and
+the record of its action. Not for: the rules of items (`items`) and steps (`mpps`), SQL (`item_rows`, `step_rows`),
+matching (`gateway.query.matching`), visibility (`visibility`), expiry (`expiry`).
 """
 
 import json
@@ -34,14 +33,14 @@ from worklist.visibility import Visibility, first_day, unsatisfied
 
 
 class Found(NamedTuple):
-    """An item that is answered: its data set in DICOM JSON, and for whom it is if it is for any station."""
+    """An item to be answered: its data set in DICOM JSON, and its station if it names none itself."""
 
     data_set: str
     station: str
 
 
 class Worklist(Owner):
-    """The worklist's database. `open` it as its owner, `attach` to it as somebody else, `close` it."""
+    """The worklist's database. `open` it in the worklist process, `attach` in any other, `close` it."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -62,10 +61,9 @@ class Worklist(Owner):
     def schedule(self, item: Item, *, action_id: str, content_hash: str, now: datetime, asked_at: str = "") -> Item:
         """Put an item on the worklist and fix its study. Once per action: a repeat gives the stored item.
 
-        The same accession number again, under another action, is the same item if nothing differs; a cancelled item of
-        the same participant is scheduled anew. Raises Conflict when the action id was used for another content, the
-        accession number for another item, or the study for another participant: nothing that is on the worklist is
-        ever replaced.
+        The same accession number under another action is the same item if nothing differs; a cancelled item of the same
+        participant is scheduled anew. Raises Conflict when the action id was used for another content, the accession
+        number for another item, or the study for another participant; no item on the worklist is ever replaced.
         """
         origin = ActionOrigin(action_id, content_hash, asked_at)
         return self._once(origin, lambda conn: _schedule(conn, item, origin, now=now), now=now)
@@ -86,7 +84,7 @@ class Worklist(Owner):
     def change_status(
         self, accession_number: str, status: ItemState, *, now: datetime, origin: ActionOrigin = LOCAL
     ) -> Item:
-        """Move an item as the cloud or an operator says. Raises NotFound, or Conflict when `items.MOVES` forbids it."""
+        """Move an item for the cloud or an operator. Raises NotFound, or Conflict when `items.MOVES` forbids it."""
         return self._change(accession_number, lambda item: item.moved(status), origin, now=now)
 
     def cancel(self, accession_number: str, *, now: datetime, origin: ActionOrigin = LOCAL) -> Item:
@@ -104,7 +102,7 @@ class Worklist(Owner):
             return item_rows.items_with(conn, study_instance_uid, accession_number)
 
     def items(self, *, date: str | None = None, state: ItemState | None = None) -> list[Item]:
-        """All items in clinic order, of one day (YYYYMMDD) or in one state if asked."""
+        """All items in clinic order, or only those of one day (YYYYMMDD), or in one state."""
         with self._database.read() as conn:
             rows = item_rows.rows(conn, date=date, state=state)
         return [item_rows.read_item(row) for row in rows]
@@ -115,22 +113,23 @@ class Worklist(Owner):
             item_rows.done(conn, origin)
 
     def find(
-        self, values: Mapping[str, str], *, calling_ae_title: str, granted: Visibility | None = None
+        self, values: Mapping[str, str], *, calling_ae_title: str, visibility: Visibility | None = None
     ) -> Iterator[Found]:
-        """Find the items that a modality's query asks for (`Identifier.values`) and that it is shown, in clinic order.
+        """Find the items that match a query (`Identifier.values`) and are visible to the modality, in clinic order.
 
-        `granted` is what the peer is shown; the usual manners if it is left out. Items are read a page at a time, so
-        that a peer that is slow, or takes thousands of answers, holds up nobody and takes no memory; each page is one
-        state of the worklist. Raises InvalidQuery before the first, OutOfResources after as many as are granted.
+        Without `visibility` the default rule holds. Each page is one state of the worklist. Raises InvalidQuery before
+        the first item, OutOfResources after as many as the rule's limit.
         """
-        granted = granted or Visibility(calling_ae_title)
-        station = granted.station(_station(values, calling_ae_title))
-        wanted = granted.conditions(matching.conditions_on(values, KEYS))
+        visibility = visibility or Visibility(calling_ae_title)
+        station = visibility.station(_station(values, calling_ae_title))
+        wanted = visibility.conditions(matching.conditions_on(values, KEYS))
         expression, parameters = where(wanted)
         parameters |= {"station": station, "date": first_day(wanted)}
-        return _within(self._found(expression, parameters), granted.manners.limit)
+        return _within(self._found(expression, parameters), visibility.rule.limit)
 
     def _found(self, expression: str, parameters: dict[str, str]) -> Iterator[Found]:
+        # A page at a time, because a slow peer, or one that takes thousands of answers, must neither hold a transaction
+        # open nor take memory.
         behind = {"date": parameters["date"], "time": "", "accession_number": ""}
         while True:
             with self._database.read() as conn:
@@ -141,39 +140,39 @@ class Worklist(Owner):
                 return
             behind = {name: rows[-1][name] for name in behind}
 
-    def explain(self, values: Mapping[str, str], granted: Visibility) -> Iterator[tuple[Item, tuple[str, ...]]]:
-        """Say for every item, in clinic order, why `find` would not answer it, a sentence each; none if it would.
+    def explain(self, values: Mapping[str, str], visibility: Visibility) -> Iterator[tuple[Item, tuple[str, ...]]]:
+        """Yield every item in clinic order with the reasons why `find` would not answer it; none if it would.
 
-        Raises InvalidQuery.
+        A reason is a sentence. Raises InvalidQuery.
         """
-        asked = matching.conditions_on(values, KEYS)
-        station = granted.station(_station(values, granted.calling_ae_title))
+        query = matching.conditions_on(values, KEYS)
+        station = visibility.station(_station(values, visibility.calling_ae_title))
         with self._database.read_at_length() as conn:
             rows = item_rows.whole_rows(conn)
         verdicts = (
-            granted.why_not(asked, dict(row), stations=json.loads(row["station_ae_titles"]), station=station)
+            visibility.why_not(query, dict(row), stations=json.loads(row["station_ae_titles"]), station=station)
             for row in rows
         )
-        yield from zip(map(item_rows.read_item, rows), unsatisfied(verdicts, granted.manners.limit), strict=True)
+        yield from zip(map(item_rows.read_item, rows), unsatisfied(verdicts, visibility.rule.limit), strict=True)
 
     # --- performed steps
 
     def begin(self, mpps_instance_uid: str, data_set: Dataset, *, now: datetime) -> None:
-        """Keep a step that a modality has begun (N-CREATE). Raises the Refusals of `mpps.begin`."""
+        """Store a step that a modality has begun (N-CREATE). Raises the Refusals of `mpps.begin`."""
         given = from_data_set(data_set)
         with self._database.write() as conn:
             stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.begin(stored, mpps_instance_uid, given), now=now)
 
     def change(self, mpps_instance_uid: str, data_set: Dataset, *, now: datetime) -> None:
-        """Keep what a modality says about its step now (N-SET). Raises the Refusals of `mpps.change`."""
+        """Store a modality's update of its step (N-SET). Raises the Refusals of `mpps.change`."""
         given = from_data_set(data_set)
         with self._database.write() as conn:
             stored = step_rows.find_step(conn, mpps_instance_uid)
             self._keep(conn, stored, mpps.change(stored, given), now=now)
 
     def close_step(self, mpps_instance_uid: str, *, by: str, because: str, now: datetime) -> Step:
-        """End a step whose modality will not: it is DISCONTINUED, and the cloud is told by whom and why.
+        """End a step whose modality will not: it is DISCONTINUED, and its event names the person and the reason.
 
         The end is `now` in its own zone, which has to be the site's. Raises NotFound, NoLongerUpdatable.
         """
@@ -202,19 +201,19 @@ class Worklist(Owner):
             return step_rows.open_steps(conn)
 
     def began_last(self) -> str:
-        """When a machine last announced a step (UTC text); '' when none ever did."""
+        """The time of the newest N-CREATE (UTC text); '' when there was none."""
         with self._database.read() as conn:
             return step_rows.began_last(conn)
 
     def performed(self, accession_number: str) -> Performed:
-        """What the steps of an item, or of an accession number that was never scheduled, say was made."""
+        """The instances that the steps of an item, or of an accession number that was never scheduled, report."""
         with self._database.read() as conn:
             return step_rows.performed(conn, accession_number)
 
     # --- inside a transaction
 
     def _once(self, origin: ActionOrigin, change: Callable[[sqlite3.Connection], Item], *, now: datetime) -> Item:
-        """Carry out what an action asks for, unless it was: then give the item it is about."""
+        """Carry out an action once; for a repeat return the item of the action."""
         with self._database.write() as conn:
             done = item_rows.done(conn, origin)
             item = change(conn) if done is None else done
@@ -227,7 +226,7 @@ class Worklist(Owner):
     ) -> Item:
         def apply(conn: sqlite3.Connection) -> Item:
             stored = item_rows.expect_item(conn, accession_number)
-            changed = change(stored.asked(origin))
+            changed = change(stored.requested(origin))
             _refuse_shared_study(conn, changed)
             return _update(conn, stored, changed, now=now)
 
@@ -236,6 +235,7 @@ class Worklist(Owner):
     def _keep(self, conn: sqlite3.Connection, stored: Step | None, step: Step, *, now: datetime) -> None:
         if step is stored:
             return
+        # Fixed at the first store, because all events of a step must have one subject to stay in order.
         if stored is None:
             step = replace(step, told_as=step_rows.told_as(conn, step))
         step_rows.save_step(conn, step, now=now)
@@ -267,7 +267,7 @@ def _schedule(conn: sqlite3.Connection, item: Item, origin: ActionOrigin, *, now
 
 
 def _schedule_again(conn: sqlite3.Connection, stored: Item, item: Item, origin: ActionOrigin, *, now: datetime) -> Item:
-    """Schedule under an accession number that is known."""
+    """Schedule an item whose accession number is known."""
     item = item.with_study(stored.study_instance_uid)
     if item.data_set == stored.data_set and stored.state != "cancelled":
         return stored
@@ -276,12 +276,12 @@ def _schedule_again(conn: sqlite3.Connection, stored: Item, item: Item, origin: 
             f"Accession number {item.accession_number} is on the worklist with other content; "
             "update, reschedule or cancel that item, or use another accession number."
         )
-    anew = stored.asked(origin).moved("scheduled").updated(item)
+    anew = stored.requested(origin).moved("scheduled").updated(item)
     return _update(conn, stored, replace(anew, action_id=item.action_id), now=now)
 
 
 def _refuse_shared_study(conn: sqlite3.Connection, item: Item) -> None:
-    """Several items may be steps of one study, but not of different people."""
+    # Several items may be steps of one study, but never of different participants.
     taken = item_rows.anothers_with_study(conn, item)
     if taken is not None:
         raise Conflict(
@@ -291,7 +291,7 @@ def _refuse_shared_study(conn: sqlite3.Connection, item: Item) -> None:
 
 
 def _update(conn: sqlite3.Connection, stored: Item, item: Item, *, now: datetime) -> Item:
-    """Save an item that is known, under its next revision if more has changed than who asked last."""
+    """Save a known item, under its next revision if more than the time of the action has changed."""
     if item == stored:
         return stored
     is_same = replace(item, asked_at=stored.asked_at) == stored
@@ -308,7 +308,7 @@ def _save(conn: sqlite3.Connection, item: Item, *, now: datetime) -> Item:
 
 
 def _station(values: Mapping[str, str], calling_ae_title: str) -> str:
-    """For whom an item for any station is: the one title that is asked for, or else who asks."""
+    """The station that an item for any station is answered with: the one title in the query, else the calling one."""
     keys = [key for key in KEYS if key.path == STATION]
     match matching.conditions_on(values, keys):
         case [AnyOf(values=(station,))]:
@@ -318,6 +318,8 @@ def _station(values: Mapping[str, str], calling_ae_title: str) -> str:
 
 def _within(found: Iterator[Found], limit: int) -> Iterator[Found]:
     for number, each in enumerate(found):
+        # A failure and not Success, because Success says that these were all, and a participant who is not on the list
+        # is not screened. PS3.4 Table K.4-1 has no third status.
         if limit and number == limit:
             raise OutOfResources(f"More than {limit} items match; ask for a day, a name or an id.")
         yield each

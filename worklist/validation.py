@@ -1,7 +1,7 @@
-"""What a data set of the worklist may hold: checked at the border, where the cloud and operators send DICOM JSON.
+"""Checks the values of DICOM JSON that the cloud and operators send for the worklist.
 
-Not for: which attributes an item has to have (`worklist.items`) or a step (`worklist.mpps_table`); data sets that
-machines send, which are kept as they come.
+Not for: the required attributes of an item (`worklist.items`) or a step (`worklist.mpps_table`); data sets of
+modalities, which are stored as they come.
 """
 
 import re
@@ -28,7 +28,7 @@ _IN_UNICODE: DicomJson = {tag("SpecificCharacterSet"): element("SpecificCharacte
 
 
 def checked(data_set: Mapping[str, object]) -> DicomJson:
-    """Give a data set back that DICOM can hold and a modality can show; others are refused.
+    """Return the data set if DICOM can hold it and a modality can show it.
 
     Raises InvalidValue that names the attribute, never its value.
     """

@@ -1,18 +1,15 @@
-"""Manners: what a peer is shown of the worklist, beyond what its query asks for. Pure; no database, no clock.
+"""Visibility rules: which items a peer is shown, besides the keys of its query. Pure; no database, no clock.
 
-Machines differ: one asks for its own station, one for none, one shows whatever it is given. So a site sets manners for
-all, and others for single calling AE titles:
+A site has one rule for all peers, and others for single calling AE titles:
 
-* Station. `open`: as the query asks; an item that names no station is for any. `calling`: as if the query asked for the
-  title it came from, whatever it asks. `strict`: only items that name the calling title, and match the query as well.
+* Station. `open`: the query decides; an item that names no station is for any. `calling`: the calling AE title replaces
+  the station of the query. `strict`: only items that name the calling AE title, and match the query as well.
 * States: only items in one of them.
 * Window: only items in this stretch of the site's wall time. `today` and `-1d..+7d` are whole days of the calendar,
   `-12h..+24h` counts from now, an end may be left open (`-12h..`), `any` is always.
-* Limit: after so many answers the query fails with A700 and a comment (PS3.4 Table K.4-1). Success would say that these
-  were all, and a participant who is not on the list does not exist for a radiographer.
+* Limit: after so many answers the query fails with A700 and a comment (PS3.4 Table K.4-1).
 
-`Visibility.conditions` adds these to the conditions of a query; the SELECT of `Worklist.find` is made of the result,
-and `Visibility.why_not` decides by the same list, row by row, for `gateway worklist explain`.
+Not for: matching a query (`gateway.query.matching`), the SELECT (`worklist.item_rows`).
 """
 
 import re
@@ -42,7 +39,7 @@ _DATE, _TIME = f"{_SPS}.ScheduledProcedureStepStartDate", f"{_SPS}.ScheduledProc
 _NAMES = "EXISTS (SELECT 1 FROM json_each(station_ae_titles) AS named WHERE {})"
 _NAMED = Key(_STATION, Kind.TEXT, "named.value", within=_NAMES)
 _OWN = Key(_STATION, Kind.TEXT, "named.value", within=f"(station_ae_titles = '[]' OR {_NAMES})")
-_STATE = Key("state", Kind.TEXT, "state", within="likely({})")  # else SQLite chooses by state before who is asked for
+_STATE = Key("state", Kind.TEXT, "state", within="likely({})")  # else SQLite searches by state before by patient
 _DAY = Key(_DATE, Kind.DATE, "date")
 _CLOCK = Key(_TIME, Kind.TIME, "time", of_date=_DATE)
 
@@ -72,7 +69,7 @@ class Window:
         return cls(before, after, "d" if units == {"d"} else "h")
 
     def bounds(self, now: datetime, *, site: tzinfo | None = None) -> Bounds:
-        """First and last moment in the wall time of the site; `site` None is the zone of this computer."""
+        """The first and last moment in the wall time of the site; `site` None is the zone of this computer."""
         first = None if self.before is None else self._moment(now, -self.before, site)
         last = None if self.after is None else self._moment(now, self.after, site)
         if self.unit == "h":
@@ -90,7 +87,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class VisibilityRule:
-    """How a peer is treated; `limit` 0 is none."""
+    """Which items one peer is shown; `limit` 0 is none."""
 
     station: Station = "open"
     states: tuple[str, ...] = SHOWN
@@ -100,7 +97,7 @@ class VisibilityRule:
 
 @dataclass(frozen=True, slots=True)
 class PeerRule:
-    """What is different for one calling AE title; None is as for all."""
+    """The differences for one calling AE title; None is as for all."""
 
     ae_title: str
     station: Station | None = None
@@ -112,7 +109,7 @@ class PeerRule:
     def parse(cls, text: str) -> Self:
         """Read `MAMMO_1=station:strict;states:scheduled+in_progress;window:today;limit:200`, any part left out.
 
-        Raises ValueError in words that say what is wrong.
+        Raises ValueError with a sentence for the operator.
         """
         ae_title, _, words = text.partition("=")
         peer = cls(ae_title.strip())
@@ -122,7 +119,7 @@ class PeerRule:
         return peer
 
     def over(self, usual: VisibilityRule) -> VisibilityRule:
-        """The manners for this peer."""
+        """The rule of this peer, where `usual` is the site's."""
         return VisibilityRule(
             station=usual.station if self.station is None else self.station,
             states=usual.states if self.states is None else self.states,
@@ -133,53 +130,56 @@ class PeerRule:
 
 @dataclass(frozen=True, slots=True)
 class VisibilityRules:
-    """The manners of a site: the usual ones, and who has others. `site` None is the zone of this computer."""
+    """The rules of a site: the usual one, and those of single peers. `site` None is the zone of this computer."""
 
     usual: VisibilityRule = VisibilityRule()
     peers: Mapping[str, VisibilityRule] = field(default_factory=dict)
     site: tzinfo | None = None
 
-    def granted(self, calling_ae_title: str, *, now: datetime) -> "Visibility":
-        """What a peer is shown now."""
-        manners = self.peers.get(calling_ae_title, self.usual)
-        return Visibility(calling_ae_title, manners, manners.window.bounds(now, site=self.site))
+    def for_peer(self, calling_ae_title: str, *, now: datetime) -> "Visibility":
+        """The visibility of a peer at the moment `now`."""
+        rule = self.peers.get(calling_ae_title, self.usual)
+        return Visibility(calling_ae_title, rule, rule.window.bounds(now, site=self.site))
 
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """What one peer is shown at one moment; `period` is its window then."""
+    """The items that one peer is shown at one moment; `period` is its window then."""
 
     calling_ae_title: str
-    manners: VisibilityRule = VisibilityRule()
+    rule: VisibilityRule = VisibilityRule()
     period: Bounds = (None, None)
 
-    def station(self, asked: str) -> str:
-        """For whom an item for any station is, when the query asked for this title."""
-        return self.calling_ae_title if self.manners.station == "calling" else asked
+    def station(self, queried: str) -> str:
+        """The station that an item for any station is answered with; `queried` is the title in the query."""
+        return self.calling_ae_title if self.rule.station == "calling" else queried
 
-    def conditions(self, asked: Sequence[Condition]) -> list[Condition]:
-        """What an item has to satisfy to be answered: what the query asks, as the manners have it."""
+    def conditions(self, query: Sequence[Condition]) -> list[Condition]:
+        """The conditions that an item has to satisfy: those of the query, changed and completed by the rule."""
+        # Conditions like those of a query, so that one SELECT serves both, and `why_not` evaluates the same list. A
+        # second implementation for `gateway worklist explain` would drift.
         low, high = self.period
-        wanted: list[Condition] = [AnyOf(_STATE, self.manners.states)]
+        wanted: list[Condition] = [AnyOf(_STATE, self.rule.states)]
         if low or high:
             wanted.append(Period(_DAY, _CLOCK, low, high))
-        if self.manners.station == "strict":
+        if self.rule.station == "strict":
             wanted.append(AnyOf(_NAMED, (self.calling_ae_title,)))
-        if self.manners.station == "calling":
+        if self.rule.station == "calling":
             wanted.append(AnyOf(_OWN, (self.calling_ae_title,)))
-            asked = [condition for condition in asked if _path(condition) != _STATION]
-        return [*asked, *wanted]
+            query = [condition for condition in query if _path(condition) != _STATION]
+        return [*query, *wanted]
 
     def why_not(
-        self, asked: Sequence[Condition], row: Mapping[str, str], *, stations: Sequence[str], station: str
+        self, query: Sequence[Condition], row: Mapping[str, str], *, stations: Sequence[str], station: str
     ) -> tuple[str, ...]:
-        """Why an item is not answered, a sentence each; nothing if it is.
+        """The reasons why an item is not answered, a sentence each; none if it is.
 
-        `row` has its columns as they are matched, `stations` whom it names, `station` for whom one for any is.
+        `row` has its columns as they are matched, `stations` the titles it names, `station` the one it is answered with
+        if it names none.
         """
         return tuple(
             self._reason(condition, row, stations)
-            for condition in self.conditions(asked)
+            for condition in self.conditions(query)
             if not any(
                 matches(condition, {**row, "station.value": title, "named.value": title})
                 for title in (stations if _is_named(condition) else stations or (station,))
@@ -187,20 +187,20 @@ class Visibility:
         )
 
     def _reason(self, condition: Condition, row: Mapping[str, str], stations: Sequence[str]) -> str:
-        who = self.calling_ae_title
+        peer = self.calling_ae_title
         match condition:
             case AnyOf(key=key) if key is _STATE:
-                return f"It is {row['state']}, and {who} is shown what is {' or '.join(self.manners.states)}."
+                return f"It is {row['state']}, and {peer} is shown what is {' or '.join(self.rule.states)}."
             case AnyOf(key=key) if key is _NAMED or key is _OWN:
                 named = f"It is for {', '.join(stations)}" if stations else "It names no station"
-                return f"{named}, and {who} is shown its own items{' only' if key is _NAMED else ''}."
+                return f"{named}, and {peer} is shown its own items{' only' if key is _NAMED else ''}."
             case Period(day=day) if day is _DAY:
-                return f"It is on {row['date']} at {row['time'][:6]}, outside {who}'s window {self._written_window()}."
+                return f"It is on {row['date']} at {row['time'][:6]}, outside {peer}'s window {self._written_window()}."
             case Period(day=day, time=time):
                 return f"{_keyword(day)} and {_keyword(time)} together do not match."
             case _:
-                told = f": it is for {', '.join(stations)}" if _path(condition) == _STATION else ""
-                return f"{_keyword(condition.key)} does not match{told}."
+                addressees = f": it is for {', '.join(stations)}" if _path(condition) == _STATION else ""
+                return f"{_keyword(condition.key)} does not match{addressees}."
 
     def _written_window(self) -> str:
         low, high = (f"{moment[0]} {moment[1][:6]}" if moment else "" for moment in self.period)
@@ -208,7 +208,7 @@ class Visibility:
 
 
 def known_states(states: tuple[str, ...]) -> tuple[str, ...]:
-    """The states, if there are such. Raises ValueError."""
+    """The states, if all are states of an item. Raises ValueError."""
     if unknown := set(states) - set(get_args(ItemState)):
         raise ValueError(f"no such state: {', '.join(sorted(unknown))}")
     return states
@@ -222,7 +222,7 @@ def first_day(wanted: Sequence[Condition]) -> str:
 
 
 def unsatisfied(verdicts: Iterator[tuple[str, ...]], limit: int) -> Iterator[tuple[str, ...]]:
-    """Add to the reasons of items in the order of answers that the limit was reached before them."""
+    """Add to the reasons of items, in the order of answers, that the limit was reached before them."""
     answered = 0
     for reasons in verdicts:
         answered += not reasons

@@ -111,13 +111,13 @@ def worklist_explain(
         raise typer.BadParameter("Say who asks.", param_hint="--from")
     identifier, day = identifiers.from_data_set(query(keys or [])), "" if item else _day(date)
     ignored = matching.ignored_of(identifier.values, KEYS)
-    granted = load(WorklistSettings).manners.granted(calling.strip(), now=datetime.now(UTC))
+    visibility = load(WorklistSettings).visibility.for_peer(calling.strip(), now=datetime.now(UTC))
     if ignored and not as_json:
         console.print(f"Not matched here, and so of no effect: {', '.join(ignored)}.", soft_wrap=True)
     with _worklist() as worklist:
         facts = (
             _verdict(each, reasons)
-            for each, reasons in worklist.explain(identifier.values, granted)
+            for each, reasons in worklist.explain(identifier.values, visibility)
             if item in ("", each.accession_number) and day in ("", each.date)
         )
         count = print_each(facts, as_json=as_json, line=_verdict_line)

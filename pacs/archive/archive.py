@@ -1,17 +1,16 @@
-"""The archive: one way in for images, and everything that is asked of them.
+"""`Archive`: files and index together. The one path into the archive, and every query of it.
 
 Receiving one instance, in the order that makes Success true:
 
 1. The data set is streamed to `incoming/` behind a Part 10 header of ours, and hashed on the way.
-2. Its attributes are read and checked: complete, identified, and the class and instance the sender announced.
+2. Its attributes are read and checked: complete, identified, of the announced class and instance.
 3. The file is synced, linked to its place without overwriting, the folder synced.
-4. Index row and outbox row are committed, synced, in one transaction. Only then `finish` returns, and Success is sent.
+4. Index row and outbox row are committed and synced in one transaction. Then `finish` returns, and Success is sent.
 
-Killed before 4, the sender was never told Success and will send again: a file that no row knows is replaced by the next
-receipt, and the next start sets it aside. The same is left when 4 could not be synced (`Unsettled`): whether there is a
-row, only the next start can see. Killed after 4, everything is there, and the same object sent again is
-recognised: identical means Success without a second event. A different object under a known UID never replaces what is
-kept; it goes to the quarantine, the cloud is told, and the sender gets a failure.
+The same object again is recognised: Success without a second event. A different object under a known UID never
+replaces the stored one: it goes to the quarantine with an event, and the sender gets a failure.
+
+Not for: the bytes of a receipt (`receiving`), places of files (`files`), statements (`index`, `*_rows`).
 """
 
 import sqlite3
@@ -51,7 +50,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One instance that is kept. `data_set_offset` bytes of Part 10 header stand before the received data set."""
+    """One stored instance. `data_set_offset` bytes of Part 10 header stand before the received data set."""
 
     sop_instance_uid: str
     sop_class_uid: str
@@ -70,17 +69,17 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How well the files are: how many of them are damaged, and how far the reading of all of them has come."""
+    """The condition of the files: how many are known to be damaged, and the progress of the scrub."""
 
     damaged: int
     scrub: Pass
 
 
 class Archive(Owner):
-    """Files and index together. `Archive.open` for the pacs process, `Archive.attach` for everybody else.
+    """Files and index together. `Archive.open` for the pacs process, `Archive.attach` for every other.
 
-    Its parts: `listing` has plain lists for pages and scripts, `quarantine` what is kept aside and decided about it,
-    `quality` what the cloud was told of whole exams, and `outbox` and `changed_exams` as every owner has.
+    Its parts: `listing` has plain lists for pages and scripts, `quarantine` the quarantined objects and the decisions
+    about them, `quality` the reported quality of whole exams; `outbox` and `changed_exams` as every owner has.
     """
 
     listing: Listing
@@ -119,14 +118,14 @@ class Archive(Owner):
         return archive
 
     def close(self) -> None:
-        """End all connections, and give the folders free if this process held them."""
+        """End all connections, and release the lock of the folders if this process held it."""
         super().close()
         self._files.close()
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
     def receive(self, origin: ObjectOrigin, *, now: datetime) -> Receiving:
-        """Begin to take an object. Raises InvalidDataSet for a UID that is none, OutOfResources for a full disk."""
+        """Begin to receive an object. Raises InvalidDataSet for a malformed UID, OutOfResources for a full disk."""
         if not is_uid(origin.sop_instance_uid):
             raise InvalidDataSet("The announced SOP Instance UID is missing or is not a UID.")
         self._require_room()
@@ -135,6 +134,7 @@ class Archive(Owner):
     def keep(self, part: Path, data_set: DicomJson, receipt: Receipt, *, now: datetime) -> None:
         """Give a complete, synced file its place, row and event. Raises Conflict when the UID has other content."""
         found = identity(data_set)
+        # The turn makes reading the index and entering the row one step for this UID, while other UIDs pass.
         with self.turn(found.sop_instance_uid):
             known = self._index.digest(found.sop_instance_uid)
             if known is None:
@@ -145,35 +145,37 @@ class Archive(Owner):
                 self._quarantine(part, data_set, found, receipt, now=now)
 
     def tell_again(self, sop_instance_uid: str, *, now: datetime) -> None:
-        """Owe the cloud the event of a stored instance, in case no entry tells of it. Raises NotFound."""
+        """Enqueue the event of a stored instance that has none. Raises NotFound."""
         row = self._index.locate(sop_instance_uid=sop_instance_uid)[0]
         receipt = Receipt(
             **{name: row[name] for name in Receipt.__slots__ if name != "association_id"}, association_id=""
         )
         for data_set in self._index.data_sets({"sop_instance_uid": sop_instance_uid}):
             with self._database.write() as conn:
-                self._tell(conn, image_received(data_set, identity(data_set), receipt), now=now)
+                self._enqueue(conn, image_received(data_set, identity(data_set), receipt), now=now)
 
     def telling(self, sop_instance_uids: Iterable[str]) -> dict[str, str]:
-        """The message id of the event that tells of each of these instances as it is kept now, where there is one.
+        """The message id of the event of each of these instances as it is stored now, where there is one.
 
-        It is not always the UID: other content under it, or a second stay, is told under an id of its own.
+        It is not always the UID: other content under it, or a second stay, has an event with an id of its own.
         """
         return self._index.telling(sop_instance_uids)
 
     def turn(self, sop_instance_uid: str) -> AbstractContextManager[None]:
-        """Be the only thread of this process that deals with the file of an instance."""
+        """Hold the turn of an instance: no other thread of this process changes its file meanwhile."""
         return self._turns.turn(sop_instance_uid)
 
     def sweep(self, *, now: datetime) -> None:
-        """Clean up what a process that was killed has left in `incoming` (see the order at the top)."""
+        """Clean up the files in `incoming` that a killed process has left (see the order at the top)."""
         for part in self._files.leftovers():
             try:
+                # Killed before step 3, it is only in `incoming`. Killed before step 4, or left by `Unsettled`, only the
+                # index can say whether it was stored.
                 if self._files.is_linked(part):
                     self._sweep_linked(part, now=now)
                 elif self._files.is_aside(part):
                     self._sweep_aside(part, now=now)
-                part.unlink()  # if it was never linked, it was never acknowledged: a rest of a transfer
+                part.unlink()  # never linked means never acknowledged, so its sender still has it
             except (OSError, OutOfResources) as error:
                 # A full or failing disk must not keep the archive from serving; the next start tries again.
                 log.warning("leftover not swept", file=part.name, reason=str(error))
@@ -203,7 +205,7 @@ class Archive(Owner):
         return self._stored(**dict(self._index.locate(sop_instance_uid=sop_instance_uid)[0]))
 
     def content(self, sop_instance_uid: str, sha256: str) -> BinaryIO:
-        """Open the stored file of an instance while its content is this one, whatever takes its place later.
+        """Open the stored file of an instance if its content has this digest; it stays readable when it is replaced.
 
         Raises NotFound, or Conflict when the stored file has another digest.
         """
@@ -256,13 +258,13 @@ class Archive(Owner):
         raise NotFound(f"SOP instance {sop_instance_uid} has just left the archive.")
 
     def received_last(self) -> datetime:
-        """When something came in last, or is coming in now: the newest change in the folder of what is incoming."""
+        """The time at which an object was last received, or is being received now."""
         return datetime.fromtimestamp(self._files.last_incoming(), UTC)
 
     def forget(self, study_instance_uid: str, *, now: datetime) -> bool:
-        """Take a study out and order that its files go, whatever anybody is owed of it; False when there is none.
+        """Remove a study and order the removal of its files, also when events are pending; False when there is none.
 
-        Only for what nobody will miss, as the images of a test. The pacs process removes the files.
+        Only for the images of a self-test. The pacs process removes the files.
         """
         with self._database.write() as conn:
             study_id = self._maintenance.study_id(conn, study_instance_uid)
@@ -271,24 +273,24 @@ class Archive(Owner):
         return study_id is not None
 
     def documents(self, instances: Iterable[Stored]) -> Iterator[tuple[Stored, bytes]]:
-        """The same for instances that were located: each with its JSON text in UTF-8, as it was written on receipt.
+        """The data sets of located instances, each as JSON text in UTF-8, as it was written on receipt.
 
-        What is removed meanwhile is left out.
+        Instances that are removed meanwhile are left out.
         """
         by_uid = {stored.sop_instance_uid: stored for stored in instances}
         for uid, document in self._index.documents(list(by_uid)):
             yield by_uid[uid], plain(document)
 
     def statistics(self) -> dict[str, int]:
-        """How many studies, series, instances and bytes are kept."""
+        """The numbers of stored studies, series, instances and bytes."""
         return self._index.totals()
 
     def condition(self) -> Condition:
-        """How well the files are, as far as somebody has looked."""
+        """The condition of the files, as far as they were verified."""
         return Condition(self._maintenance.damaged(), self._maintenance.scrubbed())
 
     def latest(self, limit: int) -> list[Stored]:
-        """What came last, newest first."""
+        """The instances that came last, newest first."""
         return [self._stored(**dict(row)) for row in self._index.latest(limit)]
 
     def _stored(self, *, frame_count: int, sop_instance_uid: str, **values: object) -> Stored:
@@ -298,15 +300,15 @@ class Archive(Owner):
     # ---- the volume --------------------------------------------------------------------------------------------------
 
     def volume(self) -> Volume:
-        """How full the volume of the files is. Raises OSError when it cannot be looked at."""
+        """The fullness of the volume of the files. Raises OSError when it cannot be read."""
         return volume_of(self._files.root)
 
     def is_mounted(self) -> bool:
-        """Is the folder of the files there? It is not when its volume is away."""
+        """Whether the folder of the files is there; it is not when its volume is not mounted."""
         return self._files.incoming.is_dir()
 
     def lay_out(self, *, stop: Callable[[], bool]) -> None:
-        """Make every folder that an instance can come to lie in (`Files.lay_out`). Only for the pacs process."""
+        """Make all folders of the tree (`Files.lay_out`). Only for the pacs process."""
         self._files.lay_out(stop=stop)
 
     def _require_room(self) -> None:
@@ -326,13 +328,16 @@ class Archive(Owner):
             event = image_received(data_set, found, receipt)
             with self._database.write() as conn:
                 self._index.add(conn, data_set, found, receipt)
-                self._tell(conn, event, now=now)
+                self._enqueue(conn, event, now=now)
+        # A commit whose sync failed may be found in SQLite's log at the next start. Taking the file back could leave a
+        # row without a file, so both names stay, and the start sees whether there is a row.
         except Unsettled:
             self._files.leave(part)
             raise
         except BaseException:
             self._files.path(found.sop_instance_uid).unlink(missing_ok=True)
             raise
+        # Last, after the commit: so all that a crash leaves is found in `incoming`, and no start searches the tree.
         part.unlink()
         log.info(
             "instance stored",
@@ -348,12 +353,12 @@ class Archive(Owner):
         try:
             self._files.keep(part, sop_instance_uid)
         except FileExistsError:
-            # No row knows it (we looked, holding the turn of this UID): nobody was told that it is stored.
+            # There is no row (read while holding the turn of this UID), so Success was never sent for this file.
             log.warning("orphan replaced", sop_instance_uid=sop_instance_uid)
             self._files.replace(part, sop_instance_uid)
 
     def _again(self, part: Path, found: Identity, receipt: Receipt) -> None:
-        """The same object once more: nothing new, but if its file was lost or damaged, here it is again."""
+        """The same object once more: no event, but its file replaces one that was lost or damaged."""
         uid = found.sop_instance_uid
         path, damaged = self._files.path(uid), self._maintenance.is_damaged(uid)
         if damaged or not path.exists() or path.stat().st_size != receipt.size_bytes:
@@ -389,17 +394,15 @@ class Archive(Owner):
             raise
         raise Conflict(f"SOP instance {found.sop_instance_uid} is stored with other content; this one is quarantined.")
 
-    def _tell(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
-        """Owe the event of an image; with a second id when the usual one told of an earlier stay or other content."""
+    def _enqueue(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
+        """Enqueue the event of an image, under a second id if the usual one is of an earlier stay or other content."""
         if not self.outbox.tell(conn, event, now=now):
             self.outbox.tell(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")
 
     def _sweep_linked(self, part: Path, *, now: datetime) -> None:
-        """Set a file aside whose receipt was cut off between link and commit; after the commit it stays.
-
-        Row, file, and by the caller the name in `incoming`: killed in between, the next start goes on from there. One
-        whose header is damaged stays too: it was synced before it was linked, so it may be one that is acknowledged.
-        """
+        """Set a file aside whose receipt was cut off between link and commit; after the commit it stays."""
+        # Quarantine row, file, and by the caller the name in `incoming`: killed in between, the next start goes on.
+        # A file with a damaged header stays in its place: it was synced before it was linked, and may be acknowledged.
         uid = announced_uid(part)
         if not uid or self._index.digest(uid) is not None:
             return
@@ -413,7 +416,7 @@ class Archive(Owner):
         log.warning("orphan set aside", sop_instance_uid=uid, file=name)
 
     def _sweep_aside(self, part: Path, *, now: datetime) -> None:
-        """Make sure of the row of a file that lies in the quarantine; its receipt may have been cut off before it."""
+        """Enter the row of a file that lies in the quarantine; its receipt may have been cut off before that."""
         uid, sha256 = announced_uid(part), digest(part)
         receipt = Receipt("", part.stat().st_size, 0, sha256, "", "", utc_text(now))
         reason = "The service ended before the sender was told that another object with this UID is stored."

@@ -1,16 +1,13 @@
-"""The instance files: where they lie, how they come to lie there, and what is swept up after a crash. No SQL.
+"""The instance files: their names, their folders, and the steps by which a file gets its place. No SQL.
 
-Rules:
+* `instances/15/77/<sha256 of the SOP Instance UID>.dcm` is a Part 10 file: our header, then the data set byte for byte
+  as received.
+* A file is written as `incoming/<hash>.<random>.part`, synced, linked to its place, and the folder synced. The caller
+  removes the name in `incoming` last.
+* Linking never overwrites; `replace` is for a file without a row, or a damaged one.
+* A complete file is never deleted by a receipt; it is moved to `quarantine/`. `remove` is for orders of retention.
 
-* `instances/15/77/<sha256 of the SOP Instance UID>.dcm` is a Part 10 file: a header of ours in front of the data set,
-  which is byte for byte what was received. The header depends on class, instance and transfer syntax only, so the same
-  data set always makes the same file.
-* A file is written as `incoming/<hash>.<random>.part`, synced, then linked to its place, then the folder is synced. The
-  name in `incoming` goes last, after the index row: so whatever a crash leaves is found in `incoming`, and a start
-  never has to look through a million files.
-* Linking never overwrites. Only a file that no row knows may be replaced, and its caller says so (`replace`).
-* Nothing that was complete is deleted on the way in; it is moved to `quarantine/`. `remove` is for what retention has
-  ordered (`pacs.maintenance.retention`), and waits while a backup is being taken.
+Not for: rows and events (`pacs.archive.archive`).
 """
 
 import fcntl
@@ -43,6 +40,8 @@ class AlreadyServed(GatewayError):
 
 def part10_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
     """Preamble and File Meta Information (PS3.10 Section 7.1) for a data set that follows as received."""
+    # Class, instance, transfer syntax and constants only, so that one data set makes the same file in every release,
+    # and a repeat is recognised by its digest.
     elements = _LONG_ELEMENT.pack(2, 0x0001, b"OB", 0, 2) + b"\x00\x01"
     elements += _element(0x0002, b"UI", sop_class_uid) + _element(0x0003, b"UI", sop_instance_uid)
     elements += _element(0x0010, b"UI", transfer_syntax_uid) + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID)
@@ -61,7 +60,7 @@ class Found:
 
 
 class Files:
-    """The folder tree of one archive. `open` once, by the one process that writes; everybody may make one to look."""
+    """The folder tree of one archive. `open` once, in the process that writes; without `open` it is for reading."""
 
     root: Path
     incoming: Path
@@ -74,7 +73,7 @@ class Files:
         self._lock = -1
         self._making = threading.Lock()
         self._unsynced: set[Path] = set()
-        """Folders that are being made: there, but perhaps not after a power cut."""
+        """Folders that exist, but may be gone after a power cut, because their names are not synced yet."""
 
     def open(self) -> None:
         """Make the folders and lock them. Raises AlreadyServed when another process has them."""
@@ -88,21 +87,21 @@ class Files:
             raise AlreadyServed(f"Another pacs process writes to {self.root}; stop it first.") from None
         self._lock = lock
         for folder in filter(Path.is_dir, (self.root / shard for shard in SHARDS)):
-            sync_folder(folder)  # whoever was killed may have made what it had no time to sync
+            sync_folder(folder)  # a killed process may have made folders that it had no time to sync
         sync_folder(self.root)
 
     def close(self) -> None:
-        """Give the folders free, if they were opened."""
+        """Release the lock of the folders, if they were opened."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def lay_out(self, *, stop: Callable[[], bool]) -> None:
-        """Make every folder that an instance can come to lie in, which takes some seconds, once in an archive's life.
+        """Make all 65,536 folders of the tree, which takes some seconds, once in an archive's life.
 
-        A receipt makes and syncs what is missing, but a small object takes half as long where nothing is. `stop` ends
-        it early.
+        `stop` ends it early; receipts make the folders that are missing.
         """
+        # Ahead of receipts, because a small object takes twice as long if its folder has to be made and synced.
         top = [self.root / shard for shard in SHARDS]
         self._make(top)
         for folder in top:
@@ -135,28 +134,27 @@ class Files:
         sync_folder(target.parent)
 
     def replace(self, part: Path, sop_instance_uid: str) -> None:
-        """As `keep`, in place of a file that no row knows and whose sender was never told Success."""
+        """As `keep`, in place of a file that has no row or is damaged."""
+        # By a rename, so that there is a whole file at the place at every moment.
         spare, target = part.with_suffix(".link"), self.path(sop_instance_uid)
         os.link(part, spare)
         self._in_its_folder(target, lambda: spare.rename(target))
         sync_folder(target.parent)
 
     def leave(self, part: Path) -> None:
-        """Leave a file at its place and in `incoming`, for the next start to see whether a row knows it."""
+        """Leave a file at its place and in `incoming`; the next start sees whether it has a row."""
         part.rename(part.with_suffix(".unsettled.part"))  # the receipt discards what has its own name
 
     def set_aside(self, part: Path, sha256: str) -> str:
-        """Move a complete file to the quarantine and give its name there."""
+        """Move a complete file to the quarantine and return its name there."""
         name = quarantine_name(part, sha256)
         part.rename(self.quarantine / name)
         sync_folder(self.quarantine)
         return name
 
     def copy_aside(self, path: Path, name: str) -> bool:
-        """Give a file a second name in the quarantine, before its first one goes. False when it has that already.
-
-        A name stands for its content (`quarantine_name`), so it never has to be given to another file.
-        """
+        """Link a file into the quarantine, before its first name goes. False when it is there already."""
+        # A name stands for its content (`quarantine_name`), so an existing one is of the same file.
         try:
             os.link(path, self.quarantine / name)
         except FileExistsError:
@@ -166,27 +164,27 @@ class Files:
         return True
 
     def leftovers(self) -> Iterator[Path]:
-        """What a process that ended has left in `incoming`. What somebody else has put there is not looked at."""
+        """The files of receipts in `incoming`; files with other suffixes are not ours and are left alone."""
         yield from sorted(path for path in self.incoming.iterdir() if path.suffix in (".part", ".link"))
 
     def is_linked(self, part: Path) -> bool:
-        """Is the file at its place too, or did its receipt never come so far?"""
+        """Whether the file is linked to its place, too."""
         target = self._place(_stem(part))
         return target.exists() and target.samefile(part)
 
     def is_aside(self, part: Path) -> bool:
-        """Has the file a second name, and not at its place? Then its receipt was ended while it was set aside."""
+        """Whether the file has a second name that is not its place: it is in the quarantine, too."""
         return part.stat().st_nlink > 1 and not self.is_linked(part)
 
     def walk(self) -> Iterator[Found]:
-        """Everything that lies where instances lie, in the order of `place`. Raises OSError for a folder not readable.
+        """All files in the tree, in the order of `place`. Raises OSError for a folder that cannot be read.
 
-        Folders that are not ours (a volume's lost+found) are not looked into.
+        Folders that are not ours (a volume's lost+found) are skipped.
         """
         yield from _walk(self.root, "", depth=2)
 
     def remove(self, sop_instance_uids: Iterable[str]) -> None:
-        """Remove the files of instances that no row knows, for good: when this returns, they will not come back."""
+        """Remove the files of instances without a row; their folders are synced when this returns."""
         folders = set()
         for path in map(self.path, sop_instance_uids):
             path.unlink(missing_ok=True)
@@ -197,13 +195,14 @@ class Files:
 
     @contextmanager
     def held_still(self) -> Iterator[None]:
-        """Let nobody remove or exchange files meanwhile, in any process: a backup is being taken."""
+        """Prevent every process from removing or exchanging files while a backup is being taken."""
+        # A shared lock, so that two backups may run; removing needs the exclusive one, and nothing else waits.
         with _locked(self.root, fcntl.LOCK_SH):
             yield
 
     @contextmanager
     def changeable(self) -> Iterator[bool]:
-        """Whether files may be removed or exchanged now; then no backup begins before the block ends."""
+        """True if files may be removed or exchanged now; no backup begins then before the block ends."""
         try:
             with _locked(self.root, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 yield True
@@ -214,7 +213,8 @@ class Files:
         return self.root / place_of(name)
 
     def _in_its_folder(self, target: Path, give_name: Callable[[], object]) -> None:
-        """Give a file its name. Folders that are missing are made, and those another thread is making are synced."""
+        """Give a file its name; missing folders are made."""
+        # A folder that another thread has just made is synced here as well, because its name may not be on disk yet.
         folders = (target.parent.parent, target.parent)
         try:
             give_name()
@@ -229,9 +229,9 @@ class Files:
             self._make([folder])
 
     def _make(self, folders: Sequence[Path]) -> None:
-        """Make folders side by side; their names are on disk when this returns. One that is there already is synced."""
+        """Make folders side by side; their names are on disk when this returns. An existing one is synced."""
         with self._making:
-            self._unsynced.update(folders)  # before the first is there, so that nobody takes it for synced
+            self._unsynced.update(folders)  # before the first exists, so that no receipt takes it for synced
             for folder in folders:
                 folder.mkdir(exist_ok=True)
             sync_folder(folders[0].parent)
@@ -239,7 +239,7 @@ class Files:
 
 
 def quarantine_name(part: Path, sha256: str) -> str:
-    """What a file of the archive is called in the quarantine."""
+    """The name of a file in the quarantine; it has the hash of the UID and of the content."""
     return f"{_stem(part)}.{sha256[:16]}.dcm"
 
 
@@ -259,12 +259,13 @@ def digest(path: Path) -> str:
 
 
 def file_name(sop_instance_uid: str) -> str:
-    """What the file of an instance is called, without folders and ending."""
+    """The name of an instance's file, without folders and suffix."""
+    # A hash, because it spreads files evenly over the folders, and a UID from outside never becomes a path.
     return hashlib.sha256(sop_instance_uid.encode()).hexdigest()
 
 
 def place_of(name: str) -> str:
-    """Where in the storage folder a file of this name lies."""
+    """The path of a file of this name within the storage folder."""
     return f"{name[:2]}/{name[2:4]}/{name}.dcm"
 
 

@@ -1,6 +1,6 @@
-"""The UIDs of a data set: what they are, and whether each is one.
+"""The UIDs that identify a data set, and whether each is well-formed.
 
-Not for: what else the index knows of it (`pacs.archive.index`).
+Not for: other attributes (`pacs.archive.index`).
 """
 
 import re
@@ -14,7 +14,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The UIDs without which a data set has no place in an archive."""
+    """The UIDs that a data set needs to be stored."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -23,7 +23,7 @@ class Identity:
 
 
 def identity(data_set: DicomJson) -> Identity:
-    """Take the UIDs out of a data set. Raises InvalidDataSet when one is missing or is none."""
+    """Read the UIDs of a data set. Raises InvalidDataSet when one is missing or malformed."""
     return Identity(
         study_instance_uid=_uid(data_set, "0020000D", "Study Instance UID"),
         series_instance_uid=_uid(data_set, "0020000E", "Series Instance UID"),
@@ -33,12 +33,13 @@ def identity(data_set: DicomJson) -> Identity:
 
 
 def is_uid(value: str) -> bool:
-    """Is it made like a UID (PS3.5 9.1)? Leading zeros are let pass: they are wrong, frequent and harmless."""
+    """Whether it is a well-formed UID (PS3.5 9.1), but for leading zeros of components."""
+    # Leading zeros are accepted, because they are wrong, frequent and harmless.
     return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 def _uid(data_set: DicomJson, tag: str, name: str) -> str:
-    value = verbatim(data_set, tag)  # a UID with white space around it is none, and would be kept with it
+    value = verbatim(data_set, tag)  # not trimmed, because a UID with white space is malformed and would be stored so
     if not is_uid(value):
         raise InvalidDataSet(f"The data set has no usable {name} ({tag[:4]},{tag[4:]}).")
     return value

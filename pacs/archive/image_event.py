@@ -1,6 +1,6 @@
-"""What the cloud is told of an image: the event's parameters out of the data set (CONTRACTS H). Pure.
+"""The event of a stored image, made from its data set (CONTRACTS H). Pure.
 
-Thumbnail and action id are added by the relay when it sends, because they can be derived then.
+Not for: thumbnail and action id, which the relay adds when it sends; the id of the event (`pacs.archive.archive`).
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from pacs.archive.index import Receipt
 
 
 def image_received(data_set: DicomJson, found: Identity, receipt: Receipt) -> ImageReceived:
-    """Describe a stored image."""
+    """The event of a stored image."""
     return ImageReceived(
         participant=ImagedParticipant(
             nhs_number=verbatim(data_set, "PatientID"), patient_name=person_name(data_set, "PatientName").alphabetic
@@ -56,7 +56,7 @@ def image_received(data_set: DicomJson, found: Identity, receipt: Receipt) -> Im
 
 
 def acquisition(data_set: DicomJson) -> Acquisition:
-    """How the image was taken (PS3.3 C.8.11.7); for tomosynthesis the laterality stands in Frame Anatomy."""
+    """The acquisition of an image (PS3.3 C.8.11.7)."""
     view = next(iter(items(data_set, "ViewCodeSequence")), {})
     found: dict[str, object] = {name: verbatim(data_set, keyword) for name, keyword in _ACQUISITION.items()}
     found["view_code"] = _code(view)
@@ -87,6 +87,7 @@ def _code(item: DicomJson) -> str:
     return verbatim(item, "CodeValue") or verbatim(item, "LongCodeValue")
 
 
+# Of a tomosynthesis the laterality stands in Frame Anatomy, shared or of the first frame.
 def _frame_laterality(data_set: DicomJson) -> str:
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for anatomy in items(next(iter(items(data_set, groups)), {}), "FrameAnatomySequence"):

@@ -1,6 +1,6 @@
-"""The index: every statement of pacs.db. What is matched stands in columns, what is answered is DICOM JSON.
+"""The index: the statements of receipt, query and retrieval. Matching keys are columns, answers are DICOM JSON.
 
-Not for: what a query means (`gateway.query.matching`), what happens to files (`archive`).
+Not for: matching (`gateway.query.matching`), files (`archive`), lists for pages (`listing`), maintenance (`*_rows`).
 """
 
 import json
@@ -26,11 +26,12 @@ COMPRESS_FROM = 1024
 
 _DOCUMENTS = 16  # read at once; a mammogram's has 3 kB in its row, a tomosynthesis's may have a megabyte
 
-TOLD = (
+# The id is tried first, because it is indexed; the content decides, because an id may be of an earlier stay.
+ITS_EVENT = (
     "message_id IN (instance.sop_instance_uid, instance.sop_instance_uid || '/' || substr(instance.sha256, 1, 16))"
     " AND json_extract(parameters, '$.image.sha256') = instance.sha256"
 )
-"""An entry that tells of an instance as it is kept now; one about other content does not count."""
+"""The entry of the event of an instance as it is stored now; one about other content does not count."""
 
 _MODALITIES = "study.id IN (SELECT study_id FROM series WHERE {})"
 
@@ -81,7 +82,7 @@ KEYS: Mapping[Level, tuple[Key, ...]] = {
     "SERIES": STUDY_KEYS + SERIES_KEYS,
     "IMAGE": STUDY_KEYS + SERIES_KEYS + IMAGE_KEYS,
 }
-"""What can be matched at each level: its own keys and those above it (relational queries, PS3.4 C.4.1.2.2.1)."""
+"""The matching keys of each level: its own and those above it (relational queries, PS3.4 C.4.1.2.2.1)."""
 
 _STUDY_TAGS = (
     *("00080005", "00080020", "00080030", "00080050", "00080051", "00080090", "00080201", "00081030", "00081032"),
@@ -101,7 +102,7 @@ _FROM: Mapping[Level, str] = {
 }
 
 _GROUPED: Mapping[Level, str] = {
-    # Those without a Patient ID cannot be told to be the same person, so each of their studies is one.
+    # Studies without a Patient ID cannot be known to be of one patient, so each of them is one.
     "PATIENT": " GROUP BY study.patient_id, CASE study.patient_id WHEN '' THEN study.id END",
 }
 
@@ -145,7 +146,7 @@ _LOCATED = (
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What is known about a file beside its data set. `received_at` is UTC text."""
+    """The facts of a receipt beside the data set. `received_at` is UTC text."""
 
     transfer_syntax_uid: str
     size_bytes: int
@@ -188,6 +189,7 @@ class Index:
                 "data_set": _packed(data_set),
             },
         )
+        # Counts are kept and not computed, because every query of a study returns them.
         counted = {"id": series, "study": study, "bytes": receipt.size_bytes, "now": receipt.received_at}
         conn.execute("UPDATE series SET instance_count = instance_count + 1 WHERE id = :id", counted)
         conn.execute(
@@ -199,7 +201,7 @@ class Index:
         mark_changed(conn, study_instance_uid=found.study_instance_uid, at=receipt.received_at)
 
     def digest(self, sop_instance_uid: str) -> str | None:
-        """The SHA-256 of the file that is kept for an instance; None when no row knows the instance."""
+        """The SHA-256 of the stored file of an instance; None when the instance has no row."""
         with self._database.read() as conn:
             row = conn.execute(
                 "SELECT sha256 FROM instance WHERE sop_instance_uid = :uid", {"uid": sop_instance_uid}
@@ -218,7 +220,7 @@ class Index:
         return [_answer(row) for row in rows]
 
     def locate(self, **uids: str) -> list[sqlite3.Row]:
-        """Where instances are and what they are like, in the order of their numbers. Keys: columns that end in _uid."""
+        """The rows of instances, in the order of their numbers. Keys: columns that end in _uid. Raises NotFound."""
         condition = " AND ".join(f"{_UID_COLUMNS[name]} = :{name}" for name in uids)
         with self._database.read() as conn:
             rows = conn.execute(
@@ -251,7 +253,8 @@ class Index:
             yield unpacked(document)
 
     def documents(self, sop_instance_uids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Instances and their data sets as they stand in their rows, in this order; some may have gone."""
+        """Instances and their data sets as stored in their rows, in this order; some may have gone."""
+        # A page at a time, because all data sets of a large study would be hundreds of megabytes.
         for first in range(0, len(sop_instance_uids), _DOCUMENTS):
             page = list(sop_instance_uids[first : first + _DOCUMENTS])
             with self._database.read() as conn:
@@ -264,18 +267,18 @@ class Index:
             yield from ((uid, found[uid]) for uid in page if uid in found)
 
     def telling(self, sop_instance_uids: Iterable[str]) -> dict[str, str]:
-        """The message id of the newest entry that tells of each of these instances as it is kept, if there is one."""
+        """The message id of the newest entry of each of these instances as it is stored, if there is one."""
         with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT sop_instance_uid, message_id FROM instance"
-                f" JOIN outbox ON outbox.id = (SELECT max(id) FROM outbox WHERE {TOLD})"
+                f" JOIN outbox ON outbox.id = (SELECT max(id) FROM outbox WHERE {ITS_EVENT})"
                 " WHERE sop_instance_uid IN (SELECT value FROM json_each(:uids))",
                 {"uids": json.dumps(list(sop_instance_uids))},
             )
             return {str(row["sop_instance_uid"]): str(row["message_id"]) for row in rows}
 
     def totals(self) -> dict[str, int]:
-        """How many studies, series, instances and bytes there are."""
+        """The numbers of studies, series, instances and bytes."""
         with self._database.read() as conn:
             row = conn.execute(
                 "SELECT study_count AS studies, series_count AS series, instance_count AS instances,"
@@ -286,6 +289,7 @@ class Index:
     def _study(self, conn: sqlite3.Connection, data_set: DicomJson, found: Identity, receipt: Receipt) -> int:
         uid = {"uid": found.study_instance_uid}
         row = conn.execute("SELECT id FROM study WHERE study_instance_uid = :uid", uid).fetchone()
+        # The attributes of a study are those of its first image; a later one changes none of them.
         if row is not None:
             return int(row["id"])
         conn.execute("UPDATE total SET study_count = study_count + 1")
@@ -351,17 +355,19 @@ _UID_COLUMNS = {
 
 
 def unpacked(stored: bytes) -> DicomJson:
-    """Read a data set as it stands in a row."""
+    """Read the data set column of a row."""
     found: DicomJson = json.loads(plain(stored))
     return found
 
 
 def plain(stored: bytes) -> bytes:
-    """A data set as it stands in a row, as JSON text in UTF-8."""
+    """The data set column of a row as JSON text in UTF-8."""
+    # A data set in JSON begins with a brace, a zlib stream never does.
     return stored if stored[:1] == b"{" else zlib.decompress(stored)
 
 
 def _packed(data_set: Mapping[str, object]) -> bytes:
+    # Half a surrogate pair, which a damaged text may decode to, must not cost the image.
     written = json.dumps(data_set, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return written if len(written) < COMPRESS_FROM else zlib.compress(written, 1)
 

@@ -1,7 +1,6 @@
-"""What scripts and pages ask the index for: plain lists, what changed since, and how it grows. Statements of pacs.db.
+"""Lists for pages and scripts: studies, changes, damage and growth. Statements of pacs.db.
 
-Pages go by numbers that the database gives, so that what comes or goes between two pages moves nothing: `studies` from
-the newest on, `changes` from the oldest. Not for: what modalities and viewers ask (`pacs.archive.index`).
+Not for: DICOM and DICOMweb queries (`pacs.archive.index`).
 """
 
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class SeriesRow:
 
 @dataclass(frozen=True, slots=True)
 class InstanceChange:
-    """What became of an instance, and when (UTC text)."""
+    """An instance that was stored or removed, and when (UTC text)."""
 
     number: int
     kind: Literal["stored", "removed"]
@@ -67,7 +66,7 @@ class InstanceChange:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """An instance whose file was not as received when somebody last looked. `found_at` is UTC text."""
+    """An instance whose file was not as received when it was last verified. `found_at` is UTC text."""
 
     sop_instance_uid: str
     study_instance_uid: str
@@ -83,6 +82,7 @@ class Listing:
 
     def studies(self, *, before: int | None, limit: int, **matched: str) -> list[StudyRow]:
         """Studies with an id below `before`, the newest first. Matched: accession_number, study_date, exactly."""
+        # Pages continue from an id and not from an offset, so that studies that come or go in between move nothing.
         wanted = "".join(f" AND {_MATCHED[name]} = :{name}" for name in matched)
         values = {**matched, "before": before, "limit": limit}
         with self._database.read() as conn:
@@ -112,7 +112,7 @@ class Listing:
         return [SeriesRow(row["series_instance_uid"], row["instance_count"], unpacked(row["data_set"])) for row in rows]
 
     def changes(self, since: int, *, limit: int) -> list[InstanceChange]:
-        """What came and went after a number, in order. What went after it came is only told to have gone."""
+        """The changes after a number, in order. An instance that came and went has only the removal."""
         with self._database.read() as conn:
             rows = conn.execute(_CHANGES, {"since": since, "limit": limit}).fetchall()
         return [
@@ -128,7 +128,7 @@ class Listing:
         ]
 
     def damaged(self, limit: int) -> list[Damaged]:
-        """The instances with a damaged file, the one that was found last first."""
+        """The instances with a damaged file, the newest finding first."""
         with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT sop_instance_uid, study_instance_uid, code, found_at FROM damage"
@@ -139,7 +139,7 @@ class Listing:
         return [Damaged(**dict(row)) for row in rows]
 
     def received(self) -> dict[str, str | None]:
-        """When the oldest and the newest instance came, UTC text; None when there is none."""
+        """The times of the oldest and the newest instance, UTC text; None when there is none."""
         with self._database.read() as conn:
             row = conn.execute(
                 "SELECT (SELECT min(received_at) FROM instance) AS oldest, (SELECT max(received_at) FROM instance)"
@@ -148,7 +148,7 @@ class Listing:
         return dict(row)
 
     def growth(self, since: str) -> list[dict[str, object]]:
-        """What came on each day (UTC) since a time, the newest day first."""
+        """The numbers of received studies, instances and bytes of each day (UTC) since a time, the newest day first."""
         with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT substr(received_at, 1, 10) AS day, count(DISTINCT series.study_id) AS studies,"
@@ -160,7 +160,7 @@ class Listing:
         return [dict(row) for row in rows]
 
     def newest_studies(self, limit: int) -> list[dict[str, object]]:
-        """The studies that got an instance last, with what they hold, the newest first."""
+        """The studies that got an instance last, with their counts, the newest first."""
         with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT study_instance_uid, accession_number, series_count AS series, instance_count AS instances,"

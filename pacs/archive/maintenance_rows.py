@@ -1,8 +1,7 @@
-"""The statements of maintenance over years: what fsck, scrub and retention ask of pacs.db.
+"""The statements of fsck, scrub and retention in pacs.db.
 
-What is asked every day, by modalities and viewers, is in `pacs.archive.index`; the quarantine has `quarantine_rows`.
-
-Not for: deciding, and not for files; `fsck`, `scrub` and `retention` do that with what they find here.
+Not for: rules and files (`fsck`, `scrub`, `retention`), queries (`pacs.archive.index`), the quarantine
+(`quarantine_rows`).
 """
 
 import sqlite3
@@ -13,10 +12,11 @@ from datetime import datetime
 from gateway.errors import NotFound
 from gateway.sqlite import Transactions, utc_text
 from pacs.archive.files import file_name, place_of
-from pacs.archive.index import TOLD
+from pacs.archive.index import ITS_EVENT
 
+# In pages, because a snapshot that is held while much is done for each row would let the WAL grow.
 _PAGE = 200
-"""Rows read at a time where much is done for each: no snapshot is held meanwhile, which would let the WAL grow."""
+"""Rows read at a time."""
 
 _OF_STUDY = "FROM series JOIN instance ON instance.series_id = series.id WHERE series.study_id = study.id"
 
@@ -24,13 +24,13 @@ _STUDY_FACTS = (
     "SELECT study.id, study.study_instance_uid, study.accession_number, study.last_received_at,"
     f" (SELECT count(*) {_OF_STUDY}) AS instances,"
     f" (SELECT coalesce(sum(size_bytes), 0) {_OF_STUDY}) AS size_bytes,"
-    f" (SELECT count(*) {_OF_STUDY} AND EXISTS (SELECT 1 FROM outbox WHERE {TOLD} AND delivered_at IS NOT NULL))"
+    f" (SELECT count(*) {_OF_STUDY} AND EXISTS (SELECT 1 FROM outbox WHERE {ITS_EVENT} AND delivered_at IS NOT NULL))"
     " AS confirmed,"
     f" (SELECT count(*) {_OF_STUDY} AND committed_at IS NOT NULL) AS committed,"
     f" (SELECT count(*) {_OF_STUDY} AND instance.id IN (SELECT instance_id FROM damage)) AS damaged,"
     " (SELECT count(*) FROM outbox WHERE subject = study.study_instance_uid AND delivered_at IS NULL)"
     " + (SELECT count(*) FROM outbox WHERE subject > 'request/' || study.study_instance_uid || '/'"
-    "     AND subject < 'request/' || study.study_instance_uid || '0' AND delivered_at IS NULL) AS owed,"
+    "     AND subject < 'request/' || study.study_instance_uid || '0' AND delivered_at IS NULL) AS pending,"
     " (SELECT count(*) FROM forward WHERE study_id = study.id AND delivered_at IS NULL) AS unforwarded"
     " FROM study"
 )
@@ -53,7 +53,7 @@ _SUMS = (
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a row says about a file."""
+    """The facts about a file in its row."""
 
     id: int
     place: str
@@ -64,7 +64,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class StudyFacts:
-    """What retention has to know of a study. Counts are of instances, `owed` of events; times are UTC text."""
+    """The facts about a study that retention needs. Counts are of instances; times are UTC text."""
 
     id: int
     study_instance_uid: str
@@ -73,18 +73,18 @@ class StudyFacts:
     instances: int
     size_bytes: int
     confirmed: int
-    """The cloud confirmed that it was told of exactly this content, or somebody decided by name that it is not told."""
+    """Instances whose event about exactly this content was delivered, or discarded by a named person."""
     committed: int
     damaged: int
-    owed: int
-    """Events of the study that are not delivered, open or parked, whatever they are about, and requests for it."""
+    pending: int
+    """Undelivered events of the study, open or parked, of every kind, and undelivered requests for it."""
     unforwarded: int
     """Rows of the forwarding queue that are not delivered, open or parked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """How far the scrub has come. Times are UTC text; see the schema."""
+    """The progress of the scrub. Times are UTC text; see the schema."""
 
     began_at: str | None
     ended_at: str | None
@@ -95,7 +95,7 @@ class Pass:
 
 
 class MaintenanceRows:
-    """The side of pacs.db that only those who look after it see."""
+    """The maintenance statements of pacs.db."""
 
     def __init__(self, database: Transactions) -> None:
         self._database = database
@@ -103,7 +103,8 @@ class MaintenanceRows:
     # ---- fsck --------------------------------------------------------------------------------------------------------
 
     def by_place(self) -> Iterator[Kept]:
-        """All instances in the order of their files' places; sorted in a file, so that a million are no more memory."""
+        """All instances in the order of their files' places."""
+        # SQLite sorts by a function of ours in a temporary file, because a million instances must not take memory.
         with self._database.read_at_length() as conn:
             conn.create_function("file_name", 1, file_name, deterministic=True)
             yield from map(
@@ -115,7 +116,7 @@ class MaintenanceRows:
             )
 
     def kept(self, sop_instance_uid: str) -> Kept | None:
-        """What the index says about an instance now; None when it says nothing."""
+        """The facts about an instance's file now; None when it has no row."""
         return self._one_kept("sop_instance_uid = :uid", uid=sop_instance_uid)
 
     def wrong_counts(self) -> list[str]:
@@ -142,18 +143,18 @@ class MaintenanceRows:
             )
             conn.execute(f"UPDATE total SET (study_count, series_count, instance_count, byte_count) = ({_SUMS})")
 
-    def untold(self) -> Iterator[str]:
-        """The SOP Instance UIDs of instances that no event, sent or unsent, tells of."""
+    def unreported(self) -> Iterator[str]:
+        """The SOP Instance UIDs of instances that have no event, neither sent nor unsent."""
         with self._database.read() as conn:
             for row in conn.execute(
-                f"SELECT sop_instance_uid FROM instance WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE {TOLD})"
+                f"SELECT sop_instance_uid FROM instance WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE {ITS_EVENT})"
             ):
                 yield str(row["sop_instance_uid"])
 
     # ---- damage ------------------------------------------------------------------------------------------------------
 
     def report_damage(self, kept: Kept, code: str, *, now: datetime) -> bool:
-        """Remember what is wrong with a file. False when its row has gone or changed since it was looked at."""
+        """Record the fault of a file. False when its row has gone or changed since the file was read."""
         values = {"id": kept.id, "sha256": kept.sha256, "code": code, "now": utc_text(now)}
         with self._database.write() as conn:
             done = conn.execute(
@@ -164,7 +165,8 @@ class MaintenanceRows:
             return done.rowcount == 1
 
     def report_well(self, sop_instance_uid: str) -> None:
-        """Forget the damage of an instance, if there was any."""
+        """Remove the record of an instance's damage, if there is one."""
+        # Read first, because nearly every file is well, and a write for each would be a sync for each.
         if self.is_damaged(sop_instance_uid):
             with self._database.write() as conn:
                 conn.execute(
@@ -173,21 +175,21 @@ class MaintenanceRows:
                 )
 
     def is_damaged(self, sop_instance_uid: str) -> bool:
-        """Was its file found damaged, and not well since?"""
+        """Whether its file is recorded as damaged."""
         return self._exists(
             "SELECT 1 FROM damage JOIN instance ON instance.id = instance_id WHERE sop_instance_uid = :uid",
             uid=sop_instance_uid,
         )
 
     def damaged(self) -> int:
-        """How many instances have a damaged file."""
+        """The number of instances with a damaged file."""
         with self._database.read() as conn:
             return int(conn.execute("SELECT count(*) FROM damage").fetchone()[0])
 
     # ---- scrub -------------------------------------------------------------------------------------------------------
 
     def scrubbed(self) -> Pass:
-        """How far the scrub has come."""
+        """The progress of the scrub."""
         with self._database.read() as conn:
             row = conn.execute(
                 "SELECT began_at, ended_at, instance_id, file_count, byte_count, damaged_count FROM scrub"
@@ -195,7 +197,7 @@ class MaintenanceRows:
         return Pass(**dict(row))
 
     def remember_scrub(self, reached: Pass) -> None:
-        """Write down how far the scrub has come."""
+        """Record the progress of the scrub."""
         with self._database.write() as conn:
             conn.execute(
                 "UPDATE scrub SET began_at = :began_at, ended_at = :ended_at, instance_id = :instance_id,"
@@ -210,7 +212,7 @@ class MaintenanceRows:
     # ---- retention ---------------------------------------------------------------------------------------------------
 
     def studies_until(self, last_received_at: str) -> Iterator[StudyFacts]:
-        """Studies that got nothing since a time (UTC text), the oldest first. They may be removed meanwhile."""
+        """Studies without a new instance since a time (UTC text), the oldest first. They may be removed meanwhile."""
         at = {"time": "", "id": 0, "until": last_received_at, "page": _PAGE}
         while page := self._studies(
             "(last_received_at, study.id) > (:time, :id) AND last_received_at < :until"
@@ -226,7 +228,7 @@ class MaintenanceRows:
         return None if row is None else StudyFacts(**dict(row))
 
     def study_id(self, conn: sqlite3.Connection, study_instance_uid: str) -> int | None:
-        """Where a study is, inside a transaction; None when it is not there."""
+        """The id of a study's row, inside a transaction; None when there is none."""
         row = conn.execute(
             "SELECT id FROM study WHERE study_instance_uid = :uid", {"uid": study_instance_uid}
         ).fetchone()
@@ -240,7 +242,7 @@ class MaintenanceRows:
         return StudyFacts(**dict(row))
 
     def order_removal(self, conn: sqlite3.Connection, study_id: int, *, now: datetime) -> None:
-        """Take a study out of the index and order that its files go, in the caller's transaction."""
+        """Remove a study from the index and order the removal of its files, in the caller's transaction."""
         values = {"id": study_id, "now": utc_text(now)}
         instances = "SELECT instance.id FROM instance JOIN series ON series.id = series_id WHERE study_id = :id"
         conn.execute(
@@ -259,24 +261,24 @@ class MaintenanceRows:
         conn.execute("DELETE FROM study WHERE id = :id", values)
 
     def removals(self) -> list[str]:
-        """Some SOP Instance UIDs whose files shall go."""
+        """Some SOP Instance UIDs whose removal is ordered."""
         with self._database.read() as conn:
             rows = conn.execute("SELECT sop_instance_uid FROM removal LIMIT :page", {"page": _PAGE}).fetchall()
         return [str(row[0]) for row in rows]
 
     def shall_go(self, sop_instance_uid: str) -> bool:
-        """Is the removal of this file still ordered?"""
+        """Whether the removal of this file is still ordered; a trigger cancels the order when the image comes again."""
         return self._exists("SELECT 1 FROM removal WHERE sop_instance_uid = :uid", uid=sop_instance_uid)
 
     def removed(self, sop_instance_uids: Iterable[str]) -> None:
-        """The files are gone, and their folders synced."""
+        """Delete the orders of files that are removed, with their folders synced."""
         with self._database.write() as conn:
             conn.executemany(
                 "DELETE FROM removal WHERE sop_instance_uid = :uid", [{"uid": uid} for uid in sop_instance_uids]
             )
 
     def take_out(self, conn: sqlite3.Connection, sop_instance_uid: str) -> None:
-        """Take one instance out of the index, and its series and study when they are empty then."""
+        """Remove one instance from the index, and its series and study when they are empty then."""
         found = conn.execute(
             "SELECT instance.id, series_id, study_id, size_bytes FROM instance JOIN series ON series.id = series_id"
             " WHERE sop_instance_uid = :uid",

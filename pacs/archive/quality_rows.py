@@ -1,10 +1,8 @@
-"""What the cloud was told of whole exams, and the telling: statements of pacs.db.
+"""The reported quality of exams: statements of pacs.db.
 
-The mark that an exam changed, the event of its new judgement and the memory of what was told last change in one
-transaction: killed before it, the exam is judged again; killed after it, everything is done. A judgement that is the
-one told last is not told again, and of an exam that has not begun nothing is told at first.
+An event is enqueued only if the quality differs from the one reported last, and not before the exam has begun.
 
-Not here: what an exam looks like and who decides so (`relay.exams.exam`, `relay.exams.quality`).
+Not for: judging an exam (`relay.exams.exam`, `relay.exams.quality`).
 """
 
 import json
@@ -19,24 +17,25 @@ from gateway.sqlite import Transactions
 
 
 class QualityRows:
-    """The judgements in pacs.db, and what judging needs to know of what is not here."""
+    """The reported judgements in pacs.db, and the facts about absent instances that judging needs."""
 
     def __init__(self, database: Transactions, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
 
     def conclude(self, changed: ChangedExam, judged: Iterable[ExamQuality], *, now: datetime) -> list[ExamQuality]:
-        """Owe the cloud what is new of an exam's judgements, and take its mark away; gives what is owed.
+        """Enqueue the new judgements of an exam, and remove its mark of change; returns the enqueued ones.
 
-        A judgement's revision is given here. An exam that changed again since the mark was read keeps it.
+        A judgement gets its revision here. An exam that changed again since the mark was read keeps it.
         """
+        # Mark, event and the record of the last judgement change together: killed before, the exam is judged again.
         with self._database.write() as conn:
-            told = [new for each in judged if (new := self._tell(conn, each, now=now)) is not None]
+            enqueued = [new for each in judged if (new := self._enqueue(conn, each, now=now)) is not None]
             settle(conn, changed)
-        return told
+        return enqueued
 
     def absent(self, sop_instance_uids: Sequence[str]) -> list[str]:
-        """Which of these instances never came: they are not here, and were not removed either."""
+        """The instances of these that never came: they are not stored, and were not removed either."""
         with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT value FROM json_each(:uids)"
@@ -47,7 +46,7 @@ class QualityRows:
             return [str(row["value"]) for row in rows]
 
     def has_shrunk(self, study_instance_uids: Collection[str]) -> bool:
-        """Was something of these studies removed, and has nothing come to them since?"""
+        """Whether an instance of these studies was removed, and none has come since."""
         with self._database.read() as conn:
             row = conn.execute(
                 "SELECT (SELECT coalesce(max(number), 0) FROM change"
@@ -59,7 +58,7 @@ class QualityRows:
             ).fetchone()
         return bool(row[0])
 
-    def _tell(self, conn: sqlite3.Connection, judged: ExamQuality, *, now: datetime) -> ExamQuality | None:
+    def _enqueue(self, conn: sqlite3.Connection, judged: ExamQuality, *, now: datetime) -> ExamQuality | None:
         key = {"accession_number": judged.accession_number}
         row = conn.execute(
             "SELECT revision, digest FROM judgement WHERE accession_number = :accession_number", key

@@ -1,9 +1,9 @@
-"""What is kept aside: its rows in pacs.db, and where its files lie.
+"""The rows of the quarantine in pacs.db, and the paths of its files.
 
-An object is in the quarantine with a row and a file (`pacs.archive.files`). An operator writes a decision into the row;
-the process that owns the folder carries it out.
+A quarantined object has a row and a file. An operator's decision is written into the row; the pacs process carries it
+out.
 
-Not for: carrying decisions out, and putting files there (`pacs.maintenance.quarantine`, `pacs.archive.archive`).
+Not for: carrying decisions out and moving files (`pacs.maintenance.quarantine`, `pacs.archive.archive`).
 """
 
 import sqlite3
@@ -23,9 +23,9 @@ _QUARANTINE = (
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """An object in the quarantine. `decision` is what an operator wants, `refusal` why it could not be done.
+    """An object in the quarantine. `decision` is the operator's, `refusal` why it could not be carried out.
 
-    `settled_at` (UTC text) is when somebody decided that it stays there and nothing is to be done.
+    `settled_at` (UTC text) is the time of the decision that it stays there.
     """
 
     id: int
@@ -43,20 +43,20 @@ class SetAside:
 
 
 class Quarantine:
-    """The objects that are kept aside; `folder` is where their files lie."""
+    """The quarantined objects; `folder` has their files."""
 
     def __init__(self, database: Transactions, folder: Path) -> None:
         self._database = database
         self._folder = folder
 
     def path(self, found: SetAside) -> Path:
-        """Where the file of an object lies."""
+        """The path of an object's file."""
         return self._folder / found.file_name
 
     def add(
         self, conn: sqlite3.Connection, *, sop_instance_uid: str, file_name: str, receipt: Receipt, reason: str
     ) -> None:
-        """Remember an object that is kept aside; the same content again changes nothing."""
+        """Enter a quarantined object, in the caller's transaction; the same content again changes nothing."""
         conn.execute(
             "INSERT INTO quarantine (sop_instance_uid, sha256, file_name, reason, calling_ae_title, received_at)"
             " VALUES (:uid, :sha256, :file_name, :reason, :calling, :now) ON CONFLICT DO NOTHING",
@@ -71,15 +71,15 @@ class Quarantine:
         )
 
     def objects(self) -> list[SetAside]:
-        """What is kept aside, the oldest first."""
+        """All quarantined objects, the oldest first."""
         return self._rows("TRUE")
 
     def decided(self) -> list[SetAside]:
-        """What an operator has decided on and nobody has carried out or refused yet."""
+        """The objects with a decision that is neither carried out nor refused yet."""
         return self._rows("decision IS NOT NULL AND refusal = ''")
 
     def stands(self, conn: sqlite3.Connection, found: SetAside) -> bool:
-        """Is what was decided about an object still what is wanted, inside a transaction?"""
+        """Whether the decision about an object is unchanged, inside a transaction."""
         row = conn.execute(
             "SELECT 1 FROM quarantine WHERE id = :id AND decision = :decision AND decided_by = :by AND refusal = ''",
             {"id": found.id, "decision": found.decision, "by": found.decided_by},
@@ -93,7 +93,7 @@ class Quarantine:
         raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
 
     def decide(self, quarantine_id: int, decision: str, *, by: str) -> None:
-        """Write down what an operator wants to be done. Raises NotFound."""
+        """Record the decision of an operator. Raises NotFound."""
         values = {"id": quarantine_id, "decision": decision, "by": by}
         with self._database.write() as conn:
             changed = conn.execute(
@@ -105,11 +105,12 @@ class Quarantine:
             raise NotFound(f"Nothing in the quarantine has the id {quarantine_id}; see 'gateway quarantine list'.")
 
     def settle(self, quarantine_id: int, *, by: str, now: datetime) -> None:
-        """Write down that an object stays in the quarantine and what is stored stays too. Raises NotFound.
+        """Record the decision that both the quarantined and the stored object stay. Raises NotFound.
 
-        A decision that was not carried out is taken back. Raises Conflict when nothing is stored under its UID, so that
-        there is nothing to keep, unless it could not be stored either.
+        A decision that is not carried out yet is taken back. Raises Conflict when nothing is stored under its UID,
+        unless the quarantined object could not be stored either.
         """
+        # A decision and not a deletion, because the file may be the only copy of an image.
         values = {"id": quarantine_id, "by": by, "now": utc_text(now)}
         with self._database.write() as conn:
             self._require_something_to_keep(conn, quarantine_id)
@@ -135,7 +136,7 @@ class Quarantine:
             )
 
     def undecided(self) -> int:
-        """How many objects of the quarantine wait for a person: nobody has decided, or it could not be carried out."""
+        """The number of objects that wait for a person: undecided, or with a decision that could not be carried out."""
         with self._database.read() as conn:
             row = conn.execute(
                 "SELECT count(*) FROM quarantine WHERE settled_at IS NULL AND (decision IS NULL OR refusal <> '')"
@@ -143,14 +144,14 @@ class Quarantine:
         return int(row[0])
 
     def refuse(self, quarantine_id: int, refusal: str) -> None:
-        """Say why a decision cannot be carried out."""
+        """Record why a decision cannot be carried out."""
         with self._database.write() as conn:
             conn.execute(
                 "UPDATE quarantine SET refusal = :refusal WHERE id = :id", {"id": quarantine_id, "refusal": refusal}
             )
 
     def forget(self, quarantine_id: int) -> None:
-        """Drop the row of an object that is not in the quarantine any more."""
+        """Delete the row of an object that has left the quarantine."""
         with self._database.write() as conn:
             conn.execute("DELETE FROM quarantine WHERE id = :id", {"id": quarantine_id})
 

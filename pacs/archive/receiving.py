@@ -1,7 +1,6 @@
-"""One object on its way in: streamed to a file, hashed on the way, read and checked, synced, and handed on to be kept.
+"""`Receiving`: one object while it is received. Streamed to a file and hashed, then read, checked and synced.
 
-The first three of the archive's four steps (`pacs.archive.archive`). Not for: places, rows and events, which `keep`
-deals with.
+These are steps 1 to 3 of the order in `pacs.archive.archive`. Not for: places, rows and events; those are of `keep`.
 """
 
 import hashlib
@@ -27,8 +26,10 @@ from pacs.archive.files import Files, part10_header
 from pacs.archive.identity import Identity, identity
 from pacs.archive.index import Receipt
 
+# A large object is hashed beside its receipt, so that Success need not wait for the hash; a small one is not worth a
+# thread.
 INLINE_HASH_BYTES = 4_000_000
-"""Up to here the receiving thread hashes what it writes; above, a second thread follows it through the page cache."""
+"""Bytes up to which the receiving thread hashes what it writes; above, a second thread reads the page cache."""
 
 _FOLLOW_BYTES = 1 << 20
 
@@ -42,7 +43,7 @@ _SECOND_OPINION_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ObjectOrigin:
-    """Who sent an object and what it was announced as."""
+    """The sender of an object, and its class, instance and transfer syntax by the C-STORE request."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -52,13 +53,13 @@ class ObjectOrigin:
 
 
 class Keep(Protocol):
-    """Gives a complete, synced file its place, row and event; when it returns, the object is safe."""
+    """Gives a complete, synced file its place, row and event; all is on disk when it returns."""
 
     def __call__(self, part: Path, data_set: DicomJson, receipt: Receipt, *, now: datetime) -> None: ...
 
 
 class Receiving:
-    """One object on its way in; the `Incoming` of the listener. One thread writes, then finishes or discards."""
+    """One object that is received; the `Incoming` of the listener. One thread writes, then finishes or discards."""
 
     def __init__(self, files: Files, origin: ObjectOrigin, *, now: datetime, keep: Keep) -> None:
         self.origin = origin
@@ -100,12 +101,12 @@ class Receiving:
             self._write_out()
 
     def _write_out(self) -> None:
-        """Let the kernel begin to write what it holds. The advice drops pages that are clean, and these are not yet."""
+        # The advice makes the kernel begin to write. It would drop clean pages, but these are dirty still.
         os.posix_fadvise(self._file, self._written_out, self._size - self._written_out, os.POSIX_FADV_DONTNEED)
         self._written_out = self._size
 
     def finish(self) -> None:
-        """Make it safe, see the module's four steps. Raises a Refusal; then `discard` has to be called."""
+        """Check, sync and store the object (steps 2 to 4). Raises a Refusal; then `discard` has to be called."""
         with disk_refusals("kept"):
             data_set = self._attributes()
             found = identity(data_set)
@@ -125,7 +126,7 @@ class Receiving:
             self.about = (found.study_instance_uid, verbatim(data_set, "PatientID"))
 
     def discard(self) -> None:
-        """Drop what has come so far. What cannot be removed now is removed at the next start."""
+        """Remove the file of an object that is not stored. What cannot be removed now is removed at the next start."""
         with suppress(OSError):
             self._close()
         with suppress(OSError):
@@ -137,6 +138,8 @@ class Receiving:
             memoryview(mapped) as view,
             view[len(self._header) :] as data_set,
         ):
+            # A truncated or oversized data set gets no second opinion: pydicom would accept the first, and take too
+            # much memory for the second.
             try:
                 return read_attributes(data_set, self.origin.transfer_syntax_uid)
             except (CutOff, TooMuch):
@@ -172,7 +175,7 @@ class _Follower:
         self._file = file
         self._hash = hash_so_far
         self._at = start
-        self._told = self._last = start
+        self._notified = self._last = start
         self._ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._error: OSError | None = None
         self._buffer = memoryview(bytearray(_FOLLOW_BYTES))
@@ -181,9 +184,9 @@ class _Follower:
 
     def follow(self, end: int) -> None:
         """The file has grown to `end` bytes."""
-        if end - self._told >= _FOLLOW_BYTES:
+        if end - self._notified >= _FOLLOW_BYTES:
             self._ends.put(end)
-            self._told = end
+            self._notified = end
         self._last = end
 
     def finish(self) -> None:
@@ -209,7 +212,8 @@ class _Follower:
 
 @contextmanager
 def disk_refusals(what: str) -> Iterator[None]:
-    """Whatever the disk refuses becomes A700: the sender keeps the object and tries again."""
+    """Turn OSError into OutOfResources (A700)."""
+    # A700, because the sender then keeps the object and tries again.
     try:
         yield
     except OSError as error:
@@ -217,10 +221,8 @@ def disk_refusals(what: str) -> Iterator[None]:
 
 
 def _read_by_pydicom(path: Path, refusal: InvalidDataSet) -> DicomJson:
-    """Second opinion on a data set our walker refused. Raises that refusal if pydicom cannot read it either.
-
-    It sees as much of the file as it can read with little memory, even if that is one empty item after another.
-    """
+    """Second opinion on a data set our walker refused. Raises that refusal if pydicom cannot read it either."""
+    # Only the first bytes, because a data set of nothing but empty items would take a hundred times its size in memory.
     try:
         with path.open("rb") as file:
             data_set = dcmread(BytesIO(file.read(_SECOND_OPINION_BYTES)), stop_before_pixels=True)

@@ -1,7 +1,6 @@
-"""The statements that take a part of a study out of pacs.db and order that its files go.
+"""The statements that remove a part of a study from pacs.db and order the removal of its files.
 
-Not for: whether it may go (`retention`), whole studies at night (`maintenance_rows`), files
-(`retention.remove_ordered`).
+Not for: the rules (`retention`), whole studies at night (`maintenance_rows`), files (`retention.remove_ordered`).
 """
 
 import sqlite3
@@ -20,9 +19,9 @@ _CHOSEN = (
 def order(
     conn: sqlite3.Connection, study_id: int, series_instance_uid: str, sop_instance_uid: str, *, now: datetime
 ) -> int:
-    """Take the instances of a study that the UIDs choose, '' being any, out of the index, in the caller's transaction.
+    """Remove the instances of a study that the UIDs choose ('' is any) from the index, in the caller's transaction.
 
-    Counts and sums go with them, and series and study when they are empty. Says how many. Raises NotFound for none.
+    Counts and sums follow, and empty series and studies go. Returns how many instances. Raises NotFound for none.
     """
     values = {
         "study": study_id,
@@ -41,6 +40,7 @@ def order(
         values,
     )
     conn.execute(f"DELETE FROM instance WHERE id IN ({_CHOSEN})", values)
+    # The quality of the exam may change with its instances, so it has to be judged again.
     [uid] = conn.execute("SELECT study_instance_uid FROM study WHERE id = :study", values).fetchone()
     mark_changed(conn, study_instance_uid=uid, at=utc_text(now))
     gone = {"study": study_id, "count": count, "size": size, "series": _without_empty_series(conn, study_id)}

@@ -1,6 +1,6 @@
-"""One thread at a time deals with a UID, while others deal with other UIDs.
+"""`Turns`: a lock for each UID.
 
-Not for: other processes; they are kept out by the lock of the folder (`pacs.archive.files`).
+Not for: other processes; the lock of the folder keeps them out (`pacs.archive.files`).
 """
 
 import threading
@@ -9,15 +9,16 @@ from contextlib import contextmanager
 
 
 class Turns:
-    """Lets one thread at a time deal with the same UID, and different UIDs pass each other."""
+    """Gives one thread at a time the turn of a UID; different UIDs do not wait for each other."""
 
     def __init__(self) -> None:
+        # One condition and a set instead of a lock per UID, which would have to be removed when the last thread leaves.
         self._condition = threading.Condition()
         self._taken: set[str] = set()
 
     @contextmanager
     def turn(self, uid: str) -> Iterator[None]:
-        """Wait until nobody deals with a UID, and be the one who does until the block is left."""
+        """Wait until no other thread has the turn of this UID, and hold it until the block is left."""
         with self._condition:
             self._condition.wait_for(lambda: uid not in self._taken)
             self._taken.add(uid)

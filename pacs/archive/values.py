@@ -1,9 +1,8 @@
-"""One value of a data set: how the bytes of each VR become DICOM JSON (PS3.5 6.2, PS3.18 F.2.3).
+"""Reads one value: the bytes of each VR become DICOM JSON (PS3.5 6.2, PS3.18 F.2.3).
 
-Nothing is corrected. Text is decoded with the data set's own character set and trimmed of padding; numbers become
-numbers where they are some, and stay text where they are not, so that an odd value never costs an image.
+Text is decoded with the data set's own character set and trimmed of padding; nothing else is corrected.
 
-Not for: where a value is and which VR it has (`pacs.archive.attributes`).
+Not for: finding a value and its VR (`pacs.archive.attributes`).
 """
 
 import base64
@@ -17,20 +16,20 @@ from pydicom.charset import convert_encodings, decode_bytes
 from gateway.dataset.dicom_json import NAME_GROUPS, Element
 
 Encodings = list[str] | None
-"""Of the character set that (0008,0005) names; None before that was read."""
+"""The encodings of the character set in (0008,0005); None before that was read."""
 
 BINARY = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
 _NUMBERS = {"FL": "f", "FD": "d", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q"}
 _PLAIN_VRS = frozenset({"AE", "AS", "AT", "CS", "DA", "DS", "DT", "IS", "TM", "UI", *_NUMBERS})
 _OFTEN_SEEN = 64
-"""Bytes; longer values are rarely met twice."""
+"""Most bytes of a value in the cache; longer values rarely occur twice."""
 _TEXT_DELIMITERS = {0x09, 0x0A, 0x0C, 0x0D, 0x5C}
 _PN_DELIMITERS = {0x3D, 0x5C, 0x5E}
-"""Where a character set that was switched on by an escape sequence ends (PS3.5 6.1.2.5.3)."""
+"""Delimiters at which a character set that an escape sequence switched on ends (PS3.5 6.1.2.5.3)."""
 
 
 def read(vr: str, raw: bytes, encodings: Encodings) -> Element:
-    """An element in DICOM JSON. It may be shared with other data sets: nobody changes it."""
+    """An element in DICOM JSON. It may be shared with other data sets and must not be changed."""
     if vr in _PLAIN_VRS and len(raw) <= _OFTEN_SEEN:
         return _plain_value(vr, raw)
     return {"vr": vr, **_READERS[vr](raw, encodings)} if raw else {"vr": vr}
@@ -38,12 +37,13 @@ def read(vr: str, raw: bytes, encodings: Encodings) -> Element:
 
 @lru_cache(maxsize=16_384)
 def _plain_value(vr: str, raw: bytes) -> Element:
-    """Read what its bytes alone decide: the images of one machine and series have most values in common."""
+    # Cached, because the images of one machine and series have most values in common; only for VRs whose value does
+    # not depend on the character set.
     return {"vr": vr, **_READERS[vr](raw, None)} if raw else {"vr": vr}
 
 
 def encodings_of(raw: bytes) -> list[str]:
-    """What (0008,0005) says: the encodings, as pydicom names them."""
+    """The encodings that (0008,0005) names, in pydicom's names."""
     names = [name.strip(" \0") for name in raw.decode("latin-1").split("\\")]
     return convert_encodings(names)
 
@@ -74,7 +74,7 @@ def _long_text(raw: bytes, encodings: Encodings) -> dict[str, object]:
 
 
 def _codes(raw: bytes, _encodings: Encodings) -> dict[str, object]:
-    """Texts of the default repertoire; what is outside of it is read as Latin-1 rather than lost."""
+    # Texts of the default repertoire; letters outside of it are read as Latin-1, because they would be lost otherwise.
     return _split(raw.decode("latin-1"), _plain)
 
 
@@ -117,7 +117,7 @@ def _integer(part: str) -> object:
     try:
         return int(plain) if plain else None
     except ValueError:
-        return plain
+        return plain  # stays text, because a malformed number must not cost the image
 
 
 def _decimal(part: str) -> object:

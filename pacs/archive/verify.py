@@ -1,9 +1,8 @@
-"""Is a file still what was received? Its size and its SHA-256 are compared with those of its row.
+"""Verifies one file: its size and SHA-256 against those of its row.
 
-The scrub, storage commitment and fsck verify files by this. A caller that must leave the disk to others limits the rate
-by `after_read`.
+For scrub, storage commitment and fsck; a caller limits the rate by `after_read`.
 
-Not for: remembering damage (`maintenance_rows`), and not for choosing which files are read, and when.
+Not for: recording damage (`maintenance_rows`), choosing the files.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Stopped(Exception):
-    """The process was asked to stop; a file that was read in part is read again after the next start."""
+    """The process is stopping; a file that was read in part is read again after the next start."""
 
 
 def _read_on(_count: int) -> None:
@@ -26,11 +25,11 @@ def _read_on(_count: int) -> None:
 
 
 def trouble(path: Path, *, size_bytes: int, sha256: str, after_read: AfterRead = _read_on) -> str:
-    """What is wrong with a file: missing_file, wrong_size, unreadable_file, wrong_hash, or '' when it is well.
+    """The fault of a file: missing_file, wrong_size, unreadable_file, wrong_hash, or '' for none.
 
-    `sha256` is the expected digest in lower-case hex. A wrong hash is believed only when a second reading gives it too.
-    What `after_read` raises is passed on.
+    `sha256` is the expected digest in lower-case hex. What `after_read` raises is passed on.
     """
+    # Twice, because a wrong hash may be a fault of one reading, and a file is marked as damaged only if it is one.
     for _ in range(2):
         found = _look(path, size_bytes=size_bytes, sha256=sha256, after_read=after_read)
         if found != "wrong_hash":
@@ -51,7 +50,8 @@ def _look(path: Path, *, size_bytes: int, sha256: str, after_read: AfterRead) ->
 
 
 def _digest(descriptor: int, after_read: AfterRead) -> str:
-    # What is in memory may be well while the disk is not; and the pages of viewers are not to be pushed out for this.
+    # Dropped before, because the page cache may be right while the disk is not; dropped after, because this reading
+    # must not push the pages of viewers out.
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     found, buffer = hashlib.sha256(), bytearray(_CHUNK_BYTES)
     while count := os.readv(descriptor, [buffer]):

@@ -1,1 +1,1 @@
-"""Storage commitment (PS3.4 J): what a machine asks us to keep for good, and what it is told."""
+"""Storage commitment (PS3.4 Annex J): transactions, their verification, and the reports to their requesters."""

@@ -1,11 +1,10 @@
-"""Keeping the word of storage commitment: files are verified, requesters told, until they confirm (PS3.4 J.3.3).
+"""The thread of storage commitment: it verifies files and reports to requesters until they confirm (PS3.4 J.3.3).
 
-One thread, so that a hundred requests never read a hundred files side by side. It verifies what was asked, at a bounded
-rate, and reports: on the association that asked if that is still open, else on a new one to the address of the
-requester's AE title in PACS_PEERS, all that is due for one requester at once. What could not be told stays in the
-database and is tried again; so does everything that was open when the process ended, however it ended.
+A report goes over the association of its request if that is still open, else over a new one to the requester's address
+in PACS_PEERS, with all reports that are due for it. A report that is not confirmed stays in the database and is tried
+again, also after a restart.
 
-Not here: rules (`rules`), statements (`rows`).
+Not for: rules (`rules`), statements (`rows`).
 """
 
 import threading
@@ -36,22 +35,22 @@ VERIFY_BYTES_PER_SECOND = 200_000_000
 """An exam of 70 MB is verified within a second, and a fast disk has time for the images that come in."""
 
 ANSWER_SECONDS = 10.0
-"""How long a requester may take to connect, to negotiate and to answer a report."""
+"""Time limit of a requester for each of connecting, negotiating and answering a report."""
 
 AT_ONCE = 100
-"""Transactions that are held in memory together."""
+"""Transactions that are read at once."""
 
 LOOK_SECONDS = 5.0
-"""How often it is looked whether a pause is over."""
+"""Interval at which the rows are searched for a pause that is over."""
 
 OUTCOMES: Mapping[str, CommitmentOutcome] = {
-    "": CommitmentOutcome.PROMISED,
+    "": CommitmentOutcome.COMMITTED,
     "missing_file": CommitmentOutcome.NO_SUCH_INSTANCE,
     "wrong_size": CommitmentOutcome.PROCESSING_FAILURE,
     "wrong_hash": CommitmentOutcome.PROCESSING_FAILURE,
     "unreadable_file": CommitmentOutcome.NO_RESOURCES,
 }
-"""What a file's trouble means to who asked for its safekeeping: send it again, or ask again."""
+"""The outcome for each result of verification: the requester has to send the object again, or to request again."""
 
 log = structlog.get_logger()
 
@@ -84,6 +83,7 @@ class Reporter:
         self._taking = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
+        # One thread, because a hundred requests must not read a hundred files side by side.
         self._thread = threading.Thread(target=self._run, name="commitment", daemon=True)
 
     def __enter__(self) -> Self:
@@ -97,13 +97,13 @@ class Reporter:
         self._thread.join()
 
     def still_working(self) -> None:
-        """Raise RuntimeError when nobody is told any more, so that the process ends and is started again."""
+        """Raise RuntimeError when the thread has died, so that the process ends and is started again."""
         if not self._thread.is_alive():
             raise RuntimeError("The thread that reports on storage commitment has died.")
 
     def take(self, transaction: Transaction, report_channel: ReportChannel) -> None:
-        """Owe the answer to a transaction; when this returns, that is on disk. Raises DuplicateTransaction."""
-        with self._taking:  # what is due and came on an open association is never seen without its way back
+        """Enter a transaction to be reported; it is on disk when this returns. Raises DuplicateTransaction."""
+        with self._taking:  # the reporting thread must never see the row without its report channel
             if self._rows.take(transaction, now=self._clock()):
                 self._channels[transaction.transaction_uid] = report_channel
         self._wake.set()
@@ -119,19 +119,19 @@ class Reporter:
             self._wake.clear()
             is_more = False
             try:
-                is_more = self._tell()
+                is_more = self._report_due()
             except Stopped:
                 return
-            except (GatewayError, OSError) as error:  # a full disk, a database that is held: it will pass
+            except (GatewayError, OSError) as error:  # a full disk or a locked database will pass
                 log.warning("commitment postponed", reason=str(error))
             if not is_more:
                 self._wake.wait(LOOK_SECONDS)
 
-    def _tell(self) -> bool:
-        """Do what is due, as much as is done in one go. True when there was that much."""
+    def _report_due(self) -> bool:
+        """Verify and report up to `AT_ONCE` transactions that are due; True when there were as many."""
         with self._taking:
             due = self._rows.due(now=self._clock(), limit=AT_ONCE)
-        for (requester, addressed), commitments in groupby(due, key=_between):
+        for (requester, addressed), commitments in groupby(due, key=_parties):
             verified = [commitment if commitment.outcomes else self._verified(commitment) for commitment in commitments]
             left = self._left_after_reporting_back(verified)
             if left:
@@ -152,6 +152,7 @@ class Reporter:
             return CommitmentOutcome.NO_SUCH_INSTANCE
         if stored.sop_class_uid != reference.sop_class_uid:
             return CommitmentOutcome.CLASS_CONFLICT
+        # Read from the disk and not taken from the index, because the requester may delete its own copy after this.
         code = trouble(stored.path, size_bytes=stored.size_bytes, sha256=stored.sha256, after_read=self._take_time)
         if code == "missing_file" and not self._archive.is_mounted():
             return CommitmentOutcome.NO_RESOURCES  # the whole volume is away
@@ -160,7 +161,7 @@ class Reporter:
         return OUTCOMES[code]
 
     def _report_damage(self, sop_instance_uid: str, code: str) -> None:
-        """Remember it, so that the same object replaces the file when the machine sends it again."""
+        # Remembered, because a resend of the same object replaces the file only if it is known as damaged.
         kept = self._maintenance.kept(sop_instance_uid)
         if kept is not None and self._maintenance.report_damage(kept, code, now=self._clock()):
             log.error("instance damaged", sop_instance_uid=sop_instance_uid, code=code)
@@ -172,7 +173,8 @@ class Reporter:
     # ---- reporting ---------------------------------------------------------------------------------------------------
 
     def _left_after_reporting_back(self, commitments: Sequence[OpenCommitment]) -> list[OpenCommitment]:
-        """Tell on the associations that asked; give what could not be told there. None is waited for a second time."""
+        """Report over the associations of the requests; return what could not be reported there."""
+        # A channel that was silent once is not waited for again in this pass, because every wait is ANSWER_SECONDS.
         left: list[OpenCommitment] = []
         silent: set[ReportChannel] = set()
         for commitment in commitments:
@@ -194,17 +196,17 @@ class Reporter:
         return True
 
     def _report_anew(self, requester: str, addressed: str, commitments: Sequence[OpenCommitment]) -> None:
-        """Tell a requester everything on one new association; what it does not confirm is left for later."""
+        """Report to a requester over one new association; unconfirmed reports are postponed."""
         left = list(commitments)
         try:
             with self._association(requester, addressed) as call:
                 while left:
-                    told = report(left[0].transaction, left[0].outcomes)
-                    self._note(left[0], call.report(told))
+                    event_report = report(left[0].transaction, left[0].outcomes)
+                    self._note(left[0], call.report(event_report))
                     left.pop(0)
         except PeerError as error:
             reason = str(error)
-        except Exception as error:  # noqa: BLE001  a fault of ours with one peer must not cost the others theirs
+        except Exception as error:  # noqa: BLE001  a fault of ours with one peer must not stop the reports to others
             reason = f"The call failed in our own code: {type(error).__name__}, {place(error)}."
         for commitment in left:
             self._postpone(commitment, reason)
@@ -223,7 +225,7 @@ class Reporter:
             transaction_uid=commitment.transaction.transaction_uid,
             requester=commitment.transaction.requester,
             instances=len(commitment.outcomes),
-            refused=len(commitment.outcomes) - commitment.outcomes.count(CommitmentOutcome.PROMISED),
+            refused=len(commitment.outcomes) - commitment.outcomes.count(CommitmentOutcome.COMMITTED),
             status=f"{status:04X}H",
         )
 
@@ -233,7 +235,7 @@ class Reporter:
 
     @contextmanager
     def _association(self, requester: str, addressed: str) -> Iterator[Call]:
-        """Call the requester as the SCP that it asked (PS3.4 J.3.3, roles by PS3.7 D.3.3.4). Raises PeerError."""
+        """Call the requester in the role of SCP (PS3.4 J.3.3, PS3.7 D.3.3.4). Raises PeerError."""
         peer = self._peers.get(requester)
         if peer is None:
             raise PeerError(f"The address of {requester} is not known: add {requester}=host:port to PACS_PEERS.")
@@ -252,5 +254,5 @@ class Reporter:
         raise PeerError(f"{requester} does not let us be the SCP of storage commitment (role selection).")
 
 
-def _between(commitment: OpenCommitment) -> tuple[str, str]:
+def _parties(commitment: OpenCommitment) -> tuple[str, str]:
     return commitment.transaction.requester, commitment.transaction.addressed

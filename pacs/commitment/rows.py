@@ -1,4 +1,4 @@
-"""The transactions of storage commitment in pacs.db: every statement about them. What they mean is `rules`'s."""
+"""The transactions of storage commitment in pacs.db: every statement about them. Not for: rules (`rules`)."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class CommitmentRows:
         self._database = database
 
     def take(self, transaction: Transaction, *, now: datetime) -> bool:
-        """Owe the answer to a transaction; False when it has been told already. Raises DuplicateTransaction."""
+        """Enter a transaction to be reported; False when it has been reported already. Raises DuplicateTransaction."""
         with self._database.write() as conn:
             row = conn.execute(
                 "SELECT id, requester, addressed FROM commitment WHERE transaction_uid = :uid",
@@ -40,7 +40,7 @@ class CommitmentRows:
                 return True
             if self._transaction(conn, transaction.transaction_uid, row) != transaction:
                 raise DuplicateTransaction("This Transaction UID is in use for another request.")
-            # Whoever asks again is there to be told, if it has not been.
+            # A requester that repeats its request is reachable now, so a pending report is due at once.
             done = conn.execute(
                 f"UPDATE commitment SET due_at = :now WHERE id = :id AND {_OPEN}",
                 {"id": row["id"], "now": utc_text(now)},
@@ -48,7 +48,8 @@ class CommitmentRows:
             return done.rowcount == 1
 
     def due(self, *, now: datetime, limit: int) -> list[OpenCommitment]:
-        """What is to be verified or reported now, by requester; further ahead than any pause is a clock set back."""
+        """The transactions to verify or report now, by requester."""
+        # A `due_at` beyond the longest pause means that the clock was set back since.
         with self._database.read() as conn:
             rows = conn.execute(
                 "SELECT id, transaction_uid, requester, addressed, attempts, verified_at FROM commitment"
@@ -59,7 +60,7 @@ class CommitmentRows:
             return [self._open(conn, row) for row in rows]
 
     def verified(self, commitment_id: int, outcomes: Sequence[int], *, now: datetime) -> None:
-        """The instances of a transaction were looked at; `outcomes` in the order of its references."""
+        """Record the outcomes of a transaction, in the order of its references."""
         with self._database.write() as conn:
             conn.executemany(
                 "UPDATE commitment_reference SET outcome = :outcome WHERE commitment_id = :id AND number = :number",
@@ -73,8 +74,9 @@ class CommitmentRows:
             )
 
     def acknowledged(self, commitment_id: int, *, now: datetime) -> None:
-        """The requester has the report: from now on what was promised is promised."""
-        values = {"id": commitment_id, "now": utc_text(now), "promised": CommitmentOutcome.PROMISED.value}
+        """Record that the requester has confirmed the report, and commit the instances."""
+        # Not before, because until then no commitment has reached anybody.
+        values = {"id": commitment_id, "now": utc_text(now), "committed": CommitmentOutcome.COMMITTED.value}
         with self._database.write() as conn:
             conn.execute(
                 "UPDATE commitment SET acknowledged_at = :now, attempts = attempts + 1, reason = '' WHERE id = :id",
@@ -83,12 +85,12 @@ class CommitmentRows:
             conn.execute(
                 "UPDATE instance SET committed_at = :now WHERE committed_at IS NULL AND sop_instance_uid IN"
                 " (SELECT sop_instance_uid FROM commitment_reference"
-                " WHERE commitment_id = :id AND outcome = :promised)",
+                " WHERE commitment_id = :id AND outcome = :committed)",
                 values,
             )
 
     def retry(self, commitment_id: int, *, reason: str, due_at: datetime) -> None:
-        """The requester was not told; try again from `due_at` on."""
+        """Record that the requester was not reached; the next attempt is from `due_at` on."""
         with self._database.write() as conn:
             conn.execute(
                 "UPDATE commitment SET attempts = attempts + 1, due_at = :due_at, reason = :reason WHERE id = :id",
@@ -96,12 +98,12 @@ class CommitmentRows:
             )
 
     def hasten(self, *, now: datetime) -> None:
-        """Make everything that waits due now, since what was in its way may be gone."""
+        """Make every pending transaction due now. For a start, because the cause of the pause may be gone."""
         with self._database.write() as conn:
             conn.execute(f"UPDATE commitment SET due_at = :now WHERE {_OPEN}", {"now": utc_text(now)})
 
     def facts(self) -> dict[str, object]:
-        """How many transactions wait for their requester, since when, and why the oldest of them does."""
+        """The number of pending transactions, the time of the oldest, and why that one waits."""
         with self._database.read() as conn:
             row = conn.execute(
                 "SELECT count(*) AS open, min(requested_at) AS oldest, reason FROM commitment"

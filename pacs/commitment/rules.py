@@ -1,17 +1,14 @@
-"""Storage commitment, push model (PS3.4 Annex J): what may be asked, what is told, how it is repeated. Pure.
+"""The rules of storage commitment, push model (PS3.4 Annex J): requests, outcomes, reports and pauses. Pure.
 
-The rules:
+* An N-ACTION names a transaction and its instances; a malformed one is refused at once. 0000 means that the
+  transaction is on disk and will be reported.
+* The same transaction with the same instances from the same requester is a repeat and is accepted; with others it is
+  refused with 0131.
+* An instance is committed after its file was read again and has the SHA-256 recorded on receipt. Every other gets a
+  Failure Reason (PS3.3 C.14.1.1).
+* One N-EVENT-REPORT is about a whole transaction, and is repeated until the requester answers 0000.
 
-* An N-ACTION names a transaction and the instances whose safekeeping is wanted. What is missing or malformed is
-  refused at once; 0000 means that the transaction is on disk and will be reported on.
-* The same transaction from the same machine for the same instances is the repeat of a request whose answer got lost:
-  accepted, and nothing more is told for it. With anything else in it, it is refused with 0131.
-* An instance is promised only after its file was read again and has the SHA-256 that was recorded on receipt. Every
-  other is named with a Failure Reason (PS3.3 C.14.1.1).
-* One N-EVENT-REPORT tells about a whole transaction: type 1 when all are promised, type 2 when not.
-* It is repeated until the requester answers 0000, with pauses that double up to an hour, and no last attempt.
-
-Not here: storing (`rows`), reading files and calling the requester (`reporter`).
+Not for: storing (`rows`), reading files and calling the requester (`reporter`).
 """
 
 from collections.abc import Sequence
@@ -38,13 +35,14 @@ REQUEST = 1
 ALL_COMMITTED, FAILURES_EXIST = 1, 2
 """Event Type IDs (PS3.4 Table J.3.3-1)."""
 
+# Pauses double from the first to the longest, and no attempt is the last: a requester may be off for a weekend.
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=10), timedelta(hours=1)
 
 
 class CommitmentOutcome(IntEnum):
-    """What became of one instance: promised, or a Failure Reason (0008,1197) of PS3.3 C.14.1.1."""
+    """The outcome of one instance: committed, or a Failure Reason (0008,1197) of PS3.3 C.14.1.1."""
 
-    PROMISED = 0x0000
+    COMMITTED = 0x0000
     PROCESSING_FAILURE = 0x0110
     NO_SUCH_INSTANCE = 0x0112
     CLASS_CONFLICT = 0x0119
@@ -53,7 +51,7 @@ class CommitmentOutcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One instance as it is asked about."""
+    """One instance as the request names it."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -61,7 +59,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What a machine wants to be promised. `requester` asked, `addressed` is the AE title of ours that it called."""
+    """The request of one N-ACTION. `requester` is the calling AE title, `addressed` the called one, ours."""
 
     transaction_uid: str
     requester: str
@@ -93,22 +91,22 @@ def requested(information: Dataset, *, requester: str, addressed: str) -> Transa
 
 
 def report(transaction: Transaction, outcomes: Sequence[int]) -> EventReport:
-    """Tell what became of a transaction (PS3.4 Table J.3.3-1); `outcomes` in the order of its references."""
-    told = list(zip(transaction.references, outcomes, strict=True))
-    promised = [_item(reference) for reference, outcome in told if outcome == CommitmentOutcome.PROMISED]
-    failed = [_failed(reference, outcome) for reference, outcome in told if outcome != CommitmentOutcome.PROMISED]
+    """The N-EVENT-REPORT of a transaction (PS3.4 Table J.3.3-1); `outcomes` in the order of its references."""
+    results = list(zip(transaction.references, outcomes, strict=True))
+    committed = [_item(reference) for reference, outcome in results if outcome == CommitmentOutcome.COMMITTED]
+    failed = [_failed(reference, outcome) for reference, outcome in results if outcome != CommitmentOutcome.COMMITTED]
     information = Dataset()
     information.TransactionUID = transaction.transaction_uid
     information.RetrieveAETitle = transaction.addressed
-    if promised:
-        information.ReferencedSOPSequence = promised
+    if committed:
+        information.ReferencedSOPSequence = committed
     if failed:
         information.FailedSOPSequence = failed
     return EventReport(SOP_CLASS_UID, SOP_INSTANCE_UID, FAILURES_EXIST if failed else ALL_COMMITTED, information)
 
 
 def pause(attempts: int) -> timedelta:
-    """How long to wait after so many attempts; at least one."""
+    """The pause after so many attempts, at least one."""
     return min(FIRST_PAUSE * (1 << min(attempts - 1, 16)), LONGEST_PAUSE)
 
 
@@ -117,7 +115,7 @@ def _reference(item: Dataset) -> Reference:
 
 
 def _uid(data_set: Dataset, keyword: str) -> str:
-    uid = str(_present(data_set, keyword)).strip(" \0")
+    uid = str(_present(data_set, keyword)).strip(" \0")  # padded with NUL (PS3.5 9.1); a space is accepted, too
     if not is_uid(uid):
         raise InvalidValue(f"{keyword} is not a UID.", offending=_tag(keyword))
     return uid

@@ -1,1 +1,1 @@
-"""Objects sent on to the hospital's archives: to whom, when, and what became of each."""
+"""Forwarding of stored objects to site archives (C-STORE SCU): the queue, its rules, and the sender."""

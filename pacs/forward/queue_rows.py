@@ -1,4 +1,8 @@
-"""What is owed to site archives, in pacs.db: every statement about it. What it means is `rules`'s."""
+"""The forwarding queue in pacs.db: every statement about it.
+
+A trigger of the schema writes a row for each target in the transaction that enters an instance. Not for: rules
+(`rules`), sending (`sender`).
+"""
 
 import json
 import sqlite3
@@ -18,7 +22,7 @@ _OPEN = "delivered_at IS NULL AND parked_at IS NULL"
 _STATE = {"open": _OPEN, "delivered": "delivered_at IS NOT NULL", "parked": "parked_at IS NOT NULL"}
 
 _IS_DUE = "(due_at <= :now OR due_at > :beyond)"
-"""Further ahead than any pause is a clock set back."""
+"""A `due_at` beyond the longest pause means that the clock was set back since."""
 
 _NO_ADDRESS = "Its address is not in PACS_PEERS."
 
@@ -27,7 +31,7 @@ _OF = "FROM instance JOIN series ON series.id = instance.series_id JOIN study ON
 
 @dataclass(frozen=True, slots=True)
 class ForwardEntry:
-    """One row as people see it. Times are UTC text."""
+    """One row as operators see it. Times are UTC text."""
 
     id: int
     target: str
@@ -41,7 +45,7 @@ class ForwardEntry:
 
 @dataclass(frozen=True, slots=True)
 class TargetQueue:
-    """How it stands with one target. `reason` says why it could not be told lately, or why the oldest row waits."""
+    """The queue of one target. `reason` says why the target was not reached lately, or why the oldest row waits."""
 
     target: str
     is_standing: bool
@@ -57,11 +61,13 @@ class ForwardQueue:
     def __init__(self, database: Transactions) -> None:
         self._database = database
 
-    def stand(self, targets: Iterable[str], *, known: Iterable[str], now: datetime) -> None:
-        """Owe every instance that is stored from now on to these targets and no other; whoever waits is called now.
+    def set_targets(self, targets: Iterable[str], *, known: Iterable[str], now: datetime) -> None:
+        """Forward every instance that is stored from now on to these targets and no other.
 
-        `known` are the AE titles whose address is known; of others it is said why they wait.
+        Targets that have a pause are due now. `known` are the AE titles whose address is known; others get a reason.
         """
+        # A trigger reads this table on every receipt, and not the code that receives, because no path into the archive
+        # (receipt, fsck, quarantine) can then forget a row.
         values = {"now": utc_text(now), "known": json.dumps(list(known)), "reason": _NO_ADDRESS}
         with self._database.write() as conn:
             conn.execute(
@@ -70,15 +76,13 @@ class ForwardQueue:
                 values,
             )
             for target in targets:
-                self._meet(conn, target, now=now)
+                self._add_target(conn, target, now=now)
                 conn.execute("UPDATE forward_target SET is_standing = 1 WHERE ae_title = :target", {"target": target})
 
     def due(self, target: str, *, now: datetime, limit: int) -> list[QueueRow]:
-        """What is to be sent to a target now, in order; nothing while the target itself has a pause.
-
-        Studies of which something has failed come last, so that an object at which a target breaks off, and which is
-        due again whenever the target is, does not stand in front of the others for ever.
-        """
+        """The rows to send to a target now, in order; none while the target itself has a pause."""
+        # Studies with a failed row come last, because an object at which the target breaks off is due again whenever
+        # the target is, and would stand in front of all others.
         values = {"target": target, "now": utc_text(now), "beyond": utc_text(now + LONGEST_PAUSE), "limit": limit}
         with self._database.read() as conn:
             if not conn.execute(
@@ -100,7 +104,7 @@ class ForwardQueue:
     def settle(
         self, target: str, settled: Sequence[Settled], pause: Callable[[int], timedelta], *, now: datetime
     ) -> None:
-        """Write down what became of rows, in one go; `pause` is that after so many attempts. The target is well."""
+        """Record the fates of rows in one transaction; `pause` gives the pause after so many attempts."""
         times = {"now": utc_text(now), "target": target}
         with self._database.write() as conn:
             for each in settled:
@@ -111,11 +115,12 @@ class ForwardQueue:
                     f" WHERE id = :id AND {_OPEN}",
                     values,
                 )
+            # An answer to any object shows that the target works, so its own pause ends.
             if any(each.fate in ANSWERED for each in settled):
                 conn.execute("UPDATE forward_target SET attempts = 0, reason = '' WHERE ae_title = :target", times)
 
     def failed(self, target: str, reason: str, pause: Callable[[int], timedelta], *, now: datetime) -> None:
-        """A target could not be told anything; it has a pause, the longer the more often that was so."""
+        """Record that a target was not reached; its pause grows with each attempt."""
         with self._database.write() as conn:
             row = conn.execute("SELECT attempts FROM forward_target WHERE ae_title = :target", {"target": target})
             attempts = int(row.fetchone()["attempts"]) + 1
@@ -128,14 +133,14 @@ class ForwardQueue:
     # ---- people ------------------------------------------------------------------------------------------------------
 
     def ask(self, target: str, *, now: datetime, **uid: str) -> int:
-        """Owe what is stored under a study_instance_uid or sop_instance_uid to a target, also if it was sent before.
+        """Enqueue the instances of a study_instance_uid or sop_instance_uid for a target, also if sent before.
 
-        Says how many instances that are. Raises NotFound for none.
+        Returns how many instances that are. Raises NotFound for none.
         """
         [(column, value)] = uid.items()
         values = {"target": target, "uid": value, "now": utc_text(now)}
         with self._database.write() as conn:
-            self._meet(conn, target, now=now)
+            self._add_target(conn, target, now=now)
             done = conn.execute(
                 "INSERT INTO forward (target, instance_id, study_id, owed_at, due_at)"
                 f" SELECT :target, instance.id, study.id, :now, :now {_OF} WHERE {_COLUMNS[column]} = :uid"
@@ -149,7 +154,7 @@ class ForwardQueue:
         return done.rowcount
 
     def release(self, *, now: datetime, **which: object) -> int:
-        """Make parked rows due again, of an id or a target, and say how many; a target is called now as well."""
+        """Make parked rows of an id or a target due again and return how many; the target's pause ends as well."""
         [(column, value)] = which.items()
         values = {"value": value, "now": utc_text(now)}
         with self._database.write() as conn:
@@ -163,7 +168,7 @@ class ForwardQueue:
         return done.rowcount
 
     def cancel(self, **which: object) -> int:
-        """Owe no longer what is not delivered, of an id or a target, and say how much that was."""
+        """Delete the undelivered rows of an id or a target, and return how many."""
         [(column, value)] = which.items()
         with self._database.write() as conn:
             return conn.execute(
@@ -183,7 +188,7 @@ class ForwardQueue:
         return [ForwardEntry(**dict(row)) for row in rows]
 
     def targets(self) -> list[TargetQueue]:
-        """Everybody to whom something is owed or will be."""
+        """The targets that have undelivered rows, or get one for every new instance."""
         of_target = "FROM forward WHERE target = ae_title AND"
         with self._database.read() as conn:
             rows = conn.execute(
@@ -196,7 +201,7 @@ class ForwardQueue:
         found = [TargetQueue(**{**dict(row), "is_standing": bool(row["is_standing"])}) for row in rows]
         return [each for each in found if each.is_standing or each.open or each.parked]
 
-    def _meet(self, conn: sqlite3.Connection, target: str, *, now: datetime) -> None:
+    def _add_target(self, conn: sqlite3.Connection, target: str, *, now: datetime) -> None:
         conn.execute(
             "INSERT INTO forward_target (ae_title, is_standing, due_at) VALUES (:target, 0, :now)"
             " ON CONFLICT DO NOTHING",

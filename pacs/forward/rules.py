@@ -1,21 +1,15 @@
-"""Forwarding to site archives (C-STORE SCU): what becomes of a row of the queue, and when it is tried
-again. Pure.
+"""The rules of forwarding to site archives (C-STORE SCU): the fate of a queue row, and its next attempt. Pure.
 
-The rules:
+* Every stored instance has a row for each target.
+* A row is open, delivered or parked. It is delivered when the target answers 0000 or a warning.
+* It is parked, until a person releases it, when the target accepts no form of the class or refuses this very object
+  for good (`NEVER`).
+* Every other failure is tried again, without a last attempt.
+* Instances of one study keep their order; parked ones no longer hold up the rest. Studies and targets do not wait for
+  one another.
+* A row whose outcome was not recorded, because the process died, is sent once more.
 
-* Every instance that is stored is owed to each target, by a trigger of the database in the transaction that enters it.
-  So whatever kills the process, nothing that is stored is forgotten, and nothing is sent that is not stored.
-* A row of the queue is open, delivered or parked. It is delivered when the target answers 0000 or a warning: it has
-  the object then. Parked is what can never succeed as it is, with the reason, until a person releases it: the target
-  takes no form of the class, or says that it will not have this very object (`NEVER`).
-* Everything else will pass, and there is no last attempt: pauses double up to ten minutes, each shortened at random
-  so that gateways that lost one archive at the same moment do not come back at the same moment.
-* Of one study nothing overtakes what was received before; what is parked no longer holds it up. Different studies and
-  different targets do not wait for one another. An object on which a target breaks off, or for which it has no room, is
-  postponed by itself, and its study comes after the others then, so that it cannot keep them back for ever.
-* What was sent and not noted, because the process died in between, is sent once more; archives know its UID.
-
-Not here: statements (`queue_rows`), threads and calls (`sender`), which form an object is sent in (`retrieve`).
+Not for: statements (`queue_rows`), threads and calls (`sender`), the form of an object (`retrieve`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,34 +23,35 @@ from gateway.errors import NotAcceptable, Refusal
 from pacs.archive.archive import Stored
 from pacs.query_retrieve.retrieve import SendOutcome, StoreDestination, form, outcome, outgoing
 
+# Pauses double from the first to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=10)
 
 MOST_KINDS = MOST_CONTEXTS // 3
 """Pairs of class and transfer syntax of one association, since each may also need two contexts for uncompressed."""
 
 NEVER = frozenset({0x0111, 0x0117, 0x0122})
-"""Duplicate or invalid SOP instance, class not supported (PS3.7 Annex C). And A9xx and Cxxx: the data set does not
-match the class, cannot be understood (PS3.4 B.2.3)."""
+"""Duplicate or invalid SOP instance, class not supported (PS3.7 Annex C). A9xx and Cxxx count as well: the data set
+does not match the class, or cannot be understood (PS3.4 B.2.3)."""
 
 
 class Fate(Enum):
-    """What becomes of a row after an attempt."""
+    """The fate of a row after an attempt."""
 
     DELIVERED = auto()
     PARKED = auto()
     POSTPONED = auto()
-    """Its own file is in the way."""
+    """Its own file is missing, damaged or not readable."""
     NOT_NOW = auto()
-    """The target is: it has no room, is not well or broke off."""
+    """The target has no room, fails or broke off."""
 
 
 ANSWERED = (Fate.DELIVERED, Fate.PARKED)
-"""With these a target is well, and the next object may follow."""
+"""With these the target works, and the next object may follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """One instance that is owed to one target. `is_damaged`: its file is known not to be what was received."""
+    """One instance to be sent to one target. `is_damaged`: its file is known to differ from what was received."""
 
     id: int
     study_id: int
@@ -67,7 +62,7 @@ class QueueRow:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a row, and why unless all is well."""
+    """The fate of a row, and the reason unless it was taken without a warning."""
 
     row: QueueRow
     fate: Fate
@@ -75,12 +70,13 @@ class Settled:
 
 
 def pause(attempts: int, spread: float) -> timedelta:
-    """How long to wait after so many attempts, at least one; `spread` from 0 to 1 chooses from the upper half of it."""
+    """The pause after so many attempts, at least one; `spread` from 0 to 1 chooses from the upper half of it."""
+    # Shortened at random, because gateways that lost one archive at the same moment must not all come back at once.
     return min(FIRST_PAUSE * (1 << min(attempts - 1, 16)), LONGEST_PAUSE) * (0.5 + spread / 2)
 
 
 def batch(ready: Iterable[tuple[QueueRow, Stored]]) -> Iterator[tuple[QueueRow, Stored]]:
-    """As many from the beginning as one association has presentation contexts for."""
+    """The first rows, as many as one association has presentation contexts for."""
     kinds: set[tuple[str, str]] = set()
     for row, stored in ready:
         kinds.add((stored.sop_class_uid, stored.transfer_syntax_uid))
@@ -90,7 +86,7 @@ def batch(ready: Iterable[tuple[QueueRow, Stored]]) -> Iterator[tuple[QueueRow, 
 
 
 def attempt(row: QueueRow, stored: Stored, target: StoreDestination) -> Settled:
-    """Send one object, and say what that makes of the row. Raises PeerError when the target is lost."""
+    """Send one object and return the fate of its row. Raises PeerError when the target is lost."""
     if row.is_damaged:
         return Settled(row, Fate.POSTPONED, "Its file is damaged, see 'gateway fsck --hashes'.")
     try:
@@ -98,13 +94,13 @@ def attempt(row: QueueRow, stored: Stored, target: StoreDestination) -> Settled:
             answer = target.store(one)
     except NotAcceptable as error:
         return Settled(row, Fate.PARKED, str(error))
-    except (Refusal, OSError) as error:  # a file that is missing may come again, a volume that is away too
+    except (Refusal, OSError) as error:  # not parked, because a missing file or volume may come back
         return Settled(row, Fate.POSTPONED, str(error))
     return judged(row, answer)
 
 
 def judged(row: QueueRow, answer: Command) -> Settled:
-    """What the response to a C-STORE makes of a row (PS3.4 B.2.3)."""
+    """The fate of a row by the response to its C-STORE (PS3.4 B.2.3)."""
     became = outcome(answer)
     if became is not SendOutcome.FAILED:
         return Settled(row, Fate.DELIVERED, f"Taken with {described(answer)}." if became is SendOutcome.WARNING else "")

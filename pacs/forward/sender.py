@@ -1,9 +1,8 @@
-"""Sending what is owed to site archives, until they have it: one thread for each, so that none waits for another.
+"""Sends queue rows to site archives: one thread for each target, one association for all that is due.
 
-It asks the database what is due for its target, and sends as much as there is over one association. What became of it
-is written down once a second and at the end: a sync for each small object would take the disk from those that come in.
+Outcomes are recorded once a second and at the end of an association.
 
-Not here: rules (`rules`), statements (`queue_rows`).
+Not for: rules (`rules`), statements (`queue_rows`).
 """
 
 import random
@@ -27,13 +26,14 @@ from pacs.forward.queue_rows import ForwardQueue
 from pacs.forward.rules import ANSWERED, Fate, QueueRow, Settled, attempt, batch, pause
 
 LOOK_SECONDS = 0.5
-"""How often it is looked what is due; an image waits this long before it leaves."""
+"""Interval at which the queue is read; an image waits this long before it leaves."""
 
+# Not each outcome by itself, because a sync for each small object would take the disk from incoming images.
 SETTLE_SECONDS = 1.0
-"""How long an answer may wait until it is written down; so much is sent twice if the process dies."""
+"""How long an outcome may wait until it is recorded; the objects of this time are sent twice if the process dies."""
 
 AT_ONCE = 200
-"""Rows of the queue that are held in memory together, and sent over one association."""
+"""Rows of the queue that are read together, and sent over one association."""
 
 AFTER_FAILURE_SECONDS = 10.0
 
@@ -47,8 +47,8 @@ def _utc_now() -> datetime:
 class ForwardSender:
     """Sends from entering to leaving the block.
 
-    `targets` (AE titles, of `peers`) are owed everything that is stored from now on. Others are sent what an operator
-    asked for. Peers that want TLS are called with `tls`.
+    `targets` (AE titles, of `peers`) get everything that is stored from now on. Other peers get what an operator
+    requests. Peers that want TLS are called with `tls`.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class ForwardSender:
         self._peers = tuple(peers)
         self._clock = clock
         self._stop = threading.Event()
+        # A thread for each, because an archive that does not answer must delay no other.
         routes = [_Route(archive, peer, self._stop, ae_title=ae_title, tls=tls, clock=clock) for peer in self._peers]
         self._threads = [
             threading.Thread(target=route.run, name=f"forward {route.peer.ae_title}", daemon=True) for route in routes
@@ -73,7 +74,7 @@ class ForwardSender:
 
     def __enter__(self) -> Self:
         known = [peer.ae_title for peer in self._peers]
-        self._queue.stand(self._targets, known=known, now=self._clock())
+        self._queue.set_targets(self._targets, known=known, now=self._clock())
         for thread in self._threads:
             thread.start()
         return self
@@ -91,7 +92,7 @@ class ForwardSender:
 
 
 class _Route:
-    """The way to one target."""
+    """The sending thread of one target."""
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class _Route:
         self._clock = clock
 
     def run(self) -> None:
-        """Send what is due until asked to stop."""
+        """Send what is due until the sender is stopped."""
         while not self._stop.is_set():
             seconds = 0.0
             try:
@@ -120,13 +121,13 @@ class _Route:
                     seconds = LOOK_SECONDS
             except Stopped:
                 return
-            except (GatewayError, OSError) as error:  # a full disk, a database that is held: it will pass
+            except (GatewayError, OSError) as error:  # a full disk or a locked database will pass
                 log.warning("forwarding postponed", target=self.peer.ae_title, reason=str(error))
                 seconds = AFTER_FAILURE_SECONDS
             self._stop.wait(seconds)
 
     def _forward(self) -> bool:
-        """Send what is due, as much as goes over one association; False when nothing is."""
+        """Send what is due over one association; False when nothing is."""
         due = self._queue.due(self.peer.ae_title, now=self._clock(), limit=AT_ONCE)
         ready = list(batch(self._ready(due)))
         if ready:
@@ -141,13 +142,13 @@ class _Route:
 
     def _ready(self, due: Iterable[QueueRow]) -> Iterator[tuple[QueueRow, Stored]]:
         for row in due:
-            with suppress(NotFound):  # it went while we looked, and the row with it
+            with suppress(NotFound):  # removed since the queue was read, and its row with it
                 yield row, self._archive.instance(row.sop_instance_uid)
 
     def _call(self, ready: Sequence[tuple[QueueRow, Stored]], notes: "_Notes") -> str:
-        """Send a batch up to the first object that cannot be sent now; what is in the way, '' if nothing of the target.
+        """Send a batch up to the first object that cannot be sent now; return the target's failure, '' if it has none.
 
-        An association on which an object was lost belongs to nobody, so what follows has the next one.
+        What follows goes over the next association.
         """
         contexts = proposals([(stored.sop_class_uid, stored.transfer_syntax_uid) for _, stored in ready])
         under_way: QueueRow | None = None
@@ -164,7 +165,7 @@ class _Route:
             reason = str(error)
         except (Stopped, GatewayError):
             raise
-        except Exception as error:  # noqa: BLE001  one object or answer must not end what else is sent
+        except Exception as error:  # noqa: BLE001  one object or answer must not end the thread
             reason = f"The call failed in our own code: {type(error).__name__}, {place(error)}."
         log.warning("target not reached", target=self.peer.ae_title, reason=reason)
         if under_way is not None:
@@ -177,11 +178,11 @@ class _Route:
 
 
 class _Notes:
-    """What became of the rows of one association, until it is written down."""
+    """The outcomes of one association that are not recorded yet."""
 
     def __init__(self, queue: ForwardQueue, target: str, clock: Callable[[], datetime]) -> None:
         self.is_answered = False
-        """Did the target say yes or no to anything?"""
+        """Whether the target took or refused at least one object."""
         self._queue = queue
         self._target = target
         self._clock = clock
@@ -189,7 +190,7 @@ class _Notes:
         self._written_at = monotonic()
 
     def add(self, settled: Settled) -> None:
-        """Remember it, and write down what is old enough."""
+        """Keep an outcome, and record all of them when the oldest has waited long enough."""
         self._unwritten.append(settled)
         self.is_answered |= settled.fate in ANSWERED
         uid, fate = settled.row.sop_instance_uid, settled.fate.name.lower()
@@ -203,7 +204,7 @@ class _Notes:
             self.write()
 
     def write(self) -> None:
-        """Write all of it down."""
+        """Record all outcomes."""
         if self._unwritten:
             self._queue.settle(self._target, self._unwritten, _pause, now=self._clock())
         self._unwritten = []
@@ -211,4 +212,4 @@ class _Notes:
 
 
 def _pause(attempts: int) -> timedelta:
-    return pause(attempts, random.random())  # noqa: S311  it spreads calls, and keeps no secret
+    return pause(attempts, random.random())  # noqa: S311  it spreads calls and is no secret

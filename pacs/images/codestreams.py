@@ -1,8 +1,6 @@
-"""What a compressed frame says about itself, read before a decoder believes it.
+"""Reads and checks the headers of a compressed frame, before a decoder gets it.
 
-Decoders are C or C++. They allocate what the frame says, and GDCM ends the whole process on some frames that are not
-well formed (seen by fuzzing: a Huffman table that is used and not defined). So size and structure are checked here,
-cheaply, on the headers alone; damage inside the entropy-coded data is left to the decoder, which survives it.
+Not for: damage inside the entropy-coded data, which decoders survive.
 """
 
 import struct
@@ -44,6 +42,8 @@ def jpeg(frame: bytes) -> Said:
 
 def jpeg_lossless(frame: bytes) -> Said:
     """Read the frame header of a JPEG Lossless image (ITU T.81 H), after checking all that its scan refers to."""
+    # Checked here, because GDCM ends the whole process on some malformed frames (found by fuzzing: a Huffman table that
+    # is used and not defined).
     said = jpeg(frame)
     tables: set[int] = set()
     for marker, body in _segments(frame):
@@ -104,14 +104,15 @@ def _huffman_tables(body: bytes) -> set[int]:
 
 
 def _is_frame_header(body: bytes, said: Said) -> bool:
-    """Every component is there, and none is subsampled; a single one cannot be, whatever it says."""
+    """Whether all components are there and none is subsampled."""
+    # A single component cannot be subsampled, whatever its factors are.
     sampling = set(body[7 : 6 + 3 * said.samples : 3])
     whole = sampling == {0x11} or (said.samples == 1 and sampling <= {0x12, 0x21, 0x22})
     return len(body) == 6 + 3 * said.samples and 2 <= said.bits <= 16 and whole and said.columns > 0
 
 
 def _is_scan_header(body: bytes, said: Said, tables: set[int]) -> bool:
-    """One scan has all components, each with a table that exists; predictor 1 to 7, point transform below the depth."""
+    """Whether one scan has all components, each with a defined table, a predictor 1 to 7, and a valid transform."""
     if len(body) != 4 + 2 * said.samples or body[0] != said.samples:
         return False
     chosen, predictor, last, transform = set(body[2:-3:2]), body[-3], body[-2], body[-1]

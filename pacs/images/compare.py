@@ -1,7 +1,7 @@
-"""Two objects under one SOP Instance UID, side by side: what differs, for the person who has to decide between them.
+"""Compares two objects under one SOP Instance UID, for the person who has to decide between them.
 
-To be run in a worker process: it decodes what anybody may have sent. What it gives holds patient data, for a page that
-is shown to somebody who may see the images, and for nothing else.
+To be run in a worker process, because it parses objects of any sender. The result has patient data; it is for a page
+whose user may see the images, and for nothing else.
 
 Not for: deciding (`pacs.maintenance.quarantine`), pictures (`pacs.images.pictures`).
 """
@@ -33,7 +33,7 @@ _WHO = (
     "ContentTime",
     "StationName",
 )
-"""What is shown of both, in this order, whether it differs or not."""
+"""Attributes that are shown of both, in this order, whether they differ or not."""
 
 LONGEST_VALUE = 80
 MOST_NAMES = 40
@@ -54,7 +54,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What two objects have in common and what not. `others` names what else differs, at most MOST_NAMES of it."""
+    """The comparison of two objects. `others` names further attributes that differ, at most MOST_NAMES."""
 
     shown: tuple[Compared, ...]
     others: tuple[str, ...]
@@ -79,10 +79,10 @@ def _read(path: Path) -> Dataset:
     try:
         data_set = head(path)
         for _ in data_set.iterall():
-            pass  # values are converted when they are looked at, and only here may that fail
+            pass  # pydicom converts values at the first access, and a malformed one must fail here
     except (OSError, Refusal):
         raise
-    except Exception as error:  # a parser fed with garbage raises whatever it stumbles over
+    except Exception as error:  # a parser may raise any exception on garbage
         raise InvalidDataSet(f"The object cannot be read ({type(error).__name__}).") from error
     return data_set
 

@@ -1,13 +1,9 @@
-"""A stored object compressed without loss, for a line that is slow or expensive. What is stored is never changed.
+"""Compresses a stored object without loss into JPEG 2000 or JPEG-LS, for a slow or expensive line to the cloud.
 
-Into JPEG 2000 and JPEG-LS, frame by frame, so that a tomosynthesis of a gigabyte takes the memory of one frame. Every
-frame is decoded again and compared before it counts: what arrives has the very pixels that are stored. Encoders are C
-code, so this runs in a process of its own, with bounded memory.
+Every frame is decoded again and compared. Refused are colour, pixels that were compressed with loss before, values that
+do not fit the header, and attributes behind the pixels. The stored object is never changed.
 
-Refused is what could not be done faithfully: colour, pixels that were compressed with loss before (they would only
-grow), values that do not fit what the header says, and attributes behind the pixels.
-
-Not for: decompressing for a peer (`decompress`), pictures (`pictures`).
+Not for: decompressing for a peer (`decompress`), transcoding for a client (`transcode`), pictures (`pictures`).
 """
 
 import os
@@ -46,7 +42,7 @@ PATIENCE_SECONDS = 3600.0
 """A tomosynthesis of a hundred slices takes two minutes on a slow box."""
 
 CANNOT = 3
-"""Exit code of the process when the object is one that cannot be converted; the sentence is on its standard error."""
+"""Exit code of the process when the object cannot be converted; the sentence is on its standard error."""
 
 _WITHOUT_LOSS = NATIVE | {
     JPEG2000Lossless, HTJ2KLossless, HTJ2KLosslessRPCL, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless,
@@ -80,6 +76,7 @@ def compress(path: Path, wanted: str, target: Path) -> None:
     The same object always gives the same file. Raises NotAcceptable with the reason when it cannot be done; then, and
     when this process is killed, there is no `target`, or the one that was there before.
     """
+    # A process of its own with bounded memory, because encoders are C code.
     part = target.with_suffix(".part")
     quiet = ("-W", "ignore")  # the package has imported this module already, of which Python warns
     command = [sys.executable, *quiet, "-m", "pacs.images.compress", str(path), wanted, str(part)]
@@ -111,10 +108,12 @@ def write_compressed(path: Path, wanted: str, target: Path) -> None:
 
 def _frames(stored: StoredFrames, wanted: str) -> Iterator[bytes]:
     layout = stored.layout
+    # Frame by frame, so that a tomosynthesis of a gigabyte takes the memory of one frame.
     for number in range(1, layout.frames + 1):
         cells = decode(stored.read(number), layout, stored.transfer_syntax_uid)
         frame = _encoded(np.ascontiguousarray(cells), layout, wanted)
         frame += b"\0" * (len(frame) % 2)
+        # Compared, because the pixels that arrive must be the very pixels that are stored, whatever the encoder does.
         if not np.array_equal(decode(frame, layout, wanted), cells):
             raise PixelError("The pixels hold more than the header says, so that compressing them would change them.")
         yield frame
@@ -130,6 +129,7 @@ def _encoded(cells: Cells, layout: Layout, wanted: str) -> bytes:
 def _check(stored: StoredFrames) -> None:
     if stored.layout.samples != 1:
         raise PixelError("Only grey images are compressed on the way.")
+    # Compressed with loss before, they would only grow.
     if stored.transfer_syntax_uid not in _WITHOUT_LOSS:
         raise PixelError("The object is stored compressed with loss already; ask for it as it is stored.")
     if stored.transfer_syntax_uid in NATIVE:
@@ -137,7 +137,7 @@ def _check(stored: StoredFrames) -> None:
 
 
 def _check_the_end(stored: StoredFrames) -> None:
-    """Nothing may follow the pixels that would be left out."""
+    """Refuse an object with attributes behind the pixels, because they would be left out."""
     length = stored.layout.frames * stored.layout.frame_length
     stored.file.seek(stored.begin + length + length % 2)
     rest = stored.file.read(4)

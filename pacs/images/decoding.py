@@ -1,8 +1,6 @@
-"""One stored frame to an array, whatever it was compressed with.
+"""Decodes one stored frame of any transfer syntax to an array of stored cells, or of 8-bit RGB.
 
-Each transfer syntax has exactly one decoder here, so that the same bytes always give the same picture. What a
-compressed frame says about its own size is compared with the header *before* a decoder sees it: decoders allocate what
-the frame says. Values are left as stored cells; their sign and meaning is `grayscale`'s business, colour comes as RGB.
+Not for: sign and meaning of grey values (`grayscale`), finding a frame in its file (`stored_frames`).
 """
 
 from collections.abc import Callable, Mapping
@@ -39,6 +37,7 @@ from pacs.images.stored_frames import NATIVE, Layout, PixelError
 Cells: TypeAlias = NDArray[np.unsignedinteger]
 """Values as they are stored, sign and unused bits included."""
 
+# One decoder for each transfer syntax, so that the same bytes always give the same picture.
 _PLUGINS: Mapping[str, str] = MappingProxyType(
     {
         JPEGBaseline8Bit: "pillow",
@@ -60,10 +59,9 @@ _SIZES: Mapping[str, Callable[[bytes], Said]] = MappingProxyType(
         JPEGLSNearLossless: codestreams.jpeg,
     }
 )
+# A second one goes behind every JPEG frame, because without the first, which damage may take, GDCM waits forever and
+# CharLS counts to 2**32 (found by fuzzing).
 _END_OF_IMAGE = b"\xff\xd9"
-"""A second one goes behind every JPEG frame: GDCM waits forever for more, and CharLS counts to 2**32, when damage took
-the first (found by fuzzing).
-"""
 
 _JPEG_2000 = frozenset({JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K})
 
@@ -74,8 +72,8 @@ _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 def decode(frame: bytes, layout: Layout, transfer_syntax_uid: str) -> Cells:
     """Return a frame as (rows, columns) of unsigned cells or as (rows, columns, 3) of 8-bit RGB.
 
-    Cells are as wide as Bits Allocated (8 or 16) and still hold whatever is above Bits Stored. Raises PixelError for
-    what is not supported and for a frame that contradicts its header; decoders may raise anything else on damage.
+    Cells are as wide as Bits Allocated (8 or 16), with the bits above Bits Stored as they are. Raises PixelError for an
+    unsupported frame and one that contradicts its header; decoders may raise any other exception on damage.
     """
     _check_kind(layout)
     if transfer_syntax_uid in NATIVE and layout.samples == 1:
@@ -140,6 +138,7 @@ def _decode_jpeg_2000(frame: bytes, layout: Layout) -> Cells:
     return array
 
 
+# Checked before a decoder sees the frame, because decoders allocate what the frame states.
 def _check_said(said: Said, layout: Layout) -> None:
     if (said.rows, said.columns, said.samples) != (layout.rows, layout.columns, layout.samples):
         raise PixelError("The compressed frame says another size than the header.")

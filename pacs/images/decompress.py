@@ -1,10 +1,7 @@
-"""A stored object in another transfer syntax, for a peer that cannot take what is stored.
+"""Converts a stored object to Explicit or Implicit VR Little Endian, for a peer that does not accept the stored form.
 
-Only into Explicit and Implicit VR Little Endian, which are lossless. Compressed pixels are decoded in a process of
-their own: decoders are C code that a damaged object can crash, hang or make greedy, and the archive lives on.
-
-Not for: whether it is needed (`pacs.query_retrieve.retrieve`), nor for pictures (`pacs.images.pictures`). What is
-stored is never changed.
+The stored object is never changed. Not for: whether it is needed (`pacs.query_retrieve.retrieve`), pictures
+(`pacs.images.pictures`).
 """
 
 import resource
@@ -31,8 +28,8 @@ MOST_MEMORY = 4 << 30
 """Bytes of address space of the process that decodes; what LARGEST needs, and the libraries."""
 
 _PLAIN = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+# One conversion at a time, because each takes several times the object's size in memory, and associations are many.
 _ONE_AT_A_TIME = Lock()
-"""Each takes several times the object's size in memory, and associations come in numbers."""
 
 
 def converted(path: Path, transfer_syntax_uid: str, wanted: str) -> BinaryIO:
@@ -57,6 +54,8 @@ def converted(path: Path, transfer_syntax_uid: str, wanted: str) -> BinaryIO:
 
 
 def _decoded_elsewhere(path: Path, wanted: str, file: BinaryIO) -> None:
+    # A process of its own, because decoders are C code that a damaged object can crash or hang. Starting it takes half
+    # a second, which is acceptable because objects are sent as stored whenever the peer accepts that.
     command = [sys.executable, "-m", "pacs.images.decompress", str(path), wanted]
     try:
         subprocess.run(command, stdout=file, stderr=subprocess.DEVNULL, timeout=PATIENCE_SECONDS, check=True)
@@ -82,7 +81,8 @@ def decompressed(path: Path) -> Dataset:
 
 
 def _describe(data_set: Dataset, layout: Layout) -> None:
-    """Say what the pixels are now: colour comes out of the decoders as RGB, pixel by pixel."""
+    """Describe the decoded pixels in the attributes."""
+    # Decoders give colour as RGB, pixel by pixel.
     if layout.samples == 3:
         data_set.PhotometricInterpretation, data_set.PlanarConfiguration = "RGB", 0
     for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):

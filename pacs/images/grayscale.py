@@ -1,8 +1,7 @@
-"""From a stored grey value to a shade on a screen: the greyscale pipeline of PS3.3 C.11 and C.7.6.3.1.2.
+"""The greyscale pipeline of PS3.3 C.11 and C.7.6.3.1.2: from a stored grey value to a shade of 8 bits.
 
-The order is the standard's: bits to a value, Rescale or Modality LUT, VOI (LUT or window), polarity once, 8 bits last.
-Every step is a function of one value, so the whole pipeline is computed once per *possible* cell, at most 65,536 of
-them, and pixels are looked up. Pure: attributes and counts in, tables out; no files, no pictures, no scaling.
+The order is the standard's: bits to a value, Rescale or Modality LUT, VOI (LUT or window), polarity, 8 bits last. Pure:
+attributes and counts in, a table of shades out. Not for: files, pictures, scaling (`pictures`).
 """
 
 import math
@@ -22,7 +21,7 @@ Values: TypeAlias = NDArray[np.float64]
 Shades: TypeAlias = NDArray[np.uint8]
 
 DARKEST, BRIGHTEST = 0.5, 99.5
-"""Percentiles that an estimated window reaches from and to: specks and dead pixels do not count."""
+"""Percentiles from and to which an estimated window reaches, so that specks and dead pixels do not count."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,8 @@ def shades(attributes: Dataset, layout: Layout, *, counts: NDArray[np.int64], wi
     `attributes` are those of the frame, `counts` says how often each cell occurs in it (used when a window must be
     estimated), `window` overrides what the object says. Raises PixelError for tables that cannot be read.
     """
+    # Every step is a function of one value, so the pipeline is computed once for each possible cell, at most 65,536,
+    # and the pixels are looked up.
     stored = stored_values(layout)
     values = modality(stored, attributes, layout)
     shown = _shown(values, attributes, layout, window)
@@ -120,7 +121,8 @@ def padding(stored: NDArray[np.int64], attributes: Dataset, layout: Layout) -> N
 
 
 def inverted(attributes: Dataset, layout: Layout) -> bool:
-    """Say whether low values are bright. MONOCHROME1 and INVERSE say the same thing, so they count once."""
+    """Say whether low values are bright."""
+    # MONOCHROME1 and INVERSE mean the same, so both together invert once.
     return layout.photometric == "MONOCHROME1" or attributes.get("PresentationLUTShape") == "INVERSE"
 
 
@@ -144,7 +146,7 @@ def percentile_window(values: Values, counts: NDArray[np.int64]) -> tuple[float,
 
 
 def _shown(values: Values, attributes: Dataset, layout: Layout, window: Window | None) -> Values | None:
-    """The VOI step: what was asked for, else the first VOI LUT, else the first window; None when there is nothing."""
+    """The VOI step: the requested window, else the first VOI LUT, else the first window; None when there is none."""
     if window is None and (item := _first_item(attributes, "VOILUTSequence")):
         table, first, bits = _lut(item, signed=bool(values.min() < 0) or layout.signed)
         return table[np.clip(np.round(values) - first, 0, len(table) - 1).astype(np.intp)] / ((1 << bits) - 1)
@@ -162,11 +164,9 @@ def _estimated(values: Values, counts: NDArray[np.int64], attributes: Dataset, l
 
 
 def without_air(values: Values, counts: NDArray[np.int64], attributes: Dataset) -> NDArray[np.int64]:
-    """Leave the directly exposed detector out of the counts of a For Processing image, where it is the largest.
-
-    Air is the brightest side of the exposure (Pixel Intensity Relationship Sign), and Otsu's threshold parts it from
-    tissue.
-    """
+    """Leave the directly exposed detector out of the counts of a For Processing image, where it is the largest."""
+    # Air is the brightest side of the exposure (Pixel Intensity Relationship Sign), and Otsu's threshold parts it from
+    # tissue.
     sign = attributes.get("PixelIntensityRelationshipSign")
     if attributes.get("PresentationIntentType") != "FOR PROCESSING" or sign not in (1, -1) or not counts.any():
         return counts
@@ -175,7 +175,7 @@ def without_air(values: Values, counts: NDArray[np.int64], attributes: Dataset) 
 
 
 def _threshold(values: Values, counts: NDArray[np.int64]) -> float:
-    """Otsu's threshold: the value that parts the pixels into two classes that are as different as can be."""
+    """Otsu's threshold: the value that parts the pixels into the two classes with the largest variance between them."""
     order = np.argsort(values, kind="stable")
     weight, sums = np.cumsum(counts[order]), np.cumsum(counts[order] * values[order])
     below, above = weight[:-1], weight[-1] - weight[:-1]
@@ -205,7 +205,8 @@ def _unsigned(value: object) -> NDArray[np.uint16]:
 
 
 def _integers(attributes: Dataset, keyword: str, *, signed: bool) -> list[int]:
-    """Values of an attribute that may be US or SS; some write US where the values are signed."""
+    """Values of an attribute that may be US or SS."""
+    # Some modalities write US where the values are signed.
     value = attributes.get(keyword)
     if isinstance(value, bytes):
         value = list(np.frombuffer(value[: len(value) // 2 * 2], "<u2"))

@@ -1,7 +1,7 @@
-"""What a Part 10 file that comes from outside says it is, before anybody takes it.
+"""Reads the identity of a Part 10 file from outside, before it is received.
 
-To be run in a worker process: it reads what anybody may have written. Not here: whether it is whole and right; the
-archive sees to that when it receives the data set (`pacs.archive.receiving`).
+To be run in a worker process, because it parses files of any author. Not for: checking that the file is complete and
+right, which its receipt does (`pacs.archive.receiving`).
 """
 
 from collections.abc import Iterator
@@ -40,12 +40,12 @@ class Part10:
 
 
 def read_part10(path: Path) -> Part10:
-    """Read what a file is. Raises InvalidDataSet, with a sentence, when it is no Part 10 file with an identity."""
+    """Read the identity of a file. Raises InvalidDataSet, with a sentence, when it is no Part 10 file with one."""
     try:
         found = _read(path)
     except (OSError, Refusal):
         raise
-    except Exception as error:  # noqa: BLE001  # a parser fed with garbage raises whatever it stumbles over
+    except Exception as error:  # noqa: BLE001  # a parser may raise any exception on garbage
         raise InvalidDataSet(f"This is not a DICOM file that can be read ({type(error).__name__}).") from None
     uids = (found.sop_class_uid, found.sop_instance_uid, found.study_instance_uid, found.transfer_syntax_uid)
     if not all(map(is_uid, uids)):
@@ -71,10 +71,11 @@ def is_deflated(path: Path) -> bool:
 
 
 def head(path: Path, tags: list[str] | None = None) -> Dataset:
-    """What stands before the pixel data, or some of it; pydicom alone would unfold whatever is deflated, however large.
+    """The attributes before the pixel data, or some of them.
 
-    Raises a Refusal as `unfolded`, and what a parser stumbles over.
+    Raises a Refusal as `unfolded`, and any exception of the parser.
     """
+    # Not by pydicom alone, because it would unfold a deflated data set however large.
     if not is_deflated(path):
         return dcmread(path, stop_before_pixels=True, specific_tags=tags)
     with unfolded(path) as plain:

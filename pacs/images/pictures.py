@@ -1,10 +1,10 @@
-"""Pictures and frames of stored objects: what the pages, the viewer and the cloud are shown.
+"""Pictures and frames of stored objects, for pages, the viewer and the cloud.
 
-Pure functions over a Part 10 file. Relay runs `preview` and `rendered` in worker processes, because a picture costs a
-processor for a moment and because decoders are C: arguments, results and errors can be pickled, and `start_worker`
-prepares such a process. Whatever a damaged or hostile file provokes comes out as PixelError, without patient data.
+Pure functions over a Part 10 file. `preview` and `rendered` are to be run in worker processes, which `start_worker`
+prepares; arguments, results and errors can be pickled. Every fault of a damaged or hostile file is a PixelError without
+patient data.
 
-The stored object is never changed, and pictures are never mirrored by guess. Not for reading: a picture is 8 bits.
+Not for diagnosis: a picture has 8 bits.
 """
 
 import io
@@ -36,7 +36,7 @@ from pacs.images.stored_frames import MEDIA_TYPES, NATIVE, Extent, Layout, Pixel
 __all__ = ["Frame", "Picture", "PixelError", "Viewport", "Window", "frames", "preview", "rendered", "start_worker"]
 
 LARGEST_VIEWPORT = 8192
-"""Most pixels of a picture's side that may be asked for."""
+"""Most pixels of a picture's side that may be requested."""
 
 WORKER_MEMORY = 4 * 1024**3
 """Address space of a worker process in bytes; a frame of the largest kind takes a quarter of it."""
@@ -192,11 +192,9 @@ def frame_attributes(header: Dataset, number: int) -> Dataset:
 
 @contextmanager
 def only_refusals() -> Iterator[None]:
-    """Turn whatever parsers and decoders raise on damaged files into PixelError.
-
-    They raise nearly everything (ValueError, KeyError, RecursionError, MemoryError ...), with the file's content in the
-    text: so the kind is named, the text dropped and the cause not chained. A failing disk is not the file's fault.
-    """
+    """Turn the exceptions of parsers and decoders on damaged files into PixelError; a failing disk raises OSError."""
+    # They raise nearly everything (ValueError, KeyError, RecursionError, MemoryError ...), with the file's content in
+    # the text: so the type is named, the text dropped and the cause not chained.
     try:
         yield
     except Refusal:
@@ -221,7 +219,7 @@ def _check(window: Window | None, viewport: Viewport | None, *, quality: int, me
 
 
 def _shaded(cells: Cells, attributes: Dataset, layout: Layout, window: Window | None) -> tuple[Image.Image, bool]:
-    """Window first, then eight bits; colour is shown as it is."""
+    """Apply the window, then reduce to eight bits; colour is shown as it is."""
     if layout.samples == 3:
         return Image.fromarray(cells), False
     counts = np.bincount(cells[::4, ::4].ravel(), minlength=1 << layout.bits_allocated)
@@ -230,7 +228,7 @@ def _shaded(cells: Cells, attributes: Dataset, layout: Layout, window: Window | 
 
 
 def _looked_up(table: NDArray[np.uint8], cells: Cells) -> NDArray[np.uint8]:
-    """Look the cells up 16 rows at a time: numpy widens indices, and small pieces stay in the processor's cache."""
+    # 16 rows at a time, because numpy widens indices, and small pieces stay in the processor's cache.
     shown = np.empty(cells.shape, np.uint8)
     for row in range(0, len(cells), 16):
         np.take(table, cells[row : row + 16], out=shown[row : row + 16], mode="clip")
@@ -238,7 +236,7 @@ def _looked_up(table: NDArray[np.uint8], cells: Cells) -> NDArray[np.uint8]:
 
 
 def _stretch(attributes: Dataset) -> tuple[float, float]:
-    """How much wider and higher than stored a picture must be, so that a circle is round."""
+    """The factors by which a picture must be wider and higher than stored, so that a circle is round."""
     for keyword in ("ImagerPixelSpacing", "PixelSpacing", "PixelAspectRatio"):
         spacing = attributes.get(keyword)
         if spacing and len(spacing) == 2 and all(float(value) > 0 for value in spacing):
@@ -250,7 +248,8 @@ def _stretch(attributes: Dataset) -> tuple[float, float]:
 
 
 def _scaled(image: Image.Image, stretch: tuple[float, float], viewport: Viewport | None) -> Image.Image:
-    """Cut the region out, scale it to fit, mirror it if that was asked for: the last steps (PS3.18 8.3.5.1.3)."""
+    """Cut the region out, scale it to fit, mirror it on request: the last steps (PS3.18 8.3.5.1.3)."""
+    # Mirrored on request only, never by a guess from laterality or orientation.
     view = viewport or Viewport(LARGEST_VIEWPORT, LARGEST_VIEWPORT)
     if view.x or view.y or view.region_width is not None or view.region_height is not None:
         image = image.crop(_region(view, *image.size))

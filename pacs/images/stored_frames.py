@@ -1,11 +1,9 @@
-"""Where the frames of a stored object lie in its file, and their bytes, one frame at a time.
+"""Finds the frames of a stored object in its file, and reads one frame at a time.
 
-A header is believed only after it was checked against the limits below and against the length of the file, and nothing
-is allocated before that: objects come from anyone who may open an association. A one-gigabyte tomosynthesis costs the
-memory of one frame, because native frames are found by arithmetic and encapsulated ones by their offset tables (PS3.5
-A.4) or by walking from fragment to fragment.
+A header is used only after it was checked against the limits below and the length of the file. A tomosynthesis of a
+gigabyte takes the memory of one frame.
 
-Not here: what the bytes of a frame mean (`decoding`), what its values look like (`grayscale`).
+Not for: decoding a frame (`decoding`), grey values (`grayscale`).
 """
 
 import io
@@ -42,6 +40,7 @@ from pydicom.uid import (
 
 from gateway.errors import NotFound, Refusal
 
+# Limits, because objects come from any peer that may open an association, and nothing is allocated before the check.
 LARGEST_FRAME = 64 * 1024 * 1024
 """Most samples of one frame (rows x columns x samples per pixel); the largest mammograms have 28 million."""
 
@@ -99,7 +98,7 @@ class PixelError(Refusal):
 
 @dataclass(frozen=True)
 class Layout:
-    """The Image Pixel module (PS3.3 C.7.6.3) after checking: what a frame of this object is made of."""
+    """The Image Pixel module (PS3.3 C.7.6.3) of an object, after checking."""
 
     rows: int
     columns: int
@@ -168,6 +167,7 @@ class StoredFrames:
 
     def _check_frame(self, pieces: Sequence[Fragment]) -> None:
         if sum(piece.length for piece in pieces) > 2 * self.layout.frame_length + 65_536:
+            # Twice the size and some, because noise may grow when it is compressed.
             raise PixelError("A compressed frame is larger than the uncompressed one would be.")
 
     @cached_property
@@ -185,7 +185,7 @@ class StoredFrames:
 
 @contextmanager
 def opened(path: Path) -> Iterator[StoredFrames]:
-    """Open a Part 10 file as frames. Raises PixelError when it has none, or says what cannot be."""
+    """Open a Part 10 file as frames. Raises PixelError when it has none, or a header that cannot be true."""
     with ExitStack() as stack:
         file: IO[bytes] = stack.enter_context(path.open("rb"))
         transfer_syntax_uid = _transfer_syntax(file)
@@ -205,7 +205,7 @@ def opened(path: Path) -> Iterator[StoredFrames]:
 
 
 class _Bounded:
-    """A file whose reader may ask for so many bytes and no more, because a header has an end."""
+    """A file of which at most LARGEST_HEADER bytes can be read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -238,7 +238,7 @@ def _transfer_syntax(file: IO[bytes]) -> str:
 
 @contextmanager
 def inflated(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Unfold the rest of a deflated file (PS3.5 A.5) piece by piece into a temporary one.
+    """Inflate the rest of a deflated file (PS3.5 A.5) piece by piece into a temporary one.
 
     Raises PixelError when that gets larger than LARGEST_INFLATED, zlib.error when it is damaged.
     """
@@ -302,7 +302,7 @@ def _layout(header: Dataset) -> Layout:
 
 
 def _rules(it: Layout) -> Iterator[tuple[bool, str]]:
-    """What must hold before anything is allocated or computed from these numbers (PS3.3 C.7.6.3, PS3.5 8.1.1)."""
+    """The conditions on these numbers, checked before anything is allocated (PS3.3 C.7.6.3, PS3.5 8.1.1)."""
     yield it.rows > 0 and it.columns > 0, "Rows and Columns must be positive."
     yield it.samples in (1, 3), "Samples per Pixel must be 1 or 3."
     yield it.bits_allocated in (8, 16, 32), "Bits Allocated must be 8, 16 or 32."
@@ -355,7 +355,7 @@ def grouped(fragments: Sequence[Fragment], *, frames: int, table: frozenset[int]
     """Say which fragments make which frame (PS3.5 A.4).
 
     One frame has them all; as many fragments as frames are one each (an Extended Offset Table requires that). Otherwise
-    a frame begins where the Basic Offset Table says, or else where a fragment begins like an image.
+    a frame begins at an offset of the Basic Offset Table, or else at a fragment that begins like an image.
     """
     if frames == 1 and fragments:
         return [list(fragments)]

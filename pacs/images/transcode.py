@@ -1,14 +1,10 @@
-"""A stored object, or one frame of it, in another transfer syntax: a new thing, made for a client that asked for it.
+"""Transcodes a stored object, or one frame of it, without loss, for a client that requests it.
 
-Rules. Only without loss: into Explicit VR Little Endian, JPEG-LS, JPEG 2000 and JPEG Lossless; every pixel has the
-value it had. What is stored is never changed, and neither are UIDs: a lossless form is the same instance (PS3.5 8.2).
-Frames go through one at a time, so a tomosynthesis takes the memory of one. What stands behind the pixels (digital
-signatures, which would no longer be right, and padding) is left out. Grey values without sign are compressed, nothing
-else; colour comes out as RGB.
+Into Explicit VR Little Endian, JPEG-LS, JPEG 2000 and JPEG Lossless. Only unsigned grey values are compressed; colour
+becomes uncompressed RGB. Attributes behind the pixels are left out. The stored object is never changed.
 
-To be run in worker processes like the rest of `pacs.images.pictures`. Not here: who may ask for it
-(`relay.dicomweb.negotiation`), and what C-MOVE and forwarding need, which is uncompressed alone
-(`pacs.images.decompress`).
+To be run in worker processes like `pacs.images.pictures`. Not for: negotiation (`relay.dicomweb.negotiation`), C-MOVE
+and forwarding (`pacs.images.decompress`).
 """
 
 import struct
@@ -36,7 +32,7 @@ from pacs.images.stored_frames import NATIVE, Layout, PixelError, StoredFrames, 
 EXPLICIT = str(ExplicitVRLittleEndian)
 
 LARGEST_WITHOUT_PIXELS = 64 << 20
-"""Bytes of a report and the like that is converted: it is read whole."""
+"""Most bytes of an object without pixels that is converted, because it is read whole."""
 
 _LONGEST_VALUE = 0xFFFFFFFE
 _UNDEFINED = 0xFFFFFFFF
@@ -101,7 +97,7 @@ def _frame(stored: StoredFrames, number: int, wanted: str) -> bytes:
 def _compressed(cells: Cells, layout: Layout, wanted: str) -> bytes:
     try:
         return _ENCODERS[wanted](cells, layout)
-    except Exception as error:  # each encoder raises its own: for noise that does not get smaller, for tiny pictures
+    except Exception as error:  # each encoder raises its own, for noise that does not get smaller, for tiny pictures
         raise NotAcceptable("The frame cannot be compressed this way; ask for the object as stored.") from error
 
 
@@ -114,6 +110,8 @@ def _write(path: Path, stored: StoredFrames, wanted: str, file: BinaryIO) -> Non
         if keyword in ds:
             del ds[keyword]
     file.write(_head(ds, wanted))
+    # A generator, so that a tomosynthesis takes the memory of one frame. What follows the pixels is left out: padding,
+    # and digital signatures, which would no longer hold.
     frames = (_frame(stored, number, wanted) for number in range(1, layout.frames + 1))
     if wanted == EXPLICIT:
         _write_native(file, frames, layout)
@@ -122,6 +120,7 @@ def _write(path: Path, stored: StoredFrames, wanted: str, file: BinaryIO) -> Non
 
 
 def _head(ds: Dataset, wanted: str) -> bytes:
+    # The same UID, because a lossless form is the same instance (PS3.5 8.2).
     header = part10_header(str(ds.SOPClassUID), str(ds.SOPInstanceUID), wanted)
     return header + encode(ds, EXPLICIT)
 
@@ -175,7 +174,7 @@ def _jpeg_2000(cells: Cells, layout: Layout) -> bytes:
 
 
 def _jpeg_lossless(cells: Cells, layout: Layout) -> bytes:
-    """Let GDCM convert a file: its objects in memory do not survive being taken apart from Python."""
+    # By way of a file, because GDCM's objects in memory do not survive being taken apart from Python.
     with tempfile.TemporaryDirectory() as folder:
         native, target = Path(folder, "native.dcm"), Path(folder, "compressed.dcm")
         _alone(cells, layout).save_as(native, enforce_file_format=True)
@@ -194,7 +193,7 @@ def _jpeg_lossless(cells: Cells, layout: Layout) -> bytes:
 
 
 def _alone(cells: Cells, layout: Layout) -> Dataset:
-    """One frame as the least that is an image object."""
+    """One frame as an image object with the fewest attributes."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

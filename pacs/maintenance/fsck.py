@@ -1,17 +1,11 @@
-"""Does the index say what the disk holds, and does the disk hold what was received?
+"""fsck: compares the index with the files on the disk, and repairs what can be repaired without loss.
 
-Two streams in the same order, what the rows say and what lies in the folders, are merged like the two sides of a zip:
-memory does not grow with the archive. What looks wrong is looked at once more, now, before it is a finding: images come
-in and go while an archive of a million files is compared.
+* A file without a row is received again, or set aside in the quarantine when it cannot be read. It is never deleted,
+  because it may be the only copy.
+* A row whose file is missing or damaged stays and is marked as damaged, until a resend replaces the file.
+* Wrong counts are computed anew; an instance without an event gets one.
 
-What a repair may do, and what it never does:
-
-* A file that no row knows is received again by the way every object comes in, or set aside in the quarantine when it
-  cannot be read. It is never deleted: it may be the only copy.
-* A row whose file is missing or damaged stays, is remembered as damaged, and is made well by a resend.
-* Counts are computed anew; an instance that no event tells of gets one.
-
-Not for: pruning, and not for reading files regularly; that is `scrub`.
+Not for: pruning (`retention`), reading files regularly (`scrub`).
 """
 
 import time
@@ -30,7 +24,7 @@ from pacs.archive.verify import trouble
 from pacs.maintenance import quarantine
 
 LEFTOVER_SECONDS = 3600.0
-"""While the archive serves, a file in `incoming` that did not grow for so long belongs to nobody."""
+"""While the archive serves, a file in `incoming` that did not grow for so long is a leftover."""
 
 QUARANTINE_SECONDS = 1.0
 """Longer than any object takes from its file to its row."""
@@ -62,7 +56,7 @@ KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class FsckFinding:
-    """One thing that is not as it should be. `uid` is of an instance or study, `file` a path in the storage folder.
+    """One fault. `uid` is of an instance or study, `file` a path in the storage folder.
 
     `repaired` says what was done about it; '' nothing.
     """
@@ -82,7 +76,7 @@ class FsckFinding:
         return KINDS[self.code][1]
 
     def facts(self) -> dict[str, str]:
-        """Everything a person or a program wants to know of it."""
+        """The finding as a JSON object."""
         return {
             "code": self.code,
             "uid": self.uid,
@@ -94,7 +88,8 @@ class FsckFinding:
 
 
 def joined(rows: Iterable[Kept], files: Iterable[Found]) -> Iterator[tuple[Kept | None, Found | None]]:
-    """Merge two streams that are sorted by place; None stands where only one of them has something."""
+    """Merge two streams that are sorted by place; None stands where only one of them has an entry."""
+    # Streams and not sets, because memory must not grow with the archive.
     left, right = iter(rows), iter(files)
     row, file = next(left, None), next(right, None)
     while row is not None or file is not None:
@@ -110,7 +105,7 @@ def joined(rows: Iterable[Kept], files: Iterable[Found]) -> Iterator[tuple[Kept 
 
 
 def suspicion(row: Kept | None, file: Found | None) -> str:
-    """What a pair looks like at first sight: the code of a finding, or '' for a pair that agrees."""
+    """The code of a possible finding for a pair, or '' when row and file agree."""
     if file is None:
         return "missing_file"
     if row is None:
@@ -123,7 +118,7 @@ def suspicion(row: Kept | None, file: Found | None) -> str:
 class Fsck:
     """One check of an archive and its files.
 
-    `at_rest`: nobody else serves it, the caller holds its folder. `seen` counts along.
+    `at_rest`: no pacs process serves it, and the caller holds its folder. `seen` is called for each pair compared.
     """
 
     def __init__(
@@ -136,7 +131,10 @@ class Fsck:
         self._seen = seen
 
     def findings(self, *, hashes: bool, now: datetime) -> Iterator[FsckFinding]:
-        """Look at everything. Damaged files are remembered as such. Raises GatewayError when there is no archive."""
+        """Compare everything, with `hashes` the content of every file; damaged files are marked.
+
+        Raises GatewayError when there is no archive.
+        """
         if not self._archive.is_mounted():
             raise GatewayError(f"{self._files.root} is no storage folder; is its volume mounted?")
         if hashes:
@@ -146,7 +144,7 @@ class Fsck:
         yield from self._quarantine()
         for uid in self._rows.wrong_counts():
             yield FsckFinding("wrong_counts", uid=uid) if uid else FsckFinding("wrong_totals")
-        yield from (FsckFinding("untold", uid=uid) for uid in self._rows.untold())
+        yield from (FsckFinding("untold", uid=uid) for uid in self._rows.unreported())
 
     def repaired(self, finding: FsckFinding, *, now: datetime) -> FsckFinding:
         """Repair what can be, with the folder held; the finding comes back with what was done."""
@@ -158,6 +156,8 @@ class Fsck:
     def _instances(self, *, hashes: bool, now: datetime) -> Iterator[FsckFinding]:
         for row, file in joined(self._rows.by_place(), self._files.walk()):
             self._seen()
+            # Only a suspicion, because images come and go while a million files are compared. Each is checked once more
+            # against the index and the disk as they are now.
             code = suspicion(row, file)
             if row is None and file is not None:
                 if code == "foreign_file" or self._is_orphan(file.path):
@@ -166,7 +166,7 @@ class Fsck:
                 yield from self._instance(row, hashes=hashes, now=now)
 
     def _instance(self, row: Kept, *, hashes: bool, now: datetime) -> Iterator[FsckFinding]:
-        """Look at one instance as it is now."""
+        """Check one instance as it is now."""
         path = self._files.path(row.sop_instance_uid)
         code = trouble(path, size_bytes=row.size_bytes, sha256=row.sha256) if hashes else _outside(path, row)
         if code and self._rows.report_damage(row, code, now=now):
@@ -175,7 +175,7 @@ class Fsck:
             self._rows.report_well(row.sop_instance_uid)
 
     def _is_orphan(self, path: Path) -> bool:
-        """Does nobody know it now, is it not on its way in, and not on its way out?"""
+        """Whether a file has no row now, is not being received, and is not ordered to be removed."""
         if not self._at_rest and any(part.name.startswith(path.stem) for part in self._files.leftovers()):
             return False
         uid = announced_uid(path)
@@ -186,12 +186,13 @@ class Fsck:
     def _leftovers(self) -> Iterator[Path]:
         until = time.time() - (0 if self._at_rest else LEFTOVER_SECONDS)
         for part in self._files.leftovers():
-            with suppress(FileNotFoundError):  # it is in its place by now
+            with suppress(FileNotFoundError):  # its receipt has ended since
                 if part.stat().st_mtime <= until:
                     yield part
 
     def _quarantine(self) -> list[FsckFinding]:
-        """Compare rows and files; while the archive serves twice, because one of them always comes or goes first."""
+        """Compare rows and files of the quarantine."""
+        # Twice while the archive serves, because a file comes before its row, and goes after it.
         found = self._quarantine_now()
         if found and not self._at_rest:
             time.sleep(QUARANTINE_SECONDS)
@@ -217,7 +218,7 @@ def _uid_of(file: Found, code: str) -> str:
 
 
 def _outside(path: Path, row: Kept) -> str:
-    """What can be seen of a file without reading it."""
+    """The fault that a file shows without being read; '' for none."""
     try:
         return "" if path.stat().st_size == row.size_bytes else "wrong_size"
     except FileNotFoundError:
@@ -226,7 +227,7 @@ def _outside(path: Path, row: Kept) -> str:
         return "unreadable_file"
 
 
-# ---- repairs: what they do they say ----------------------------------------------------------------------------------
+# ---- repairs: each returns a sentence about what it did, '' for nothing ----------------------------------------------
 
 
 def _adopt(archive: Archive, files: Files, finding: FsckFinding, now: datetime) -> str:
@@ -256,7 +257,7 @@ def _recount(archive: Archive, _files: Files, _finding: FsckFinding, _now: datet
     return "Counted anew."
 
 
-def _tell(archive: Archive, _files: Files, finding: FsckFinding, now: datetime) -> str:
+def _enqueue_event(archive: Archive, _files: Files, finding: FsckFinding, now: datetime) -> str:
     archive.tell_again(finding.uid, now=now)
     return "The cloud is told."
 
@@ -280,7 +281,7 @@ _REPAIRS: Mapping[str, Callable[[Archive, Files, FsckFinding, datetime], str]] =
         "leftover": _sweep,
         "wrong_counts": _recount,
         "wrong_totals": _recount,
-        "untold": _tell,
+        "untold": _enqueue_event,
         "quarantine_row_without_file": _forget,
         "quarantine_file_without_row": _record,
     }

@@ -1,16 +1,14 @@
-"""What is kept aside, and what an operator decides about it.
+"""Moves objects into the quarantine, and carries out an operator's decisions about them.
 
-Rules:
+* A command records a decision; the pacs process carries it out (`carry_out`). Then the row is gone, or it has the
+  reason why not.
+* `store`: the object is received once more and then leaves the quarantine.
+* `replace`: the stored object goes into the quarantine first, with the name of the person who decided.
+* Keeping the stored object is a decision, too (`Quarantine.settle`): both files stay, and a decision that is not
+  carried out yet is taken back.
+* An object leaves the quarantine after it is in its place. After a crash the next call goes on.
 
-* A command writes down the decision; the process that owns the folder carries it out (`carry_out`), so that nothing
-  ever happens to a file behind the back of a receipt. Either it is done and the row is gone, or the row says why not.
-* `store`: the object is received once more, by the way every object comes in, and then taken out of the quarantine.
-* To keep what is stored is a decision too (`Quarantine.settle`): nothing is done, and both files stay where they are.
-  It takes back one that is not carried out yet, so each is looked at again before its first step, and once more in the
-  transaction that takes the stored object out.
-* `replace`: the object that is stored under the UID goes into the quarantine first, with the name of who decided so.
-* Nothing leaves the quarantine before it is in its place. Killed anywhere in between, the next look carries on: each
-  step finds what the one before has left.
+Not for: rows (`pacs.archive.quarantine_rows`).
 """
 
 from datetime import datetime
@@ -36,10 +34,11 @@ log = structlog.get_logger()
 
 
 def receive_again(archive: Archive, path: Path, *, calling_ae_title: str, why: str, now: datetime) -> str:
-    """Receive a Part 10 file by the way every object comes in; give its UID. Raises a Refusal; then all is as before.
+    """Receive a Part 10 file like an object of a modality; return its UID. Raises a Refusal; then nothing has changed.
 
     `why` takes the place of the association in row and log.
     """
+    # Not a row for the file as it lies there, because there is one path into the archive, with every check and sync.
     origin, offset = _origin(path, calling_ae_title, why)
     receiving = archive.receive(origin, now=now)
     try:
@@ -55,7 +54,7 @@ def receive_again(archive: Archive, path: Path, *, calling_ae_title: str, why: s
 
 
 def set_aside(archive: Archive, files: Files, path: Path, *, reason: str, now: datetime) -> None:
-    """Move a file that no row knows into the quarantine, row first."""
+    """Move a file without a row into the quarantine, row first."""
     sha256 = digest(path)
     _record(archive, announced(path), quarantine_name(path, sha256), sha256=sha256, reason=reason, now=now)
     files.set_aside(path, sha256)
@@ -67,7 +66,7 @@ def record(archive: Archive, path: Path, *, reason: str, now: datetime) -> None:
 
 
 def announced(path: Path) -> str:
-    """The SOP Instance UID a file says it has; '' when it is damaged."""
+    """The SOP Instance UID in a file's header; '' when it is damaged."""
     try:
         return _origin(path, "", "")[0].sop_instance_uid
     except InvalidDataSet:
@@ -75,19 +74,21 @@ def announced(path: Path) -> str:
 
 
 def carry_out(archive: Archive, files: Files, *, now: datetime) -> None:
-    """Do what operators have decided; what cannot be done gets its reason. Only for who owns the folder."""
+    """Carry out the decisions of operators; a failed one gets its reason. Only for the process that owns the folder."""
+    # Only there, because no other process can hold the turn of a UID whose image may be arriving at this moment.
     with files.changeable() as changeable:
         for found in archive.quarantine.decided() if changeable else ():
             try:
                 _carry_out(archive, files, found, now=now)
             except OutOfResources:
-                raise  # not now; the decision stands
+                raise  # the decision is kept, because a full disk will pass
             except (Refusal, OSError) as error:
                 archive.quarantine.refuse(found.id, str(error))
                 log.warning("decision not carried out", sop_instance_uid=found.sop_instance_uid, reason=str(error))
 
 
 def _carry_out(archive: Archive, files: Files, found: SetAside, *, now: datetime) -> None:
+    # A decision may have been taken back since the list was read.
     with archive.read() as conn:
         if not archive.quarantine.stands(conn, found):
             return
@@ -109,7 +110,7 @@ def _carry_out(archive: Archive, files: Files, found: SetAside, *, now: datetime
 
 
 def _require_sound(path: Path, found: SetAside) -> None:
-    """What takes the place of a stored object has to be known good before that one goes."""
+    """Refuse a quarantined file that is damaged or of another instance, before a stored object makes way for it."""
     if digest(path) != found.sha256:
         raise Conflict("The file in the quarantine is not what was set aside; it is damaged and cannot be stored.")
     if _origin(path, "", "")[0].sop_instance_uid != found.sop_instance_uid:
@@ -117,11 +118,11 @@ def _require_sound(path: Path, found: SetAside) -> None:
 
 
 def _made_way(archive: Archive, files: Files, known: Kept, found: SetAside, *, now: datetime) -> bool:
-    """Put a second name of the stored file into the quarantine, then take its row out of the index.
+    """Link the stored file into the quarantine, then take its row out of the index.
 
-    Its name in the tree is then that of an orphan, which the receipt that follows replaces. False when the decision was
-    taken back meanwhile; then all is as before.
+    False when the decision was taken back meanwhile; then nothing has changed.
     """
+    # The file stays in the tree as an orphan, which the following receipt replaces. A crash in between leaves both.
     uid = known.sop_instance_uid
     if found.decision != "replace":
         raise Conflict(f"Another object is stored under {uid}. To put this one in its place, say --replace.")
@@ -153,7 +154,7 @@ def _receipt(sha256: str, now: datetime) -> Receipt:
 
 
 def _origin(path: Path, calling_ae_title: str, why: str) -> tuple[ObjectOrigin, int]:
-    """What a file says it is, and where its data set begins."""
+    """The identity in a file's header, and the offset of its data set."""
     try:
         meta = read_file_meta_info(path)
         origin = ObjectOrigin(

@@ -1,15 +1,12 @@
-"""What may go, and how it goes. Off unless somebody says for how many days images are kept.
+"""Retention: which studies may be removed, and their removal. Off unless the site sets a number of days.
 
-A study goes whole or stays whole, the one that got its last image longest ago first. It may go when every rule below
-lets it; the rules are the only place that decides, and nothing that the cloud or a site archive it is owed to has not
-confirmed ever passes them.
+A study is removed whole, the one that got its last image longest ago first, when none of `RULES` holds it. Images that
+the cloud or a site archive has not confirmed are never removed; a full disk stays full then, and images are refused.
 
-How: the rows go and the removal of the files is ordered in one transaction, in which the rules are asked once more.
-Then the process that owns the folder removes the files (`remove_ordered`), holding the turn of each UID, because the
-same image may be coming in again at that moment: a new row takes the order back. Killed anywhere, the next look carries
-on.
+The rows go, and the removal of their files is ordered, in one transaction. The pacs process removes the files
+(`remove_ordered`); after a crash the next call goes on.
 
-Not for: making room at any price. A disk full of images that the cloud has not confirmed stays full, and images stop.
+Not for: scrub and damage (`scrub`), expiry of the worklist (`worklist.expiry`).
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +27,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How long images are kept after the last one of their study came, and whether that has to be committed to."""
+    """Days that a study is kept after its last image, and whether all of it has to be committed before it goes."""
 
     days: int
     needs_commitment: bool = False
@@ -45,7 +42,7 @@ _Rule = Callable[[StudyFacts, RetentionPolicy, datetime], bool]
 RULES: tuple[tuple[str, _Rule], ...] = (
     ("it is too young", lambda study, policy, now: study.last_received_at >= utc_text(policy.until(now))),
     ("the cloud has not confirmed all of it", lambda study, _policy, _now: study.confirmed != study.instances),
-    ("the cloud is still owed events of it", lambda study, _policy, _now: study.owed > 0),
+    ("the cloud is still owed events of it", lambda study, _policy, _now: study.pending > 0),
     (
         "its safekeeping was not promised to the modality",
         lambda study, policy, _now: policy.needs_commitment and study.committed != study.instances,
@@ -53,30 +50,33 @@ RULES: tuple[tuple[str, _Rule], ...] = (
     ("a site archive has not confirmed all of it", lambda study, _policy, _now: study.unforwarded > 0),
     ("a file of it is damaged, which somebody has to look at", lambda study, _policy, _now: study.damaged > 0),
 )
-"""Why a study stays; it goes when none of these holds."""
+"""Reasons why a study stays; it goes when none of these holds. No other code decides."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionOutcome:
-    """What became of a study, or would become: `kept_because` is empty when it goes."""
+    """The decision about one study: `kept_because` is empty when it goes."""
 
     study: StudyFacts
     kept_because: tuple[str, ...]
 
 
 def judge(study: StudyFacts, policy: RetentionPolicy, *, now: datetime) -> RetentionOutcome:
-    """Ask every rule."""
+    """Evaluate every rule."""
     return RetentionOutcome(study, tuple(reason for reason, holds in RULES if holds(study, policy, now)))
 
 
 def candidates(archive: Archive, policy: RetentionPolicy, *, now: datetime) -> Iterator[RetentionOutcome]:
-    """What is old enough, oldest first, and whether it may go. Changes nothing."""
+    """The studies that are old enough, oldest first, and whether they may go. Changes nothing."""
     for study in MaintenanceRows(archive).studies_until(utc_text(policy.until(now))):
         yield judge(study, policy, now=now)
 
 
 def prune(archive: Archive, policy: RetentionPolicy, *, now: datetime) -> Iterator[RetentionOutcome]:
-    """Let go what may go, oldest first; each outcome comes when it is committed. Files follow by `remove_ordered`."""
+    """Remove the studies that may go, oldest first; each outcome is yielded after its commit.
+
+    Files follow by `remove_ordered`.
+    """
     for outcome in candidates(archive, policy, now=now):
         yield outcome if outcome.kept_because else _let_go(archive, outcome, policy, now=now)
 
@@ -87,6 +87,7 @@ def _let_go(archive: Archive, outcome: RetentionOutcome, policy: RetentionPolicy
         study = rows.facts(conn, outcome.study.id)
         if study is None:
             return outcome
+        # Evaluated again in the transaction, because an image of the study may have come since the list was read.
         latest = judge(study, policy, now=now)
         if latest.kept_because:
             return latest
@@ -110,14 +111,15 @@ def delete(
     *,
     now: datetime,
 ) -> int:
-    """Let a study, or a series or instance of it, go because somebody asked; say how many instances go.
+    """Remove a study, or a series or instance of it, on request; return how many instances go.
 
-    The rules are asked of the whole study, whatever part of it shall go. Raises NotFound, and Conflict with every
+    The rules are evaluated for the whole study, whatever part of it shall go. Raises NotFound, and Conflict with every
     reason why it stays. Files follow by `remove_ordered`.
     """
     with archive.write() as conn:
         study = MaintenanceRows(archive).facts_of(conn, study_instance_uid)
-        outcome = judge(study, policy, now=now + timedelta(seconds=1))  # with no days to wait, not even of this moment
+        # One second later, because with a policy of 0 days an image of this very moment must not be too young.
+        outcome = judge(study, policy, now=now + timedelta(seconds=1))
         if outcome.kept_because:
             raise Conflict(f"Study {study_instance_uid} stays as it is: {'; '.join(outcome.kept_because)}.")
         count = removal_rows.order(conn, study.id, series_instance_uid, sop_instance_uid, now=now)
@@ -132,12 +134,16 @@ def delete(
 
 
 def remove_ordered(archive: Archive, files: Files) -> int:
-    """Remove the files that shall go, unless a backup is being taken; say how many. Only for who owns the folder."""
+    """Remove the files whose removal is ordered, unless a backup is being taken; return how many.
+
+    Only for the process that owns the folder.
+    """
     rows = MaintenanceRows(archive)
     with files.changeable() as changeable:
         count = 0
         while changeable and (ordered := rows.removals()):
             for uid in ordered:
+                # In the turn of the UID, because the same image may be coming in again; its new row cancels the order.
                 with archive.turn(uid):
                     if rows.shall_go(uid):
                         files.remove([uid])

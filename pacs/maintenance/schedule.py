@@ -1,7 +1,6 @@
-"""Looking after the archive while it serves: decisions are carried out at once, pruning and scrubbing begin at night.
+"""The schedule of maintenance in the pacs process: operators' decisions at once, pruning and scrubbing at night.
 
-Two threads of the pacs process, because a scrub may take days and an operator waits for his decision. What fails is
-logged and tried again: care must never end the process that takes images.
+A failure is logged and tried again.
 
 Not for: rules; `quarantine`, `retention` and `scrub` have them.
 """
@@ -26,10 +25,10 @@ from pacs.maintenance.retention import RetentionPolicy, prune, remove_ordered
 from pacs.maintenance.scrub import Scrub, is_due, last_night
 
 ORDERS_SECONDS = 1.0
-"""How often decisions are looked for; an operator waits this long."""
+"""Interval at which decisions are read; an operator waits this long."""
 
 NIGHT_SECONDS = 30.0
-"""How often it is looked whether it is time for what is done once a night."""
+"""Interval at which the clock is compared with the hour of the night."""
 
 AFTER_FAILURE_SECONDS = 60.0
 
@@ -38,7 +37,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceSchedule:
-    """What is done every night. `policy` None: nothing is pruned; `scrub_bytes_per_second` 0: nothing is scrubbed."""
+    """The nightly work. `policy` None: no pruning; `scrub_bytes_per_second` 0: no scrub; `night_hour` 0 to 23."""
 
     night_hour: int
     policy: RetentionPolicy | None
@@ -46,24 +45,30 @@ class MaintenanceSchedule:
 
 
 def local_now() -> datetime:
-    """Nights are local."""
+    """The time in the zone of this computer, because the hour of the night is the site's."""
     return datetime.now().astimezone()
 
 
 class Maintenance:
-    """Looks after an archive and its files from entering to leaving the block."""
+    """Maintains an archive and its files from entering to leaving the block."""
 
     def __init__(
-        self, archive: Archive, files: Files, rounds: MaintenanceSchedule, *, clock: Callable[[], datetime] = local_now
+        self,
+        archive: Archive,
+        files: Files,
+        schedule: MaintenanceSchedule,
+        *,
+        clock: Callable[[], datetime] = local_now,
     ) -> None:
         self._archive = archive
         self._files = files
-        self._rounds = rounds
+        self._schedule = schedule
         self._clock = clock
         self._stop = threading.Event()
         self._pruned: datetime | None = None
-        self._laid_out = last_night(clock(), rounds.night_hour)
+        self._laid_out = last_night(clock(), schedule.night_hour)
         self._fullness = Fullness.ROOMY
+        # Two threads, because a scrub may take days and an operator waits for a decision.
         self._threads = [
             threading.Thread(target=self._repeat, args=("orders", self._orders, ORDERS_SECONDS), name="orders"),
             threading.Thread(target=self._repeat, args=("night", self._night, NIGHT_SECONDS), name="night"),
@@ -86,10 +91,10 @@ class Maintenance:
                 work()
             except Stopped:
                 return
-            except (GatewayError, OSError) as error:  # a full disk, a database that is held: it will pass
+            except (GatewayError, OSError) as error:  # a full disk or a locked database will pass
                 log.warning("care postponed", task=name, reason=str(error))
                 pause = AFTER_FAILURE_SECONDS
-            except Exception:  # whatever it is, images must still be taken
+            except Exception:  # any failure, because maintenance must not end the process that receives images
                 log.exception("care failed", task=name)
                 pause = AFTER_FAILURE_SECONDS
             self._stop.wait(pause)
@@ -100,15 +105,17 @@ class Maintenance:
 
     def _night(self) -> None:
         self._watch_the_volume()
-        night = last_night(self._clock(), self._rounds.night_hour)
+        night = last_night(self._clock(), self._schedule.night_hour)
+        # Once in an archive's life, from its first night on, because a receipt that has to make its own folder takes
+        # twice as long when the object is small.
         if self._laid_out != night and self._fullness is Fullness.ROOMY:
             self._archive.lay_out(stop=self._stop.is_set)
             self._laid_out = night
-        if self._rounds.policy is not None and self._pruned != night:
-            self._prune(self._rounds.policy)
+        if self._schedule.policy is not None and self._pruned != night:
+            self._prune(self._schedule.policy)
             self._pruned = night
-        if self._rounds.scrub_bytes_per_second and is_due(MaintenanceRows(self._archive).scrubbed(), since=night):
-            rate = self._rounds.scrub_bytes_per_second
+        if self._schedule.scrub_bytes_per_second and is_due(MaintenanceRows(self._archive).scrubbed(), since=night):
+            rate = self._schedule.scrub_bytes_per_second
             scrub = Scrub(self._archive, self._files, bytes_per_second=rate, stop=self._stop)
             scrub.run(clock=self._clock)
 

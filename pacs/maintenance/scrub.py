@@ -1,15 +1,10 @@
-"""Reading every file again, night after night: disks forget, and nobody notices until the image is wanted.
+"""The scrub: reads every stored file again and compares its size and SHA-256 with the index.
 
-Rules:
+A pass begins after the hour of the night, or as soon after it as the machine runs. It reads at a bounded rate, and not
+while images come in; after a restart it goes on where it was. A damaged file is reported and otherwise left alone: a
+resend of the same object replaces it (`pacs.archive.archive`).
 
-* A pass reads every file of the archive once, from the disk and not from memory, and compares size and SHA-256. It
-  begins after the hour of the night that is set, or as soon after it as the machine runs: a van is off at night.
-* It reads at a bounded rate, and not at all while images come in. Where it is, is remembered: a pass goes on after a
-  restart.
-* What is damaged is reported and otherwise left alone: the same object sent again by its modality makes it well
-  (`archive`).
-
-Not for: comparing one file (`pacs.archive.verify`), and not for repairing or for files nobody knows; that is `fsck`.
+Not for: comparing one file (`pacs.archive.verify`), repairs and unknown files (`fsck`).
 """
 
 import threading
@@ -28,30 +23,30 @@ from pacs.archive.maintenance_rows import Kept, MaintenanceRows, Pass
 from pacs.archive.verify import Stopped, trouble
 
 REMEMBER_SECONDS = 10.0
-"""How much of the way a restart may have to go again; each remembering is a sync."""
+"""Reading that a restart may have to repeat. Not less, because every record of the progress is a sync."""
 
 BUSY_LOOK_SECONDS = 2.0
 BUSY_WITHIN_SECONDS = 30.0
-"""A file in `incoming` that grew within this time is on its way in; an older one is a leftover."""
+"""A file in `incoming` that grew within this time is being received; an older one is a leftover."""
 
 log = structlog.get_logger()
 
 
 def last_night(now: datetime, hour: int) -> datetime:
-    """When the hour of the night last struck, in the time zone of `now`."""
+    """The moment at which the hour of the night last began, in the time zone of `now`."""
     tonight = now.replace(hour=hour, minute=0, second=0, microsecond=0)
     return tonight if tonight <= now else tonight - timedelta(days=1)
 
 
 def is_due(reached: Pass, *, since: datetime) -> bool:
-    """Is a pass under way, or has none begun since the last night?"""
+    """Whether a pass is unfinished, or none has begun since the last night."""
     if reached.began_at is None or reached.ended_at is None:
         return True
     return datetime.fromisoformat(reached.began_at) < since
 
 
 class Scrub:
-    """The scrub of one archive, at `bytes_per_second`. `run` does what is left of a pass; `stop` ends it anywhere."""
+    """The scrub of one archive, at `bytes_per_second`. `run` finishes a pass; `stop` ends it anywhere."""
 
     def __init__(self, archive: Archive, files: Files, *, bytes_per_second: int, stop: threading.Event) -> None:
         self._rows = MaintenanceRows(archive)
@@ -60,7 +55,7 @@ class Scrub:
         self._stop = stop
 
     def run(self, *, clock: Callable[[], datetime]) -> None:
-        """Go on with the pass, or begin one, until its end. Raises Stopped."""
+        """Continue the pass, or begin one, until its end. Raises Stopped."""
         reached = self._rows.scrubbed()
         if reached.began_at is None or reached.ended_at is not None:
             reached = Pass(utc_text(clock()), None, 0, 0, 0, 0)
@@ -97,7 +92,8 @@ class Scrub:
                 raise Stopped
 
     def _receiving(self) -> bool:
-        """Is an object on its way in? Its file says so, whoever serves the association."""
+        """Whether an object is being received."""
+        # By its file, because a repair or an upload may be receiving it as well as an association.
         young = time.time() - BUSY_WITHIN_SECONDS
         return any(_changed(part) > young for part in self._files.leftovers())
 

@@ -1,6 +1,6 @@
 """The handlers of C-FIND, C-GET and C-MOVE over an archive.
 
-Not here: what an identifier means (`query`), how objects are sent and counted (`retrieve`).
+Not for: the rules of identifiers (`query`), sending and counting objects (`retrieve`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +29,10 @@ log = structlog.get_logger()
 
 
 class QueryRetrieve:
-    """Serves queries and retrievals of one archive. `peers` are destinations of C-MOVE, `tls` is for those in TLS."""
+    """Serves queries and retrievals of one archive.
+
+    `peers` are the destinations of C-MOVE, those that want TLS are called with `tls`; `audit` writes the messages.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,6 @@ class QueryRetrieve:
         tls: CallFiles | None = None,
         audit: ArchiveAudit,
     ) -> None:
-        """`audit` tell the audit trail."""
         self._archive = archive
         self._ae_title = ae_title
         self._tls = tls
@@ -73,7 +75,7 @@ class QueryRetrieve:
             answers = retrieve.suboperations(instances, sender, request.is_cancelled)
         else:
             answers = self._moved(instances, destination, request)
-        for progress in self._told(request, instances, answers):
+        for progress in self._audited(request, instances, answers):
             yield progress
         log.info(
             "retrieval answered",
@@ -83,8 +85,10 @@ class QueryRetrieve:
             status=f"{progress.status:04X}H",
         )
 
-    def _told(self, request: Request, instances: Sequence[Stored], answers: Iterable[Progress]) -> Iterator[Progress]:
-        """Tell the audit trail that objects leave, and when they have or the peer was lost, what did."""
+    def _audited(
+        self, request: Request, instances: Sequence[Stored], answers: Iterable[Progress]
+    ) -> Iterator[Progress]:
+        """Write to the audit trail that objects begin to leave, and at the end, also of a lost peer, which did."""
         if not instances:
             yield from answers
             return
@@ -122,7 +126,7 @@ class QueryRetrieve:
                 ae_title=self._ae_title,
                 tls=self._tls,
                 originator=originator,
-                look=request.is_cancelled,  # raises when who asked has gone
+                look=request.is_cancelled,  # raises when the requester has gone
             ) as call:
                 yield from retrieve.suboperations(instances, call, request.is_cancelled)
         except PeerError as error:

@@ -1,16 +1,14 @@
-"""Query and retrieve identifiers (PS3.4 C.4): which level is meant, whether the keys fit it, what an answer looks like.
+"""Identifiers of query and retrieve (PS3.4 C.4): their level, the keys it requires, and the encoding of an answer.
 
-Rules:
+* The level is one of the information model's, Patient Root or Study Root (C.6.1.1, C.6.2.1).
+* A query has one value of the unique key of each level above (C.4.1.2.2.1), unless relational queries were negotiated
+  (C.4.1.2.2.2).
+* A retrieval has unique keys alone: one value above the level, a list of UIDs at it (C.4.2.2.1). Keys above may be
+  left out.
+* An answer has the keys of the query, empty where unknown, and always the level, the unique keys down to it and
+  Retrieve AE Title (C.4.1.1.3.2). It is in Unicode.
 
-* The level has to be one of the information model's, Patient Root or Study Root (C.6.1.1, C.6.2.1).
-* A query is hierarchical: it names each level above with one value of its unique key (C.4.1.2.2.1), so that nobody
-  lists a million instances by mistake. Who negotiated relational queries may leave them out (C.4.1.2.2.2).
-* A retrieval names what it wants by unique keys alone, one value above the level and a list of UIDs at it
-  (C.4.2.2.1). Keys above may be left out: a UID says enough.
-* An answer has the keys that were asked, empty where unknown, and always the level, the unique keys down to it and who
-  to retrieve from (C.4.1.1.3.2). It is given in Unicode, and says so.
-
-Not here: matching (`gateway.query.matching`), SQL (`index`), associations (`scp`).
+Not for: matching (`gateway.query.matching`), SQL (`pacs.archive.index`), associations (`handlers`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +32,7 @@ from gateway.query.matching import requested
 from pacs.archive.index import Level
 
 PAGE = 500
-"""Answers that are fetched at once: enough for the database, little for memory."""
+"""Answers read at once: enough for the database, little for memory."""
 
 _PATIENT_ROOT: tuple[Level, ...] = ("PATIENT", "STUDY", "SERIES", "IMAGE")
 _STUDY_ROOT: tuple[Level, ...] = ("STUDY", "SERIES", "IMAGE")
@@ -69,13 +67,14 @@ def query_level(sop_class_uid: str, identifier: Dataset, *, relational: bool) ->
     level, above = _level(FIND, sop_class_uid, identifier)
     for keyword in (_UNIQUE[upper] for upper in above):
         value = _value(identifier, keyword)
+        # Required, because a query without them would list a million instances by mistake.
         if not relational and (not value or "\\" in value or "*" in value or "?" in value):
             raise InvalidQuery(f"{keyword} has to have one value at the level {level}.")
     return level
 
 
 def wanted(sop_class_uid: str, identifier: Dataset) -> Dataset:
-    """What a C-GET or C-MOVE chooses: its unique keys. Raises InvalidQuery when they do not say what is wanted."""
+    """The unique keys of a C-GET or C-MOVE. Raises InvalidQuery when they do not name what to retrieve."""
     level, above = _level({**GET, **MOVE}, sop_class_uid, identifier)
     chosen = Dataset()
     for keyword in [*(_UNIQUE[upper] for upper in above), _UNIQUE[level]]:
@@ -85,6 +84,7 @@ def wanted(sop_class_uid: str, identifier: Dataset) -> Dataset:
             raise InvalidQuery(f"{keyword} has to have a value at the level {level}.")
         if "*" in value or "?" in value or ("\\" in value and not (is_own and keyword != "PatientID")):
             raise InvalidQuery(f"{keyword} has to be one value without wildcards in a retrieval.")
+        # A key above may be missing, because a UID at the level is enough.
         if value:
             setattr(chosen, keyword, identifier[keyword].value)
     return chosen
@@ -92,16 +92,16 @@ def wanted(sop_class_uid: str, identifier: Dataset) -> Dataset:
 
 def answer(found: DicomJson, identifier: Dataset, level: Level, *, ae_title: str, transfer_syntax: str) -> bytes:
     """One C-FIND answer, encoded."""
-    asked = Dataset()
-    asked.update(identifier)
+    keys = Dataset()
+    keys.update(identifier)
     for keyword in ("QueryRetrieveLevel", "RetrieveAETitle", *_unique_keys(level)):
-        if keyword not in asked:
-            setattr(asked, keyword, None)
+        if keyword not in keys:
+            setattr(keys, keyword, None)
     known = Dataset()
-    for element in _elements(found, asked):
+    for element in _elements(found, keys):
         known.add(element)
     known.QueryRetrieveLevel, known.RetrieveAETitle, known.InstanceAvailability = level, ae_title, "ONLINE"
-    return _encoded(requested(asked, known), transfer_syntax)
+    return _encoded(requested(keys, known), transfer_syntax)
 
 
 def _level(
@@ -128,10 +128,10 @@ def _unique_keys(level: Level) -> list[str]:
     return [_UNIQUE[each] for each in _PATIENT_ROOT[: _PATIENT_ROOT.index(level) + 1]]
 
 
-def _elements(found: DicomJson, asked: Dataset) -> Iterator[DataElement]:
-    """The elements of a stored data set that were asked; a value that is none of its kind is as good as unknown."""
+def _elements(found: DicomJson, keys: Dataset) -> Iterator[DataElement]:
+    """The requested elements of a stored data set; a value that is malformed counts as unknown."""
     character_set = tag_for_keyword("SpecificCharacterSet")
-    for tag in {*asked.keys(), character_set}:
+    for tag in {*keys.keys(), character_set}:
         name = f"{tag:08X}"
         element = found.get(name, {})
         if "vr" not in element or "BulkDataURI" in element:
@@ -145,12 +145,12 @@ def _elements(found: DicomJson, asked: Dataset) -> Iterator[DataElement]:
 def _encoded(data_set: Dataset, transfer_syntax: str) -> bytes:
     try:
         return encode(data_set, transfer_syntax)
-    except Exception:  # noqa: BLE001  what pydicom raises on an odd value depends on the value
+    except Exception:  # noqa: BLE001  the exception of pydicom on a malformed value depends on the value
         return encode(_encodable(data_set, transfer_syntax), transfer_syntax)
 
 
 def _encodable(data_set: Dataset, transfer_syntax: str) -> Dataset:
-    """The same with those values left empty that are none of their kind, such as a word where a number is expected."""
+    """The same with malformed values left empty, such as a word where a number is expected."""
     kept = Dataset()
     for element in data_set:
         one = Dataset()

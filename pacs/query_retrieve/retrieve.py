@@ -1,13 +1,13 @@
-"""Retrieval (PS3.4 C.4.2, C.4.3): the objects that were asked for, sent one after the other, and the count of it.
+"""Retrieval (PS3.4 C.4.2, C.4.3): sends the chosen objects one after the other and counts the sub-operations.
 
-Rules:
-
-* An object goes as it is stored if the peer takes that. If not, and only then, it is made Explicit or Implicit VR
-  Little Endian (`decompress`).
-* One that cannot be sent counts as failed, is named in the last answer, and keeps no other from being sent. When the
-  destination is lost, all that are left have failed.
+* An object is sent as stored if the peer accepts that; only else in Explicit or Implicit VR Little Endian
+  (`pacs.images.decompress`).
+* A failed object is named in the last response and does not stop the others. When the destination is lost, all that
+  are left have failed.
 * The last status is 0000 when all were taken, B000 when some failed or were taken with a warning, A702 when none was
   taken, FE00 when the peer cancelled.
+
+Not for: choosing objects (`query`), associations (`handlers`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class SendOutcome(Enum):
-    """What became of one sub-operation."""
+    """The outcome of one sub-operation."""
 
     COMPLETED = auto()
     WARNING = auto()
@@ -55,8 +55,9 @@ class Sendable(Protocol):
     def data_set_offset(self) -> int: ...
 
 
+# C-GET and C-MOVE differ only in this, so that one function serves both.
 class StoreDestination(Protocol):
-    """Where objects are sent: the peer of a C-GET, or an association of our own."""
+    """A destination of objects: the peer of a C-GET, or an association of our own."""
 
     def syntaxes(self, sop_class_uid: str) -> frozenset[str]:
         """The transfer syntaxes in which it takes objects of a class."""
@@ -68,7 +69,7 @@ class StoreDestination(Protocol):
 def suboperations(
     instances: Sequence[Stored], destination: StoreDestination, is_cancelled: Callable[[], bool]
 ) -> Iterator[Progress]:
-    """Send the objects, telling after each how it stands; the last progress has the final status."""
+    """Send the objects and yield the progress after each; the last one has the final status."""
     progress = Progress(remaining=len(instances))
     for stored in instances:
         if is_cancelled():
@@ -88,7 +89,7 @@ def suboperations(
 
 
 def unreached(instances: Sequence[Stored]) -> Progress:
-    """The one answer when there is no association with the destination."""
+    """The only response when there is no association with the destination."""
     return ended(Progress(remaining=len(instances)), instances)
 
 
@@ -103,7 +104,7 @@ def after(progress: Progress, sop_instance_uid: str, outcome: SendOutcome) -> Pr
 
 
 def ended(progress: Progress, instances: Sequence[Stored]) -> Progress:
-    """The last progress; what has not been sent by now has failed."""
+    """The last progress; objects that are not sent by now have failed."""
     unsent = instances[len(instances) - progress.remaining :]
     failed = (*progress.failed_uids, *(stored.sop_instance_uid for stored in unsent))
     comment = f"{len(failed)} of {len(instances)} objects not sent; see the log." if failed else None
@@ -114,7 +115,7 @@ def ended(progress: Progress, instances: Sequence[Stored]) -> Progress:
 
 
 def form(stored: str, accepted: frozenset[str]) -> str:
-    """The transfer syntax to send in. Raises NotAcceptable when there is none."""
+    """The transfer syntax to send in: as stored, else uncompressed. Raises NotAcceptable when there is none."""
     for syntax in (stored, *UNCOMPRESSED):
         if syntax in accepted:
             return syntax
@@ -122,14 +123,14 @@ def form(stored: str, accepted: frozenset[str]) -> str:
 
 
 def outcome(answer: Command) -> SendOutcome:
-    """What the response to a C-STORE means (PS3.4 B.2.3)."""
+    """The outcome by the response to a C-STORE (PS3.4 B.2.3)."""
     if answer.status == 0x0000:
         return SendOutcome.COMPLETED
     return SendOutcome.WARNING if answer.status is not None and answer.status >> 12 == 0xB else SendOutcome.FAILED
 
 
 def sent(stored: Sendable, destination: StoreDestination) -> tuple[SendOutcome, str]:
-    """Send one object: what became of it, and a sentence unless all is well. Raises PeerError when the peer is lost."""
+    """Send one object; return its outcome, and a sentence unless it is completed. Raises PeerError for a lost peer."""
     try:
         with outgoing(stored, form(stored.transfer_syntax_uid, destination.syntaxes(stored.sop_class_uid))) as one:
             answer = destination.store(one)
@@ -154,6 +155,7 @@ def outgoing(stored: Sendable, transfer_syntax_uid: str) -> Iterator[Outgoing]:
 
 @contextmanager
 def _opened(stored: Sendable, transfer_syntax_uid: str) -> Iterator[tuple[BinaryIO, int]]:
+    # Checked before the C-STORE begins, because a data set that ends too early costs the whole association.
     if not stored.path.exists() or stored.path.stat().st_size != stored.size_bytes:
         raise NotFound(f"The file of instance {stored.sop_instance_uid} is missing or not whole.")
     if transfer_syntax_uid == stored.transfer_syntax_uid:

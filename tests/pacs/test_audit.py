@@ -55,14 +55,14 @@ def served(
     audit: Path,
     *peers: Peer,
     tls: ServerTls | None = None,
-    told_seconds: float = 15.0,
+    report_seconds: float = 15.0,
     most_bytes: int = MOST_BYTES,
 ) -> Iterator[int]:
     with (
         AuditRecorder(audit, "pacs", site="van-1", most_bytes=most_bytes) as recorder,
         Reporter(archive, ()) as reporting,
     ):
-        audit = ArchiveAudit(recorder, archive, told_seconds=told_seconds)
+        audit = ArchiveAudit(recorder, archive, report_seconds=report_seconds)
         application_ = application(archive, reporting, ae_title="SCREENING_PACS", peers=peers, audit=audit)
         with Listener(application_, host=HERE, port=0, tls=tls) as listener:
             yield listener.port
@@ -111,7 +111,7 @@ def test_what_was_stored_before_the_peer_was_lost_is_told_too(archive: Archive, 
 
 def test_what_was_stored_is_told_while_the_association_is_still_open(archive: Archive, tmp_path: Path) -> None:
     """As of a machine that keeps its association between two exams: a process that is killed has told of the first."""
-    with served(archive, tmp_path / "audit", told_seconds=0.1) as port:
+    with served(archive, tmp_path / "audit", report_seconds=0.1) as port:
         association = modality(MG).associate(HERE, port, ae_title="SCREENING_PACS")
         association.send_c_store(image(1))
         wait_until(lambda: len(found(tmp_path / "audit")) == 1)

@@ -60,12 +60,12 @@ def values(identifier: Dataset) -> Mapping[str, str]:
 
 
 def answered(
-    worklist: Worklist, identifier: Dataset, *, calling_ae_title: str = "MAMMO1", granted: Visibility | None = None
+    worklist: Worklist, identifier: Dataset, *, calling_ae_title: str = "MAMMO1", visibility: Visibility | None = None
 ) -> Iterator[Dataset]:
     """What a modality reads in the answers to its query."""
     asked = identifiers.read(encode(identifier, ExplicitVRLittleEndian), ExplicitVRLittleEndian)
     form = answers.form(asked, ExplicitVRLittleEndian, wanted=None)
-    found = worklist.find(asked.values, calling_ae_title=calling_ae_title, granted=granted)
+    found = worklist.find(asked.values, calling_ae_title=calling_ae_title, visibility=visibility)
     return (decode(answers.packed(form, each.data_set, each.station).data, ExplicitVRLittleEndian) for each in found)
 
 

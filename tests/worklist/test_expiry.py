@@ -10,7 +10,7 @@ import pytest
 
 from tests.worklist.samples import NOW, begun, ended, item, scheduled
 from worklist import Worklist
-from worklist.expiry import COPIES, DayEnd, candidates, copy, first_day_kept, judge, night_of, prune
+from worklist.expiry import COPIES, Expiry, candidates, copy, first_day_kept, judge, night_of, prune
 from worklist.expiry_rows import ItemFacts
 
 TODAY, LONG_AGO = "20261122", "20261001"
@@ -152,7 +152,7 @@ def test_the_day_end_is_held_once_after_each_striking_of_the_hour(worklist: Work
         looked.set()
         return NIGHT
 
-    with DayEnd(worklist, keep_days=30, hour=3, clock=clock):
+    with Expiry(worklist, keep_days=30, hour=3, clock=clock):
         assert looked.wait(5)
     assert (names(worklist), len(copies(worklist)), len(asked)) == ([], 1, 1)
 
@@ -179,6 +179,6 @@ def test_clocks_that_are_changed_make_no_second_night(moment: str, hour: int, ni
 
 def test_items_never_leave_where_nobody_says_for_how_long(worklist: Worklist) -> None:
     put(worklist, "ACC1")
-    with DayEnd(worklist, keep_days=0, hour=3, clock=lambda: NIGHT):
+    with Expiry(worklist, keep_days=0, hour=3, clock=lambda: NIGHT):
         pass
     assert names(worklist) == ["ACC1"]

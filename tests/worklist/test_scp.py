@@ -148,7 +148,7 @@ def test_peers_are_answered_as_is_set_for_them(worklist: Worklist) -> None:
     book = VisibilityRules(
         VisibilityRule(), {"MAMMO1": VisibilityRule(limit=2), "MAMMO2": VisibilityRule(station="strict")}
     )
-    application = Scp(worklist, manners=book, clock=lambda: NOW).application("SCREENING_MWL")
+    application = Scp(worklist, visibility=book, clock=lambda: NOW).application("SCREENING_MWL")
     with Listener(application, host="127.0.0.1", port=0) as listener:
         got = {}
         for title in ("MAMMO1", "MAMMO2", "MAMMO3"):

@@ -47,12 +47,12 @@ def test_a_state_that_does_not_exist_is_refused_by_the_name_of_the_variable(monk
         load(WorklistSettings)
 
 
-def test_manners_are_the_usual_ones_and_what_differs_for_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visibility_is_the_usual_rule_and_what_differs_for_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKLIST_LIMIT", "500")
     monkeypatch.setenv("WORKLIST_WINDOW", "today")
     monkeypatch.setenv("WORKLIST_PEERS", "MAMMO_1=station:strict;limit:0, VAN 7=states:scheduled+completed;window:any")
     shown = ("scheduled", "in_progress")
-    assert load(WorklistSettings).manners == VisibilityRules(
+    assert load(WorklistSettings).visibility == VisibilityRules(
         VisibilityRule("open", shown, Window(0, 0), 500),
         {
             "MAMMO_1": VisibilityRule("strict", shown, Window(0, 0), 0),
@@ -76,7 +76,7 @@ def test_manners_are_the_usual_ones_and_what_differs_for_a_peer(monkeypatch: pyt
         ("WORKLIST_STATION", "closed", "input should be 'open', 'calling' or 'strict'"),
     ],
 )
-def test_manners_that_make_no_sense_are_refused_in_words(
+def test_rules_that_make_no_sense_are_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
 ) -> None:
     monkeypatch.setenv(variable, value)

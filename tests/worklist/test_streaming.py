@@ -176,8 +176,8 @@ def test_findscu_cancels(port: int, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_modalities_ask_is_found_by_an_index(crowd: Path, values: dict[str, str], index: str) -> None:
-    granted = Visibility("MAMMO1", VisibilityRule(states=("scheduled",)))
-    expression, parameters = conditions.where(granted.conditions(matching.conditions_on(values, KEYS)))
+    visibility = Visibility("MAMMO1", VisibilityRule(states=("scheduled",)))
+    expression, parameters = conditions.where(visibility.conditions(matching.conditions_on(values, KEYS)))
     parameters |= {"station": "MAMMO1", "date": "", "time": "", "accession_number": ""}
     with closing(sqlite3.connect(crowd / "worklist.db")) as conn:
         rows = conn.execute(f"EXPLAIN QUERY PLAN {FIND.format(expression)}", {**parameters, "most": PAGE})

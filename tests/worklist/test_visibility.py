@@ -33,12 +33,14 @@ def worklist(tmp_path: Path) -> Iterator[Worklist]:
     opened.close()
 
 
-def found(worklist: Worklist, granted: Visibility, station: str = "", **step: str) -> list[tuple[str, str]]:
+def found(worklist: Worklist, visibility: Visibility, station: str = "", **step: str) -> list[tuple[str, str]]:
     """The accession numbers a query finds, and for which station they say they are."""
     identifier = query({"ScheduledStationAETitle": station, **step}, AccessionNumber="")
     return [
         (str(answer.AccessionNumber), str(answer.ScheduledProcedureStepSequence[0].ScheduledStationAETitle))
-        for answer in answered(worklist, identifier, calling_ae_title=granted.calling_ae_title, granted=granted)
+        for answer in answered(
+            worklist, identifier, calling_ae_title=visibility.calling_ae_title, visibility=visibility
+        )
     ]
 
 
@@ -57,16 +59,16 @@ def found(worklist: Worklist, granted: Visibility, station: str = "", **step: st
         ("VAN", "strict", "", ""),
     ],
 )
-def test_a_station_sees_what_its_manners_let_it_see(
+def test_a_station_sees_what_its_rule_lets_it_see(
     worklist: Worklist, calling: str, station: Station, asked: str, expected: str
 ) -> None:
-    granted = Visibility(calling, VisibilityRule(station=station))
-    assert "".join(name for name, _ in found(worklist, granted, asked)) == expected
+    visibility = Visibility(calling, VisibilityRule(station=station))
+    assert "".join(name for name, _ in found(worklist, visibility, asked)) == expected
 
 
 def test_an_item_for_any_station_is_for_the_caller_whatever_it_asked(worklist: Worklist) -> None:
-    granted = Visibility("MAMMO2", VisibilityRule(station="calling"))
-    assert found(worklist, granted, "OTHER")[0] == ("A", "MAMMO2")
+    visibility = Visibility("MAMMO2", VisibilityRule(station="calling"))
+    assert found(worklist, visibility, "OTHER")[0] == ("A", "MAMMO2")
 
 
 @pytest.mark.parametrize(("states", "expected"), [(("completed",), "D"), (("scheduled", "completed"), "ABCD")])
@@ -96,8 +98,8 @@ def test_items_are_shown_in_a_window_around_now(
             Window.parse(window)
         return
     book = VisibilityRules(VisibilityRule(window=Window.parse(window)), site=LONDON)
-    granted = book.granted("MAMMO1", now=datetime.fromisoformat(now).replace(tzinfo=LONDON))
-    assert "".join(name for name, _ in found(worklist, granted)) == expected
+    visibility = book.for_peer("MAMMO1", now=datetime.fromisoformat(now).replace(tzinfo=LONDON))
+    assert "".join(name for name, _ in found(worklist, visibility)) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,8 +118,8 @@ def test_a_window_counts_hours_as_they_go_by_and_days_as_they_are_written(
     assert Window.parse(window).bounds(datetime.fromisoformat(now), site=LONDON) == expected
 
 
-def test_a_query_gets_as_many_answers_as_are_granted_and_is_told_that_there_are_more(worklist: Worklist) -> None:
-    answers = answered(worklist, query(AccessionNumber=""), granted=Visibility("X", VisibilityRule(limit=2)))
+def test_a_query_gets_as_many_answers_as_its_rule_allows_and_is_told_that_there_are_more(worklist: Worklist) -> None:
+    answers = answered(worklist, query(AccessionNumber=""), visibility=Visibility("X", VisibilityRule(limit=2)))
     names = [str(next(answers).AccessionNumber) for _ in range(2)]
     with pytest.raises(OutOfResources) as refused:
         next(answers)
@@ -137,11 +139,11 @@ def test_what_differs_for_a_peer_is_read_and_the_rest_is_as_usual() -> None:
 
 def test_everything_that_keeps_an_item_from_being_answered_is_said_in_a_sentence(worklist: Worklist) -> None:
     period = (("20261122", "093000.000000"), ("20261122", "235960.999999"))
-    granted = Visibility("MAMMO1", VisibilityRule(station="strict", limit=1), period)
+    visibility = Visibility("MAMMO1", VisibilityRule(station="strict", limit=1), period)
     verdicts = {
         each.accession_number: reasons
         for each, reasons in worklist.explain(
-            values(query({"Modality": "MG"}, PatientName="*", PatientID="9990001112")), granted
+            values(query({"Modality": "MG"}, PatientName="*", PatientID="9990001112")), visibility
         )
     }
     assert verdicts == {
@@ -209,7 +211,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worklist]:
 
 
 @given(
-    manners=st.builds(
+    rule=st.builds(
         VisibilityRule,
         station=st.sampled_from(["open", "calling", "strict"]),
         states=st.lists(st.sampled_from(_STATES), min_size=1, max_size=3).map(tuple),
@@ -233,16 +235,16 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worklist]:
 )
 @settings(max_examples=150, deadline=None)
 def test_an_explanation_says_the_same_as_an_answer(
-    many: Worklist, *, manners: VisibilityRule, calling: str, step: dict[str, object], name: str, hours: int
+    many: Worklist, *, rule: VisibilityRule, calling: str, step: dict[str, object], name: str, hours: int
 ) -> None:
-    granted = VisibilityRules(manners, site=UTC).granted(calling, now=NOW + timedelta(hours=hours))
+    visibility = VisibilityRules(rule, site=UTC).for_peer(calling, now=NOW + timedelta(hours=hours))
     identifier = query(step, PatientName=name, AccessionNumber="")
     names = []
     try:
-        for answer in answered(many, identifier, calling_ae_title=calling, granted=granted):
+        for answer in answered(many, identifier, calling_ae_title=calling, visibility=visibility):
             names.append(str(answer.AccessionNumber))
     except OutOfResources:
-        assert len(names) == manners.limit
+        assert len(names) == rule.limit
     assert [
-        each.accession_number for each, reasons in many.explain(values(identifier), granted) if not reasons
+        each.accession_number for each, reasons in many.explain(values(identifier), visibility) if not reasons
     ] == names

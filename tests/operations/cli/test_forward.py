@@ -34,7 +34,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwardQu
     Worklist.open(tmp_path / "data" / "worklist.db").close()
     with closing(Archive.open(tmp_path / "data" / "pacs.db", tmp_path / "data" / "instances")) as archive:
         queue = ForwardQueue(archive)
-        queue.stand(["SITE_PACS"], known=["SITE_PACS"], now=NOW)
+        queue.set_targets(["SITE_PACS"], known=["SITE_PACS"], now=NOW)
         for number in (1, 2, 3):
             send(archive, image(number))
         first, second, _ = queue.due("SITE_PACS", now=NOW, limit=3)

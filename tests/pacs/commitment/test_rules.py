@@ -119,7 +119,7 @@ def test_a_report_names_every_instance_once_and_says_what_became_of_it(outcomes:
     transaction = Transaction(TRANSACTION, "MAMMO", "SCREENING_PACS", tuple(Reference(MG, uid) for uid in outcomes))
     told = report(transaction, list(outcomes.values()))
     assert (told.sop_class_uid, told.sop_instance_uid) == (SOP_CLASS, SOP_INSTANCE)
-    assert told.event_type_id == (1 if set(outcomes.values()) == {CommitmentOutcome.PROMISED} else 2)
+    assert told.event_type_id == (1 if set(outcomes.values()) == {CommitmentOutcome.COMMITTED} else 2)
     assert named(told.data_set) == {uid: int(outcome) for uid, outcome in outcomes.items()}
     assert (told.data_set.TransactionUID, told.data_set.RetrieveAETitle) == (TRANSACTION, "SCREENING_PACS")
 

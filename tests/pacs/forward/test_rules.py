@@ -105,7 +105,7 @@ def test_a_batch_has_a_context_for_everything_it_holds(kinds: list[int]) -> None
 
 def owing(archive: Archive, *targets: str) -> ForwardQueue:
     queue = ForwardQueue(archive)
-    queue.stand(targets, known=["SITE_PACS", "REGION"], now=NOW)
+    queue.set_targets(targets, known=["SITE_PACS", "REGION"], now=NOW)
     return queue
 
 
@@ -140,7 +140,7 @@ def test_who_is_no_target_any_more_is_owed_what_came_before_and_nothing_new(arch
     send(archive, image(2))
     assert due(queue) == ["2.25.1"]
     assert queue.targets() == [TargetQueue("SITE_PACS", False, 1, 0, "2026-11-22T08:00:00.000Z", "")]
-    queue.stand((), known=["REGION"], now=NOW)
+    queue.set_targets((), known=["REGION"], now=NOW)
     assert [each.reason for each in queue.targets()] == ["Its address is not in PACS_PEERS."]
 
 

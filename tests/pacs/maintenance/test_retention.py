@@ -75,7 +75,17 @@ def sound(archive: Archive) -> bool:
 # ---- the rules -------------------------------------------------------------------------------------------------------
 
 WELL = StudyFacts(
-    1, "2.25.1", "A1", "2026-11-22T08:00:00.000Z", 4, 1000, confirmed=4, committed=4, damaged=0, owed=0, unforwarded=0
+    1,
+    "2.25.1",
+    "A1",
+    "2026-11-22T08:00:00.000Z",
+    4,
+    1000,
+    confirmed=4,
+    committed=4,
+    damaged=0,
+    pending=0,
+    unforwarded=0,
 )
 
 
@@ -86,7 +96,7 @@ WELL = StudyFacts(
         (WELL, RetentionPolicy(days=32), ("it is too young",)),
         (WELL, RetentionPolicy(days=31), ("it is too young",)),  # to the second
         (replace(WELL, confirmed=3), MONTH, ("the cloud has not confirmed all of it",)),
-        (replace(WELL, owed=1), MONTH, ("the cloud is still owed events of it",)),
+        (replace(WELL, pending=1), MONTH, ("the cloud is still owed events of it",)),
         (replace(WELL, committed=3), MONTH, ()),
         (
             replace(WELL, committed=3),
@@ -96,7 +106,7 @@ WELL = StudyFacts(
         (WELL, RetentionPolicy(days=30, needs_commitment=True), ()),
         (replace(WELL, damaged=1), MONTH, ("a file of it is damaged, which somebody has to look at",)),
         (
-            replace(WELL, confirmed=0, owed=4),
+            replace(WELL, confirmed=0, pending=4),
             MONTH,
             ("the cloud has not confirmed all of it", "the cloud is still owed events of it"),
         ),
@@ -113,14 +123,14 @@ COUNTS = st.integers(0, 3)
 
 @given(
     st.builds(StudyFacts, COUNTS, st.just("2.25.1"), st.just("A1"), st.datetimes().map(utc_text),
-              COUNTS, COUNTS, confirmed=COUNTS, committed=COUNTS, damaged=COUNTS, owed=COUNTS),
+              COUNTS, COUNTS, confirmed=COUNTS, committed=COUNTS, damaged=COUNTS, pending=COUNTS),
     st.builds(RetentionPolicy, st.integers(0, 1000), st.booleans()),
     st.datetimes(min_value=datetime(2020, 1, 1), timezones=st.just(UTC)),
 )  # fmt: skip
 def test_nothing_unconfirmed_ever_passes(study: StudyFacts, policy: RetentionPolicy, now: datetime) -> None:
     if not judge(study, policy, now=now).kept_because:
         assert study.confirmed == study.instances
-        assert study.owed == 0
+        assert study.pending == 0
         assert study.last_received_at < utc_text(now - timedelta(days=policy.days))
         assert study.committed == study.instances or not policy.needs_commitment
 
