@@ -56,7 +56,7 @@ def servicebus(settings: RelaySettings) -> Destination:
 
     transport = bus.TRANSPORTS[settings.servicebus_transport]
     egress = cloud_link.egress(settings)
-    outward = bus.way_out(cloud_link.servicebus_host(settings), egress, transport=transport)
+    outward = bus.egress_options(cloud_link.servicebus_host(settings), egress, transport=transport)
     if text := revealed(settings.servicebus_connection_string):
         connect = bus.by_connection_string(text, transport=transport, outward=outward)
     else:
