@@ -1,13 +1,13 @@
 """Delivers the entries of both outboxes to one destination, in order per subject; one `Delivery` for each destination.
 
-* `choose`: several subjects are delivered side by side, by class; one place is reserved for the most urgent class.
-* `backoff`: after a passing failure the pause doubles up to a limit, with jitter; there is no last attempt.
+* `choose`: several subjects go side by side, by class; one place is reserved for the most urgent class.
+* `backoff`: after a passing failure the pause doubles up to a limit; there is no last attempt.
 * `Circuit`: while the destination fails, one event at a time is tried, and the first success opens it for all.
-* Parked is only what the destination calls permanent, what it answers doubtfully too often, and what is held back.
+* Parked is what the destination refuses for good, what it answers doubtfully too often, and what is held back.
 * A class whose quota is used up (`relay.delivery.quota`) waits and delays no other.
 
-Nothing is kept over a restart: an entry is open until the destination confirmed it, so a process killed at any moment
-sends it again under the same message id.
+Nothing is kept over a restart: an entry is open until the destination confirmed it, and is sent again under the same
+message id.
 
 Not for: what an event says (`relay.delivery.composer`), how a destination is reached (`relay.hybrid.sender`,
 `relay.delivery.https_api`, `relay.delivery.servicebus`), what is pending (`gateway.outbox.entries`).
