@@ -69,7 +69,7 @@ def cloud_actions(
         clock=now,
         cloud_zone=ZoneInfo(settings.cloud_timezone) if settings.cloud_timezone else None,
         note=note,
-        told=WorklistAudit(recorder, worklist),
+        notify=WorklistAudit(recorder, worklist),
     )
     return CloudActions(context, _loops(settings, archive, images, site_tasks), images, throttle, api)
 
