@@ -55,7 +55,7 @@ OWNERS_SECONDS = 60.0
 """How long the relay waits for the owners of the databases; both migrate within seconds, also after a power cut."""
 
 GRACE_SECONDS = 5.0
-"""How long events under way may take after the relay was told to stop; what is cut off is sent again."""
+"""How long events under way may take after the relay was stopped; an event that is cut off is sent again."""
 
 
 @retry(
@@ -65,7 +65,7 @@ GRACE_SECONDS = 5.0
     reraise=True,
 )
 def attached(attach: Callable[[], T]) -> T:
-    """Open what another process owns, once that has made it ready. Raises DatabaseNotReady after a minute."""
+    """Open a database of another process, once that has migrated it. Raises DatabaseNotReady after a minute."""
     return attach()
 
 
@@ -127,7 +127,7 @@ class Relay:
         return relay
 
     def listen(self) -> None:
-        """Make the listener that takes the cloud's messages, and what proves it."""
+        """Make the listener for the cloud's messages, and the echo that proves it."""
         self.echo = cloud_link.echo(self.settings)
         self.listener = cloud_link.listener(
             self.settings,
@@ -191,14 +191,14 @@ class Relay:
                 await connection.close()
 
     async def _warm_up(self) -> None:
-        """Start the workers now: a second that the first image of the day would have to wait otherwise."""
+        # Else the first image of the day would wait a second for the workers.
         try:
             await asyncio.gather(*(self.renderer.run(os.getpid) for _ in range(WORKERS)))
         except RenderingFailed:  # pictures may fail for as long as they like; the worklist must not
             log.exception("workers not started")
 
     def _serve_the_cloud(self, port: int) -> DicomWebProxy:
-        """DICOMweb through the hybrid connection, from this relay's own port."""
+        """DICOMweb for the cloud, from this relay's own port."""
         settings = self.settings
         return DicomWebProxy(
             own_url(settings.http_host, port, scheme="https" if self.tls else "http"),
