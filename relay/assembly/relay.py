@@ -71,7 +71,7 @@ def attached(attach: Callable[[], T]) -> T:
 
 @dataclass
 class Relay:
-    """Everything the relay does, made by `of`. `run` until the process is asked to stop."""
+    """Everything the relay does, made by `of`. `run` until the process is stopped."""
 
     settings: RelaySettings
     app: Application
@@ -91,7 +91,7 @@ class Relay:
 
     @classmethod
     def of(cls, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: NoteRefusal = unnoted) -> Self:
-        """Make every part that the settings ask for. Raises SettingsError when the relay may not run as it is told."""
+        """Make every part that the settings name. Raises SettingsError when they do not permit the relay to run."""
         tls, access = http_access.require_safe(settings), http_access.access(settings, archive, clock=now)
         recorder = AuditRecorder(settings.audit_path, RELAY, site=settings.site)
         renderer, spool = Renderer(), Spool(settings.data_dir / "spool")
@@ -144,9 +144,10 @@ class Relay:
             log.warning("proxy not used", destination="servicebus", reason=reason)
         self.spool.open()
         serving = web.serving(self.app, host=settings.http_host, port=settings.http_port, tls=self.tls)
+        # Before any loop runs: the loops read the delivery rows of the destinations that are served from here on.
         await asyncio.to_thread(self.deliveries.prepare)
         self.access.own.write()
-        with self.recorder:
+        with self.recorder:  # outermost, because requests and actions record until they have ended
             async with self.renderer, serving as port:
                 await asyncio.to_thread(self.actions.images.sweep)
                 self.remote = self._serve_the_cloud(port) if self.listener else None
@@ -182,6 +183,7 @@ class Relay:
         loops = self.deliveries.loops
         for loop in (*self.actions.loops.values(), *loops):
             loop.stop()
+        # Only events get a grace period: a full image takes longer than any, and resumes from its staged blocks.
         if ending := {running[f"delivery to {loop.name}"] for loop in loops}:
             await asyncio.wait(ending, timeout=GRACE_SECONDS)
         for task in running.values():

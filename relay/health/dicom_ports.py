@@ -70,6 +70,7 @@ class DicomPort:
                 pause = min(2 * pause, PAUSE_SECONDS) if self.trouble else SOON_SECONDS
                 await asyncio.sleep(pause if self.trouble else PAUSE_SECONDS)
         finally:
+            # Cancelling does not reach the thread of `prove`; `_look` ends its wait for an answer.
             self._ending.set()
 
     def prove(self) -> None:

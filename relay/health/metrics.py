@@ -90,6 +90,7 @@ def _checks(facts: Facts, report: HealthReport, site: str) -> Iterator[Metric]:
 
 
 def _queues(facts: Facts) -> Iterator[Metric]:
+    # A queue that cannot be read is left out, because 0 would say that nothing is pending.
     readable = [queue for queue in facts.queues if not queue.trouble]
     oldest = {queue.name: _unix(queue.oldest) for queue in readable if queue.oldest}
     opened = {queue.name: float(queue.open) for queue in readable}

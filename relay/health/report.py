@@ -127,6 +127,7 @@ def _hops(hops: Iterable[HopFact], *, now: datetime) -> dict[str, Check]:
 
 def _hop(hop: HopFact, *, now: datetime) -> Check:
     proven_at = None if hop.proven_at is None else utc_text(hop.proven_at)
+    # A fresh proof outweighs a later trouble: one failed attempt does not make a hop unwell.
     if hop.proven_at is not None and now - hop.proven_at <= PROVEN_WITHIN:
         return Check(ok=True, detail=hop.trouble, proven_at=proven_at)
     if hop.instead:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from gateway.errors import TooLarge
 
 CONTENT_LIMIT = 16 * 1024 * 1024
-"""Most bytes of a request's body that `HttpRequest.content` reads into memory unless told otherwise."""
+"""Most bytes of a request's body that `HttpRequest.content` reads into memory by default."""
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
