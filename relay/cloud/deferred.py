@@ -63,7 +63,7 @@ class DeferredActions:
 
     def enqueue_outcome(self, event: EventParameters, *, now: datetime) -> None:
         """Enqueue the outcome of an action; a repeat changes nothing."""
-        # Also of one that cannot be fulfilled: a parked entry waits for a person on site, and none can do anything here.
+        # Also of one that cannot be fulfilled: parked, it would wait for a person on site, who can do nothing about it.
         self._outbox.enqueue(event, now=now)
         log.info("request answered", message_id=event.message_id, message_type=event.message_type)
 
