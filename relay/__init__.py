@@ -1,6 +1,6 @@
-"""The relay: the only room that knows the cloud and HTTP, and the one that owns no data.
+"""The relay: the process that speaks to the cloud and serves HTTP. It owns no data.
 
-It takes the cloud's actions to the worklist, and brings to the cloud what worklist and archive owe it; it serves
-DICOMweb and the pages. Both databases belong to others: the relay reads them, settles their outboxes, and schedules
-through `Worklist`, never by itself. Nobody imports it but the roof.
+It applies the cloud's actions to the worklist, delivers the outboxes of worklist and archive to the cloud, and serves
+DICOMweb, REST and the pages. Both databases belong to other processes: the relay reads them, settles their outboxes,
+and schedules through `Worklist`. `simulator` and `operations` import it; `gateway`, `worklist` and `pacs` never do.
 """

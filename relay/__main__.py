@@ -16,7 +16,7 @@ from worklist import Worklist
 
 
 def main() -> None:
-    """Stand between this site and the cloud until asked to stop."""
+    """Run the relay until the process is stopped."""
     settings = load(RelaySettings)
     configure(settings.log_level, process="relay")
     require_safe(settings)

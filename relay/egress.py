@@ -1,10 +1,7 @@
-"""How this machine gets out to the service, straight or through the hospital's proxy, and whom it trusts.
+"""The egress of this machine to the cloud: directly or through the hospital's proxy, and the authorities it trusts.
 
-A proxy is asked to CONNECT, with a name and a password if its address has them (RFC 9110 Section 9.3.6). What is on
-this machine is never asked for through a proxy. A proxy that looks into TLS shows certificates of its own, whose CA has
-to be added here; verification cannot be switched off.
-
-Not here: whether the way works (`operations.checks.link_check`).
+A proxy gets CONNECT, with a name and a password if its address has them (RFC 9110 Section 9.3.6). Not here: whether the
+route works (`operations.checks.link_check`).
 """
 
 import ssl
@@ -15,12 +12,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 
+# One value for every connection to the cloud: libraries read HTTPS_PROXY by rules of their own, and would take
+# different routes for one site.
 @dataclass(frozen=True)
 class Egress:
     """`proxy` is `http://[name:password@]host:port`, empty for none; `no_proxy` are hosts that are reached without it.
 
-    An entry of `no_proxy` is a host, a domain with all below it (with or without a dot in front), an address, a network
-    such as 10.0.0.0/8, or `*`.
+    An entry of `no_proxy` is a host, a domain including all below it (with or without a dot in front), an address, a
+    network such as 10.0.0.0/8, or `*`.
     """
 
     proxy: str = field(default="", repr=False)
@@ -28,20 +27,22 @@ class Egress:
     ca_file: Path | None = None
 
     def proxy_for(self, url: str) -> str | None:
-        """The proxy to ask for `url`; None when it is reached without one."""
+        """The proxy for `url`; None when it is reached without one."""
+        # Never for this machine: no proxy can reach its loopback.
         host = urlsplit(url).hostname or ""
         if not self.proxy or _is_here(host) or any(_covers(entry, host) for entry in self.no_proxy):
             return None
         return self.proxy
 
     def tls_for(self, url: str) -> ssl.SSLContext | None:
-        """Who is trusted for `url`; None when it is not encrypted (this machine only)."""
+        """The authorities trusted for `url`; None when it is not encrypted (this machine only)."""
         return self._trusted if urlsplit(url).scheme in ("wss", "https") else None
 
     @cached_property
     def _trusted(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
         if self.ca_file is not None:
+            # In addition to the machine's own, for a proxy that looks into TLS. Verification cannot be switched off.
             context.load_verify_locations(self.ca_file)
         return context
 
@@ -51,7 +52,8 @@ DIRECT = Egress()
 
 
 def proxy_url(text: str) -> str:
-    """Read the address of a proxy. Raises ValueError, in words fit for the operator, which never quote it."""
+    """Read the address of a proxy. Raises ValueError in words for the operator."""
+    # The words never quote the address, because it may have a password.
     parts = urlsplit(text if "://" in text else f"http://{text}")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ValueError("a proxy is written http://host:port or http://name:password@host:port")

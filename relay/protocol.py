@@ -1,9 +1,8 @@
-"""The language spoken with the cloud, as pure functions: text to action, answer to text, outbox entry to envelope.
+"""The messages of the cloud as pure functions: text to action, answer to text, outbox entry to envelope.
 
-A message that cannot be understood is refused in one sentence that names the field and says what was expected. It never
-repeats a value, because values are patient data and the sentence ends up in logs on both sides.
+A message that cannot be understood is refused in one sentence that names the field and the expected value.
 
-Not here: the shapes (`gateway.messages`), what an action does (`relay.cloud.commands`).
+Not here: the shapes (`gateway.messages`), carrying out an action (`relay.cloud.commands`).
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from worklist import ActionOrigin
 Json = dict[str, object]
 
 NO_ACTION = "no-op"
-"""What a message without an action type asks for."""
+"""The action type of a message that has none."""
 
 LONGEST_NAME = 64
 """Characters of an unknown action's name that we repeat."""
@@ -55,7 +54,7 @@ def parse(text: str) -> Json:
 
 
 def decode(message: Mapping[str, object]) -> Action:
-    """Understand a message as an action.
+    """Read a message as an action.
 
     Raises Unsupported for an action we do not know, MissingAttribute or InvalidValue naming the fields that are wrong.
     """
@@ -70,7 +69,7 @@ def decode(message: Mapping[str, object]) -> Action:
 
 
 def claimed_action_id(message: Mapping[str, object]) -> str | None:
-    """The id an answer must carry, also when the rest of the message makes no sense."""
+    """The action id for the answer, also when the rest of the message makes no sense; None if it has none."""
     action_id = message.get("action_id")
     return action_id if isinstance(action_id, str) and len(action_id) <= 128 else None
 
@@ -86,11 +85,11 @@ def refused(refusal: Refusal, *, action_id: str | None) -> Json:
 
 
 def content_hash(action: Action) -> str:
-    """Fingerprint of what an action asks for, to tell a repeat from another request under the same id.
+    """Digest of an action's content, by which a repeat differs from another request under the same id.
 
-    What varies between two sendings of the same request (time, sender) has no part in it, nor have unknown keys and
-    defaults, so that a newer version of this program still recognises what an older one has done.
+    Left out are the fields that vary between two sendings (time, sender), unknown keys, and defaults.
     """
+    # Without defaults, so that a newer version of this program recognises what an older one has done.
     content = action.model_dump(
         mode="json", exclude_defaults=True, exclude={"schema_version", "action_id", "timestamp", "source_system"}
     )
@@ -99,28 +98,28 @@ def content_hash(action: Action) -> str:
 
 
 def origin(action: Action, *, now: datetime) -> ActionOrigin:
-    """Who wants what an action asks for, as the worklist remembers it."""
+    """The origin of an action, as the worklist stores it."""
     return ActionOrigin(action.action_id, content_hash(action), asked_at(action.timestamp, now=now))
 
 
 def asked_at(timestamp: str, *, now: datetime) -> str:
-    """When an action was made, UTC text; '' where its time does not say so (RFC 3339 with a zone).
+    """When an action was made, UTC text; '' when its time is not RFC 3339 with a zone.
 
-    That orders requests about one item and nothing else, so a cloud that writes times otherwise loses the order only.
-    A time still to come is a clock that is wrong, and must not hold off every request until then: it is now.
+    It orders requests about one item and nothing else.
     """
     try:
         moment = datetime.fromisoformat(timestamp)
+        # A time in the future is a wrong clock, and must not turn away every request until then.
         return utc_text(min(moment, now)) if moment.tzinfo else ""
     except (ValueError, OverflowError):
         return ""
 
 
 def site_time(scheduled: Scheduled, *, cloud: tzinfo | None, site: tzinfo | None = None) -> Scheduled:
-    """Express an appointment in the wall time of the site, which is what a worklist carries (PS3.5 6.2, TM).
+    """Convert an appointment to the wall time of the site, which a worklist has (PS3.5 6.2, TM).
 
-    A message that names its zone is converted from it, any other from the zone of the cloud; `cloud` None means that
-    the cloud speaks wall time already. `site` None is the zone of this computer.
+    A message that names its zone is converted from it, any other from `cloud`; None means that the cloud sends the
+    site's wall time already. `site` None is the zone of this computer.
     """
     zone = ZoneInfo(scheduled.timezone) if scheduled.timezone else cloud
     if zone is None:
@@ -133,7 +132,7 @@ def site_time(scheduled: Scheduled, *, cloud: tzinfo | None, site: tzinfo | None
 
 
 def envelope(entry: Entry, *, site: str, action_id: str | None, parameters: Json) -> Envelope:
-    """Put an entry into the envelope every event travels in; the same entry always gives the same message."""
+    """Put an entry into the envelope of every event; the same entry always gives the same message."""
     return Envelope(
         message_id=entry.message_id,
         message_type=entry.message_type,
@@ -151,6 +150,7 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 
 def _refusal(error: ValidationError) -> Refusal:
+    # Without the input: values are patient data, and the sentence ends up in logs on both sides.
     details = error.errors(include_url=False, include_input=False)
     kind = MissingAttribute if details[0]["type"] == "missing" else InvalidValue
     return kind("; ".join(_sentence(detail) for detail in details) + ".")

@@ -1,9 +1,7 @@
-"""Where pixels are decoded: a few worker processes of the relay's own.
+"""Worker processes of the relay that decode pixels.
 
-Rules. A picture is made in another process, because decoders are C code that a hostile or broken object can crash, hang
-or make greedy; the relay lives on. Each worker has one job at a time, so a worker that dies takes down exactly the job
-that killed it; the next job gets a new worker. A job that takes longer than its time is ended the same way. Workers
-end with the relay, also when it is killed.
+Each worker has one job at a time: a worker that dies takes down that job only, and the next job gets a new worker. A
+job over its time is ended by killing its worker. Workers end with the relay, also when it is killed.
 
 Not here: how a picture is made (`pacs.images.pictures`), HTTP.
 """
@@ -31,7 +29,7 @@ WORKERS = 2
 """Decoding a 17 MB mammogram takes about 0.3 s of one core; the site's box has a few, and C-STORE needs them too."""
 
 PATIENCE_SECONDS = 60.0
-"""The slowest accepted object (a compressed tomosynthesis slice) takes 2 s on a slow box; after that, it is stuck."""
+"""Limit of a job. The slowest accepted object (a compressed tomosynthesis slice) takes 2 s on a slow box."""
 
 
 class RenderingFailed(Refusal):
@@ -75,6 +73,7 @@ class Renderer:
             self._idle.put_nowait(worker)
 
 
+# A process, because decoders are C code that a hostile or broken object can crash, hang, or make greedy.
 class _Worker:
     """One process with one job at a time; started at its first job, replaced after its death."""
 
@@ -109,7 +108,7 @@ class _Worker:
         return self._pool
 
     def _kill(self) -> None:
-        with suppress(ProcessLookupError):  # it is gone already, which is what we want
+        with suppress(ProcessLookupError):  # it is gone already
             if self._pid:
                 os.kill(self._pid, signal.SIGKILL)
 

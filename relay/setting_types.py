@@ -1,6 +1,6 @@
-"""What a setting of the relay may be: how each kind is read from the environment, and what makes it wrong.
+"""The types of the relay's settings: how each is read from the environment, and which values are refused.
 
-Every reader raises ValueError with what was expected. Not for: which settings there are (`relay.settings`).
+Every reader raises ValueError with the expected form. Not for: which settings there are (`relay.settings`).
 """
 
 from collections.abc import Callable
@@ -36,15 +36,16 @@ def _proxy(secret: SecretStr | None) -> SecretStr | None:
 
 
 def _titles(value: object) -> object:
-    """The AE titles of PACS_PEERS; what is wrong there, the archive says."""
+    """The AE titles of PACS_PEERS; errors in it are the archive's to report."""
     if isinstance(value, str):
         return tuple(part.strip().partition("=")[0] for part in value.split(",") if part.strip())
     return value
 
 
 def _origin(text: str) -> str:
-    found = urlsplit(text)
-    if found.scheme not in {"http", "https"} or not found.netloc or text != f"{found.scheme}://{found.netloc}":
+    parts = urlsplit(text)
+    # Compared as text later, so it must be exactly what a browser sends (RFC 6454 Section 6.2).
+    if parts.scheme not in {"http", "https"} or not parts.netloc or text != f"{parts.scheme}://{parts.netloc}":
         raise ValueError("an origin is scheme://host or scheme://host:port and nothing behind it")
     return text.lower()
 
@@ -52,6 +53,7 @@ def _origin(text: str) -> str:
 def _grants(value: object) -> object:
     if not isinstance(value, str):
         return value
+    # From the right, because a claim's value may have "=" in it.
     pairs = [part.strip().rpartition("=") for part in value.split(",") if part.strip()]
     for name, _, role in pairs:
         if not name:

@@ -1,6 +1,6 @@
-"""What the environment may say about the relay: where it serves, which cloud it talks to, and how.
+"""The settings of the relay: where it serves, which cloud it connects to, and how.
 
-Not for: judging whether the cloud can be reached.
+Not for: checking whether the cloud can be reached (`operations.checks`).
 """
 
 from collections.abc import Mapping
@@ -396,7 +396,7 @@ class RelaySettings(GatewaySettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        """Half a configuration would look like a working gateway that hears or says nothing."""
+        # Half a configuration would look like a working gateway that receives or sends nothing.
         if self.oidc_issuer:
             self._require(("oidc_audience",), "RELAY_OIDC_ISSUER needs it")
         if self.oidc_client_id:
@@ -416,10 +416,11 @@ class RelaySettings(GatewaySettings):
     def _require(self, names: tuple[str, ...], reason: str) -> None:
         missing = [name for name in names if not getattr(self, name)]
         if missing:
+            # The operator sets variables and does not know the names of fields.
             known = dict(zip(type(self).model_fields, variables(type(self)), strict=True))
             raise ValueError("\n".join(f"{known[name]} is not set; {reason}." for name in missing))
 
 
 def revealed(secret: SecretStr | None) -> str:
-    """The text of a secret; empty when it is not set, which `RelaySettings` allows only where nobody needs it."""
+    """The text of a secret; empty when it is not set, which `RelaySettings` allows only where it is not needed."""
     return secret.get_secret_value() if secret else ""

@@ -1,10 +1,9 @@
-"""How long the HTTP server is patient with clients that send or take almost nothing.
+"""How long the HTTP server waits for clients that send or take almost nothing.
 
-Rules. A body that comes with less than LEAST_BYTES in PATIENCE_SECONDS is not waited for (408), unless it is we who do
-not read it. An answer that nobody takes for UNTAKEN_SECONDS ends with its connection; the kernel looks after that
-(TCP_USER_TIMEOUT), because files are sent by it. Heads of requests are the server's (`relay.web`, IDLE_SECONDS).
+A body that arrives with less than LEAST_BYTES in PATIENCE_SECONDS ends with 408. An answer that is not taken for
+UNTAKEN_SECONDS ends with its connection. Slow request heads are the server's (`relay.web`, IDLE_SECONDS).
 
-Not here: how often somebody may ask (`relay.access.rate_limits`).
+Not here: how often a client may send requests (`relay.access.rate_limits`).
 """
 
 import asyncio
@@ -26,7 +25,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def bounded(patience_seconds: float = PATIENCE_SECONDS) -> Middleware:
-    """What gives a request to its handler, and takes it away when its sender falls asleep."""
+    """A middleware that gives a request to its handler, and cancels the handler when the body stalls."""
 
     @web.middleware
     async def waiting(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -38,6 +37,7 @@ def bounded(patience_seconds: float = PATIENCE_SECONDS) -> Middleware:
 async def _handled(request: web.Request, handler: Handler, patience_seconds: float) -> web.StreamResponse:
     connection = request.get_extra_info("socket")
     if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
+        # By the kernel, which sends files itself (sendfile), so that no code here sees the answer stall.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_SECONDS * 1000)
     if not request.can_read_body:
         return await handler(request)
@@ -54,11 +54,12 @@ async def _handled(request: web.Request, handler: Handler, patience_seconds: flo
 
 
 async def _stalled(request: web.Request, patience_seconds: float) -> bool:
-    """Wait until the body has come, or has not gone on."""
+    """True when the body stalls, False when it has come."""
     seen = 0
     while not request.content.is_eof():
         await asyncio.sleep(patience_seconds)
         came, seen = request.content.total_bytes - seen, request.content.total_bytes
+        # While reading is paused, the handler is slow and not the client.
         is_read = request.transport is not None and request.transport.is_reading()
         if came < LEAST_BYTES and is_read and not request.content.is_eof():
             return True

@@ -1,13 +1,10 @@
 """The relay's HTTP server: the application, its routes, and the one place where errors become HTTP answers.
 
-Rules. A refusal is answered with its status and a sentence: JSON `{"code", "message"}` under the DICOMweb root, a page
-elsewhere. No page needs a script; the one there is comes from here, as all that a page loads, and the content security
-policy forbids everything else. Query strings hold names and are never logged. It listens where the settings say, on
-loopback unless told otherwise.
+A refusal is answered with its status and a sentence: JSON `{"code", "message"}` under the DICOMweb and REST roots, a
+page elsewhere. The server listens where the settings say, on loopback by default.
 
-Not here: what DICOMweb means (`relay.dicomweb.routes`), pages (`relay.pages.routes`), the REST for scripts
-(`relay.api.handlers`), who may come in (`relay.access.middleware`), and with which slow clients patience ends
-(`relay.slow_clients`).
+Not here: DICOMweb (`relay.dicomweb.routes`), pages (`relay.pages.routes`), the REST for scripts (`relay.api.handlers`),
+authentication (`relay.access.middleware`), slow clients (`relay.slow_clients`).
 """
 
 import ssl
@@ -48,11 +45,12 @@ from worklist import Worklist
 log = structlog.get_logger()
 
 SHUTDOWN_SECONDS = 5.0
-"""How long answers under way may take after the relay was told to stop."""
+"""How long answers under way may take after the relay was stopped."""
 
 IDLE_SECONDS = 20.0
 """How long a connection may be without a whole request head: before the first, between two, while one dribbles in."""
 
+# Everything that a page loads comes from this server, its one script included; no page needs it.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self'; style-src 'self'; "
@@ -91,11 +89,11 @@ def application(
     site_facts: SiteFacts = SiteFacts(),  # noqa: B008 - frozen
     patience_seconds: float = slow_clients.PATIENCE_SECONDS,
 ) -> web.Application:
-    """Make the whole application: DICOMweb, REST, pages, viewer, health, metrics.
+    """Make the application: DICOMweb, REST, pages, viewer, health, metrics.
 
     `viewer` is the folder of the viewer's files; it may be empty or missing. The renderer has to be entered and the
-    spool open before it serves.
-    Without a door whoever reaches it may do everything, and nothing is recorded: for tests and benchmarks.
+    spool open before it serves. Without `access` every client may do everything, and nothing is recorded: for tests and
+    benchmarks.
     """
     instances = Instances(archive)
     board = Board(worklist, instances, evidence, clock=clock)
@@ -104,7 +102,10 @@ def application(
     live = Live(archive, worklist, health=health, clock=clock, refusals=site_facts.refusals)
     counts = {"/queue": overviews.parked, "/quarantine": archive.quarantine.undecided}
     frame = Frame(site, clock=clock, state=live.state, counts=counts)
-    care = OperatorPages(archive, worklist, frame=frame, renderer=renderer, site_facts=site_facts, clock=clock)
+    operator_pages = OperatorPages(
+        archive, worklist, frame=frame, renderer=renderer, site_facts=site_facts, clock=clock
+    )
+    # In this order: errors of the inner two are explained, and a slow body is bounded before it is authenticated.
     middlewares: list[Middleware] = [
         _explained,
         slow_clients.bounded(patience_seconds),
@@ -119,7 +120,7 @@ def application(
     app.add_routes(routes.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())
     app.add_routes(SitePages(frame, overviews, board, studies, health=health, metrics=metrics).routes())
-    app.add_routes(care.routes())
+    app.add_routes(operator_pages.routes())
     app.add_routes(live.routes())
     app.on_shutdown.append(live.close)
     return app
@@ -129,7 +130,7 @@ def application(
 async def serving(
     app: web.Application, *, host: str, port: int, tls: ServerTls | None = None, idle_seconds: float = IDLE_SECONDS
 ) -> AsyncIterator[int]:
-    """Serve until the block is left; gives the port, which the system chooses when 0 was asked. With `tls` by HTTPS."""
+    """Serve until the block is left; gives the port, which the system chooses for 0. With `tls` by HTTPS."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, keepalive_timeout=idle_seconds)
     await runner.setup()
     try:
@@ -140,12 +141,13 @@ async def serving(
 
 
 def _renewed(tls: ServerTls) -> ssl.SSLContext:
-    """The context to listen with; each handshake then takes the one of today, also without a name in it (RFC 6066)."""
+    """The context to listen with; each handshake then takes the current certificate."""
     listening = tls.context()
 
     def choose(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _listening: ssl.SSLContext) -> None:
         connection.context = tls.context()
 
+    # Called for each handshake, also without a server name in it (RFC 6066 Section 3).
     listening.sni_callback = choose
     return listening
 
@@ -165,15 +167,12 @@ async def _explained(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def _explanation(error: Exception) -> tuple[int, str, str]:
-    """Status, word and sentence of whatever was raised."""
+    """Status, code and sentence of an error."""
     if isinstance(error, Denied):
         return error.status, error.word, str(error)
     if isinstance(error, OutOfResources):
-        return (
-            503,
-            error.code,
-            str(error),
-        )  # 507 is for what cannot be stored, which `relay.dicomweb.stow` answers itself
+        # Not 507, which is for objects that cannot be stored; `relay.dicomweb.stow` answers that itself.
+        return 503, error.code, str(error)
     if isinstance(error, Refusal):
         return error.http_status, error.code, str(error)
     if isinstance(error, DatabaseNotReady):
@@ -185,7 +184,7 @@ def _explanation(error: Exception) -> tuple[int, str, str]:
 
 
 def _demanded_headers(error: Exception) -> Mapping[str, str]:
-    """What HTTP wants beside the status: how to log in, when to come again, which methods there are (RFC 9110)."""
+    """The headers that a status demands: WWW-Authenticate, Retry-After, Allow (RFC 9110)."""
     if isinstance(error, Denied):
         return error.http_headers
     if isinstance(error, web.HTTPMethodNotAllowed):
@@ -208,8 +207,6 @@ def _error(request: web.Request, *, status: int, code: str, message: str) -> web
 
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    policy = response.headers.get(
-        "Content-Security-Policy", HEADERS["Content-Security-Policy"]
-    )  # the viewer has its own
-    response.headers.update({**HEADERS, "Content-Security-Policy": policy})
-    response.headers.setdefault("Cache-Control", "no-store")
+    own = response.headers.get("Content-Security-Policy")  # the viewer has one
+    response.headers.update({**HEADERS, "Content-Security-Policy": own or HEADERS["Content-Security-Policy"]})
+    response.headers.setdefault("Cache-Control", "no-store")  # patient data must not stay in a browser's cache

@@ -1,1 +1,1 @@
-"""Where settings become parts, and parts the relay. The only package that knows `relay.settings`."""
+"""Makes the parts of the relay from its settings. The only package of the relay that knows `relay.settings`."""

@@ -1,4 +1,4 @@
-"""Settings become what the cloud may ask for: the commands' context, and the loops that carry out what takes its time.
+"""Makes the parts that carry out the cloud's actions: their context, and the loops for deferred ones.
 
 Not here: what an action does (`relay.cloud.commands`), the connection it comes over (`relay.assembly.cloud_link`).
 """
@@ -28,7 +28,7 @@ from worklist import Worklist
 
 @dataclass(frozen=True, slots=True)
 class CloudActions:
-    """What actions are carried out with. `loops` carry out deferred ones, by the name they have in the outbox."""
+    """The parts for actions. `loops` carry out deferred ones, by their names in the outbox."""
 
     context: Context
     loops: dict[str, Delivery]
@@ -47,7 +47,7 @@ def cloud_actions(
     health: SiteHealth,
     note: NoteRefusal,
 ) -> CloudActions:
-    """Make them, no loop running. `note` keeps refused actions for people on site."""
+    """Make them, without running a loop. `note` keeps refused actions for people on site."""
     requests, api = DeferredActions(archive.outbox), image_api(settings)
     throttle = Throttle(settings.upload_bytes_per_second, received_last=archive.received_last)
     upload_targets = UploadTargets(settings.hosts, api, cloud_link.egress(settings))
@@ -69,14 +69,15 @@ def cloud_actions(
         clock=now,
         cloud_zone=ZoneInfo(settings.cloud_timezone) if settings.cloud_timezone else None,
         note=note,
-        told=WorklistAudit(recorder, worklist),
+        notify=WorklistAudit(recorder, worklist),
     )
     return CloudActions(context, _loops(settings, archive, images, site_tasks), images, throttle, api)
 
 
 def _loops(settings: RelaySettings, archive: Archive, images: FullImages, site_tasks: SiteTasks) -> dict[str, Delivery]:
-    # Two, and beside those of the events: a test of the site must not wait for an hour's upload.
-    ways = {
+    # Apart from the loops for events, which must not wait for a gigabyte; and two, because a self-test must not wait
+    # for an hour's upload. The names are destinations in the database (0004_requests.sql).
+    runners = {
         "full images": ActionRunner({"image.request": images}),
         "chores": ActionRunner(
             {
@@ -85,8 +86,9 @@ def _loops(settings: RelaySettings, archive: Archive, images: FullImages, site_t
                 "gateway.diagnostics": site_tasks.diagnose,
             }
         ),
-    }  # named as in the outbox (0004_requests.sql)
+    }
     compose = request_event(settings.site)
     return {
-        name: Delivery([archive.outbox], egress, compose=compose, clock=now, name=name) for name, egress in ways.items()
+        name: Delivery([archive.outbox], runner, compose=compose, clock=now, name=name)
+        for name, runner in runners.items()
     }

@@ -1,4 +1,4 @@
-"""The link to Azure Relay made from a site's settings: the way out, the credential, the sender and the listener.
+"""Makes the link to Azure Relay from a site's settings: egress, credential, sender and listener.
 
 Not here: what any of them does (`relay.hybrid.listener` and its neighbours).
 """
@@ -21,18 +21,19 @@ AMQPS_PORT = 5671
 
 
 def egress(settings: RelaySettings) -> Egress:
-    """How this site gets out. Raises SettingsError when the authorities it shall trust cannot be read."""
+    """The egress of this site. Raises SettingsError when RELAY_CA_FILE cannot be read."""
     out = Egress(revealed(settings.proxy), settings.no_proxy, settings.ca_file)
     try:
         out.tls_for("https://")
-    except OSError as error:  # of the file, or of what is in it
+    except OSError as error:  # of the file, or of its content: an SSLError is an OSError
         why = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "it is not PEM"
         raise SettingsError(f"RELAY_CA_FILE={settings.ca_file} cannot be used: {why}.") from error
     return out
 
 
 def not_by_proxy(settings: RelaySettings) -> str:
-    """Why events leave past the proxy that is set; empty when none do."""
+    """Why events bypass the proxy that is set; empty when none do."""
+    # The library would turn to the websocket if plain AMQP were given a proxy, so it gets none, and a warning says so.
     host = servicebus_host(settings)
     if settings.servicebus_transport != "amqp" or egress(settings).proxy_for(f"https://{host}") is None or not host:
         return ""
@@ -44,7 +45,7 @@ def not_by_proxy(settings: RelaySettings) -> str:
 
 
 def servicebus_host(settings: RelaySettings) -> str:
-    """The namespace that events go to; empty when they do not go to Service Bus."""
+    """The host of the Service Bus namespace; empty when no events go there."""
     if "servicebus" not in settings.destinations:
         return ""
     parts = dict(part.partition("=")[::2] for part in revealed(settings.servicebus_connection_string).split(";"))
@@ -52,7 +53,7 @@ def servicebus_host(settings: RelaySettings) -> str:
 
 
 def tokens(settings: RelaySettings) -> TokenSource:
-    """What this site shows the service. Raises SettingsError when its certificate cannot be read."""
+    """The tokens of this site. Raises SettingsError when its certificate cannot be read."""
     if settings.credential == "key":
         return SasTokens(settings.key_name, revealed(settings.shared_access_key))
     from relay.hybrid.entra import credential  # noqa: PLC0415 - the identity library is large
@@ -74,12 +75,12 @@ def tokens(settings: RelaySettings) -> TokenSource:
 
 
 def sender(settings: RelaySettings, hybrid_connection: str) -> HybridSender:
-    """Who tells something over one of the namespace's hybrid connections."""
+    """The sender to one of the namespace's hybrid connections."""
     return HybridSender(endpoint(settings.namespace, hybrid_connection), tokens(settings), egress=egress(settings))
 
 
 def echo(settings: RelaySettings) -> SelfEcho:
-    """Who proves the way in: a sender to this site's own hybrid connection."""
+    """The echo that proves the route from the cloud: a sender to this site's own hybrid connection."""
     at = endpoint(settings.namespace, settings.hybrid_connection)
     return SelfEcho(HybridSender(at, tokens(settings), egress=egress(settings), timeout=ECHO_TIMEOUT))
 
@@ -91,7 +92,7 @@ def listener(
     on_request: Callable[[HttpRequest], Awaitable[HttpAnswer]] | None = None,
     prove: SelfEcho,
 ) -> HybridListener:
-    """The ear to the cloud, proving itself by an echo that takes the way of the cloud's messages."""
+    """The listener for the cloud; `prove` sends echoes over the route of the cloud's messages."""
     return HybridListener(
         endpoint(settings.namespace, settings.hybrid_connection),
         tokens(settings),

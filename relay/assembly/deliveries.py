@@ -1,4 +1,4 @@
-"""Settings become deliveries: one loop for each destination, which brings both outboxes to it.
+"""Makes the deliveries from the settings: one loop for each destination, which delivers both outboxes to it.
 
 Not here: delivering (`relay.delivery.delivery`), a destination itself (`relay.assembly.destinations`).
 """
@@ -30,7 +30,7 @@ from worklist import Worklist
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """The loops of a site, and what they share. `loops`, `destinations` and `allowances` have the settings' order."""
+    """The delivery loops of a site. `loops`, `destinations` and `allowances` have the settings' order."""
 
     outboxes: tuple[Outbox, ...]
     loops: tuple[Delivery, ...]
@@ -40,10 +40,9 @@ class Deliveries:
     heartbeat_seconds: float
 
     def prepare(self) -> None:
-        """Tell the outboxes which destinations they serve, and learn from them what was sent to each today. Blocks.
-
-        Without any destination the outboxes go on owing to those they had.
-        """
+        """Write the destinations into the outboxes, and read what was sent to each today. Blocks."""
+        # A trigger makes a delivery row per destination with each fact. Without a destination in the settings the
+        # former ones stay, so that entries wait for them.
         for outbox in self.outboxes if self.destinations else ():
             outbox.serve(tuple(self.destinations), now=now())
         for name, own in self.allowances.items():
@@ -74,7 +73,7 @@ def deliveries(
         return await asyncio.to_thread(holding.reason, entry)
 
     def loop(name: DestinationName, own: Quota) -> Delivery:
-        uploads = name == "manage"  # its messages are the images themselves: no thumbnail, and they weigh what files do
+        uploads = name == "manage"  # its messages are the images themselves: no thumbnail, and the weight of the file
         compose = Composer(
             settings.site,
             preview=None if uploads else partial(thumbnail, archive, renderer),

@@ -1,7 +1,7 @@
-"""The destinations made from a site's settings: by which doors events and full images leave, and how much by each.
+"""Makes the destinations for events and full images from a site's settings, with their quotas.
 
-Not here: how a door speaks (`relay.hybrid.sender`, `relay.delivery.servicebus`, `relay.delivery.https_api`), when
-something leaves (`relay.delivery.delivery`), what a limit means (`relay.delivery.quota`).
+Not here: sending (`relay.hybrid.sender`, `relay.delivery.servicebus`, `relay.delivery.https_api`), when an entry leaves
+(`relay.delivery.delivery`), what a limit means (`relay.delivery.quota`).
 """
 
 from datetime import datetime
@@ -17,8 +17,8 @@ from relay.setting_types import DestinationName
 from relay.settings import RelaySettings, revealed
 
 MOST_BYTES = {"servicebus": 192 * 1024}
-"""Largest message of a destination that has such a limit. Service Bus Standard takes 256 KiB with the properties, which
-it counts in its own way."""
+"""Bytes of the largest message of a destination that has a limit. Service Bus Standard takes 256 KiB with the
+properties, which it counts by rules of its own."""
 
 
 def allowance(settings: RelaySettings) -> Quota:
@@ -29,11 +29,11 @@ def allowance(settings: RelaySettings) -> Quota:
 
 
 def destination(name: DestinationName, settings: RelaySettings, archive: Archive, own: Quota) -> Destination:
-    """A door events leave by; images through it at the rate `own` allows."""
+    """A destination for events; images leave at the rate that `own` allows."""
     match name:
         case "hybrid":
             return HybridDestination(cloud_link.sender(settings, settings.events_hybrid_connection))
-        case "https":
+        case "https":  # the same token and address as for `manage`: one cloud, two contracts
             token = fixed_token(revealed(settings.api_token))
             return HttpsDestination(settings.api_url, token, egress=cloud_link.egress(settings))
         case "manage":
@@ -56,7 +56,7 @@ def servicebus(settings: RelaySettings) -> Destination:
 
     transport = bus.TRANSPORTS[settings.servicebus_transport]
     egress = cloud_link.egress(settings)
-    outward = bus.way_out(cloud_link.servicebus_host(settings), egress, transport=transport)
+    outward = bus.egress_options(cloud_link.servicebus_host(settings), egress, transport=transport)
     if text := revealed(settings.servicebus_connection_string):
         connect = bus.by_connection_string(text, transport=transport, outward=outward)
     else:

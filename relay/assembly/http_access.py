@@ -1,6 +1,6 @@
-"""Settings become a door: whether the relay may start as it is told, with which certificate, and who may come in.
+"""Makes access control and HTTPS from the settings, and refuses settings with which the relay may not start.
 
-Not here: the door itself (`relay.access.middleware`), its rules (`relay.access.permissions`).
+Not here: authentication (`relay.access.middleware`), its rules (`relay.access.permissions`).
 """
 
 import ssl
@@ -44,7 +44,7 @@ def https_files(settings: RelaySettings) -> TlsFiles | None:
 
 
 def require_safe(settings: RelaySettings) -> ServerTls | None:
-    """What HTTPS is spoken with, if it is. Raises SettingsError when the relay may not listen as it is told."""
+    """The certificate for HTTPS; None for plain HTTP. Raises SettingsError when the relay may not listen like this."""
     files = https_files(settings)
     has_users = bool(settings.oidc_issuer) or bool(UserFile(settings.users_path).read())
     has_tls = files is not None or settings.http_behind_tls
@@ -54,13 +54,14 @@ def require_safe(settings: RelaySettings) -> ServerTls | None:
 
 
 def own_tls(settings: RelaySettings) -> ssl.SSLContext | None:
-    """What this machine holds the certificate of its own relay against; None for plain HTTP."""
+    """The context that verifies the certificate of this machine's own relay; None for plain HTTP."""
     files = https_files(settings)
     return None if files is None else own_context(files)
 
 
 def access(settings: RelaySettings, archive: Archive, *, clock: Callable[[], datetime]) -> AccessControl:
-    """The door as the settings want it."""
+    """Access control as the settings describe it."""
+    # Off loopback users always log in; on loopback as soon as there are any.
     demanded = settings.http_users_required or not permissions.is_loopback(settings.http_host)
     tokens = Tokens(issuer(settings), egress=cloud_link.egress(settings)) if settings.oidc_issuer else None
     return AccessControl(
@@ -86,6 +87,6 @@ def code(settings: RelaySettings, tokens: Tokens) -> CodeFlow | None:
 
 
 def issuer(settings: RelaySettings) -> Issuer:
-    """Whose tokens are believed."""
+    """The identity provider whose tokens are accepted."""
     roles = {value: permissions.Role.named(role) for value, role in settings.oidc_roles} or dict(permissions.ROLES)
     return Issuer(settings.oidc_issuer, settings.oidc_audience, settings.oidc_claim, roles)

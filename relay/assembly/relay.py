@@ -55,7 +55,7 @@ OWNERS_SECONDS = 60.0
 """How long the relay waits for the owners of the databases; both migrate within seconds, also after a power cut."""
 
 GRACE_SECONDS = 5.0
-"""How long events under way may take after the relay was told to stop; what is cut off is sent again."""
+"""How long events under way may take after the relay was stopped; an event that is cut off is sent again."""
 
 
 @retry(
@@ -65,13 +65,13 @@ GRACE_SECONDS = 5.0
     reraise=True,
 )
 def attached(attach: Callable[[], T]) -> T:
-    """Open what another process owns, once that has made it ready. Raises DatabaseNotReady after a minute."""
+    """Open a database of another process, once that has migrated it. Raises DatabaseNotReady after a minute."""
     return attach()
 
 
 @dataclass
 class Relay:
-    """Everything the relay does, made by `of`. `run` until the process is asked to stop."""
+    """Everything the relay does, made by `of`. `run` until the process is stopped."""
 
     settings: RelaySettings
     app: Application
@@ -91,7 +91,7 @@ class Relay:
 
     @classmethod
     def of(cls, settings: RelaySettings, worklist: Worklist, archive: Archive, *, note: NoteRefusal = unnoted) -> Self:
-        """Make every part that the settings ask for. Raises SettingsError when the relay may not run as it is told."""
+        """Make every part that the settings name. Raises SettingsError when they do not permit the relay to run."""
         tls, access = http_access.require_safe(settings), http_access.access(settings, archive, clock=now)
         recorder = AuditRecorder(settings.audit_path, RELAY, site=settings.site)
         renderer, spool = Renderer(), Spool(settings.data_dir / "spool")
@@ -127,7 +127,7 @@ class Relay:
         return relay
 
     def listen(self) -> None:
-        """Make the listener that takes the cloud's messages, and what proves it."""
+        """Make the listener for the cloud's messages, and the echo that proves it."""
         self.echo = cloud_link.echo(self.settings)
         self.listener = cloud_link.listener(
             self.settings,
@@ -144,9 +144,10 @@ class Relay:
             log.warning("proxy not used", destination="servicebus", reason=reason)
         self.spool.open()
         serving = web.serving(self.app, host=settings.http_host, port=settings.http_port, tls=self.tls)
+        # Before any loop runs: the loops read the delivery rows of the destinations that are served from here on.
         await asyncio.to_thread(self.deliveries.prepare)
         self.access.own.write()
-        with self.recorder:
+        with self.recorder:  # outermost, because requests and actions record until they have ended
             async with self.renderer, serving as port:
                 await asyncio.to_thread(self.actions.images.sweep)
                 self.remote = self._serve_the_cloud(port) if self.listener else None
@@ -182,6 +183,7 @@ class Relay:
         loops = self.deliveries.loops
         for loop in (*self.actions.loops.values(), *loops):
             loop.stop()
+        # Only events get a grace period: a full image takes longer than any, and resumes from its staged blocks.
         if ending := {running[f"delivery to {loop.name}"] for loop in loops}:
             await asyncio.wait(ending, timeout=GRACE_SECONDS)
         for task in running.values():
@@ -191,14 +193,14 @@ class Relay:
                 await connection.close()
 
     async def _warm_up(self) -> None:
-        """Start the workers now: a second that the first image of the day would have to wait otherwise."""
+        # Else the first image of the day would wait a second for the workers.
         try:
             await asyncio.gather(*(self.renderer.run(os.getpid) for _ in range(WORKERS)))
         except RenderingFailed:  # pictures may fail for as long as they like; the worklist must not
             log.exception("workers not started")
 
     def _serve_the_cloud(self, port: int) -> DicomWebProxy:
-        """DICOMweb through the hybrid connection, from this relay's own port."""
+        """DICOMweb for the cloud, from this relay's own port."""
         settings = self.settings
         return DicomWebProxy(
             own_url(settings.http_host, port, scheme="https" if self.tls else "http"),

@@ -1,7 +1,6 @@
-"""What the settings say of this site: its DICOM ports, what holds an image back, what DICOMweb may change, the facts
-that pages show.
+"""Facts of this site from its settings: DICOM ports, holding findings, permitted DICOMweb changes, facts for pages.
 
-Not here: proving a port (`relay.health.dicom_ports`), holding back (`relay.exams.holding`), pages (`relay.pages`).
+Not here: proving a port (`relay.health.dicom_ports`), holding images (`relay.exams.holding`), pages (`relay.pages`).
 """
 
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from worklist import Worklist
 
 
 def dicom_ports(settings: RelaySettings) -> tuple[DicomPort, ...]:
-    """The ports of this site. One that may be any free port (0) is not known here, and left out."""
+    """The DICOM ports of this site; one with number 0 is left out, because another process chooses it."""
     tls = CallFiles.of_own_listeners(settings)
     known = (
         ("worklist", "WORKLIST", settings.worklist_aet, settings.worklist_host, settings.worklist_port),
@@ -63,6 +62,7 @@ def changes(settings: RelaySettings) -> Changes:
     if settings.largest_upload:
         tls = CallFiles.of_own_listeners(settings)
         archive = Peer(settings.pacs_aet, reachable(settings.pacs_host), settings.pacs_port, tls=tls is not None)
+        # By C-STORE to the own archive, which stays the only process that stores images.
         stow_store = StowStore(archive, settings.upload_aet, tls)
     policy = RetentionPolicy(days=0, needs_commitment=settings.deletion_needs_commitment) if settings.delete else None
     return Changes(stow_store, settings.largest_upload, policy)

@@ -1,1 +1,1 @@
-"""What the cloud asks for: worklist actions, full images, the gateway's own tests, DICOMweb through the tunnel."""
+"""The cloud's actions: worklist items, full images, the gateway's own tests, DICOMweb by the hybrid connection."""

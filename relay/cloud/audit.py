@@ -1,11 +1,6 @@
-"""What the cloud changes on the worklist, told to the audit trail: each action is a Procedure Record (PS3.15 A.5.3.15).
+"""Records the cloud's changes of the worklist in the audit trail, each as a Procedure Record (PS3.15 A.5.3.15).
 
-It is noted beside the answer and never holds it up or fails it: an appointment that is not taken because a disk is full
-would be missed by a person. What cannot be written waits and is tried again, and what is too much is counted, as for
-the machines (`gateway.audit.recorder`). Patient and study are looked up by the thread that writes; of an item that has
-left the worklist meanwhile, the accession number is told.
-
-Not here: HTTP (`relay.access.audit`), MPPS (`worklist.audit`).
+Recording never delays or fails an action. Not here: HTTP (`relay.access.audit`), MPPS (`worklist.audit`).
 """
 
 from gateway.audit import messages
@@ -20,7 +15,7 @@ WorklistAction = CreateItem | CreateTestItem | UpdateItem | UpdateStatus | Cance
 
 
 class WorklistAudit:
-    """Tells a recording; call it after an action was carried out."""
+    """Records actions. Call it after an action was carried out; it never waits and never raises."""
 
     def __init__(self, recorder: AuditRecorder, worklist: Worklist) -> None:
         self._recorder = recorder
@@ -28,6 +23,8 @@ class WorklistAudit:
 
     def __call__(self, action: Action) -> None:
         if isinstance(action, WorklistAction):
+            # Queued and not written: an action refused because a disk is full would cost a participant the appointment.
+            # The recorder retries, and counts what it must drop. Its thread also looks up patient and study.
             event, kind = self._recorder.event(), _kind(action)
             number = action.parameters.worklist_item.accession_number
             self._recorder.note(
@@ -37,7 +34,7 @@ class WorklistAudit:
     def _patient(self, accession_number: str) -> Patient:
         try:
             item = self._worklist.item(accession_number)
-        except NotFound:
+        except NotFound:  # it has left the worklist meanwhile; the accession number is recorded all the same
             return Patient("", "")
         return Patient(item.participant_id, item.study_instance_uid)
 

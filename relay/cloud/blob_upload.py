@@ -1,19 +1,11 @@
-"""Puts a file into an Azure blob by a URL that carries its own right to do so (SAS), in blocks, and resumes.
+"""Uploads a file to an Azure blob by a URL with its own signature (SAS), in blocks that a later attempt resumes.
 
-The rules:
+* Blocks are named after the content of the file and their number, so the service knows which of them it has.
+* The list of blocks is committed at the end, with the SHA-256 of the file in the metadata.
+* An attempt that staged a block and was cut is followed by the next at once; one that staged none fails.
 
-* A block is 4 MiB, travels with its MD5, and is named after the content of the whole file and its number. So what was
-  staged under the same names is a part of the same file, whoever staged it and when: the service is asked, and what it
-  has is not sent again, after a cut, after a restart, and with a new URL.
-* The list of blocks is committed at the end, with the SHA-256 of the file in the metadata. A blob that has it already
-  is done: only the confirmation was lost.
-* A URL may lack the right to read, so a refused question means that nothing is known; a refused block means that the
-  URL is of no use any more (`UrlRefused`).
-* An attempt that staged something and was cut is followed by the next at once; one that got nowhere fails, and the
-  pauses are the caller's.
-
-Uncommitted blocks are dropped by the service after a week. Not here: which files (`relay.cloud.full_images`), how fast
-(`relay.cloud.throttle`).
+Not here: which files (`relay.cloud.full_images`), how fast (`relay.cloud.throttle`), pauses between attempts
+(`relay.delivery.delivery`).
 """
 
 import asyncio
@@ -38,24 +30,24 @@ from relay.hybrid.errors import explain
 log = structlog.get_logger()
 
 BLOCK_BYTES = 4 * 1024 * 1024
-"""What a cut costs at most; a thousand blocks for the largest object, and the service takes fifty thousand."""
+"""Most that a cut costs; the largest object has a thousand blocks, and the service takes fifty thousand."""
 
 CHUNK_BYTES = 64 * 1024
-"""How much of a block is let go at once, so that a slow line is not filled in bursts."""
+"""Bytes sent at once, so that a slow line is not filled in bursts."""
 
 VERSION = "2021-12-02"
 SECONDS = 30.0
-"""For a question, and for a block beside the time its bytes take."""
+"""Limit of a query, and of a block in addition to the time of its bytes."""
 
 SLOWEST = 10_000
 """Bytes a second below which a block counts as stuck."""
 
 _NEVER = frozenset({400, 404, 405, 409, 411, 412, 413, 415})
-"""Answers that the same request would get for ever: no such container, a blob of another kind, one that is locked."""
+"""Statuses that the same request would get for ever: no such container, a blob of another kind, a locked one."""
 
 _DAMAGED, _NOT_ALLOWED = "Md5Mismatch", "AuthorizationPermissionMismatch"
-"""Error codes of a block that arrived other than it was sent, and of a question that a good URL does not allow. Any
-other 403 says that the URL is expired, signed wrongly, or not for this network.
+"""Error codes of a block that arrived damaged, and of a query that a valid URL does not allow. Any other 403 says that
+the URL is expired, signed wrongly, or not for this network.
 """
 
 
@@ -64,11 +56,11 @@ class UrlRefused(GatewayError):
 
 
 class UploadRefused(GatewayError):
-    """The storage takes this file by no means; the message says with which status."""
+    """The storage refuses this file for good; the message has the status."""
 
 
 class Interrupted(GatewayError):
-    """The line was cut, or the storage has trouble; it will pass."""
+    """The line was cut, or the storage has a passing trouble."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ def blocks(sha256: str, size: int, *, block_bytes: int = BLOCK_BYTES) -> list[Bl
 
 
 def missing(wanted: list[Block], staged: Mapping[str, int]) -> list[Block]:
-    """Those of the blocks that the service does not have in full length."""
+    """The blocks that the service does not have in full length."""
     return [block for block in wanted if staged.get(block.id) != block.size]
 
 
@@ -101,7 +93,7 @@ def block_list(wanted: list[Block]) -> bytes:
 
 
 def staged_blocks(answer: bytes) -> dict[str, int]:
-    """Read names and sizes out of the service's answer; what is not understood is nothing."""
+    """Read names and sizes from the service's answer; an answer that is not understood counts as no blocks."""
     try:
         root = ElementTree.fromstring(answer)  # noqa: S314 - expat of today refuses bombs; bounded by the caller
         found = root.iterfind("./UncommittedBlocks/Block")
@@ -117,11 +109,13 @@ def beneath(container_url: str, name: str) -> str:
 
 
 def _block_id(sha256: str, number: int) -> str:
+    # After the content and not the upload: a block staged before a cut, before a restart or under another URL is the
+    # same block, so the upload needs no record of its progress.
     return base64.b64encode(f"{sha256[:32]}-{number:06d}".encode()).decode()
 
 
 class BlobUpload:
-    """One open file on its way to one URL. `sent_blocks` counts what this object sent."""
+    """The upload of one open file to one URL. `sent_blocks` counts the blocks this object sent."""
 
     def __init__(
         self,
@@ -142,7 +136,7 @@ class BlobUpload:
         self.sent_blocks = 0
 
     async def run(self) -> None:
-        """Return when the blob is there. Raises UrlRefused, Refused, or CloudError (not permanent)."""
+        """Return when the blob is complete. Raises UrlRefused, UploadRefused, or CloudError (not permanent)."""
         size = (await asyncio.to_thread(os.fstat, self._content.fileno())).st_size
         wanted = blocks(self._sha256, size)
         async with aiohttp.ClientSession() as http:
@@ -158,26 +152,30 @@ class BlobUpload:
                     return
 
     async def _attempt(self, http: aiohttp.ClientSession, wanted: list[Block]) -> None:
+        # Only the confirmation of an earlier attempt may have been lost.
         if await self._is_there(http):
             return
+        # The service drops uncommitted blocks after a week; then they are missing, and sent again.
         for block in missing(wanted, await self._staged(http)):
             await self._throttle.until_quiet()
             await self._put_block(http, block)
             self.sent_blocks += 1
         headers = {"x-ms-blob-content-type": self._content_type, "x-ms-meta-sha256": self._sha256}
         query = {"comp": "blocklist"}
-        _judge(await self._ask(http, "PUT", query, data=block_list(wanted), headers=headers, seconds=SECONDS))
+        _judge(await self._request(http, "PUT", query, data=block_list(wanted), headers=headers, seconds=SECONDS))
 
     async def _is_there(self, http: aiohttp.ClientSession) -> bool:
-        answer = await self._ask(http, "HEAD", {}, seconds=SECONDS)
+        answer = await self._request(http, "HEAD", {}, seconds=SECONDS)
         return answer.status == 200 and answer.headers.get("x-ms-meta-sha256") == self._sha256
 
     async def _staged(self, http: aiohttp.ClientSession) -> dict[str, int]:
-        answer = await self._ask(http, "GET", {"comp": "blocklist", "blocklisttype": "uncommitted"}, seconds=SECONDS)
+        answer = await self._request(
+            http, "GET", {"comp": "blocklist", "blocklisttype": "uncommitted"}, seconds=SECONDS
+        )
         if answer.status == 200:
             return staged_blocks(answer.body)
         if answer.status == 404 or (answer.status == 403 and answer.code == _NOT_ALLOWED):
-            return {}  # nothing there yet, or the URL does not allow to ask
+            return {}  # nothing there yet, or the URL may write and not read
         _judge(answer)
         return {}
 
@@ -185,10 +183,11 @@ class BlobUpload:
         content = await asyncio.to_thread(self._read, block)
         md5 = hashlib.md5(content, usedforsecurity=False).digest()
         headers = {"Content-MD5": base64.b64encode(md5).decode(), "Content-Length": str(block.size)}
+        # The allowed rate may be lower than what counts as stuck.
         slowest = min(self._throttle.bucket.rate or SLOWEST, SLOWEST)
         seconds = SECONDS + block.size / slowest
         query = {"comp": "block", "blockid": block.id}
-        _judge(await self._ask(http, "PUT", query, data=self._paced(content), headers=headers, seconds=seconds))
+        _judge(await self._request(http, "PUT", query, data=self._paced(content), headers=headers, seconds=seconds))
 
     async def _paced(self, content: bytes) -> AsyncIterator[bytes]:
         view = memoryview(content)
@@ -203,7 +202,7 @@ class BlobUpload:
             raise UploadRefused("The stored file is shorter than it was; run 'gateway fsck'.")
         return content
 
-    async def _ask(
+    async def _request(
         self,
         http: aiohttp.ClientSession,
         method: str,
@@ -213,7 +212,7 @@ class BlobUpload:
         data: bytes | AsyncIterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> "_Answer":
-        """Raises Interrupted when no answer came."""
+        """Send a request; raises Interrupted when no answer came."""
         sent = {"x-ms-version": VERSION, **(headers or {})}
         try:
             async with (
@@ -235,7 +234,8 @@ class BlobUpload:
             raise Interrupted(explain(error).text) from error
 
     def _address(self, query: Mapping[str, str]) -> URL:
-        """The URL with more in its query; what is signed is not written anew."""
+        """The URL with more parameters in its query."""
+        # Appended as text and marked as encoded, because quoting the signature anew would break it.
         added = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
         joint = "&" if "?" in self._url else "?"
         return URL(f"{self._url}{joint}{added}" if added else self._url, encoded=True)
@@ -252,13 +252,14 @@ class _Answer:
 
     @property
     def code(self) -> str:
-        """Azure's word for the error, or ''."""
+        """Azure's error code, or ''."""
+        # A header of the peer goes into logs and events, so it must look like a code.
         code = self.headers.get("x-ms-error-code", "")
         return code if code.isalnum() else ""
 
 
 def _judge(answer: _Answer) -> None:
-    """Raise what an answer means unless it is a success."""
+    """Return for a success; raise the error that the answer means otherwise."""
     if 200 <= answer.status < 300:
         return
     said = f"HTTP {answer.status}{f' ({answer.code})' if answer.code else ''}"

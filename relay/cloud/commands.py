@@ -1,13 +1,12 @@
-"""What the cloud may ask for, and what becomes of it: one verb each, answered at once.
+"""Carries out the cloud's actions, one verb each, and answers every message at once.
 
-Every message gets an answer, and every refusal is a structured one; this is the only place where errors become answers
-for the cloud. Work is acknowledged after it is committed, never before. Idempotence is the worklist's for what it has
-done: it knows which action ids it has carried out, and with which content; and which of two requests for one item was
-made later. What takes its time is a request, which is remembered, answered, and carried out afterwards
-(`relay.cloud.deferred`). An action id has one content, whichever of the two remembers it.
+Every refusal is a structured answer; this is the only place where errors become answers for the cloud. An action is
+acknowledged after it is committed. The worklist knows by action id which actions it has carried out, with which
+content, and which of two for one item was made later. A long-running action is stored, answered, and carried out
+afterwards (`relay.cloud.deferred`).
 
-Not here: understanding a message (`relay.protocol`), the connection it came over (`relay.hybrid.listener`), rules about
-items (`worklist`).
+Not here: understanding a message (`relay.protocol`), the connection (`relay.hybrid.listener`), rules about items
+(`worklist`).
 """
 
 import asyncio
@@ -56,7 +55,7 @@ INTERNAL: Json = {
 
 @dataclass(frozen=True)
 class Context:
-    """What commands work with. `cloud_zone` is the zone of times the cloud sends, None for the site's wall time."""
+    """The parts that actions use. `cloud_zone` is the zone of times the cloud sends, None for the site's wall time."""
 
     worklist: Worklist
     requests: DeferredActions
@@ -65,10 +64,10 @@ class Context:
     health: Callable[[], HealthReport]
     clock: Callable[[], datetime]
     cloud_zone: tzinfo | None = None
-    told: Callable[[Action], None] = lambda _action: None
-    """Is told of what was carried out; never waits, never raises."""
+    notify: Callable[[Action], None] = lambda _action: None
+    """Called with each action that was carried out; never waits, never raises."""
     note: NoteRefusal = unnoted
-    """Is told of what is refused, for people on site."""
+    """Called with each refusal, for people on site."""
 
 
 async def answer(text: str, context: Context) -> str:
@@ -82,13 +81,13 @@ async def answer(text: str, context: Context) -> str:
         log.warning("action refused", action_id=action_id, code=refusal.code, reason=str(refusal))
         context.note(Refused("cloud command", CLOUD + refusal.code, str(refusal), about=action_id or ""))
         return protocol.encode(protocol.refused(refusal, action_id=action_id))
-    except Exception:
+    except Exception:  # a fault of ours is answered too, because the cloud would wait for an answer in vain
         log.exception("action failed", action_id=action_id)
         return protocol.encode({**INTERNAL, "action_id": action_id})
 
 
 async def apply(action: Action, context: Context) -> Json:
-    """Do what an action asks for and give the answer. Raises a Refusal when it cannot be done."""
+    """Carry out an action and return the answer. Raises a Refusal when it cannot be done."""
     work: Callable[[], Json]
     match action:
         case CreateItem() | CreateTestItem():
@@ -109,12 +108,13 @@ async def apply(action: Action, context: Context) -> Json:
             return {"status": "echo", "payload": action.payload}
         case _:
             raise Unsupported(f"Unsupported action: {action.action_type}")
-    done = await asyncio.to_thread(work)
-    context.told(action)
+    done = await asyncio.to_thread(work)  # databases block
+    context.notify(action)
     return done
 
 
 def _request(action: RequestImage | RunSelftest | CollectDiagnostics, context: Context) -> Json:
+    # An action id has one content, whether the worklist or the outbox remembers it.
     context.worklist.expect_unused(protocol.origin(action, now=context.clock()))
     if isinstance(action, RequestImage):
         context.full_images.accept(action)
@@ -136,6 +136,7 @@ def _create(action: CreateItem | CreateTestItem, context: Context) -> Json:
         now=now,
     )
     log.info("item scheduled", action_id=action.action_id, accession_number=item.accession_number)
+    # After the item, which it performs. If the relay is killed in between, the repeat of the action stores it.
     if isinstance(action, CreateTestItem):
         context.site_tasks.accept(action)
     return {"status": "created", "action_id": action.action_id}
@@ -147,29 +148,29 @@ def _update(action: UpdateItem, context: Context) -> Json:
 
 
 def _item(action: Action, parameters: NewItem, context: Context) -> Item:
-    asked = parameters.worklist_item
-    here = asked.model_copy(update={"scheduled": protocol.site_time(asked.scheduled, cloud=context.cloud_zone)})
+    wanted = parameters.worklist_item
+    here = wanted.model_copy(update={"scheduled": protocol.site_time(wanted.scheduled, cloud=context.cloud_zone)})
     return Item.from_message(here, action_id=action.action_id, appointment_id=action.source_reference.appointment_id)
 
 
 def _update_status(action: UpdateStatus, context: Context) -> Json:
-    asked, now = action.parameters.worklist_item, context.clock()
+    wanted, now = action.parameters.worklist_item, context.clock()
     origin = protocol.origin(action, now=now)
-    return _updated(context.worklist.change_status(asked.accession_number, asked.status, now=now, origin=origin))
+    return _updated(context.worklist.change_status(wanted.accession_number, wanted.status, now=now, origin=origin))
 
 
 def _cancel(action: CancelItem, context: Context) -> Json:
-    asked, now = action.parameters.worklist_item, context.clock()
+    wanted, now = action.parameters.worklist_item, context.clock()
     origin = protocol.origin(action, now=now)
-    return _updated(context.worklist.cancel(asked.accession_number, now=now, origin=origin))
+    return _updated(context.worklist.cancel(wanted.accession_number, now=now, origin=origin))
 
 
 def _reschedule(action: RescheduleItem, context: Context) -> Json:
-    asked, now = action.parameters.worklist_item, context.clock()
-    here = protocol.site_time(asked.scheduled, cloud=context.cloud_zone)
+    wanted, now = action.parameters.worklist_item, context.clock()
+    here = protocol.site_time(wanted.scheduled, cloud=context.cloud_zone)
     origin = protocol.origin(action, now=now)
     return _updated(
-        context.worklist.reschedule(asked.accession_number, date=here.date, time=here.time, now=now, origin=origin)
+        context.worklist.reschedule(wanted.accession_number, date=here.date, time=here.time, now=now, origin=origin)
     )
 
 

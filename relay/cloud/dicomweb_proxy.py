@@ -1,10 +1,8 @@
-"""DICOMweb for the cloud, through the hybrid connection's HTTP mode: an ordinary QIDO-RS or WADO-RS request comes in by
-the connection that the gateway opened itself, and gets the answer of the site's own server, streamed.
+"""DICOMweb for the cloud: QIDO-RS and WADO-RS requests of the hybrid connection, made again at this site's own server.
 
-Rules. Only GET below `/dicom-web` is let through; whoever asks has the hybrid connection's Send right, which the
-service has checked, and which is the whole permission. Each request is logged with its path, which holds UIDs only. It
-goes to this relay's own port on this machine, so that there is one server and one way to answer; what that gives is
-passed on at the rate of full images, piece by piece.
+Only GET below `/dicom-web` is let through. The permission is the Send right of the hybrid connection, which the service
+has checked. The answer is streamed at the rate of full images. Each request is logged with its path, which holds UIDs
+only.
 
 Not here: the connection (`relay.hybrid.listener`), what DICOMweb answers (`relay.dicomweb.routes`).
 """
@@ -29,15 +27,23 @@ from relay.hybrid.protocol import Endpoint
 log = structlog.get_logger()
 
 PIECE_BYTES = 64 * 1024
-"""What is passed on at once; the service itself passes on 32 kB."""
+"""Bytes passed on at once; the service itself passes on 32 kB."""
 
 SECONDS = 45.0
-"""Until an answer begins; the service gives up after 60."""
+"""Limit until an answer begins; the service gives up after 60."""
 
-_ASKED = ("accept", "accept-charset", "if-none-match", "range")
-"""Request headers that mean something to DICOMweb; all others stay outside."""
+_REQUEST_HEADERS = ("accept", "accept-charset", "if-none-match", "range")
+"""Request headers that mean something to DICOMweb; all others are dropped."""
 
-_GIVEN = ("Content-Type", "ETag", "Warning", "Cache-Control", "Content-Location", "Content-Range", "Accept-Ranges")
+_RESPONSE_HEADERS = (
+    "Content-Type",
+    "ETag",
+    "Warning",
+    "Cache-Control",
+    "Content-Location",
+    "Content-Range",
+    "Accept-Ranges",
+)
 
 
 class DicomWebProxy:
@@ -53,9 +59,9 @@ class DicomWebProxy:
         authorization: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`url` is where this site's server is, `public` where the cloud reaches it: https://host/connection.
+        """`url` is the address of this site's server, `public` the one the cloud uses: https://host/connection.
 
-        `authorization` is what this relay shows its own server, `tls` what that one's certificate is held against.
+        `authorization` is the header for the own server, `tls` verifies that one's certificate.
         """
         self._url = url
         self._prefix = f"/{connection.strip('/')}"
@@ -73,11 +79,12 @@ class DicomWebProxy:
             return self._refused(request, 405, "Through the hybrid connection, this site can only be read (GET).")
         try:
             async with asyncio.timeout(SECONDS):
-                answer = await self._ask(target, request.headers)
+                # By HTTP, to the own port: one server, and no second model of an aiohttp request.
+                answer = await self._get(target, request.headers)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.error("remote request failed", path=_path(target), error=type(error).__name__)
             return self._refused(request, 503, "The gateway's own server did not answer; its log says why.")
-        headers = {name: answer.headers[name] for name in _GIVEN if name in answer.headers}
+        headers = {name: answer.headers[name] for name in _RESPONSE_HEADERS if name in answer.headers}
         return HttpAnswer(answer.status, headers, self._passed_on(answer, _path(target)))
 
     async def close(self) -> None:
@@ -85,17 +92,18 @@ class DicomWebProxy:
             await self._http.close()
             self._http = None
 
-    async def _ask(self, target: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _get(self, target: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         if self._http is None:
             self._http = aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None))
-        asked = {name: value for name, value in headers.items() if name.lower() in _ASKED}
-        asked |= {"Accept-Encoding": "identity", "X-Forwarded-Root": self._public}
-        asked |= {"Authorization": self._authorization} if self._authorization else {}
+        sent = {name: value for name, value in headers.items() if name.lower() in _REQUEST_HEADERS}
+        # The body is passed on as it comes, so without a content encoding; links in it must lead the cloud back here.
+        sent |= {"Accept-Encoding": "identity", "X-Forwarded-Root": self._public}
+        sent |= {"Authorization": self._authorization} if self._authorization else {}
         url = URL(f"{self._url}{target}", encoded=True)
-        return await self._http.get(url, headers=asked, allow_redirects=False, ssl=self._tls or True)
+        return await self._http.get(url, headers=sent, allow_redirects=False, ssl=self._tls or True)
 
     async def _passed_on(self, answer: aiohttp.ClientResponse, path: str) -> AsyncIterator[bytes]:
-        """Give the body at the allowed rate, and log what was given; one that is cut off raises."""
+        """The body at the allowed rate; its end is logged. Raises when it is cut off."""
         size, began = 0, time.monotonic()
         try:
             async for piece in answer.content.iter_chunked(PIECE_BYTES):
@@ -114,23 +122,21 @@ class DicomWebProxy:
 
 
 def own_url(host: str, port: int, *, scheme: str = "http") -> str:
-    """Where this machine reaches a server that listens on an address and a port."""
+    """The URL at which this machine reaches a server that listens on an address and a port."""
     called = reachable(host)
     return f"{scheme}://{f'[{called}]' if ':' in called else called}:{port}"
 
 
 def public_url(at: Endpoint) -> str:
-    """Where the cloud reaches what is behind a hybrid connection."""
+    """The URL at which the cloud reaches a hybrid connection."""
     return f"{at.base.replace('ws', 'http', 1)}/{at.path}"
 
 
 def local_target(target: str, prefix: str) -> str | None:
-    """The path and query on this site's server for what a sender asked for; None for what is not DICOMweb.
-
-    Decided on the path as the server will understand it, unescaped: nothing may lead out of the root again.
-    """
+    """The path and query on this site's server for a sender's request; None for one that is not DICOMweb."""
     parts = urlsplit(target)
     path = parts.path.removeprefix(prefix) if parts.path.startswith(f"{prefix}/") else parts.path
+    # Checked unescaped, as the server will read it: no path may lead out of the root again.
     segments = unquote(path).split("/")
     if not path.startswith(f"{ROOT}/") or {".", ".."} & set(segments) or "%2f" in path.lower() or "\\" in unquote(path):
         return None

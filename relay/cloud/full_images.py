@@ -1,11 +1,9 @@
-"""Carries out `image.request`: full images, to a URL of the cloud's or to its HTTPS API, one at a time.
+"""Carries out `image.request`: uploads full images to a URL of the cloud's or to its HTTPS API, one at a time.
 
-For each object wanted: it is located, compressed if that was asked for, uploaded, and the cloud is owed what became of
-it. What was told already is skipped, so a request that was cut off goes on with the object it had reached. Objects come
-from the archive's files as they are; a compressed one is a file in a folder of the relay's own for as long as it takes.
+Each object is located, compressed if requested, and uploaded, and its outcome is enqueued. Objects that have an outcome
+are skipped, so an interrupted request goes on where it was.
 
-Not here: blocks (`relay.cloud.blob_upload`), the memory of requests (`relay.cloud.deferred`), encoding
-(`pacs.compress`).
+Not here: blocks (`relay.cloud.blob_upload`), storing requests (`relay.cloud.deferred`), encoding (`pacs.compress`).
 """
 
 import asyncio
@@ -35,9 +33,9 @@ API_PATIENCE = timedelta(days=1)
 
 @dataclass(frozen=True)
 class UploadTargets:
-    """Where full images may go: to hosts by URL (a name that begins with a dot stands for all below it), to an API.
+    """Where full images may go: to hosts by URL (a name that begins with a dot includes all below it), to an API.
 
-    `egress` is how hosts are reached; the API has its own.
+    `egress` is the route to the hosts; the API has its own.
     """
 
     hosts: tuple[str, ...]
@@ -45,7 +43,7 @@ class UploadTargets:
     egress: Egress = DIRECT
 
     def check(self, wanted: WantedImage) -> None:
-        """Raise a Refusal when something is asked for that this site does not do."""
+        """Raise a Refusal when a request has a target or a transfer syntax that this site does not support."""
         if wanted.target_url:
             self.check_url(wanted.target_url)
         elif self.api is None:
@@ -55,13 +53,14 @@ class UploadTargets:
 
     def check_url(self, url: str) -> None:
         """Raise NotAllowed for a URL whose host is not one that this site uploads to."""
+        # A stolen Send right would otherwise be enough to have every image sent to any host.
         host = urlsplit(url).hostname or ""
         if not any(host == name or (name.startswith(".") and host.endswith(name)) for name in self.hosts):
             raise NotAllowed("The host of target_url is not one that this site uploads to (RELAY_UPLOAD_HOSTS).")
 
 
 class Unavailable(GatewayError):
-    """An object cannot be given; `code` is the word for programs."""
+    """An object cannot be uploaded; `code` is for programs."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -70,7 +69,7 @@ class Unavailable(GatewayError):
 
 @dataclass(frozen=True)
 class Ready:
-    """An open file as it will be uploaded, and what its content is."""
+    """An open file as it will be uploaded, with the digest, size and transfer syntax of its content."""
 
     content: BinaryIO
     sha256: str
@@ -79,7 +78,7 @@ class Ready:
 
 
 class FullImages:
-    """`await images(event)` carries out one request; `accept` decides whether there is anything to carry out."""
+    """`accept` stores a request; `await images(event)` carries it out."""
 
     def __init__(
         self,
@@ -92,8 +91,8 @@ class FullImages:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         reason_to_hold: Callable[[str], str] = lambda _uid: "",
     ) -> None:
-        """`scratch` is a folder for compressed objects that nobody else uses. `reason_to_hold` says why an image may
-        not leave yet, '' when it may; it is called in a thread.
+        """`scratch` is a folder for compressed objects that nothing else uses. `reason_to_hold` returns why an image
+        may not leave yet, '' when it may; it is called in a thread.
         """
         self._archive = archive
         self._requests = requests
@@ -105,7 +104,7 @@ class FullImages:
         self._turn = asyncio.Lock()
 
     def accept(self, action: RequestImage) -> None:
-        """Remember a request. Raises a Refusal for one that this site cannot fulfil, NotFound for unknown objects."""
+        """Store a request. Raises a Refusal for one that this site cannot fulfil, NotFound for unknown objects."""
         wanted = action.parameters
         if self._requests.expect_same(action):
             return
@@ -113,23 +112,26 @@ class FullImages:
         found = self._locate(wanted)
         self._requests.accept(
             action,
+            # Listed now, so that a later attempt covers the same objects.
             {**wanted.model_dump(), "sop_instance_uids": [stored.sop_instance_uid for stored in found]},
             about=found[0].study_instance_uid,
             now=self._clock(),
         )
 
     async def __call__(self, event: Event) -> None:
-        """Upload what is left of a request. Raises CloudError when it shall be tried again."""
+        """Upload the remaining objects of a request. Raises CloudError when it shall be tried again."""
         uids = event.parameters["sop_instance_uids"]
         for uid in uids if isinstance(uids, list) else []:
             request = _Request(WantedImage.model_validate(event.parameters), str(event.parameters["request_id"]), uid)
-            if not await asyncio.to_thread(self._is_told, request):
+            if not await asyncio.to_thread(self._has_outcome, request):
                 async with self._turn:
-                    outcome = await self._outcome(request, asked_at=datetime.fromisoformat(event.envelope.timestamp))
-                await asyncio.to_thread(self._requests.owe, outcome, now=self._clock())
+                    outcome = await self._outcome(
+                        request, requested_at=datetime.fromisoformat(event.envelope.timestamp)
+                    )
+                await asyncio.to_thread(self._requests.enqueue_outcome, outcome, now=self._clock())
 
     def sweep(self) -> None:
-        """Remove what a process that was killed has left; it is made again."""
+        """Remove compressed objects that a killed process has left; they are made again."""
         make_folder(self._scratch)
         for left in self._scratch.iterdir():
             left.unlink()
@@ -139,16 +141,16 @@ class FullImages:
             return self._archive.locate(wanted.study_instance_uid)
         return [self._archive.instance(wanted.sop_instance_uid)]
 
-    def _is_told(self, request: "_Request") -> bool:
+    def _has_outcome(self, request: "_Request") -> bool:
         return any(
             self._requests.is_answered(f"{request.id}/{request.uid}/{end}") for end in ("uploaded", "unavailable")
         )
 
-    async def _outcome(self, request: "_Request", *, asked_at: datetime) -> Answering:
+    async def _outcome(self, request: "_Request", *, requested_at: datetime) -> Answering:
         try:
             ready = await asyncio.to_thread(self._ready, request)
             with ready.content:
-                await self._upload(ready, request, asked_at=asked_at)
+                await self._upload(ready, request, requested_at=requested_at)
             outcome: Answering = request.completed(ready)
         except Unavailable as unavailable:
             outcome = request.unavailable(unavailable.code, str(unavailable))
@@ -156,13 +158,12 @@ class FullImages:
             outcome = request.unavailable("url_refused", str(error))
         except UploadRefused as error:
             outcome = request.unavailable("refused", str(error))
-        await asyncio.to_thread(
-            self.sweep
-        )  # what another request, to be tried again, has left goes too, and is made anew
+        # The files of a request that will be tried again go too, and are made anew: requests take turns.
+        await asyncio.to_thread(self.sweep)
         return outcome
 
     def _ready(self, request: "_Request") -> Ready:
-        """Open what is sent. It is of the content that was asked about, since the archive opens no other."""
+        """Open the file to upload."""
         try:
             stored = self._archive.instance(request.uid)
             if reason := self._reason_to_hold(request.uid):
@@ -170,6 +171,7 @@ class FullImages:
             syntax = request.wanted.transfer_syntax
             if syntax not in ("", stored.transfer_syntax_uid):
                 return self._ready_compressed(stored, syntax)
+            # By its digest: between the check and the upload other content may take the image's place.
             content = self._archive.content(stored.sop_instance_uid, stored.sha256)
             return Ready(content, stored.sha256, os.fstat(content.fileno()).st_size, stored.transfer_syntax_uid)
         except (NotFound, FileNotFoundError) as error:
@@ -184,15 +186,15 @@ class FullImages:
         if not path.exists():
             compress(stored.path, syntax, path)
         try:
-            self._archive.unchanged(stored.sop_instance_uid, stored.sha256)  # so it was this that was compressed
+            self._archive.unchanged(stored.sop_instance_uid, stored.sha256)  # so this content was compressed
         except Refusal:
-            path.unlink()  # it may be what took its place, under the name of what was there
+            path.unlink()  # it may be of the content that took its place, under the name of the former one
             raise
         content = path.open("rb")
         digest = hashlib.file_digest(content, "sha256").hexdigest()
         return Ready(content, digest, path.stat().st_size, syntax)
 
-    async def _upload(self, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
+    async def _upload(self, ready: Ready, request: "_Request", *, requested_at: datetime) -> None:
         url = request.url
         if url:
             await BlobUpload(
@@ -201,9 +203,9 @@ class FullImages:
         elif self._upload_targets.api is None:
             raise Unavailable("refused", "This site has no HTTPS API to send images to any more.")
         else:
-            await self._put(self._upload_targets.api, ready, request, asked_at=asked_at)
+            await self._put(self._upload_targets.api, ready, request, requested_at=requested_at)
 
-    async def _put(self, api: Api, ready: Ready, request: "_Request", *, asked_at: datetime) -> None:
+    async def _put(self, api: Api, ready: Ready, request: "_Request", *, requested_at: datetime) -> None:
         if ready.size_bytes > MOST_BYTES:
             raise UploadRefused("The object is larger than the 100 MiB that the cloud's API takes; give a target_url.")
         await self._throttle.until_quiet()
@@ -214,7 +216,8 @@ class FullImages:
             headers, body = form(ready.content, name, ready.size_bytes, wait=self._throttle.bucket.wait)
             await api.request("PUT", path, data=body, headers=headers, extra_seconds=ready.size_bytes / rate)
         except CloudError as error:
-            if error.permanent or self._clock() - asked_at > API_PATIENCE:
+            # A doubtful 500 may be "never": an image nobody on site can act on must not be tried for ever.
+            if error.permanent or self._clock() - requested_at > API_PATIENCE:
                 raise UploadRefused(str(error)) from error
             raise
 
@@ -229,7 +232,7 @@ class _Request:
 
     @property
     def url(self) -> str:
-        """Where the object itself shall go; '' for the API."""
+        """The URL of the object itself; '' for the API."""
         if self.wanted.study_instance_uid and self.wanted.target_url:
             return beneath(self.wanted.target_url, f"{self.uid}.dcm")
         return self.wanted.target_url

@@ -1,10 +1,9 @@
-"""What the site does for itself when the cloud asks: a test of itself, a test item performed, a diagnostics bundle.
+"""Site tasks that the cloud requests: a self-test, a test item performed, a diagnostics bundle.
 
-Each is a command that an engineer could give on site, `gateway selftest` and so on, and is carried out as exactly that:
-a process of its own, with this one's settings, whose JSON is what the cloud is told. So nothing here can take the relay
-down, and what the cloud sees is what an engineer sees.
+Each is the command that an engineer would run on site, run as a process of its own with this one's settings; its JSON
+becomes the outcome.
 
-Not here: what the commands do (`operations.checks.selftest`, `operations.diagnostics`), the memory of requests
+Not here: what the commands do (`operations.checks.selftest`, `operations.diagnostics`), storing requests
 (`relay.cloud.deferred`).
 """
 
@@ -41,14 +40,16 @@ from relay.protocol import Json
 log = structlog.get_logger()
 
 PATIENCE_SECONDS = 300.0
-"""For a command; a self-test waits a minute for the line, a bundle is made in less."""
+"""Limit of a command; a self-test waits a minute for the line, a bundle is made in less."""
 
+# A process and not a call: it cannot take the relay down, the relay need not import `operations`, and the cloud sees
+# what an engineer sees.
 COMMAND = (sys.executable, "-m", "gateway")
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended: exit code (None: not in time), what it printed, and its last words."""
+    """The end of a command: exit code (None: not in time), standard output, and the last sentence of standard error."""
 
     code: int | None
     output: str
@@ -56,7 +57,7 @@ class Done:
 
 
 class SiteTasks:
-    """Accepts and carries out what the site does for itself; one at a time."""
+    """Stores and carries out site tasks, one at a time."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class SiteTasks:
         command: tuple[str, ...] = COMMAND,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Bundles that are wanted nowhere else stay in `folder`."""
+        """Bundles that have no target URL stay in `folder`."""
         self._requests = requests
         self._upload_targets = upload_targets
         self._throttle = throttle
@@ -78,7 +79,7 @@ class SiteTasks:
         self._turn = asyncio.Lock()
 
     def accept(self, action: RunSelftest | CollectDiagnostics | CreateTestItem) -> None:
-        """Remember what is asked. Raises Conflict for another content under a known id, and other Refusals."""
+        """Store a task. Raises Conflict for another content under a known action id, and other Refusals."""
         parameters: Json = {}
         match action:
             case RunSelftest():
@@ -92,30 +93,30 @@ class SiteTasks:
         self._requests.accept(action, parameters, about="", now=self._clock())
 
     async def selftest(self, event: Event) -> None:
-        """Have the site test itself."""
+        """Run the self-test and enqueue its result."""
         force = ("--force",) if event.parameters.get("force") else ()
         async with self._turn:
             done = await self._run("selftest", "--json", *force)
-        await self._owe_test(SelftestCompleted, event, done)
+        await self._enqueue_result(SelftestCompleted, event, done)
 
     async def perform(self, event: Event) -> None:
-        """Have the emulator perform a test item."""
+        """Let the modality emulator perform a test item and enqueue the result."""
         async with self._turn:
             done = await self._run("modality", str(event.parameters["accession_number"]), "--json")
-        await self._owe_test(TestItemPerformed, event, done)
+        await self._enqueue_result(TestItemPerformed, event, done)
 
     async def diagnose(self, event: Event) -> None:
-        """Have a bundle made, and upload it if it is wanted elsewhere. Raises CloudError to be tried again."""
+        """Make a bundle and upload it if there is a target URL. Raises CloudError to be tried again."""
         request_id, url = _request_id(event), str(event.parameters["target_url"])
         name = hashlib.sha256(request_id.encode()).hexdigest()[:16]  # an action id is no file name
         path = self._folder / f"{name}.tar.gz"
         async with self._turn:
-            if not path.exists():
+            if not path.exists():  # else an attempt before made it, and only its upload failed
                 await asyncio.to_thread(make_folder, self._folder)
                 done = await self._run("diagnostics", str(path))
                 if done.code != 0:
                     reason = done.words or "The bundle could not be made; the relay's log says why."
-                    await self._owe(DiagnosticsCompleted(request_id=request_id, reason=reason))
+                    await self._enqueue(DiagnosticsCompleted(request_id=request_id, reason=reason))
                     return
         await self._hand_over(path, url, request_id)
 
@@ -132,7 +133,7 @@ class SiteTasks:
                     await upload.run()
             except (UrlRefused, UploadRefused) as error:
                 reason = str(error)
-        await self._owe(
+        await self._enqueue(
             DiagnosticsCompleted(
                 request_id=request_id, file=path.name, sha256=sha256, size_bytes=len(content), reason=reason
             )
@@ -140,14 +141,15 @@ class SiteTasks:
         if url and not reason:
             path.unlink()
 
-    async def _owe_test(self, kind: type[Tested], event: Event, done: Done) -> None:
+    async def _enqueue_result(self, kind: type[Tested], event: Event, done: Done) -> None:
         hops = _hops(done.output)
+        # A command that failed without a failed hop did not pass either, and its own sentence is the reason.
         passed = done.code == 0 and all(hop.state != "failed" for hop in hops)
         reason = "" if passed or hops else done.words or "The test ended without a result; the relay's log says why."
-        await self._owe(kind(request_id=_request_id(event), passed=passed, reason=reason, hops=hops))
+        await self._enqueue(kind(request_id=_request_id(event), passed=passed, reason=reason, hops=hops))
 
-    async def _owe(self, event: Tested | DiagnosticsCompleted) -> None:
-        await asyncio.to_thread(self._requests.owe, event, now=self._clock())
+    async def _enqueue(self, event: Tested | DiagnosticsCompleted) -> None:
+        await asyncio.to_thread(self._requests.enqueue_outcome, event, now=self._clock())
 
     async def _run(self, *arguments: str) -> Done:
         process = await asyncio.create_subprocess_exec(
@@ -159,7 +161,7 @@ class SiteTasks:
         except TimeoutError:
             log.error("command took too long", command=arguments[0])
             return Done(None, "", f"It was not over after {PATIENCE_SECONDS:.0f} seconds.")
-        finally:
+        finally:  # also when the relay stops: the command must not outlive it
             if process.returncode is None:
                 with suppress(ProcessLookupError):
                     process.kill()
@@ -177,7 +179,7 @@ def _hops(output: str) -> tuple[SeenHop, ...]:
 
 
 def _last_words(words: bytes) -> str:
-    """The last line on standard error if it is a sentence of ours; log lines are JSON and stay here."""
+    """The last line on standard error that is no log line (JSON), because log lines must not leave the site."""
     lines = [line for line in words.decode(errors="replace").splitlines() if line.strip() and not line.startswith("{")]
     return lines[-1][:500] if lines else ""
 

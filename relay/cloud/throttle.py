@@ -1,7 +1,7 @@
 """How fast full images leave, and when they wait: clinic traffic comes first on a line that may be slow.
 
-A bucket of bytes fills at the allowed rate and holds a second's worth; whoever sends takes out what he sends, and waits
-when it is empty. While the archive receives, nothing that can wait is begun.
+A token bucket fills at the allowed rate and holds the bytes of one second. While the archive receives, no upload of a
+full image or of a block begins.
 
 Not here: priorities between events (`relay.delivery.delivery`).
 """
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 QUIET = timedelta(seconds=2)
-"""So long ago the last receipt has to be; between two images of an exam a machine takes longer, and that is fine: it is
-receiving that must not be slowed down, not the whole exam."""
+"""Time since the last receipt before an upload begins. Between two images of an exam a machine takes longer, because
+only receiving must not be slowed down, and not the whole exam."""
 
 LOOK_SECONDS = 0.5
 
@@ -30,11 +30,12 @@ class Bucket:
         self._filled_at = clock()
 
     def take(self, size: int) -> float:
-        """Take out so many bytes and give the seconds to wait before sending them; who comes later waits longer."""
+        """Take out so many bytes and return the seconds to wait before sending them."""
         if not self.rate:
             return 0.0
         with self._lock:
             now = self._clock()
+            # May become negative: a later caller waits longer, so the order is kept without a queue.
             self._left = min(self.rate, self._left + (now - self._filled_at) * self.rate) - size
             self._filled_at = now
             return max(0.0, -self._left / self.rate)
@@ -46,13 +47,14 @@ class Bucket:
 
 
 class Throttle:
-    """The bucket that all full images share, and the silence they wait for."""
+    """The bucket that all full images share, and the pause of the archive that they wait for."""
 
     def __init__(self, rate: int, *, received_last: Callable[[], datetime]) -> None:
         self.bucket = Bucket(rate)
         self._received_last = received_last
 
     async def until_quiet(self) -> None:
-        """Return when nothing has come in for a moment; a clock that was set back is no reason to wait."""
+        """Return when the archive has received nothing for `QUIET`."""
+        # A receipt in the future is a clock that was set back, and no reason to wait.
         while timedelta(0) <= datetime.now(UTC) - await asyncio.to_thread(self._received_last) < QUIET:
             await asyncio.sleep(LOOK_SECONDS)

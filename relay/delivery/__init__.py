@@ -1,1 +1,1 @@
-"""What the cloud is told: the outboxes brought to every destination, in order, for as long as it takes."""
+"""Events on their way to the cloud: both outboxes, delivered to every destination, in order per subject."""

@@ -1,11 +1,8 @@
-"""Makes an event of an outbox entry: the fact as recorded, and what is derived from it when it leaves.
+"""Composes an event from an outbox entry: the recorded fact, the thumbnail, and the cloud's id of the action behind it.
 
-Derived are the thumbnail and the cloud's own id of the action that the fact answers. A thumbnail that cannot be made is
-a fact that is told (`thumbnail_reason`), never a reason to hold the metadata back. One that makes the message too large
-for the destination is made smaller, and at last, or when pictures have used up what they may, the message leaves with
-the path where it can be fetched.
-
-An image that may not leave yet is held back here, before anything is derived from it.
+A thumbnail never delays its event: it is made smaller until the message fits, and is replaced by the path where it can
+be fetched, or by the reason why there is none (`thumbnail_reason`). An image that may not leave raises HeldBack before
+anything is derived from it.
 
 Not for: pixels (`pacs.preview`), sending (`relay.delivery.delivery`), what is held back (`relay.exams.holding`).
 """
@@ -29,23 +26,22 @@ SIZES = (256, 160, 96)
 """Pixels of a thumbnail's longer side; the next smaller one is tried when a message is too large."""
 
 Preview = Callable[[Image, int], Awaitable[Thumbnail]]
-"""Makes the thumbnail of the image an event tells of, no larger than so many pixels, and ends in bounded time."""
+"""Makes the thumbnail of an event's image, at most so many pixels long, in bounded time."""
 
 ActionIdOf = Callable[[str], Awaitable[str | None]]
 """Finds the cloud's id of the action that scheduled an accession number."""
-
 
 ReasonToHold = Callable[[Entry], Awaitable[str]]
 """Says why an entry may not leave yet; '' when it may."""
 
 
 def always(_kind: int, _size: int) -> bool:
-    """The room there is on a line without limits."""
+    """`has_room` of a destination without limits."""
     return True
 
 
 def cloud_action_id(worklist: Worklist, accession_number: str) -> str | None:
-    """The cloud's own id of the action that scheduled an exam; None for what was never scheduled, or on site only."""
+    """The cloud's id of the action that scheduled an exam; None for one never scheduled, or scheduled on site."""
     try:
         item = worklist.item(accession_number)
     except NotFound:
@@ -80,6 +76,7 @@ class Composer:
     async def __call__(self, entry: Entry) -> Event:
         if self._reason_to_hold is not None and (reason := await self._reason_to_hold(entry)):
             raise HeldBack(reason)
+        # Looked up here, because the archive, which records the fact, does not know the worklist.
         accession_number = _accession_number(entry.parameters)
         action_id = await self._action_id_of(accession_number) if accession_number else None
         if entry.message_type != "study.image_received" or self._preview is None:
@@ -89,6 +86,7 @@ class Composer:
     async def _with_thumbnail(self, entry: Entry, action_id: str | None, preview: Preview) -> Event:
         received = ImageReceived.model_validate(entry.parameters)
         for size in SIZES:
+            # Inside the event and not a message of its own, which would need an order between the two.
             image = await _pictured(received.image, preview, size)
             event = self._event(entry, _parameters(received, image), action_id)
             if image.thumbnail is not None and not self._has_room(THUMBNAILS, len(image.thumbnail.data)):
@@ -129,6 +127,7 @@ async def _pictured(image: Image, preview: Preview, size: int) -> Image:
 
 
 def _accession_number(parameters: Json) -> str:
+    # Image events have it in `study`, those of steps and exams at the top.
     study = parameters.get("study")
     found = (study if isinstance(study, dict) else parameters).get("accession_number")
     return found if isinstance(found, str) else ""

@@ -1,26 +1,16 @@
-"""What the site owes the cloud leaves here, in order per subject, however long it takes.
+"""Delivers the entries of both outboxes to one destination, in order per subject; one `Delivery` for each destination.
 
-The rules, each a pure function below:
+* `choose`: several subjects go side by side, by class; one place is reserved for the most urgent class.
+* `backoff`: after a passing failure the pause doubles up to a limit; there is no last attempt.
+* `Circuit`: while the destination fails, one event at a time is tried, and the first success opens it for all.
+* Parked is what the destination refuses for good, what it answers doubtfully too often, and what is held back.
+* A class whose quota is used up (`relay.delivery.quota`) waits and delays no other.
 
-* `choose`: subjects travel side by side in a few places; one more place is kept for what is most urgent, so that a
-  status never waits for pictures on a slow line. `line_up` says who is next: worklist and steps before metadata,
-  metadata before pictures; among equals the newest, because its participant is still in the room when the line comes
-  back after a week; and every fourth time the oldest, so that nobody waits for ever.
-* `backoff`: after a passing failure the pause doubles up to a limit, with jitter; there is no last attempt.
-* `Circuit`: while the destination fails, only one event at a time knocks, and the first success lets all go on. A knock
-  that fails costs the event no more than the pause between knocks, so that nothing waits long once the line is back.
-* Only what the destination calls permanent is parked, and what it doubts again and again while it takes others; and
-  what must not leave before a person has said so, which it never hears of.
-* What may leave when is `relay.delivery.quota`'s to say; a class that has used its own up waits, and holds up no other.
+Nothing is kept over a restart: an entry is open until the destination confirmed it, and is sent again under the same
+message id.
 
-There is one `Delivery` for each destination. They share the outboxes and nothing else.
-
-Nothing here is remembered over a restart, and nothing needs to be: an entry is open until the destination confirmed it,
-so a process killed at any moment sends it again under the same message id.
-
-Not for: what an event says (`gateway.messages`, `relay.delivery.composer`), how a destination speaks
-(`relay.hybrid.sender`, `relay.delivery.https_api`, `relay.delivery.servicebus`), what is owed
-(`gateway.outbox.entries`).
+Not for: what an event says (`relay.delivery.composer`), how a destination is reached (`relay.hybrid.sender`,
+`relay.delivery.https_api`, `relay.delivery.servicebus`), what is pending (`gateway.outbox.entries`).
 """
 
 import asyncio
@@ -46,26 +36,26 @@ PLACES = 4
 """Events under way at once: enough to hide the line's latency, few enough to keep priorities on a slow one."""
 
 MOST_URGENT = 1
-"""The priority that has a place of its own beside the others."""
+"""The class with a place of its own, so that a status never waits for pictures on a slow line."""
 
 TURNS = 4
-"""Every so many departures one goes to whoever has waited longest in its class."""
+"""Every so many departures the oldest entry of a class leaves; else a busy line would never reach it."""
 
 DOUBTS = 20
-"""How often one event may get an answer that can mean never, while others are taken. With the pauses, an hour and more:
-an update of the cloud must not park a morning's images."""
+"""Doubtful answers that one event may get while others are taken. With the pauses, an hour and more: an update of the
+cloud must not park a morning's images."""
 
 LONGEST_PAUSE = 300.0
 """Seconds between two attempts of one event that keeps failing while others succeed."""
 
 LONGEST_SILENCE = 30.0
-"""Seconds between two knocks at a destination that fails; bounds how late we notice that it is back."""
+"""Seconds between two attempts at a destination that fails; bounds how late we notice that it is back."""
 
 POLL_SECONDS = 0.1
-"""How often the outboxes are looked at; the look is one number read from shared memory."""
+"""Interval at which the outboxes' versions are read, each a number in shared memory."""
 
 LOOKS_PER_QUERY = 10
-"""Without any change, every so many looks the outboxes are queried all the same, because pauses end by themselves."""
+"""Reads without a change after which the outboxes are queried all the same, because pauses end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +89,7 @@ class Event:
 
 
 class Destination(Protocol):
-    """A door to the cloud."""
+    """A route to the cloud."""
 
     async def send(self, event: Event) -> None:
         """Return once the cloud has confirmed the event, or raise, in bounded time.
@@ -124,7 +114,7 @@ def backoff(attempts: int, *, longest: float, jitter: float) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """What we believe of the destination: it works (`failures` is 0), or it failed and may be asked at `knock_at`."""
+    """State of the destination: it works (`failures` is 0), or it failed and is tried again at `knock_at`."""
 
     failures: int = 0
     knock_at: datetime | None = None
@@ -155,25 +145,27 @@ def choose(
     closed: Collection[int] = (),
     departed: int = 0,
 ) -> list[PendingEntry]:
-    """Which of the due entries leave now. Each is the head of its subject; `busy` are those already under way.
+    """The due entries that leave now. Each is the head of its subject; `busy` are those already under way.
 
-    Nothing leaves of the classes that are `closed`; `departed` says how many have left so far.
+    No entry of a `closed` class leaves; `departed` is how many have left so far.
     """
-    candidates = [owed for owed in due if owed.key not in busy and owed.kind not in closed]
+    candidates = [pending for pending in due if pending.key not in busy and pending.kind not in closed]
     waiting = line_up(candidates, departed=departed)
+    # One event is enough to learn whether a failing destination is back.
     if circuit.knock_at is not None:
         return waiting[:1] if not busy and now >= circuit.knock_at else []
     free = max(0, PLACES - len(busy))
-    urgent = [owed for owed in waiting[free:] if owed.kind == MOST_URGENT]
+    urgent = [pending for pending in waiting[free:] if pending.kind == MOST_URGENT]
     return waiting[:free] + urgent[: PLACES + 1 - len(busy) - free]
 
 
 def line_up(candidates: Iterable[PendingEntry], *, departed: int) -> list[PendingEntry]:
-    """In which order they leave: by class, then the newest first, and the oldest whenever it is its turn."""
-    newest_first = sorted(candidates, key=lambda owed: owed.entry.created_at, reverse=True)
+    """The order in which they leave: by class, then the newest first, and every fourth time the oldest."""
+    # Newest first, because after an outage the participant of the newest exam is still in the room.
+    newest_first = sorted(candidates, key=lambda pending: pending.entry.created_at, reverse=True)
     line: list[PendingEntry] = []
-    for kind in sorted({owed.kind for owed in newest_first}):
-        equals = [owed for owed in newest_first if owed.kind == kind]
+    for kind in sorted({pending.kind for pending in newest_first}):
+        equals = [pending for pending in newest_first if pending.kind == kind]
         while equals:
             is_turn_of_oldest = (departed + len(line)) % TURNS == TURNS - 1
             line.append(equals.pop(-1 if is_turn_of_oldest else 0))
@@ -181,12 +173,12 @@ def line_up(candidates: Iterable[PendingEntry], *, departed: int) -> list[Pendin
 
 
 def kind_of_message(entry: Entry) -> int:
-    """The class of an entry where its message is all that travels."""
+    """The class of an entry at a destination that gets its message and nothing else."""
     return entry.priority
 
 
 def weight_of_message(event: Event) -> Mapping[int, int]:
-    """The bytes of an event by class, where its message is all that travels."""
+    """The bytes of an event by class, at a destination that gets its message and nothing else."""
     image = event.parameters.get("image")
     thumbnail = image.get("thumbnail") if isinstance(image, dict) else None
     size = len(event.text)
@@ -202,8 +194,8 @@ def weight_of_message(event: Event) -> Mapping[int, int]:
 class Delivery:
     """Empties the outboxes into one destination, known to them as `name`. `run` until `stop`.
 
-    `kind_of` and `weigh` say what an entry is and what an event weighs there, where that is more than its message.
-    `proven_at` is when the destination last confirmed anything, `trouble` why it did not since, for the health report.
+    `kind_of` and `weigh` give the class of an entry and the bytes of an event there, if it gets more than the message.
+    `proven_at` is when the destination last confirmed anything, `trouble` why it has not since, for the health report.
     """
 
     def __init__(
@@ -241,19 +233,20 @@ class Delivery:
 
     @property
     def circuit(self) -> Circuit:
-        """What it believes of its destination now."""
+        """The state of its destination now."""
         return self._circuit
 
     async def run(self) -> None:
         """Deliver until `stop`; then finish what is under way. Cancelling is safe: what was cut off is sent again."""
         async with asyncio.TaskGroup() as under_way:
             while not self._stopping:
+                # Both before the query: an entry enqueued or settled during it ends the wait at once.
                 self._ended.clear()
                 versions = self._versions()
-                for owed in await self._chosen():
-                    self._busy.add(owed.key)
+                for pending in await self._chosen():
+                    self._busy.add(pending.key)
                     self._departed += 1
-                    under_way.create_task(self._deliver(owed))
+                    under_way.create_task(self._deliver(pending))
                 await self._until_something_changed(versions)
 
     def stop(self) -> None:
@@ -262,7 +255,7 @@ class Delivery:
         self._ended.set()
 
     async def prove(self, event: Event) -> None:
-        """Send an event that is owed to nobody, to learn whether the destination answers; never raises CloudError."""
+        """Send an event that is in no outbox, to learn whether the destination answers; never raises CloudError."""
         circuit = self._circuit
         try:
             await self._send(event)
@@ -286,54 +279,56 @@ class Delivery:
             return
 
     async def _chosen(self) -> list[PendingEntry]:
-        # `busy` is taken before the query: what is settled in between would look open and idle, and leave twice.
+        # `busy` is copied before the query: an entry settled in between would look open and idle, and leave twice.
         busy, now = frozenset(self._busy), self._clock()
         due = await asyncio.to_thread(self._due, now)
         closed = self._allowance.closed()
         return choose(due, busy=busy, circuit=self._circuit, now=now, closed=closed, departed=self._departed)
 
     def _due(self, now: datetime) -> list[PendingEntry]:
-        enough = 2 * (PLACES + 1)  # what is under way is still due
+        enough = 2 * (PLACES + 1)  # entries under way are still due
         return [
             PendingEntry(outbox, entry, self._kind_of(entry))
             for outbox in self._outboxes
             for entry in outbox.due(now, limit=enough, destination=self.name)
         ]
 
-    async def _deliver(self, owed: PendingEntry) -> None:
+    async def _deliver(self, pending: PendingEntry) -> None:
         try:
-            event = await self._compose(owed.entry)
+            event = await self._compose(pending.entry)
         except HeldBack as held:
-            await self._hold(owed, str(held))
+            await self._hold(pending, str(held))
         except Exception:  # a fault of ours with this one entry: it waits, perhaps for an update, and the others go on
-            log.exception("event not composed", message_id=owed.entry.message_id)
-            await self._postpone(owed, "The gateway failed to compose the event; its log says why.", LONGEST_PAUSE)
+            log.exception("event not composed", message_id=pending.entry.message_id)
+            await self._postpone(pending, "The gateway failed to compose the event; its log says why.", LONGEST_PAUSE)
         else:
-            await self._tell(owed, event)
+            await self._attempt(pending, event)
         finally:
-            self._busy.discard(owed.key)
+            self._busy.discard(pending.key)
             self._ended.set()
 
-    async def _tell(self, owed: PendingEntry, event: Event) -> None:
+    async def _attempt(self, pending: PendingEntry, event: Event) -> None:
+        # Spent before it is sent, or the places side by side would all use the same rest of the quota.
         circuit, weight = self._circuit, self._weigh(event)
         self._allowance.spend(weight)
         try:
             await self._send(event)
         except CloudError as error:
-            if error.permanent or (error.doubtful and self._is_hopeless(owed)):
-                await self._park(owed, str(error))
+            if error.permanent or (error.doubtful and self._is_hopeless(pending)):
+                await self._park(pending, str(error))
             else:
-                await self._fail(owed, str(error), circuit)
+                await self._fail(pending, str(error), circuit)
         else:
-            await self._confirm(owed, weight)
+            await self._confirm(pending, weight)
 
-    def _is_hopeless(self, owed: PendingEntry) -> bool:
-        """Count a doubtful answer, and say whether there were too many. Only those count since which the destination
-        took something else: while it fails for all, it says nothing about this one."""
-        count, proven_at = self._doubts.get(owed.key, (0, None))
+    def _is_hopeless(self, pending: PendingEntry) -> bool:
+        """Count a doubtful answer; True when there were `DOUBTS`."""
+        # Only if something else was accepted since the last one: an outage for all says nothing about this event.
+        # In memory, because a restart then costs an hour and loses nothing.
+        count, proven_at = self._doubts.get(pending.key, (0, None))
         if self.proven_at != proven_at:
             count += 1
-        self._doubts[owed.key] = count, self.proven_at
+        self._doubts[pending.key] = count, self.proven_at
         return count >= DOUBTS
 
     async def _send(self, event: Event) -> None:
@@ -346,11 +341,11 @@ class Delivery:
             words = f"The destination failed in an unexpected way ({type(error).__name__})."
             raise CloudError(words, permanent=False) from error
 
-    async def _confirm(self, owed: PendingEntry, weight: Mapping[int, int]) -> None:
-        entry, now = owed.entry, self._clock()
+    async def _confirm(self, pending: PendingEntry, weight: Mapping[int, int]) -> None:
+        entry, now = pending.entry, self._clock()
         self._destination_answered(now)
-        self._doubts.pop(owed.key, None)
-        await _settled(lambda: owed.outbox.delivered(entry, now=now, sent=weight))
+        self._doubts.pop(pending.key, None)
+        await _settled(lambda: pending.outbox.delivered(entry, now=now, sent=weight))
         log.info(
             "event delivered",
             destination=self.name,
@@ -359,11 +354,11 @@ class Delivery:
             created_at=entry.created_at,
         )
 
-    async def _park(self, owed: PendingEntry, reason: str) -> None:
-        entry, now = owed.entry, self._clock()
-        self._destination_answered(now)
-        self._doubts.pop(owed.key, None)
-        await _settled(lambda: owed.outbox.park(entry, reason=reason, now=now))
+    async def _park(self, pending: PendingEntry, reason: str) -> None:
+        entry, now = pending.entry, self._clock()
+        self._destination_answered(now)  # a refusal for good is an answer: the route works
+        self._doubts.pop(pending.key, None)
+        await _settled(lambda: pending.outbox.park(entry, reason=reason, now=now))
         log.error(
             "event parked",
             destination=self.name,
@@ -372,9 +367,9 @@ class Delivery:
             reason=reason,
         )
 
-    async def _hold(self, owed: PendingEntry, reason: str) -> None:
-        entry, now = owed.entry, self._clock()
-        await _settled(lambda: owed.outbox.held.hold(entry.id, reason=reason, now=now))
+    async def _hold(self, pending: PendingEntry, reason: str) -> None:
+        entry, now = pending.entry, self._clock()
+        await _settled(lambda: pending.outbox.held.hold(entry.id, reason=reason, now=now))
         log.warning(
             "event held back",
             destination=self.name,
@@ -383,14 +378,15 @@ class Delivery:
             reason=reason,
         )
 
-    async def _fail(self, owed: PendingEntry, reason: str, circuit: Circuit) -> None:
+    async def _fail(self, pending: PendingEntry, reason: str, circuit: Circuit) -> None:
         self._destination_failed(reason, circuit)
-        await self._postpone(owed, reason, LONGEST_SILENCE if circuit.failures else LONGEST_PAUSE)
+        # With the circuit open already, the event waits no longer than the circuit: it is due when the line is back.
+        await self._postpone(pending, reason, LONGEST_SILENCE if circuit.failures else LONGEST_PAUSE)
 
-    async def _postpone(self, owed: PendingEntry, reason: str, longest: float) -> None:
-        entry = owed.entry
+    async def _postpone(self, pending: PendingEntry, reason: str, longest: float) -> None:
+        entry = pending.entry
         due_at = self._clock() + backoff(entry.attempts, longest=longest, jitter=self._jitter())
-        await _settled(lambda: owed.outbox.retry(entry, reason=reason, due_at=due_at))
+        await _settled(lambda: pending.outbox.retry(entry, reason=reason, due_at=due_at))
         log.warning(
             "event postponed",
             destination=self.name,
@@ -403,13 +399,15 @@ class Delivery:
         self.proven_at, self.trouble, self._circuit = now, "", Circuit()
 
     def _destination_failed(self, reason: str, circuit: Circuit) -> None:
-        """Remember a failure of what began under `circuit`; the second of two that began together changes nothing."""
+        """Record a failure of an attempt that began under `circuit`."""
         self.trouble = reason
+        # Attempts that began together are one failure; counting each would double the pause as often.
         if circuit == self._circuit:
             self._circuit = circuit.after_failure(now=self._clock(), jitter=self._jitter())
 
 
 @retry(retry=retry_if_exception_type(OutOfResources), wait=wait_exponential_jitter(multiplier=0.2, max=30))
 async def _settled(change: Callable[[], object]) -> None:
-    """Record an outcome, however long the disk is full: sending again what the cloud has confirmed would be worse."""
+    """Record an outcome, however long the disk is full."""
+    # Giving up would send again what the cloud has confirmed.
     await asyncio.to_thread(change)

@@ -1,7 +1,6 @@
-"""The heartbeat: an event that says how everything is, and whose confirmation proves the way out.
+"""The heartbeat: an event with the health report, whose confirmation proves the route to a destination.
 
-It is owed to nobody and never waits in an outbox, because a late one says nothing. Not for: judging health
-(`relay.health.report`).
+It is in no outbox, because a late heartbeat says nothing. Not for: judging health (`relay.health.report`).
 """
 
 import asyncio
@@ -29,7 +28,7 @@ async def beat(
 
 
 def heartbeat(health: HealthReport, *, site: str, now: datetime) -> Event:
-    """Make one of a health report."""
+    """Make the heartbeat event of a health report."""
     event = Heartbeat(**dict(health), sent_at=utc_text(now))
     envelope = Envelope(
         message_id=event.message_id,

@@ -1,12 +1,8 @@
 """The cloud's HTTPS API as a destination for events.
 
-`HttpsDestination` posts every event, envelope and all, to `{base}/events`. `ManageDestination` speaks the API that the
-screening programme's cloud offers today, which knows two things only: here is the image of an action, and this action
-failed. `base` ends where the API's own paths begin, as in `https://programme.example/api/v1`.
-
-That API answers 500 both when it is unwell and when it will never take an image (its action is over, a view differs
-within a series), so such an answer is called doubtful, and `relay.delivery.delivery` parks what alone goes on getting
-it.
+`HttpsDestination` posts every event with its envelope to `{base}/events`. `ManageDestination` speaks the API that the
+screening programme's cloud offers today, which takes two things: the image of an action, and the failure of an action.
+`base` ends where the API's own paths begin, as in `https://programme.example/api/v1`.
 
 Not here: when an event is sent again (`relay.delivery.delivery`).
 """
@@ -37,18 +33,19 @@ NEVER = frozenset({400, 409, 413, 422})
 """Answers to the content: the same request would get them again for ever."""
 
 DOUBTFUL = frozenset({404, 410, 500})
-"""Answers that may be about the content or about the API itself."""
+"""Answers that may be about the content or about the API itself: the programme's API answers 500 when it is unwell, and
+also to an image that it will never take (its action is over, a view differs within a series)."""
 
 JSON = MappingProxyType({"Content-Type": "application/json"})
 
 SECONDS = 30.0
-"""For an exchange of small messages; an upload gets more by its size."""
+"""Limit of an exchange of small messages; an upload gets more by its size."""
 
 SLOWEST = 20_000
 """Bytes a second below which an upload counts as stuck."""
 
 CHUNK = 64 * 1024
-"""Bytes between two looks at the rate that is allowed."""
+"""Bytes sent between two checks of the allowed rate."""
 
 BearerToken = Callable[[], Awaitable[str]]
 """Gives the token for the next request; raises CloudError when none can be had now."""
@@ -118,7 +115,7 @@ class Api:
         headers = {"Authorization": f"Bearer {await self._token()}", **headers}
         if self._http is None:
             self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10))
-        # A redirect would lose the body or carry the token to somebody else.
+        # Not redirected: the body would be lost, or the token carried to another host.
         async with self._http.request(
             method,
             f"{self._base}{path}",
@@ -138,6 +135,7 @@ def judge(status: int) -> None:
         return
     if status in NEVER:
         raise CloudError(f"The cloud's API refused the content with HTTP {status}.", permanent=True)
+    # Not permanent: a new token lets the same event through, so nothing may park meanwhile.
     if status in (401, 403):
         raise CloudError(f"The cloud's API refused the token with HTTP {status}. Check it.", permanent=False)
     raise CloudError(f"The cloud's API answered HTTP {status}.", permanent=False, doubtful=status in DOUBTFUL)
@@ -159,10 +157,8 @@ class HttpsDestination:
 class ManageDestination:
     """Puts images, and patches the actions whose image was rejected.
 
-    Other events have no call in that contract: they are done with once the API answers that it is there.
-    `opened` gives the stored Part 10 file of a SOP Instance UID with the content of a digest, or raises NotFound or
-    Conflict; it is called in a thread. `rate` is how many bytes a second an image may have now, None as many as there
-    are.
+    `opened` opens the stored Part 10 file of a SOP Instance UID and a SHA-256 (hex), or raises NotFound or Conflict; it
+    is called in a thread. `rate` is how many bytes a second an image may have now, None for no limit.
     """
 
     def __init__(
@@ -182,10 +178,11 @@ class ManageDestination:
     async def send(self, event: Event) -> None:
         match event.message_type:
             case "study.image_received":
-                await self._put_image(_action_path(event), *_told_of(event))
+                await self._put_image(_action_path(event), *_content_of(event))
             case "image.rejected":
                 await self._patch_failure(_action_path(event), str(event.parameters.get("reason", "")))
             case _:
+                # That contract has no call for other events: they count as delivered once the API answers at all.
                 await self._api.request("GET", "/status")
 
     async def close(self) -> None:
@@ -205,7 +202,7 @@ class ManageDestination:
                 "Content-Length": str(len(head) + size + len(tail)),  # else aiohttp sends chunks of unknown number
             }
             rate = self._rate()
-            slowest = min(SLOWEST, rate / 2) if rate else SLOWEST
+            slowest = min(SLOWEST, rate / 2) if rate else SLOWEST  # half, or our own rate limit would look like a stall
             body = self._body(head, content, tail)
             await self._api.request("PUT", path, data=body, headers=headers, extra_seconds=size / slowest)
 
@@ -213,6 +210,7 @@ class ManageDestination:
         """The form with one file, at the rate that is allowed."""
         yield head
         while chunk := await asyncio.to_thread(content.read, CHUNK):
+            # The rate is read for each chunk, because it changes by the hour while a large image is under way.
             began = time.monotonic()
             yield chunk
             if rate := self._rate():
@@ -222,7 +220,7 @@ class ManageDestination:
     def _open(self, sop_instance_uid: str, sha256: str) -> BinaryIO:
         try:
             return self._opened(sop_instance_uid, sha256)
-        except Conflict as error:  # what took its place is told by an event of its own
+        except Conflict as error:  # the content that took its place has an event of its own
             raise CloudError(str(error), permanent=True) from error
         except (NotFound, FileNotFoundError) as error:
             raise CloudError(f"The image {sop_instance_uid} is not in the archive any more.", permanent=True) from error
@@ -235,7 +233,7 @@ class ManageDestination:
 def form(
     content: BinaryIO, name: str, size: int, *, wait: Callable[[int], Awaitable[None]]
 ) -> tuple[Mapping[str, str], AsyncIterator[bytes]]:
-    """Headers and body of a form with one file; `wait` returns when so many bytes more may be sent."""
+    """Headers and body of a form with one file; `wait` returns when so many more bytes may be sent."""
     boundary = uuid.uuid4().hex
     head, tail = _around(boundary, name)
 
@@ -259,7 +257,8 @@ def kind_of_upload(entry: Entry) -> int:
 
 
 def weight_of_upload(event: Event) -> Mapping[int, int]:
-    """The bytes that an event makes travel to the programme's API, by class."""
+    """The bytes that an event sends to the programme's API, by class."""
+    # The image's own size, since its metadata do not travel to that API.
     image = event.parameters.get("image")
     size = image.get("size_bytes") if isinstance(image, dict) else None
     return {IMAGES: size} if isinstance(size, int) else weight_of_message(event)
@@ -278,8 +277,8 @@ def _action_path(event: Event) -> str:
     return f"/dicom/{quote(event.action_id, safe='')}"
 
 
-def _told_of(event: Event) -> tuple[str, str]:
-    """The SOP Instance UID and the digest of the image that an event tells of."""
+def _content_of(event: Event) -> tuple[str, str]:
+    """The SOP Instance UID and the SHA-256 of an event's image."""
     image = event.parameters["image"]
     assert isinstance(image, dict)
     return str(image["sop_instance_uid"]), str(image["sha256"])

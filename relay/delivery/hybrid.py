@@ -1,4 +1,4 @@
-"""A hybrid connection as a destination for events: the cloud listens on it, and its answer says what became of one.
+"""A hybrid connection as a destination for events: the cloud listens on it, and answers whether it took an event.
 
 Not here: the connection (`relay.hybrid.sender`), when an event is sent again (`relay.delivery.delivery`).
 """
@@ -9,11 +9,11 @@ from relay.hybrid.sender import HybridSender, json_object
 
 DELIVERED = frozenset({"processed", "created", "updated", "ok"})
 NEVER = frozenset({"invalid", "unsupported", "conflict"})
-"""Codes of an error answer that the same event would get again for ever."""
+"""Codes of an error answer that the same event would get again for ever. All others may pass."""
 
 
 class HybridDestination:
-    """Tells events over a hybrid connection on which the cloud listens. Delivered is what it answers as processed."""
+    """Sends events over a hybrid connection on which the cloud listens; its answer confirms each one."""
 
     def __init__(self, sender: HybridSender) -> None:
         self._sender = sender
@@ -37,5 +37,5 @@ def judge(answer: str) -> None:
 
 
 def _word(value: object) -> str:
-    # Only what looks like one of our words is repeated: the peer's free text may name a participant.
+    # Only a text that looks like one of our words is repeated: the peer's free text may name a participant.
     return value if isinstance(value, str) and value.isidentifier() and len(value) <= 32 else "no word"

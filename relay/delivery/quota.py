@@ -1,17 +1,13 @@
-"""How much may leave, and when: bytes a second and bytes a day, by class and by the hour, for lines that cost money.
+"""How much may leave to a destination, and when: bytes a second and bytes a day, by class and by the hour.
 
 A limit is written `CLASS=AMOUNT` or `CLASS@HH:MM-HH:MM=AMOUNT`, several of them separated by commas:
 
     RELAY_RATES=images@07:00-19:00=200k,images=2M
     RELAY_BUDGETS=thumbnails@05:00-21:00=50M,images@05:00-21:00=0
 
-Hours are those of the site; a window may go over midnight. The first limit of a class whose window it is counts, where
-none is there is no limit, and an amount of 0 means not now. A rate is bytes a second, a budget bytes within one window,
-or one day without a window. k, M and G are powers of 1000.
-
-Status is never limited: it is some hundred bytes, and somebody waits for it. A thumbnail never waits: when there is no
-room for it, the event leaves at once and says where the picture can be fetched. The last message of a budget may go
-over it, since nobody cuts a message in two.
+Hours are the site's; a window may go over midnight. The first limit of a class whose window is open counts; without
+one there is no limit, and 0 means not now. A rate is bytes a second; a budget is bytes within one window, or within a
+day if it has no window. k, M and G are powers of 1000. Status is never limited.
 
 Not for: which entry is next (`relay.delivery.delivery`).
 """
@@ -25,10 +21,11 @@ from types import MappingProxyType
 STATUS, METADATA, THUMBNAILS, IMAGES = 1, 2, 3, 4
 """The classes, which are the priorities of `gateway.messages`."""
 
+# Without STATUS, which is a few hundred bytes, and the clinic waits for it.
 NAMES: Mapping[str, int] = MappingProxyType({"metadata": METADATA, "thumbnails": THUMBNAILS, "images": IMAGES})
 
 BURST_SECONDS = 5
-"""How much of a rate may leave at once after a quiet time: a message in one piece, and no more than a short jam."""
+"""Seconds of a rate that may leave at once after a pause: enough for a message in one piece, and for a short burst."""
 
 LEAST_BURST = 64 * 1024
 """Bytes; a thumbnail has to fit on the slowest line as well."""
@@ -47,7 +44,7 @@ class Limit:
     ends: time = time.min
 
     def applies(self, local: datetime) -> bool:
-        """Whether it is its window now."""
+        """Whether its window is open now."""
         now = local.time()
         if self.begins == self.ends:
             return True
@@ -56,7 +53,8 @@ class Limit:
         return now >= self.begins or now < self.ends
 
     def began(self, local: datetime) -> datetime:
-        """When the window it is now, or the day, began."""
+        """When the window that is open now, or the day, began."""
+        # Before its beginning hour, an open window is one over midnight: it began yesterday.
         day = local.date() - timedelta(days=1 if local.time() < self.begins else 0)
         return datetime.combine(day, self.begins, local.tzinfo)
 
@@ -84,7 +82,7 @@ def _limit(text: str) -> Limit:
 
 @dataclass(slots=True)
 class _Bucket:
-    """What may leave at once: filled by the rate, emptied by what leaves, also below nothing."""
+    """Bytes that may leave at once: filled by the rate, emptied by each message, also below 0."""
 
     level: float
     at: datetime
@@ -103,11 +101,11 @@ def burst(rate: int) -> int:
 
 
 Spent = Callable[[datetime], Mapping[int, int]]
-"""How many bytes left since a moment, by class, as it is on record."""
+"""Bytes on record that left since a moment, by class."""
 
 
 class Quota:
-    """What one destination may still be sent. `clock` gives the site's wall time, with its zone."""
+    """The quota of one destination. `clock` gives the site's wall time, with its zone."""
 
     def __init__(self, *, rates: Iterable[Limit] = (), budgets: Iterable[Limit] = (), clock: Callable[[], datetime]):
         self._rates = tuple(rates)
@@ -117,7 +115,10 @@ class Quota:
         self._spent: dict[Limit, tuple[date, int]] = {}
 
     def remember(self, spent: Spent) -> None:
-        """Take over what left before this process began, so that a restart makes no new day."""
+        """Take over the bytes that left before this process began.
+
+        Each delivery row records them; a budget that forgot at a restart would be no budget.
+        """
         local = self._clock()
         for limit in self._budgets:
             began = limit.began(local)
@@ -130,6 +131,7 @@ class Quota:
 
     def closed(self) -> frozenset[int]:
         """The classes of which nothing may leave now."""
+        # One byte is enough: the last message of a budget may exceed it, because no message is cut in two.
         return frozenset(kind for kind in NAMES.values() if not self.has_room(kind, 1))
 
     def has_room(self, kind: int, size: int) -> bool:
@@ -141,7 +143,7 @@ class Quota:
         return budget is None or self._spent_of(budget) + size <= budget.amount
 
     def spend(self, sizes: Mapping[int, int]) -> None:
-        """So many bytes of each class are leaving."""
+        """Record that so many bytes of each class are leaving."""
         local = self._clock()
         for kind, size in sizes.items():
             if rate := self.rate(kind):

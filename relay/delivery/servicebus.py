@@ -1,21 +1,11 @@
 """Azure Service Bus as a destination for events: a queue or a topic, over AMQP in a websocket or plain AMQP.
 
-The official client has traps, and this file is shaped by them:
+The broker recognises a repeat by the message id, if duplicate detection was switched on when the queue was made (a
+window of a day is right; Basic has none). A session per subject keeps the order for several consumers, if the queue has
+sessions.
 
-* Several coroutines that share a sender which is not open yet lose their messages: one at a time uses the one sender,
-  and it is opened first.
-* On a half-open line its own send hangs for minutes: every send has a limit of ours, and the client tries once more at
-  most within it. When an event is tried again is `relay.delivery.delivery`'s to say.
-* A proxy's host has to be given with its scheme, or it is no address to the HTTP client underneath; and a proxy turns
-  plain AMQP into the websocket without a word, so it is only given to that (`relay.assembly.cloud_link` says so to the
-  operator).
-* After an error it may stay broken: it is thrown away, and the next event gets a new one. That also covers the detach
-  after ten idle minutes, which the heartbeat of every minute does not let happen.
-
-The broker knows a repeat by the message id, if duplicate detection was switched on when the queue was made (a window of
-a day is right; Basic has none). A session per subject keeps the order for several consumers, if the queue has them.
-
-Imported only when chosen; the client library is large.
+Imported only when chosen, because the client library is large. Not here: when an event is sent again
+(`relay.delivery.delivery`).
 """
 
 import asyncio
@@ -47,25 +37,25 @@ from relay.delivery.delivery import Event
 from relay.egress import Egress
 
 TRANSPORTS = {"amqp": TransportType.Amqp, "websocket": TransportType.AmqpOverWebsocket}
-"""By their names in the settings."""
+"""The client's transports by their names in the settings."""
 
 LONGEST_ID = 128
 """Characters of a message id and of a session id."""
 
 SECONDS = 30.0
-"""For one send with its opening; the client may try twice within it."""
+"""Limit of one send with its opening. On a half-open line the client's own send hangs for minutes; it may try twice."""
 
 CLOSE_SECONDS = 3.0
-"""For a client to close; one that is well takes a second."""
+"""Limit for closing a client; a working one takes a second."""
 
 _PLAIN: Mapping[str, Any] = MappingProxyType({})
 
 Connect = Callable[[float], ServiceBusClient]
-"""Makes a client whose single tries end within so many seconds."""
+"""Makes a client whose single attempts end within so many seconds."""
 
 
 def by_connection_string(text: str, *, transport: TransportType, outward: Mapping[str, Any] = _PLAIN) -> Connect:
-    """Connect with a shared access key; `outward` is what `way_out` gave."""
+    """Connect with a shared access key; `outward` is what `egress_options` returned."""
 
     def connect(seconds: float) -> ServiceBusClient:
         return ServiceBusClient.from_connection_string(
@@ -85,7 +75,7 @@ def by_identity(
 ) -> Connect:
     """Connect as this machine's identity in Entra ID, which needs the role Azure Service Bus Data Sender.
 
-    Without TLS is for the stand-in on this machine, where a connection string says so by itself.
+    `use_tls` False is for the stand-in on this machine; a connection string says so by itself.
     """
 
     def connect(seconds: float) -> ServiceBusClient:
@@ -102,19 +92,22 @@ def by_identity(
     return connect
 
 
-def way_out(host: str, egress: Egress, *, transport: TransportType) -> Mapping[str, Any]:
-    """What the client has to be told so that it gets out as the rest of the site does."""
+def egress_options(host: str, egress: Egress, *, transport: TransportType) -> Mapping[str, Any]:
+    """The client's options for the route that every connection of this site takes (proxy, certificate authorities)."""
     url = f"https://{host}"
-    told: dict[str, Any] = {"ssl_context": egress.tls_for(url)}
+    options: dict[str, Any] = {"ssl_context": egress.tls_for(url)}
+    # A proxy would turn plain AMQP into the websocket without notice, so plain AMQP gets none; the operator is warned
+    # (`relay.assembly.cloud_link.not_by_proxy`).
     proxy = egress.proxy_for(url) if transport is TransportType.AmqpOverWebsocket else None
     if proxy:
         parts = urlsplit(proxy)
         name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        told["http_proxy"] = {"proxy_hostname": f"{parts.scheme}://{name}", "proxy_port": parts.port}
+        # With its scheme: without one the HTTP client underneath does not take the host for an address.
+        options["http_proxy"] = {"proxy_hostname": f"{parts.scheme}://{name}", "proxy_port": parts.port}
         if parts.username:
             password = unquote(parts.password or "")
-            told["http_proxy"] |= {"username": unquote(parts.username), "password": password}
-    return told
+            options["http_proxy"] |= {"username": unquote(parts.username), "password": password}
+    return options
 
 
 class ServiceBusDestination:
@@ -128,10 +121,11 @@ class ServiceBusDestination:
         self._turn = asyncio.Lock()
         self._client: ServiceBusClient | None = None
         self._sender: ServiceBusSender | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def send(self, event: Event) -> None:
         message = self._message(event)
+        # One at a time: coroutines that share a sender which is not open yet lose their messages.
         async with self._turn:
             try:
                 async with asyncio.timeout(self._seconds):
@@ -139,12 +133,12 @@ class ServiceBusDestination:
             except MessageSizeExceededError as error:
                 raise CloudError("The event is larger than what Service Bus takes.", permanent=True) from error
             except Exception as error:  # the client raises TypeError and AttributeError too when its line is cut
-                self._let_go()
+                self._drop_client()
                 raise CloudError(explain(error, self._entity), permanent=False) from error
 
     async def close(self) -> None:
-        self._let_go()
-        await asyncio.gather(*self._leaving)
+        self._drop_client()
+        await asyncio.gather(*self._closing)
 
     def _message(self, event: Event) -> ServiceBusMessage:
         return ServiceBusMessage(
@@ -164,13 +158,15 @@ class ServiceBusDestination:
             self._sender = sender
         return self._sender
 
-    def _let_go(self) -> None:
-        """Let go of the connection; the next event need not wait until one that is dead has noticed."""
+    def _drop_client(self) -> None:
+        """Drop the client without waiting; the next event gets a new one."""
+        # After an error the client may stay broken, and a dead line takes long to close. This covers the detach after
+        # ten idle minutes as well, which the heartbeat of every minute prevents.
         client, self._client, self._sender = self._client, None, None
         if client is not None:
             task = asyncio.create_task(_closed(client))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
 
 async def _closed(client: ServiceBusClient) -> None:
@@ -180,7 +176,8 @@ async def _closed(client: ServiceBusClient) -> None:
 
 
 def _identifier(text: str) -> str:
-    """A text as an id of Service Bus; one that is too long by its digest, so that two never become the same."""
+    """A text as an id of Service Bus."""
+    # A digest and not a cut, because two long ids that begin alike must not become one.
     return text if len(text) <= LONGEST_ID else hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -198,7 +195,7 @@ _WORDS: tuple[tuple[type[Exception], str], ...] = (  # the first that fits; spec
 
 
 def explain(error: Exception, entity: str) -> str:
-    """Say what an error of the client means; never its own text, which has addresses and more in it."""
+    """Say what an error of the client means; its own text is left out, because it has addresses in it."""
     words = "Service Bus cannot be used now ({kind})."
     found = next((text for kind, text in _WORDS if isinstance(error, kind)), words)
     return found.format(entity=entity, kind=type(error).__name__)

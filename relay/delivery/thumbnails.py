@@ -1,4 +1,4 @@
-"""The thumbnail of an image that an event tells of, made in a worker process.
+"""The thumbnail of an event's image, made in a worker process.
 
 Not for: pixels (`pacs.preview`), which size fits a message (`relay.delivery.composer`).
 """
@@ -12,13 +12,13 @@ from relay.render_pool import Renderer
 
 
 async def thumbnail(archive: Archive, renderer: Renderer, image: Image, size: int) -> Thumbnail:
-    """Picture an image, no larger than `size` pixels on its longer side.
+    """Make the thumbnail of an image, at most `size` pixels on its longer side, as base64.
 
-    Raises Conflict when another image took the place of the one that the event tells of, and other Refusals.
+    Raises Conflict when other content has taken the image's place, and other Refusals.
     """
     stored = await asyncio.to_thread(archive.unchanged, image.sop_instance_uid, image.sha256)
     picture = await renderer.run(preview, stored.path, size=size)
-    # Asked again: the file may have been replaced while it was read, and the picture would be of the other one.
+    # Checked again: the file may have been replaced while it was read, and the picture be of the other content.
     await asyncio.to_thread(archive.unchanged, image.sop_instance_uid, image.sha256)
     data = base64.b64encode(picture.data).decode()
     return Thumbnail(data=data, width=picture.width, height=picture.height, note=picture.note)

@@ -1,1 +1,1 @@
-"""Whether an exam is complete and right: what is known of it, which views were wanted, what is held back."""
+"""Exam quality: what is known of an exam, which views were ordered and have come, which images are held back."""

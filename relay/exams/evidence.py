@@ -1,7 +1,4 @@
-"""What both databases know of one exam, put together for `relay.exams.exam` to judge.
-
-An image is found by the study of its item and by its accession number: one under the right number with a wrong study is
-a finding, not a missing view.
+"""What both databases know of one exam, read for `relay.exams.exam`.
 
 Methods block: call them in a thread. Not for: rules (`relay.exams.exam`, `relay.exams.holding`).
 """
@@ -18,11 +15,11 @@ from relay.exams.holding import HoldRules, HoldState
 from worklist import Item, Worklist
 
 MOST_IMAGES = 500
-"""Instances of one study that are looked at; a screening exam has 4 to 20."""
+"""Most instances read of one study; a screening exam has 4 to 20."""
 
 
 class Evidence:
-    """Asks the archive and the worklist."""
+    """Reads the archive and the worklist."""
 
     def __init__(self, archive: Archive, worklist: Worklist, *, holding: HoldRules) -> None:
         self._archive = archive
@@ -33,9 +30,9 @@ class Evidence:
         """The exam of an item as it is now, of the instances under its study or its number."""
         return self._exam(item, self._own(item, data_sets))
 
-    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, HoldState]:
-        """How it stands with the event of each of these images."""
-        return self._holding.standings(sop_instance_uids)
+    def hold_states(self, sop_instance_uids: Iterable[str]) -> dict[str, HoldState]:
+        """The hold state of the event of each of these images, by SOP Instance UID."""
+        return self._holding.hold_states(sop_instance_uids)
 
     def absent(self, sop_instance_uids: Iterable[str]) -> frozenset[str]:
         """Which of these images never came."""
@@ -43,27 +40,27 @@ class Evidence:
 
     def beside(self, item: Item, data_sets: Iterable[DicomJson]) -> tuple[Item, ...]:
         """The items that an item's images are compared with, itself among them."""
-        asked = {(item.study_instance_uid, "")}
-        asked |= {(text(each, "StudyInstanceUID"), text(each, "AccessionNumber")) for each in data_sets}
+        keys = {(item.study_instance_uid, "")}
+        keys |= {(text(each, "StudyInstanceUID"), text(each, "AccessionNumber")) for each in data_sets}
         found = (
             each
-            for uid, number in sorted(asked)
+            for uid, number in sorted(keys)
             for each in self._worklist.items_of(study_instance_uid=uid, accession_number=number)
         )
         return tuple({each.accession_number: each for each in found}.values())
 
     def hold(self, *, study_instance_uid: str, accession_number: str, now: datetime) -> list[str]:
-        """Hold back those images of the exams of a study or an accession number that disagree with their items.
+        """Hold back the images of a study or an accession number that disagree with their items.
 
-        Gives the message ids of what was not held before.
+        Returns the message ids of the events that were not held before.
         """
         items = self.items_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
         return self._holding.hold([each for item in items for each in self._instances_of(item)], now=now)
 
     def items_of(self, *, study_instance_uid: str, accession_number: str) -> list[Item]:
-        """The items whose exams have to do with a study or an accession number, '' being none.
+        """The items of the exams of a study or an accession number; '' means none.
 
-        To a study belong the numbers that its images have, whatever the worklist knows of it.
+        A study has the accession numbers of its images, including those that the worklist does not link to it.
         """
         numbers = {accession_number}
         if study_instance_uid:
@@ -76,12 +73,13 @@ class Evidence:
         return list({item.accession_number: item for item in found}.values())
 
     def exams_of(self, *, study_instance_uid: str, accession_number: str) -> list[Exam]:
-        """The exams that have to do with a study or an accession number, as they are now."""
+        """The exams of a study or an accession number, as they are now."""
         items = self.items_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
         return [self._exam(item, self._instances_of(item)) for item in items]
 
-    def exams_to_tell(self, *, study_instance_uid: str, accession_number: str) -> list[Exam]:
-        """The same, but those that lack images because these were removed: what is here does not say what was made."""
+    def reportable_exams(self, *, study_instance_uid: str, accession_number: str) -> list[Exam]:
+        """The same without exams that lack images because these were removed from the archive."""
+        # What is left after retention does not say what was made, so no "view missing" may be reported from it.
         exams = self.exams_of(study_instance_uid=study_instance_uid, accession_number=accession_number)
         return [each for each in exams if not (_seems_to_lack(each) and self._has_shrunk(each))]
 
@@ -97,11 +95,12 @@ class Evidence:
 
     def _instances_of(self, item: Item) -> list[DicomJson]:
         under = self._archive.studies_under([item.accession_number]).get(item.accession_number, [])
+        # By number too: an image under the right number with a wrong study is a finding, not a missing view.
         studies = dict.fromkeys((item.study_instance_uid, *under))
         return self._own(item, [instance for uid in studies for instance in self._instances_in(uid)])
 
     def _instances_in(self, study_instance_uid: str) -> list[DicomJson]:
-        """Their data sets, in the order of their numbers."""
+        """Data sets of the study, ordered by Instance Number."""
         identifier = Dataset()
         identifier.StudyInstanceUID = study_instance_uid
         return list(self._archive.find("IMAGE", identifier, limit=MOST_IMAGES))

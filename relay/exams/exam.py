@@ -1,14 +1,10 @@
-"""What an exam looks like: the worklist item, what its steps say was made, and the images that have arrived.
+"""What an exam looks like: the worklist item, what its steps report, and the images that have arrived.
 
-A screening exam has RCC, LCC, RMLO and LMLO, unless the order names one side (after a mastectomy). Findings name
-attributes and views and never hold patient data: they travel to the cloud and into logs. The one text that is not ours
-is the reason for a discontinued exam, which the cloud is told with the step as well.
+Pure functions over values. Findings travel to the cloud and into logs, so they name attributes and views and never hold
+patient data. Whether a finding holds an image back is `relay.exams.holding`'s decision.
 
-What disagrees with the worklist is decided here, for one image; what is then held back is `relay.exams.holding`'s to
-say.
-
-Pure functions over values. Not here: which view an image shows (`relay.exams.views`), asking the two databases
-(`relay.exams.evidence`), telling the cloud (`relay.exams.quality`).
+Not here: which view an image shows (`relay.exams.views`), reading the two databases (`relay.exams.evidence`), sending
+the exam quality (`relay.exams.quality`).
 """
 
 from collections import Counter
@@ -82,10 +78,10 @@ def exam(
     not_received: int = 0,
     held_back: int = 0,
 ) -> Exam:
-    """Put an item, its instances and what its steps say side by side.
+    """Compare an item, its instances and what its steps report.
 
-    `not_received` is how many images of `performed` never came, `held_back` how many of the instances the cloud is not
-    told of until a person lets them go.
+    `not_received` is how many images of `performed` never came, `held_back` how many of the instances are held back
+    from the cloud until a person releases them.
     """
     instances = list(data_sets)
     images = tuple(map(image, instances))
@@ -115,7 +111,7 @@ def exam(
 
 
 def judgement(seen: Exam) -> ExamQuality:
-    """What the cloud is told of an exam; its revision is given when it is owed."""
+    """The `exam.quality` event of an exam, with revision 0; the archive sets it when it enqueues the event."""
     return ExamQuality(
         accession_number=seen.accession_number,
         study_instance_uid=seen.study_instance_uid,
@@ -129,20 +125,21 @@ def judgement(seen: Exam) -> ExamQuality:
 def disagreements(item: ScheduledItem, data_set: DicomJson) -> tuple[str, ...]:
     """In what an image differs from an item, as codes of findings.
 
-    One that does not say whose it is differs as well; one that leaves out other attributes does not.
+    A missing Patient ID counts as a difference; other missing attributes do not.
     """
     compared = (
+        # "none" makes a missing Patient ID differ, because nothing else says whose the image is.
         ("patient_mismatch", text(data_set, "PatientID") or "none", item.participant_id),
         ("birth_date_mismatch", text(data_set, "PatientBirthDate"), item.birth_date),
         ("accession_mismatch", text(data_set, "AccessionNumber"), item.accession_number),
         ("study_mismatch", text(data_set, "StudyInstanceUID"), item.study_instance_uid),
-        ("laterality_mismatch", _side(image(data_set).laterality), _asked_side(item.data_set)),
+        ("laterality_mismatch", _side(image(data_set).laterality), _ordered_side(item.data_set)),
     )
     return tuple(code for code, found, wanted in compared if found and wanted and _plain(found) != _plain(wanted))
 
 
 def belongs(item: ScheduledItem, others: Iterable[ScheduledItem], data_set: DicomJson) -> bool:
-    """Whether an image in the study of several items is this one's: it is, unless it has the number of another."""
+    """Whether an image in a study of several items belongs to `item`: yes, unless it has another's accession number."""
     number = text(data_set, "AccessionNumber")
     return number not in {other.accession_number for other in others} - {item.accession_number}
 
@@ -154,11 +151,11 @@ COMPARED: Mapping[str, str] = {
     "study_mismatch": "Study Instance UID",
     "laterality_mismatch": "Laterality",
 }
-"""What disagrees, in the words of the standard."""
+"""The attribute that disagrees, by its name in PS3.6."""
 
 
-def _asked_side(data_set: DicomJson) -> str:
-    """The one side an order asks for: R or L; '' for both."""
+def _ordered_side(data_set: DicomJson) -> str:
+    """The one side of an order, R or L; '' for both, and for an order without a side."""
     step = next(iter(items(data_set, "ScheduledProcedureStepSequence")), {})
     return _side(text(step, "Laterality") or text(data_set, "Laterality"))
 
@@ -168,11 +165,12 @@ def _side(laterality: str) -> str:
 
 
 def _expected(data_set: DicomJson) -> tuple[str, ...]:
-    return tuple(view for view in STANDARD_VIEWS if view.startswith(_asked_side(data_set)))
+    # An order names one side after a mastectomy; "" is the prefix of all four views.
+    return tuple(view for view in STANDARD_VIEWS if view.startswith(_ordered_side(data_set)))
 
 
 def _state(item_state: str, performed: Performed, *, is_whole: bool, has_images: bool) -> ExamState:
-    """Say in a word how an exam stands; a machine that reports no steps has done it when all views are here."""
+    """The state of an exam. A machine that reports no steps has completed it when all views are here."""
     match item_state:
         case "completed":
             return "complete" if is_whole else "incomplete"
@@ -189,6 +187,7 @@ def _state(item_state: str, performed: Performed, *, is_whole: bool, has_images:
 
 def _end(state: ExamState, performed: Performed) -> Iterator[Finding]:
     if state == "discontinued":
+        # The one text in a finding that is not ours; the cloud gets it with the step as well.
         reasons = "; ".join(dict.fromkeys(reason for reason in performed.discontinued_because if reason))
         yield Finding(code="discontinued", text=f"The exam was discontinued: {reasons or 'no reason was given'}.")
 
@@ -218,7 +217,7 @@ def _mismatches(item: ScheduledItem, instances: Sequence[DicomJson]) -> Iterator
     numbers = Counter(code for instance in instances for code in disagreements(item, instance))
     for code, name in COMPARED.items():
         if numbers[code] and code == "laterality_mismatch":
-            side = "left" if _asked_side(item.data_set) == "R" else "right"
+            side = "left" if _ordered_side(item.data_set) == "R" else "right"
             yield Finding(code=code, text=f"The {side} breast was imaged; the order asks for the other.")
         elif numbers[code]:
             yield Finding(code=code, text=f"{name} of {_images(numbers[code])} differs from the worklist.")
@@ -239,5 +238,5 @@ def _have(number: int) -> str:
 
 
 def _plain(value: str) -> str:
-    """An NHS number is written with and without blanks."""
+    """The value without blanks, because NHS numbers are written with and without them."""
     return value.replace(" ", "")

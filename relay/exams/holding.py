@@ -1,22 +1,12 @@
-"""Which images are held back from the cloud until a person lets them go: those that disagree with their worklist item.
+"""Hold rules: which images are held back from the cloud until a person releases them.
 
-The rules:
-
-* `RULES` says which findings hold an image back, which are only told (`exam.quality`), and why.
-* What is held is the image's own event, with its thumbnail, and its pixels when the cloud requests them. Everything
-  else of its exam goes on; the archive has the image, and viewers and DICOMweb show it, also to the cloud when it asks
-  there (`relay.cloud.dicomweb_proxy`).
-* An image that no item belongs to, an unscheduled one, cannot disagree. One that agrees with one of several items, by
-  number or by study, is that one's.
-* What counts is the event that tells of an image as it is kept now (`Archive.telling`). That other content of the same
-  UID was let go, or the same image before it left the archive and came again, says nothing.
-* An event whose image is not kept any more (other content took its place, or it was deleted before it was told of) is
-  compared by what it says itself; it leaves without a thumbnail.
-* It is decided when its exam is judged, seconds after it came (`relay.exams.quality`), so that a person can see and
-  release what is held also while nothing leaves; and once more when the event is about to leave. An item that came
-  after its image is asked as well. What some destination has had already is not held, and what a person has let go is
-  not held again. What is held stays so when the item is corrected: the person who lets it go has seen that it fits now.
-* A person may also decide that it never leaves (`pacs.discard`): then its pixels do not either.
+* Held are images that disagree with their worklist item; `RULES` says which findings hold and which are only reported.
+* Held means: the image's own event with its thumbnail, and its pixels when the cloud requests them. The rest of the
+  exam goes on; the archive, viewers and DICOMweb show the image.
+* The rules are applied twice: seconds after an image or its item changed (`relay.exams.quality`), and when an event is
+  composed. An event that a destination already has is not held, a released one is not held again, and a corrected item
+  releases nothing.
+* A person may also decide that an image never leaves (`pacs.discard`); then its pixels do not either.
 
 Not for: comparing (`relay.exams.exam`), parking and releasing (`gateway.outbox.entries`).
 """
@@ -37,7 +27,7 @@ from worklist import Worklist
 Weight = Literal["holds", "warns"]
 
 HoldState = Literal["held", "let out", "discarded", "waits"]
-"""Of the event of an image: parked until a person decides; had by somebody or released; never to be sent; none."""
+"""Of an image's event: parked until a person decides; delivered somewhere or released; never to be sent; pending."""
 
 RULES: Mapping[str, tuple[Weight, str]] = MappingProxyType(
     {
@@ -53,7 +43,7 @@ RULES: Mapping[str, tuple[Weight, str]] = MappingProxyType(
         ),
         "study_mismatch": ("warns", "Some machines make their own study for every exam; participant and number agree."),
         "laterality_conflict": ("warns", "The image's own side counts, and is compared with the order."),
-        "view_conflict": ("warns", "Both name the same breast, and which of them counted is told."),
+        "view_conflict": ("warns", "Both name the same breast, and the finding says which of them counted."),
         "repeated_view": ("warns", "A repeat is made for a reason, and the cloud has to see both."),
         "view_missing": ("warns", "Nothing is there that could be held."),
         "not_received": ("warns", "The same."),
@@ -69,14 +59,16 @@ HOLDS = frozenset(code for code, (weight, _) in RULES.items() if weight == "hold
 
 def objections(candidates: Iterable[ScheduledItem], data_set: DicomJson, holds: Collection[str]) -> tuple[str, ...]:
     """Why an image is held back, as codes; none when there is no item, or one with which it agrees."""
+    # The item that fits best is the image's own: one of several that agrees by number or by study clears it. An image
+    # without an item (unscheduled) has nothing to disagree with.
     found = [tuple(code for code in disagreements(item, data_set) if code in holds) for item in candidates]
     return min(found, key=len, default=())
 
 
 class HoldRules:
-    """Asks both databases. Its methods block: call them in a thread.
+    """Applies the rules to both databases. Its methods block: call them in a thread.
 
-    `holds` are the codes that hold an image back; none lets everything go.
+    `holds` are the codes that hold an image back; with an empty one nothing is held.
     """
 
     def __init__(self, archive: Archive, worklist: Worklist, *, holds: Collection[str] = HOLDS) -> None:
@@ -85,67 +77,70 @@ class HoldRules:
         self._holds = holds
 
     def reason(self, entry: Entry) -> str:
-        """Why the event of an image may not leave now, in a sentence for who may release it; '' when it may."""
+        """Why the event of an image may not leave now, in a sentence for the operator; '' when it may."""
         if entry.message_type != "study.image_received" or entry.released_by:
             return ""
-        codes = self._objections_to_told(entry)
+        codes = self._objections_to_entry(entry)
+        # What one destination has is not held from the others: it cannot be called back.
         if not codes or self._archive.outbox.held.let_out([entry.message_id]):
             return ""
         return _sentence(codes)
 
     def reason_for(self, sop_instance_uid: str) -> str:
-        """Why an image may not leave now, when nobody has had it yet or let it go; '' when it may."""
-        told = self._archive.telling([sop_instance_uid]).values()
+        """Why the pixels of an image may not leave now; '' when they may, or its event was delivered or released."""
+        message_ids = self._archive.telling([sop_instance_uid]).values()
         held = self._archive.outbox.held
-        for reason in (*held.discarded(told).values(), *held.reasons(told).values()):
+        # The recorded reason comes first: a held image stays held when its item is corrected, until a person looked.
+        for reason in (*held.discarded(message_ids).values(), *held.reasons(message_ids).values()):
             return reason
         codes = self._objections_to(sop_instance_uid)
-        if not codes or held.let_out(told):
+        if not codes or held.let_out(message_ids):
             return ""
         return _sentence(codes)
 
     def hold(self, data_sets: Iterable[DicomJson], *, now: datetime) -> list[str]:
-        """Park the events of those images that may not leave; gives the message ids of what this was news to."""
+        """Park the events of the images that may not leave; returns the message ids of those not parked before."""
         outbox, held = self._archive.outbox, []
         codes = {text(data_set, "SOPInstanceUID"): self._objections(data_set) for data_set in data_sets}
-        told = self._archive.telling(uid for uid, found in codes.items() if found)
-        waiting = [uid for uid, standing in self.standings(told).items() if standing == "waits"]
-        for uid in waiting:
-            entry = outbox.find(told[uid])
+        # Only the event of the content kept now: that other content of the same UID was released says nothing.
+        message_ids = self._archive.telling(uid for uid, found in codes.items() if found)
+        pending = [uid for uid, state in self.hold_states(message_ids).items() if state == "waits"]
+        for uid in pending:
+            entry = outbox.find(message_ids[uid])
             if entry is not None and outbox.held.hold(entry.id, reason=_sentence(codes[uid]), now=now):
-                held.append(told[uid])
+                held.append(message_ids[uid])
         return held
 
     def held(self, data_sets: Iterable[DicomJson]) -> int:
-        """How many of these images the cloud is not told of until a person lets them go."""
+        """How many of these images are held back from the cloud until a person releases them."""
         objected = {text(data_set, "SOPInstanceUID"): bool(self._objections(data_set)) for data_set in data_sets}
-        standings = self.standings(objected)
-        return sum(each == "held" or (each == "waits" and objected[uid]) for uid, each in standings.items())
+        states = self.hold_states(objected)
+        # "waits" with an objection counts as held: composing its event will park it.
+        return sum(each == "held" or (each == "waits" and objected[uid]) for uid, each in states.items())
 
-    def standings(self, sop_instance_uids: Iterable[str]) -> dict[str, HoldState]:
-        """How it stands with the event of each of these images, by its UID; one that nothing tells of has none."""
-        told, held = self._archive.telling(sop_instance_uids), self._archive.outbox.held
+    def hold_states(self, sop_instance_uids: Iterable[str]) -> dict[str, HoldState]:
+        """The hold state of each image's event, by SOP Instance UID; an image without an event is left out."""
+        message_ids, held = self._archive.telling(sop_instance_uids), self._archive.outbox.held
         known: dict[str, HoldState] = {
-            **dict.fromkeys(held.let_out(told.values()), "let out"),
-            **dict.fromkeys(held.reasons(told.values()), "held"),
-            **dict.fromkeys(held.discarded(told.values()), "discarded"),
+            **dict.fromkeys(held.let_out(message_ids.values()), "let out"),
+            **dict.fromkeys(held.reasons(message_ids.values()), "held"),
+            **dict.fromkeys(held.discarded(message_ids.values()), "discarded"),
         }
-        return {uid: known.get(message_id, "waits") for uid, message_id in told.items()}
+        return {uid: known.get(message_id, "waits") for uid, message_id in message_ids.items()}
 
-    def _objections_to_told(self, entry: Entry) -> tuple[str, ...]:
-        """What speaks against an event: against the image as it is kept if that is what it tells of, else against what
-        it says itself, which names nobody's birth date."""
+    def _objections_to_entry(self, entry: Entry) -> tuple[str, ...]:
         uid = _sop_instance_uid(entry)
         codes = self._objections_to(uid)
         if self._archive.telling([uid]).get(uid) == entry.message_id:
             return codes
-        return self._objections(_as_told(ImageReceived.model_validate(entry.parameters)))
+        # Other content took the image's place, or it was deleted: compared is the event itself, without a birth date.
+        return self._objections(_data_set_of(ImageReceived.model_validate(entry.parameters)))
 
     def _objections_to(self, sop_instance_uid: str) -> tuple[str, ...]:
         try:
             return self._objections(self._archive.data_set(sop_instance_uid))
         except NotFound:
-            return ()  # it has left the archive, which somebody has to have ordered: nothing can be compared any more
+            return ()  # deleted by retention or by order: nothing is left to compare
 
     def _objections(self, data_set: DicomJson) -> tuple[str, ...]:
         candidates = self._worklist.items_of(
@@ -155,7 +150,7 @@ class HoldRules:
 
 
 def _sentence(codes: Iterable[str]) -> str:
-    """Say the same of all that are held for the same reason: by their reasons entries are shown together."""
+    # No UID and no value in the text: the queue page groups parked entries by equal reasons.
     names = " and ".join(COMPARED[code] for code in codes)
     return (
         f"Held back: {names} of the image and of its worklist item disagree."
@@ -163,13 +158,13 @@ def _sentence(codes: Iterable[str]) -> str:
     )
 
 
-def _as_told(told: ImageReceived) -> DicomJson:
-    """What an event says of its image, as far as it is compared."""
+def _data_set_of(event: ImageReceived) -> DicomJson:
+    """The attributes in an event that are compared."""
     values = {
-        "PatientID": told.participant.nhs_number,
-        "AccessionNumber": told.study.accession_number,
-        "StudyInstanceUID": told.study.study_instance_uid,
-        "ImageLaterality": told.image.acquisition.laterality,
+        "PatientID": event.participant.nhs_number,
+        "AccessionNumber": event.study.accession_number,
+        "StudyInstanceUID": event.study.study_instance_uid,
+        "ImageLaterality": event.image.acquisition.laterality,
     }
     return {tag(keyword): element(keyword, value) for keyword, value in values.items()}
 

@@ -1,10 +1,7 @@
-"""What pages and exams need of stored instances: where they are, and the few attributes that say what they show.
+"""Stored instances for pages and exams: where they are, and the few attributes that `READ` names.
 
-Rules. A stored object never changes, so its data set is read from the index once and its few attributes are kept; that
-it is (still) there is asked each time. READ names the attributes that `relay.exams.views` and `relay.exams.exam` read;
-a test compares what they make of a whole data set and of these.
-
-Not here: what the attributes mean (`relay.exams.views`), other queries (`pacs.Archive`).
+A stored object never changes, so its attributes are read from the index once and kept; whether it is still there is
+queried each time. Not here: what the attributes mean (`relay.exams.views`), other queries (`pacs.Archive`).
 """
 
 import json
@@ -19,6 +16,7 @@ from pydicom import Dataset
 from gateway.dataset.dicom_json import DicomJson, items, sequence, tag
 from pacs import Archive, Stored
 
+# Exactly what `relay.exams.views` and `relay.exams.exam` read; a test compares their results with whole data sets.
 READ = frozenset(map(tag, (
     "ImageType", "SOPClassUID", "SOPInstanceUID", "AccessionNumber", "PatientName", "PatientID", "PatientBirthDate",
     "ViewPosition", "StudyInstanceUID", "SeriesInstanceUID", "Laterality", "ImageLaterality", "NumberOfFrames", "Rows",
@@ -39,7 +37,7 @@ class Instance:
 
 
 class Instances:
-    """Asks the archive and remembers. Its methods block; they may be called from several threads."""
+    """Queries the archive and caches attributes. Its methods block; they may be called from several threads."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -51,15 +49,16 @@ class Instances:
         return self._archive.data_version()
 
     def of_studies(self, study_instance_uids: Iterable[str]) -> list[Instance]:
-        """The instances of some studies, in the order of their numbers; none of what is no UID."""
+        """The instances of some studies, ordered by Instance Number; texts that are not UIDs are ignored."""
         uids = [uid for uid in study_instance_uids if _UID.fullmatch(uid)]
         return self._of(uids) if uids else []
 
     def of_exams(self, exams: Iterable[tuple[str, str]]) -> list[list[Instance]]:
-        """The instances of each exam, which is a study and an accession number: those of either."""
+        """The instances of each exam (Study Instance UID, Accession Number): those under the study or the number."""
         wanted = list(exams)
         under = self._archive.studies_under(number for _, number in wanted)
         studies = [dict.fromkeys((uid, *under.get(number, []))) for uid, number in wanted]
+        # One query for all of them: a page lists the exams of a day.
         found: dict[str, list[Instance]] = defaultdict(list)
         for instance in self.of_studies({uid: None for each in studies for uid in each}):
             found[instance.stored.study_instance_uid].append(instance)
@@ -75,7 +74,7 @@ class Instances:
         return [Instance(stored, known[_key(stored)]) for stored in found if _key(stored) in known]
 
     def _read(self, unknown: Sequence[Stored]) -> dict[tuple[str, str], DicomJson]:
-        """Read and keep data sets; what is removed meanwhile is left out."""
+        """Read and keep data sets; instances removed meanwhile are left out."""
         read = {_key(stored): reduced(json.loads(document)) for stored, document in self._archive.documents(unknown)}
         with self._turn:
             self._kept |= read
@@ -94,4 +93,5 @@ def reduced(data_set: DicomJson) -> DicomJson:
 
 
 def _key(stored: Stored) -> tuple[str, str]:
+    # With the digest, because other content may take the place of a UID.
     return stored.sop_instance_uid, stored.sha256

@@ -1,19 +1,13 @@
-"""Judges the exams that changed, and owes the cloud every judgement that is new (`exam.quality`).
+"""Computes the exam quality of changed exams and enqueues each new one for the cloud (`exam.quality`).
 
-The rules:
+* An exam is computed when nothing has changed it for `SETTLE`, at the latest `LONGEST` after its first change.
+* Images that disagree are held back first (`relay.exams.holding`), so that the exam quality counts them.
+* Only an exam quality that differs from the last one is enqueued. It shares the ordering key of the exam's images, so
+  it arrives after them.
+* Nothing is computed for images without a worklist item, and nothing enqueued for an exam that is only scheduled or was
+  cancelled before it began.
 
-* The worklist's marks are taken over by the archive, whose outbox tells: mark, judgement and event are then of one
-  database and change in one transaction (`pacs.archive.quality_rows`). A process killed anywhere else has left the
-  mark.
-* An exam is judged when nothing has changed it for `SETTLE`, since images come in bursts; at the latest when its first
-  change is `LONGEST` ago, since a burst must not hide an exam.
-* What disagrees is held back first (`relay.exams.holding`): a judgement says so of what a person finds parked.
-* Only what differs from the judgement told last is told. It is of the subject of the exam's images and comes after
-  those that were there.
-* An exam without a worklist item is not judged: there is nothing to compare it with. One that is only scheduled, or
-  was cancelled before it began, is not told of.
-
-Not here: what an exam looks like (`relay.exams.exam`), what is known of it (`relay.exams.evidence`).
+Not here: what an exam looks like (`relay.exams.exam`), reading the databases (`relay.exams.evidence`).
 """
 
 import asyncio
@@ -36,33 +30,32 @@ SETTLE = timedelta(seconds=1.5)
 """Longer than a machine needs between the images of one exposure, short enough for the participant to be there."""
 
 LONGEST = timedelta(seconds=8)
-"""With an image every second for a minute, an exam is told so often."""
+"""The interval between two exam qualities while images keep coming, one every second."""
 
 LOOK_SECONDS = 0.25
-"""How often the marks are looked at, while there are any; else two numbers are read from shared memory."""
+"""Interval of the loop. Without changed exams it only reads two numbers from shared memory."""
 
 AT_ONCE = 100
-"""Marks that are looked at in one go."""
+"""Changed exams read at once."""
 
 FULL_SECONDS = 5.0
-"""How long to wait when the disk takes nothing."""
-
+"""Pause after a write failed because the disk is full."""
 
 PUT_OFF = timedelta(minutes=10)
-"""How long an exam waits that could not be judged, unless it changes: each try leaves a trace in the log."""
+"""Pause for an exam that failed, unless it changes: each attempt writes a traceback to the log."""
 
 
 def is_ripe(changed: ChangedExam, *, now: datetime) -> bool:
-    """Whether an exam is to be judged; a mark from the future was written by a clock that has been set back since."""
+    """Whether an exam is to be computed now."""
     return (
         changed.last_at <= utc_text(now - SETTLE)
         or changed.first_at <= utc_text(now - LONGEST)
-        or changed.last_at > utc_text(now)
+        or changed.last_at > utc_text(now)  # the clock has been set back since: waiting for it could take days
     )
 
 
 class Quality:
-    """Judges until it is cancelled, which may be at any moment."""
+    """Computes exam qualities until it is cancelled, which may be at any moment."""
 
     def __init__(
         self, worklist: Worklist, archive: Archive, evidence: Evidence, *, clock: Callable[[], datetime]
@@ -75,7 +68,7 @@ class Quality:
 
     @property
     def trouble(self) -> str:
-        """That exams cannot be judged, in a sentence for the health report; '' when all can."""
+        """A sentence for the health report when exams failed; '' when none did."""
         count = len(self._faulty)
         if not count:
             return ""
@@ -86,7 +79,7 @@ class Quality:
         )
 
     async def run(self) -> None:
-        """Look at the marks again and again."""
+        """Compute changed exams as they ripen, for ever."""
         seen: list[int] = []
         waiting = 0
         while True:
@@ -104,9 +97,12 @@ class Quality:
             return 1
 
     def judge(self) -> int:
-        """Judge what is ripe, and say how many exams are left that will be."""
+        """Compute the ripe exams and return how many are left that will ripen."""
+        # Carried over first: the mark, the event and the memory of the last event have to change in one transaction,
+        # and there is none over two databases. A process killed anywhere else leaves the mark.
         if of_worklist := self._worklist.changed_exams.waiting(limit=AT_ONCE):
             self._archive.changed_exams.take_over(of_worklist, self._worklist.changed_exams)
+        # Failed exams do not count, or a hundred of them would hide the others.
         found = self._archive.changed_exams.waiting(limit=AT_ONCE + len(self._faulty))
         now = self._clock()
         waiting = [changed for changed in found if not self._is_put_off(changed, now=now)]
@@ -116,7 +112,7 @@ class Quality:
         return len(waiting) - len(ripe)
 
     def _is_put_off(self, changed: ChangedExam, *, now: datetime) -> bool:
-        """Whether judging this exam failed a while ago and it has not changed since."""
+        """Whether this exam failed less than `PUT_OFF` ago and has not changed since."""
         failed, at = self._faulty.get(_exam_of(changed), (None, now))
         return failed == changed and at <= now < at + PUT_OFF
 
@@ -124,8 +120,8 @@ class Quality:
         uid, number = changed.study_instance_uid, changed.accession_number
         try:
             held = self._evidence.hold(study_instance_uid=uid, accession_number=number, now=self._clock())
-            exams = self._evidence.exams_to_tell(study_instance_uid=uid, accession_number=number)
-            told = self._archive.quality.conclude(changed, map(judgement, exams), now=self._clock())
+            exams = self._evidence.reportable_exams(study_instance_uid=uid, accession_number=number)
+            enqueued = self._archive.quality.conclude(changed, map(judgement, exams), now=self._clock())
         except OutOfResources:
             raise
         except Exception:  # a fault of ours with this one exam: it is put off, and the others go on
@@ -135,7 +131,7 @@ class Quality:
         self._faulty.pop(_exam_of(changed), None)
         for message_id in held:
             log.warning("event held back", message_id=message_id)
-        for each in told:
+        for each in enqueued:
             log.info(
                 "exam judged",
                 accession_number=each.accession_number,

@@ -2,15 +2,12 @@
 
 Rules (PS3.3 C.8.11.7; CID 4014 and 4015).
 
-* The view is decided by View Code Sequence; View Position speaks only where no code is known, and a disagreement is a
-  finding. The side is Image Laterality; for multi-frame objects Frame Laterality; the series' Laterality comes last.
-* An image with a view modifier or with Partial View YES is a deliberate extra and does not stand for its view.
-  Implant-displaced images are counted on their own: they come beside the four.
-* One exposure may arrive as several objects: For Processing, For Presentation, tomosynthesis, synthetic 2D. A view is
-  there as many times as its most frequent kind: raw and processed image of one exposure are one, two processed images
-  of one view without a modifier are a repeat.
+* The view is View Code Sequence; View Position counts only where no code is known. A disagreement is a finding.
+* The side is Image Laterality; for multi-frame objects Frame Laterality; the series' Laterality comes last.
+* An image with a view modifier or with Partial View YES does not stand for its view.
+* A view was exposed as often as its most frequent kind of object.
 
-Not here: what the worklist wanted (`relay.exams.exam`).
+Not here: which views the order wanted (`relay.exams.exam`).
 """
 
 from collections import Counter
@@ -60,6 +57,7 @@ _KINDS = {
 _GENERATED = frozenset({"GENERATED_2D", "TOMO_2D"})
 """Image Type values of a 2D picture that was computed from a tomosynthesis."""
 
+# A picture that was made to be read before one computed from a volume; raw data is not for display.
 _SHOWN_FIRST = ("for presentation", "synthetic", "tomosynthesis", "other", "for processing")
 
 
@@ -97,16 +95,19 @@ class Image:
     @property
     def is_standard(self) -> bool:
         """Whether the image stands for one of the four views."""
+        # A modifier or Partial View YES marks a deliberate extra exposure, such as a magnification.
         return self.name in STANDARD_VIEWS and not self.modifiers and not self.is_partial
 
     @property
     def is_implant_displaced(self) -> bool:
         """Whether it is one of the four further views of a breast with an implant."""
+        # Counted on their own, because they are taken in addition to the four standard views (Eklund).
         return self.name in STANDARD_VIEWS and self.modifiers == ("implant displaced",) and not self.is_partial
 
 
 def image(data_set: DicomJson) -> Image:
     """Read view, side and kind of one instance."""
+    # View Code Sequence has exactly one item (Type 1, PS3.3 C.8.11.7).
     view = next(iter(items(data_set, "ViewCodeSequence")), {})
     coded, position = _VIEW_OF.get(text(view, "CodeValue"), ""), _position(data_set)
     own_side, series_side = _own_laterality(data_set), text(data_set, "Laterality")
@@ -121,13 +122,15 @@ def image(data_set: DicomJson) -> Image:
         modifiers=_modifiers(view),
         is_partial=text(data_set, "PartialView") == "YES",
         frames=1 if frames is None else frames,
-        has_pixels="00280010" in data_set,
+        has_pixels="00280010" in data_set,  # Rows, because the index leaves Pixel Data out
         findings=(*_view_conflict(coded, position), *_side_conflict(own_side, series_side)),
     )
 
 
 def count(images: Iterable[Image]) -> dict[str, int]:
     """Count exposures per standard view: the most frequent kind of object of a view says how often it was taken."""
+    # One exposure may arrive as raw, processed, tomosynthesis and synthetic object: those are one. Two processed images
+    # of a view without a modifier are a repeat.
     kinds = Counter((each.name, each.kind) for each in images)
     return {view: max((n for (name, _), n in kinds.items() if name == view), default=0) for view in STANDARD_VIEWS}
 
@@ -135,13 +138,14 @@ def count(images: Iterable[Image]) -> dict[str, int]:
 def hanging(images: Sequence[Image]) -> dict[str, Image | None]:
     """Choose the picture to show for each standard view.
 
-    Processed before synthetic, tomosynthesis and raw; of several takes the last, because a repeat is made where the
-    first was not good enough. Extra views are shown only where the standard one is missing.
+    Processed comes before synthetic, tomosynthesis and raw; of several exposures the last is shown. Extra views are
+    shown only where the standard one is missing.
     """
     return {view: _shown(view, images) for view in STANDARD_VIEWS}
 
 
 def _shown(view: str, images: Sequence[Image]) -> Image | None:
+    # Reversed, because a repeat is made where the first exposure was not good enough; min() takes the first of equals.
     candidates = [each for each in reversed(images) if each.name == view]
     return min(candidates, key=lambda each: (not each.is_standard, _SHOWN_FIRST.index(each.kind)), default=None)
 

@@ -1,1 +1,1 @@
-"""Whether this site works, proven by traffic: the facts, the judgement, the metrics."""
+"""Health of this site, proven by traffic: facts, report and metrics."""

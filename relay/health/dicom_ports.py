@@ -1,9 +1,7 @@
-"""The two DICOM ports, proven as a machine uses them: an association and a C-ECHO to each, again and again.
+"""Proves the two DICOM ports as a machine uses them: by an association and a C-ECHO to each, again and again.
 
-Rules. Within TLS when the ports speak it. Under a title of our own, which is let in without a place on the list of
-callers, and written to no log or trail when all is well (`gateway.dicom.admission`). A port that does not answer is
-asked again soon, then more and more seldom, at least every PAUSE_SECONDS. Every wait is bounded, and ends with the
-relay.
+A port that does not answer is tried again soon, then at growing intervals up to PAUSE_SECONDS. Every wait is bounded,
+and ends with the relay.
 
 Not for: judging how old a proof may be (`relay.health.report`).
 """
@@ -24,7 +22,7 @@ from relay.health.report import HopFact
 
 PAUSE_SECONDS = 60.0
 SOON_SECONDS = 2.0
-"""How soon the first trouble is looked at again: the services start side by side, and restart within seconds."""
+"""Pause after the first failure: the services start side by side, and restart within seconds."""
 
 ANSWER_SECONDS = 5.0
 """An echo waits for no disk and no database; what takes longer than this is of no use to a machine either."""
@@ -33,9 +31,9 @@ log = structlog.get_logger()
 
 
 class DicomPort:
-    """One port and what is known of it. `trouble` is the last failure with its remedy, '' when the last proof was good.
+    """One port and its last proof. `trouble` is the last failure with its remedy, '' when the last proof was good.
 
-    `tls` is what it is called with when it speaks TLS. `prove` blocks: call it in a thread.
+    `tls` has the files for a call within TLS. `prove` blocks: call it in a thread.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class DicomPort:
 
     @property
     def hop(self) -> HopFact:
-        """What the health report is told."""
+        """The fact for the health report."""
         return HopFact(self.name, self.proven_at, self.trouble)
 
     async def run(self) -> None:
@@ -72,10 +70,11 @@ class DicomPort:
                 pause = min(2 * pause, PAUSE_SECONDS) if self.trouble else SOON_SECONDS
                 await asyncio.sleep(pause if self.trouble else PAUSE_SECONDS)
         finally:
+            # Cancelling does not reach the thread of `prove`; `_look` ends its wait for an answer.
             self._ending.set()
 
     def prove(self) -> None:
-        """Make one round trip, and keep when it was good or why it was not."""
+        """Make one round trip; sets `proven_at` or `trouble`."""
         before = self.trouble
         try:
             self._echo()
@@ -92,7 +91,7 @@ class DicomPort:
         with calling(
             self._peer,
             verification(),
-            ae_title=OWN_TITLE,
+            ae_title=OWN_TITLE,  # admitted without a place on the list of callers, and logged only on trouble
             tls=self._tls,
             answer_seconds=self._answer_seconds,
             look=self._look,

@@ -1,8 +1,7 @@
-"""The facts that the health report is made of, as far as they are looked up: databases, disk, files.
+"""Looks up the facts for the health report in databases, disk and files.
 
-What cannot be looked up is a fact as well: the report has to be made, and says so.
-
-Not for: judging (`relay.health.report`), what the deliveries know of themselves.
+A lookup that fails is a fact as well, because the report must always be made. Not for: judging (`relay.health.report`),
+the state of deliveries.
 """
 
 from dataclasses import replace
@@ -22,10 +21,10 @@ log = structlog.get_logger()
 
 
 def queue(name: str, outbox: Outbox) -> QueueFact:
-    """What is owed from one database, or that it cannot be read."""
+    """The pending entries of one database, or that it cannot be read."""
     try:
         counts, oldest, parked = outbox.counts(), outbox.oldest_open(), outbox.entries("parked", limit=1)
-    except Exception:  # whatever it is, the report has to be made
+    except Exception:  # the report has to be made all the same
         log.exception("database not readable", database=name)
         return QueueFact(name, trouble="The database cannot be read; the log says why.")
     because = parked[0].reason if parked else ""
@@ -33,15 +32,15 @@ def queue(name: str, outbox: Outbox) -> QueueFact:
 
 
 def archive_queue(archive: Archive) -> QueueFact:
-    """What the archive owes the cloud, and the site's archives that images are forwarded to."""
-    owed = queue("archive", archive.outbox)
-    if owed.trouble:
-        return owed
-    forwarding, found = ForwardQueue(archive), []
+    """The archive's pending entries for the cloud, and for the site archives that images are forwarded to."""
+    pending = queue("archive", archive.outbox)
+    if pending.trouble:
+        return pending
+    forwarding, forwards = ForwardQueue(archive), []
     for each in forwarding.targets():
         because = next((one.reason for one in forwarding.owed("parked", target=each.target, limit=1)), "")
-        found.append(Forwards(each.target, each.open, each.parked, each.oldest_open, each.reason, because))
-    return replace(owed, forwards=tuple(found))
+        forwards.append(Forwards(each.target, each.open, each.parked, each.oldest_open, each.reason, because))
+    return replace(pending, forwards=tuple(forwards))
 
 
 def disk(folder: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Disk:
@@ -53,43 +52,45 @@ def disk(folder: Path, watermarks: Watermarks = USUAL_WATERMARKS) -> Disk:
 
 
 def images(archive: Archive) -> Images | None:
-    """What is known of damage; None when the database cannot be read, which its queue says."""
+    """The known damage; None when the database cannot be read, which its queue reports."""
     try:
         condition = archive.condition()
         return Images(condition.damaged, condition.scrub.began_at, condition.scrub.ended_at)
-    except Exception:  # whatever it is, the report has to be made
+    except Exception:  # the report has to be made all the same
         log.exception("database not readable", database="archive")
         return None
 
 
 def last_step(worklist: Worklist) -> str:
-    """When a machine last began a step; '' when the database cannot be read, which its queue says."""
+    """When a machine last began a step; '' when the database cannot be read, which its queue reports."""
     try:
         at = worklist.began_last()
-    except Exception:  # whatever it is, the report has to be made
+    except Exception:  # the report has to be made all the same
         log.exception("database not readable", database="worklist")
         return ""
     return f"A machine last began a step at {at}." if at else "No machine has begun a step yet."
 
 
 def last_image(archive: Archive) -> str:
-    """Who last sent an image that was kept, and when; '' as for `last_step`."""
+    """The AE title that last sent an image that was kept, and when; '' as for `last_step`."""
     try:
         last = next(iter(archive.latest(1)), None)
-    except Exception:  # whatever it is, the report has to be made
+    except Exception:  # the report has to be made all the same
         log.exception("database not readable", database="archive")
         return ""
     return f"{last.calling_ae_title} last sent an image at {last.received_at}." if last else "No image has come yet."
 
 
 def link_hop(state: LinkState) -> HopFact:
-    """What the health report says of the link; an older trouble than the last proof is over."""
+    """The fact for the health report of the link."""
+    # A trouble that is older than the last proof is over.
     over = state.last_error_at is None or (state.last_proven is not None and state.last_proven > state.last_error_at)
     return HopFact("hybrid_connection", state.last_proven, "" if over else state.last_error, instead=_instead(state))
 
 
 def _instead(state: LinkState) -> str:
-    """What a link that cannot be proven has instead: a listener that the service let in a short while ago."""
+    """The stand-in for a proof where the key may not send; '' elsewhere."""
+    # A quiet channel is replaced within two minutes, so the service has admitted the listener a short while ago.
     if state.echoes or state.connected_since is None:
         return ""
     since = "yet" if state.last_proven is None else f"since {utc_text(state.last_proven)}"

@@ -1,9 +1,7 @@
-"""What Prometheus collects: the health report as numbers, and what was counted since the start.
+"""The metrics for Prometheus: the health report as numbers, and the counters since the start.
 
-Names and labels are this gateway's own words; none of them, and no value, is about a participant. Times are Unix
-seconds, so that an alert can be written on the age of a proof: `time() - gateway_check_proven_timestamp_seconds > 180`.
-
-Not for: judging (`relay.health.report`).
+No name, label or value is about a participant. Times are Unix seconds, so that an alert can be written on the age of a
+proof: `time() - gateway_check_proven_timestamp_seconds > 180`. Not for: judging (`relay.health.report`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +20,7 @@ from relay.hybrid.listener import LinkState
 
 @dataclass(frozen=True)
 class Link:
-    """What is counted of the link since the start, and the channels and exchanges there are now."""
+    """The counters of the link since the start, and its present channels and exchanges."""
 
     listeners: int
     busy: int
@@ -50,6 +48,7 @@ def link(state: LinkState, exchanges: Exchanges) -> Link:
 
 def exposition(facts: Facts, report: HealthReport, *, link: Link | None, holds: Mapping[str, int], site: str) -> bytes:
     """Write everything in Prometheus' text format. `holds` counts what the archive has."""
+    # A registry per answer, because the values are read from the databases and not counted by the library.
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once([*_checks(facts, report, site), *_queues(facts), *_storage(facts, holds), *_link(link)]))
     return generate_latest(registry)
@@ -91,6 +90,7 @@ def _checks(facts: Facts, report: HealthReport, site: str) -> Iterator[Metric]:
 
 
 def _queues(facts: Facts) -> Iterator[Metric]:
+    # A queue that cannot be read is left out, because 0 would say that nothing is pending.
     readable = [queue for queue in facts.queues if not queue.trouble]
     oldest = {queue.name: _unix(queue.oldest) for queue in readable if queue.oldest}
     opened = {queue.name: float(queue.open) for queue in readable}

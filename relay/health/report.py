@@ -1,9 +1,7 @@
-"""Is everything well? One fact per hop, judged by when it was last proven, never by what looks connected.
+"""The health report: one fact per hop, judged by when it was last proven, never by an open connection.
 
-The facts are gathered elsewhere (`relay.health.facts`, `relay.assembly.relay`); this file judges them, as pure
-functions. The same report answers the `health` action, `/healthz`, the overview and each heartbeat.
-
-Not for: finding out, and what to do about it beyond a sentence.
+Pure functions over facts (`relay.health.facts`, `relay.health.site_health`). The same report answers the `health`
+action, `/healthz`, the overview and each heartbeat. Not for: looking facts up; remedies beyond a sentence.
 """
 
 from collections.abc import Iterable
@@ -20,10 +18,10 @@ PROVEN_WITHIN = timedelta(minutes=3)
 
 @dataclass(frozen=True, slots=True)
 class HopFact:
-    """What is known of one hop to the cloud. `trouble` is the last failure in words, empty when there is none.
+    """The state of one hop to the cloud. `trouble` is the last failure in words, empty when there is none.
 
-    `instead` is for a hop that has no means to prove itself: what stands for the proof, in words; empty when nothing
-    does. It is well then, and says that it is not proven.
+    `instead` is, in words, the stand-in for a proof of a hop that cannot be proven; with one the hop is well, and its
+    check says that it is not proven.
     """
 
     name: str
@@ -34,7 +32,7 @@ class HopFact:
 
 @dataclass(frozen=True, slots=True)
 class PortFact:
-    """What is known of a DICOM port: the hop to it, and in words when a machine last spoke there."""
+    """The state of a DICOM port: the hop to it, and in words when a machine last used it."""
 
     hop: HopFact
     spoke: str = ""
@@ -42,7 +40,7 @@ class PortFact:
 
 @dataclass(frozen=True, slots=True)
 class Forwards:
-    """What is owed to one of the site's archives. `oldest` is UTC text; `reason` why it waits, if that is known."""
+    """The forward rows of one site archive. `oldest` is UTC text; `reason` why it waits, if that is known."""
 
     target: str
     open: int
@@ -54,7 +52,7 @@ class Forwards:
 
 @dataclass(frozen=True, slots=True)
 class QueueFact:
-    """What is known of one database and of what it owes the cloud, and the archive's also the site's archives.
+    """The pending entries of one database for the cloud, and of the archive's also the rows for the site archives.
 
     `oldest` is UTC text, None when nothing is open; `parked_because` is why the newest parked entry is; `trouble` why
     the database cannot be read.
@@ -80,7 +78,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """How many stored files are known to be damaged, and when the scrub began and ended its last pass (UTC text)."""
+    """Number of stored files known to be damaged, and when the scrub began and ended its last pass (UTC text)."""
 
     damaged: int
     scrub_began_at: str | None = None
@@ -105,7 +103,7 @@ class Facts:
 
 
 def report(facts: Facts, *, now: datetime) -> HealthReport:
-    """Judge the facts; healthy is what has no check that is not ok."""
+    """Judge the facts; the site is healthy when every check is ok."""
     checks = {
         **(_hops(facts.hops, now=now) if facts.hops else {"cloud": Check(ok=True, detail="No cloud is configured.")}),
         **{port.hop.name: _port(port, now=now) for port in facts.ports},
@@ -129,6 +127,7 @@ def _hops(hops: Iterable[HopFact], *, now: datetime) -> dict[str, Check]:
 
 def _hop(hop: HopFact, *, now: datetime) -> Check:
     proven_at = None if hop.proven_at is None else utc_text(hop.proven_at)
+    # A fresh proof outweighs a later trouble: one failed attempt does not make a hop unwell.
     if hop.proven_at is not None and now - hop.proven_at <= PROVEN_WITHIN:
         return Check(ok=True, detail=hop.trouble, proven_at=proven_at)
     if hop.instead:
@@ -140,7 +139,7 @@ def _hop(hop: HopFact, *, now: datetime) -> Check:
 
 
 def _port(port: PortFact, *, now: datetime) -> Check:
-    """That machines are silent is no trouble: at night they are."""
+    # The time of the last use is reported and never judged: at night machines are silent.
     check = _hop(port.hop, now=now)
     return check.model_copy(update={"detail": " ".join(filter(None, (check.detail, port.spoke)))})
 
@@ -148,16 +147,17 @@ def _port(port: PortFact, *, now: datetime) -> Check:
 def _queue(queue: QueueFact, *, now: datetime) -> Check:
     if queue.trouble:
         return Check(ok=False, detail=queue.trouble)
-    owed = f"{queue.open} open since {queue.oldest}" if queue.oldest else "nothing open"
+    pending = f"{queue.open} open since {queue.oldest}" if queue.oldest else "nothing open"
     parked = f" {queue.parked} parked, the newest because: {queue.parked_because}" if queue.parked else ""
-    owing = " ".join([f"Owed to the cloud: {owed}.{parked}", *(_forwards(each) for each in queue.forwards)])
-    return Check(ok=True, detail=owing, proven_at=utc_text(now))
+    detail = " ".join([f"Owed to the cloud: {pending}.{parked}", *(_forwards(each) for each in queue.forwards)])
+    # Ok however many are pending: a destination that fails is a failing hop, and has a check of its own.
+    return Check(ok=True, detail=detail, proven_at=utc_text(now))
 
 
-def _forwards(owed: Forwards) -> str:
-    waits = f"{owed.open} open since {owed.oldest}. {owed.reason}".rstrip() if owed.oldest else "nothing open."
-    parked = f" {owed.parked} parked, because: {owed.parked_because}" if owed.parked else ""
-    return f"Owed to {owed.target}: {waits}{parked}"
+def _forwards(rows: Forwards) -> str:
+    waits = f"{rows.open} open since {rows.oldest}. {rows.reason}".rstrip() if rows.oldest else "nothing open."
+    parked = f" {rows.parked} parked, because: {rows.parked_because}" if rows.parked else ""
+    return f"Owed to {rows.target}: {waits}{parked}"
 
 
 def _disk(disk: Disk, *, now: datetime) -> Check:
@@ -173,7 +173,8 @@ def _disk(disk: Disk, *, now: datetime) -> Check:
 
 
 def _about(size: int) -> str:
-    """A size in two figures: exactly, each image would make another report of it, and pages be read anew."""
+    """A size in two figures."""
+    # Exact bytes would make another report after each image, and browsers reload their pages.
     rounded = float(f"{size:.1e}")
     return f"{rounded / 1e9:g} GB" if rounded >= 1e9 else f"{rounded / 1e6:g} MB"
 

@@ -1,4 +1,4 @@
-"""Health of this site: the facts of all parts gathered, and made into the report and the metrics.
+"""Health of this site: the facts of all parts, made into the report and the metrics.
 
 Not for: looking a fact up (`relay.health.facts`), judging facts (`relay.health.report`).
 """
@@ -26,7 +26,7 @@ from worklist import Worklist
 
 
 class Proven(Protocol):
-    """A loop whose destination confirms: when it last did, and why it did not since ('' when it did)."""
+    """A loop with a destination: when that last confirmed an event, and why it has not since ('' when it has)."""
 
     name: str
     proven_at: datetime | None
@@ -35,7 +35,7 @@ class Proven(Protocol):
 
 @dataclass(kw_only=True, slots=True)
 class SiteHealth:
-    """The report and the metrics of a running relay. Both look into the databases: call them in a thread."""
+    """The report and the metrics of a running relay. Both read the databases: call them in a thread."""
 
     site: str
     worklist: Worklist
@@ -55,11 +55,11 @@ class SiteHealth:
     clock: Callable[[], datetime]
 
     def report(self) -> HealthReport:
-        """How everything is."""
+        """The health report of now."""
         return report(self._facts(), now=self.clock())
 
     def metrics(self) -> bytes:
-        """The same and what was counted, in Prometheus' text format."""
+        """The same with the counters, in Prometheus' text format."""
         listener = self.listener
         link = metrics.link(listener.state, listener.exchanges) if listener else None
         facts = self._facts()

@@ -1,1 +1,1 @@
-"""Azure Relay Hybrid Connections: the listener, its channels and exchanges, the sender. Python has no library of it."""
+"""Azure Relay Hybrid Connections: listener, channels, exchanges and sender. There is no Python library for it."""

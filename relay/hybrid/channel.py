@@ -1,7 +1,7 @@
 """One control channel of a hybrid connection, from its opening to its end.
 
-The channel is read at all times: everything announced runs in a task of its own (`relay.hybrid.exchange`), so that no
-sender keeps another waiting, and no exchange the renewal of the token.
+The channel is read at all times: each announcement runs in a task of its own (`relay.hybrid.exchange`), so that no
+sender delays another, and no exchange delays the renewal of the token.
 
 Not here: opening, replacing and proving channels (`relay.hybrid.listener`).
 """
@@ -26,10 +26,10 @@ ClientWebSocket: TypeAlias = aiohttp.ClientWebSocketResponse[Literal[True]]
 
 
 class Channel:
-    """An open control channel. `opened_at` and `heard_at` (when something was last announced) are monotonic seconds.
+    """An open control channel. `opened_at` and `heard_at` (of the last announcement) are monotonic seconds.
 
-    It is left in order: `leave` tells the service, which gives it nothing more, and what was announced before the
-    service's farewell is still attended to.
+    `leave` closes it in order: exchanges under way are finished, and everything that the service announces before it
+    confirms the close is still served.
     """
 
     def __init__(
@@ -47,19 +47,19 @@ class Channel:
         self._token = token
         self._new_token = new_token
         self._exchanges = exchanges
-        self._told_proven = proven
-        self._told_failed = failed
-        self._writing = asyncio.Lock()  # a response and its body must not be torn apart
+        self._on_proven = proven
+        self._on_failed = failed
+        self._writing = asyncio.Lock()  # a response and its body are two messages that must follow each other
         self._leaving = False
         self._ended = asyncio.Event()
-        self._busy = 0
+        self._busy = 0  # of this channel; `Exchanges.busy` counts those of both
         self._idle = asyncio.Event()
         self._idle.set()
         self.listener_id = listener_id
         self.opened_at = self.heard_at = time.monotonic()
 
     async def serve(self, tasks: asyncio.TaskGroup) -> Trouble:
-        """Serve until the channel ends and say why it did. Exchanges under way go on in `tasks`."""
+        """Serve until the channel ends and return why. Exchanges under way go on in `tasks`."""
         renewing = tasks.create_task(self._renew_at_half_life())
         try:
             return await self._read(tasks)
@@ -74,17 +74,16 @@ class Channel:
         await self._ws.close()
 
     async def leave(self, *, drain: float, seconds: float) -> None:
-        """Finish what was announced here, for at most `drain` seconds; then say farewell, and close.
+        """Finish the exchanges announced here, for at most `drain` seconds; then send a close frame, and close.
 
-        `serve` goes on meanwhile. The service takes requests for lost whose channel has gone, so it stays until they
-        are answered; who is announced after the farewell is answered over an address of its own. The service has
-        `seconds` to say farewell, too.
+        `serve` goes on meanwhile. The service has `seconds` to take the close frame, and as long to confirm it.
         """
+        # The service takes requests for lost whose channel has gone, so the channel stays until they are answered.
         with suppress(TimeoutError):
             async with asyncio.timeout(drain):
                 await self._idle.wait()
         async with self._writing:
-            self._leaving = True
+            self._leaving = True  # requests announced from here on are answered over addresses of their own
             with suppress(*SOCKET_ERRORS):  # a dead line is closed below
                 async with asyncio.timeout(seconds):
                     await self._ws.send_frame(NORMAL_CLOSURE, aiohttp.WSMsgType.CLOSE)
@@ -103,7 +102,7 @@ class Channel:
         return True
 
     def proven(self) -> None:
-        self._told_proven()
+        self._on_proven()
 
     async def _read(self, tasks: asyncio.TaskGroup) -> Trouble:
         frames = FrameReader()
@@ -131,18 +130,18 @@ class Channel:
     async def _renew_at_half_life(self) -> None:
         expires_at = self._token.expires_at
         while True:
-            # Half of what is left: a token that could not be had now is asked for again well before the end.
+            # At half of the time that is left: if no token can be had now, there are more attempts before the end.
             await asyncio.sleep(max(1, (expires_at - time.time()) * random.uniform(0.45, 0.55)))  # noqa: S311
             try:
                 token = await self._new_token()
                 if await self.respond(renew_token(token), b""):
                     expires_at = token.expires_at
             except SOCKET_ERRORS as error:
-                self._told_failed(explain(error))
+                self._on_failed(explain(error))
 
 
 def _announcements(frames: FrameReader, message: aiohttp.WSMessage) -> list[Announcement] | None:
-    """What a message announces; None when it ends the connection."""
+    """The announcements in a message; None when it ends the connection."""
     if message.type is aiohttp.WSMsgType.TEXT:
         return frames.text(message.data)
     if message.type is aiohttp.WSMsgType.BINARY:

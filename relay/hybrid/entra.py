@@ -1,6 +1,6 @@
-"""Which of Entra ID's credentials a site has: a managed identity, a certificate, or what the machine has to offer.
+"""The Entra ID credential of a site: a managed identity, a certificate, or whatever identity the machine offers.
 
-Not here: what is done with the tokens (`relay.hybrid.tokens`).
+Not here: using the tokens (`relay.hybrid.tokens`).
 """
 
 from typing import Any, Literal, TypeAlias
@@ -15,13 +15,11 @@ from relay.hybrid.tokens import Credential
 Kind: TypeAlias = Literal["managed", "certificate", "default"]
 
 
-class WayOut(AioHttpTransport):  # type: ignore[misc]  # loaded late by its package, so of no type
-    """The identity library's requests, by the site's way out and with whom the site trusts.
-
-    What is not encrypted stays on this machine or its host (a managed identity), and goes through no proxy.
-    """
+class EgressTransport(AioHttpTransport):  # type: ignore[misc]  # loaded late by its package, so of no type
+    """The identity library's requests, by the site's proxy and with the certificate authorities it trusts."""
 
     def __init__(self, egress: Egress) -> None:
+        # Not the environment: every library reads HTTPS_PROXY by rules of its own.
         super().__init__(use_env_settings=False)
         self._egress = egress
         self.session: aiohttp.ClientSession | None = None
@@ -34,24 +32,23 @@ class WayOut(AioHttpTransport):  # type: ignore[misc]  # loaded late by its pack
         await super().open()
 
     async def send(self, request: Any, **options: Any) -> Any:
+        # Plain HTTP is for the managed identity's endpoint on this machine or its host, which no proxy can reach.
         proxy = self._egress.proxy_for(request.url) if request.url.startswith("https://") else None
         return await super().send(request, proxy=proxy, **options)
 
 
 def credential(kind: Kind, *, tenant_id: str, client_id: str, certificate: str, egress: Egress) -> Credential:
-    """Make a credential. `certificate` is PEM text with certificate and key. Raises ValueError when that is neither.
-
-    A managed identity is asked for on this machine (on Arc machines from the agent) and never through a proxy.
-    """
+    """Make a credential. `certificate` is PEM text with certificate and key; raises ValueError when it is not."""
     if kind == "managed":
+        # Its token comes from this machine (on Arc machines from the agent), so it needs no transport of ours.
         return ManagedIdentityCredential(client_id=client_id or None)
     if kind == "certificate":
         return CertificateCredential(
-            tenant_id, client_id, certificate_data=certificate.encode(), transport=WayOut(egress)
+            tenant_id, client_id, certificate_data=certificate.encode(), transport=EgressTransport(egress)
         )
     return machine_identity(client_id, egress)
 
 
 def machine_identity(client_id: str, egress: Egress) -> DefaultAzureCredential:
     """Whatever identity this machine has to offer; `client_id` names one of several."""
-    return DefaultAzureCredential(managed_identity_client_id=client_id or None, transport=WayOut(egress))
+    return DefaultAzureCredential(managed_identity_client_id=client_id or None, transport=EgressTransport(egress))

@@ -1,10 +1,9 @@
-"""What can go wrong on the way to the service, in words: for each code of the protocol, and for each error of a socket.
+"""What can go wrong between here and the service, in words: each code of the protocol, and each error of a socket.
 
-Every way to fail has a word for machines and a sentence for the operator, so that a refused token is never taken for a
-broken line. `explain` is given whatever a connection attempt or a connection failed with.
+Each failure has a code for machines and a sentence for the operator, so that a refused token is never taken for a
+broken line. `explain` takes whatever a connection attempt or a connection failed with.
 
-Not for: what is done about it (`relay.hybrid.listener`), and which step of the way fails first
-(`operations.checks.link_check`).
+Not for: reacting to it (`relay.hybrid.listener`), finding the first hop that fails (`operations.checks.link_check`).
 """
 
 import socket
@@ -22,8 +21,8 @@ from gateway.errors import CloudError
 class Trouble:
     """Why a connection could not be made or did not last: `code` for machines, `text` for the operator.
 
-    `lasting`: it stays so until somebody changes something, here or in the cloud. `fresh_token`: only the token was at
-    fault, and a new one is to be tried at once.
+    `lasting`: it stays so until a setting is changed, here or in the cloud. `fresh_token`: only the token was at fault,
+    and a new one is to be tried at once.
     """
 
     code: str
@@ -71,7 +70,7 @@ REFUSED: Mapping[int, Trouble] = {
 """A handshake that was answered with this status instead of 101."""
 
 MAY_NOT_SEND = frozenset({"token_refused", "not_allowed"})
-"""What a sender is told whose key is good, as it listens with it, and has no right to send."""
+"""Codes that a sender gets when its key may listen and not send."""
 
 NO_LISTENER = Trouble("no_listener", "Nobody listens on this hybrid connection, or it does not exist.")
 
@@ -93,12 +92,14 @@ def refused_listen(status: int) -> Trouble:
 
 
 def refused_connect(status: int) -> Trouble:
-    """Say why a sender's handshake was refused: to a sender, 404 also means that there is no listener now."""
+    """Say why a sender's handshake was refused."""
+    # To a sender, 404 also means that no listener is connected now.
     return NO_LISTENER if status == 404 else refused_listen(status)
 
 
 def closed(code: int | None, reason: str = "") -> Trouble:
-    """Say why a connection ended. An expired token is documented as 1008 but comes as 1011 with its name as reason."""
+    """Say why a connection ended."""
+    # An expired token is documented as 1008, but comes as 1011 with this reason.
     if "ExpiredToken" in reason:
         return _TOKEN_EXPIRED
     known = CLOSED.get(1006 if code is None else code)
@@ -108,9 +109,9 @@ def closed(code: int | None, reason: str = "") -> Trouble:
 def pause(delays: tuple[float, ...], attempt: int, trouble: Trouble, *, jitter: float) -> float:
     """Seconds to wait before the next attempt, `attempt` counting from 0; `jitter` is a random number in 0..1.
 
-    The row repeats its last pause for ever. What lasts until somebody mends it is tried at one to two times that
-    pause, so that a fleet neither hammers the service nor misses the repair by long.
+    The last of `delays` repeats for ever; a lasting trouble gets one to two times that one from the first attempt.
     """
+    # Spread over twice the pause, so that a fleet does not hammer the service, nor misses the repair by long.
     if trouble.lasting:
         return delays[-1] * (1 + jitter)
     return delays[min(attempt, len(delays) - 1)] * (0.75 + jitter / 2)
@@ -162,7 +163,8 @@ def explain(error: BaseException) -> Trouble:
 
 
 def _status(error: BaseException) -> int | None:
-    """What a handshake was answered with; of a proxy's answers only that it wants a password is its own kind."""
+    """The HTTP status of a refused handshake; None for other errors."""
+    # Of a proxy's answers only 407 has a sentence of its own; the others mean that it does not connect to the service.
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return error.status
     if isinstance(error, ws.InvalidStatus):

@@ -1,8 +1,8 @@
-"""The exchanges that come over a hybrid connection, side by side, at most so many at once, whichever channel told.
+"""The exchanges over a hybrid connection: several at once, up to a limit that both channels share.
 
-A sender sends one text message and gets one answer. An HTTP request gets one response: on the control channel when it
-is bytes and small, at the request's own address when it is not. Everybody who is announced is told something: what is
-too much now is refused with 503, for a sender that waits in vain is worse off than one that is told to come back.
+A sender sends one text message and gets one answer. An HTTP request gets one response: on the control channel if the
+response is bytes and small, at the request's own address otherwise. Every announcement is answered; what exceeds the
+limit is refused with 503.
 
 Not here: the control channel (`relay.hybrid.channel`), the socket of one exchange (`relay.hybrid.rendezvous`), what an
 action does (`relay.cloud.commands`).
@@ -38,7 +38,7 @@ from relay.hybrid.rendezvous import Rendezvous, reject, rendezvous
 log = structlog.get_logger()
 
 RESERVED = frozenset({502, 504})
-"""Statuses by which the service says that no listener answered."""
+"""Statuses by which the service reports that no listener answered; a response of ours with one becomes 503."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class LinkLimits:
     first_message: float = 10  # a silent sender must not keep a session from others
     answer: float = 30  # the cloud waits no longer
     http_answer: float = 50  # the service gives up after 60 s, which cannot be raised, and after as long a pause
-    farewell: float = 2  # for the peer's close frame
-    drain: float = 60  # a channel that is left waits so long for requests under way; none may take longer
+    closing: float = 2  # for the peer's close frame
+    drain: float = 60  # a channel that closes waits so long for requests under way; none may take longer
     heartbeat: float | None = 25  # pings; load balancers forget an idle connection after about 4 minutes
     listeners: int = 2  # control channels at once: while one is replaced, the other is there; each is paid for
     stagger: float = 5  # between the openings of the two, so that nothing that ages befalls both at once
     proof_every: float = 20  # between two echoes to each listener
-    ask_again: float = 600  # when the key may not send: until it is tried whether it may now
+    ask_again: float = 600  # between two echoes while the key may not send: the right may be given meanwhile
     lifetimes: Lifetimes = Lifetimes()  # noqa: RUF009 - frozen
     delays: tuple[float, ...] = (0, 1, 2, 5, 10, 30)  # between attempts, those of Microsoft's clients
 
@@ -68,12 +68,12 @@ class ControlChannel(Protocol):
         """Send a response and its body, which stay together; False when nothing can be sent over it any more."""
 
     def proven(self) -> None:
-        """Hear that an exchange it announced came all the way."""
+        """Note that an exchange it announced came all the way."""
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """Who answers messages and requests, and who hears that something `failed`."""
+    """The callbacks for messages, HTTP requests, and failures of the link."""
 
     message: Callable[[str], Awaitable[str]]
     request: Callable[[HttpRequest], Awaitable[HttpAnswer]]
@@ -81,7 +81,7 @@ class Handlers:
 
 
 class Exchanges:
-    """Attends to what is announced. `busy` exchanges are under way; since the start `attended`, of those `refused`."""
+    """Serves announcements. `busy` exchanges are under way; counted since the start are `attended`, and `refused`."""
 
     def __init__(self, handlers: Handlers, limits: LinkLimits, egress: Egress) -> None:
         self._handlers = handlers
@@ -92,7 +92,7 @@ class Exchanges:
         self.refused = 0
 
     async def attend(self, announcement: Announcement, origin: ControlChannel) -> None:
-        """Carry one exchange through; what goes wrong is reported, not raised."""
+        """Carry one exchange through; errors of the link are reported, not raised."""
         self.busy += 1
         self.attended += 1
         overloaded = self.busy > self._limits.sessions
@@ -106,6 +106,7 @@ class Exchanges:
 
     async def _exchange(self, announcement: Announcement, origin: ControlChannel, *, overloaded: bool) -> None:
         match announcement:
+            # Refused at once, because a sender that waits in vain is worse off than one that may come back.
             case Accept() if overloaded:
                 address = reject_url(announcement.address, 503, "The gateway is busy.")
                 await reject(address, self._egress, handshake=self._limits.handshake)
@@ -121,10 +122,11 @@ class Exchanges:
                 )
 
     def _rendezvous(self, address: str) -> AbstractAsyncContextManager[Rendezvous]:
-        return rendezvous(address, self._egress, handshake=self._limits.handshake, farewell=self._limits.farewell)
+        return rendezvous(address, self._egress, handshake=self._limits.handshake, closing=self._limits.closing)
 
-    async def _take_leave(self, meeting: Rendezvous, origin: ControlChannel) -> None:
-        if await meeting.farewell(seconds=self._limits.farewell):
+    async def _finish(self, meeting: Rendezvous, origin: ControlChannel) -> None:
+        # Proven only now: the peer's close says that the answer arrived, and an answer sent says nothing.
+        if await meeting.closed_by_peer(seconds=self._limits.closing):
             origin.proven()
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -140,7 +142,7 @@ class Exchanges:
                 await meeting.send(_error("invalid", "The message is binary; one text message is expected."))
                 return
             await meeting.send(await self._answer(message))
-            await self._take_leave(meeting, origin)
+            await self._finish(meeting, origin)
 
     async def _answer(self, message: str) -> str:
         try:
@@ -156,6 +158,7 @@ class Exchanges:
 
     async def _serve_request(self, request: HybridRequest, origin: ControlChannel, *, ready: HttpAnswer | None) -> None:
         answer = ready or await self._http_answer(request, pieces(request.body))
+        # Over the control channel it saves the handshake of a rendezvous; the service takes 64 KiB there.
         if isinstance(answer.body, bytes):
             head = _head(request, answer, has_body=bool(answer.body))
             is_small = len(head.encode()) + len(answer.body) <= CONTROL_LIMIT
@@ -164,23 +167,23 @@ class Exchanges:
                 return
         async with self._rendezvous(request.address) as meeting:
             await self._respond(meeting, request, answer)
-            await self._take_leave(meeting, origin)
+            await self._finish(meeting, origin)
 
     async def _serve_pointer(self, pointer: Pointer, origin: ControlChannel, *, ready: HttpAnswer | None) -> None:
         async with self._rendezvous(pointer.address) as meeting:
-            told = announced(await meeting.message(seconds=self._limits.http_answer))
-            if not isinstance(told, HybridRequest):
+            request = announced(await meeting.message(seconds=self._limits.http_answer))
+            if not isinstance(request, HybridRequest):
                 raise ConnectionResetError("the address of a request gave no request")
-            body = meeting.body(pace=self._limits.http_answer) if told.body_follows else pieces()
-            await self._respond(meeting, told, ready or await self._http_answer(told, body))
-            await self._take_leave(meeting, origin)
+            body = meeting.body(pace=self._limits.http_answer) if request.body_follows else pieces()
+            await self._respond(meeting, request, ready or await self._http_answer(request, body))
+            await self._finish(meeting, origin)
 
     async def _http_answer(self, request: HybridRequest, body: AsyncIterator[bytes]) -> HttpAnswer:
-        """Ask for the answer; one with a body in pieces comes with its first piece, which may be long in coming."""
-        asked = HttpRequest(request.method, request.target, request.headers, body)
+        """The answer of the handler; a streamed body has its first piece already, within the same limit of time."""
+        http_request = HttpRequest(request.method, request.target, request.headers, body)
         try:
             async with asyncio.timeout(self._limits.http_answer):
-                return await _begun(await self._handlers.request(asked))
+                return await _begun(await self._handlers.request(http_request))
         except Refusal as refusal:
             return HttpAnswer(refusal.http_status, _JSON, _words(refusal.code, str(refusal)))
         except TimeoutError:
@@ -197,7 +200,8 @@ class Exchanges:
 
 
 async def _begun(answer: HttpAnswer) -> HttpAnswer:
-    """Wait for the first piece of a body: until it is here, a failure can still be said in a status."""
+    """Wait for the first piece of a body."""
+    # Until the first piece is here, a failure can still be answered with a status.
     if isinstance(answer.body, bytes):
         return answer
     async for piece in answer.body:
@@ -213,6 +217,7 @@ async def _from(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 
 def _head(request: HybridRequest, answer: HttpAnswer, *, has_body: bool) -> str:
+    # Sent as they are, 502 and 504 would look as if no listener had answered.
     status = 503 if answer.status in RESERVED else answer.status
     return response(request.id, status, headers=answer.headers, has_body=has_body)
 

@@ -1,7 +1,7 @@
-"""An HTTP request that came over the hybrid connection, and what it is answered with. Values only.
+"""An HTTP request that came over the hybrid connection, and the answer to it. Values only.
 
-The seam between the link and whoever answers: `HybridListener(..., on_request=...)` is given an `HttpRequest` and gives
-an `HttpAnswer`. Both bodies may be larger than memory; nobody who only reads or writes small ones has to care.
+The seam between link and handler: `HybridListener(..., on_request=...)` calls it with an `HttpRequest` and gets an
+`HttpAnswer`. Both bodies may be larger than memory; small ones can be read and given as bytes.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from gateway.errors import TooLarge
 
 CONTENT_LIMIT = 16 * 1024 * 1024
-"""Most bytes of a request's body that `HttpRequest.content` reads into memory unless told otherwise."""
+"""Most bytes of a request's body that `HttpRequest.content` reads into memory by default."""
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
-    """Give bytes that are in memory as a body that is read piece by piece."""
+    """A streamed body of bytes that are in memory."""
     for part in parts:
         yield part
 
@@ -23,8 +23,8 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 class HttpRequest:
     """A sender's request; `target` is path and query as it sent them, below the name of the hybrid connection.
 
-    Headers of one hop are gone already, `Via` names the service. `body` can be read once, and fails with an error of
-    the link when the rest of it does not come; what an answer leaves unread is thrown away.
+    Hop-by-hop headers are removed, `Via` names the service. `body` can be read once, and raises an error of the link
+    when the rest of it does not come; what a handler leaves unread is dropped.
     """
 
     method: str
@@ -48,12 +48,12 @@ class HttpRequest:
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """What a request is answered with.
+    """The answer to a request.
 
-    A `body` of bytes is sent as it is. One that is an iterator is sent piece by piece, as fast as the other side takes
-    it, with a few hundred kB in memory; if it raises after its first piece, or pauses for longer than the service
-    allows, the answer is cut off, so that nobody takes it for whole. Statuses 502 and 504 are the service's own words
-    for "no listener answered", and are sent as 503.
+    A `body` of bytes is sent as it is. An iterator is sent piece by piece, as fast as the other side takes it, with a
+    few hundred kB in memory; if it raises after its first piece, or pauses for longer than the service allows, the
+    answer is cut off, so that it is not taken for complete. Statuses 502 and 504 are sent as 503, because the service
+    uses them for "no listener answered".
     """
 
     status: int

@@ -1,16 +1,11 @@
-"""The gateway's ear to the cloud: a listener on an Azure Relay hybrid connection that cannot be dead and look alive.
+"""A listener on an Azure Relay hybrid connection, which takes the cloud's messages and requests.
 
-Its rules, in plain words:
-
-* Two control channels are open, opened one after the other. When one ends, the next attempt follows after 0, 1, 2, 5,
-  10, then each 30 seconds, for ever, with jitter; the other one serves meanwhile. What only somebody else can mend (a
-  refused token, no such hybrid connection) is tried slowly.
-* An open connection proves nothing. The gateway sends itself echoes through the service, one to each channel
-  (`SelfEcho`); when a channel is given nothing any more, or is simply old, it is replaced (`relay.hybrid.liveness`).
-* Replacing is make before break: the successor is open before the other is left, and what was announced to the one that
-  leaves is still attended to.
+* Two control channels are open. When one ends, the next attempt follows after 0, 1, 2, 5, 10, then each 30 seconds, for
+  ever, with jitter; lasting troubles (a refused token, no such hybrid connection) are retried slowly.
+* Echoes through the service prove each channel (`SelfEcho`); a deaf, quiet or old one is replaced
+  (`relay.hybrid.liveness`), make before break.
 * The token is renewed on the open channel at half its life.
-* Exchanges run side by side, at most 16 on both channels together; more are refused with 503.
+* At most 16 exchanges run on both channels together; more are refused with 503.
 
 Not here: the frames (`relay.hybrid.protocol`), one channel (`relay.hybrid.channel`), the exchanges over it
 (`relay.hybrid.exchange`), sending (`relay.hybrid.sender`).
@@ -42,7 +37,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class LinkState:
-    """What is known of the link. `last_proven` is when an exchange last came all the way through the service.
+    """The state of the link. `last_proven` is when an exchange last came all the way through the service.
 
     `echoes` is False when the key may not send: then only the cloud's own messages prove the link, and a quiet cloud
     leaves it connected and no more.
@@ -63,8 +58,8 @@ class LinkState:
 class HybridListener:
     """Listens for ever: `await run()`, ended by cancelling it. `state` may be read at any time, from any thread.
 
-    `on_message` takes the text of an action and gives the text of its answer. `on_request` answers requests that come
-    in HTTP mode; without it they get 501. If one of them raises, the peer is told so and the link lives on.
+    `on_message` takes the text of an action and returns the text of its answer. `on_request` answers requests that come
+    in HTTP mode; without it they get 501. If one of them raises, the peer gets an error and the link lives on.
     `prove` makes an exchange through the service with the listener of the id it is given (with any, when the id is
     empty) or raises CloudError; without it only the cloud's messages prove.
     """
@@ -102,6 +97,7 @@ class HybridListener:
     # --- one channel after the other ----------------------------------------------------------------------------------
 
     async def _keep_listening(self, number: int, *, http: aiohttp.ClientSession, tasks: asyncio.TaskGroup) -> None:
+        # One after the other, so that nothing that ages with a channel befalls both at once.
         await asyncio.sleep(number * self._limits.stagger)
         lane = _Lane(age_offset=self._limits.lifetimes.old_after * number / self._limits.listeners)
         channel = await self._open_patiently(lane, http)
@@ -112,7 +108,7 @@ class HybridListener:
     async def _serve_and_succeed(
         self, channel: Channel, lane: "_Lane", *, http: aiohttp.ClientSession, tasks: asyncio.TaskGroup
     ) -> Channel:
-        """Serve until the channel ended or is to be replaced, and give its successor, which is open."""
+        """Serve until the channel ended or is to be replaced, and return its successor, which is open."""
         serving = tasks.create_task(self._serve(channel, tasks))
         watching = tasks.create_task(self._until_due(channel, lane))
         await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -132,7 +128,7 @@ class HybridListener:
     ) -> Channel:
         self._failed(trouble)
         if time.monotonic() - channel.opened_at > self._limits.delays[-1]:
-            lane.attempt = 0  # it had lasted: the row of pauses begins anew
+            lane.attempt = 0  # it had lasted: the pauses begin anew
         return await self._open_patiently(lane, http, after=trouble)
 
     async def _replace(
@@ -140,25 +136,26 @@ class HybridListener:
     ) -> Channel:
         if why.reason == "deaf":
             self._failed(Trouble("deaf", "The link was open, but nothing came through it. It is being replaced."))
+        # Make before break, so that replacing loses nothing.
         successor = await self._open_patiently(lane, http)
         is_deaf = why.reason == "deaf"
         self.state = replace(
             self.state, replaced=self.state.replaced + is_deaf, renewed=self.state.renewed + (not is_deaf)
         )
-        tasks.create_task(channel.leave(drain=self._limits.drain, seconds=self._limits.farewell))
+        tasks.create_task(channel.leave(drain=self._limits.drain, seconds=self._limits.closing))
         return successor
 
     async def _until_due(self, channel: Channel, lane: "_Lane") -> Due:
         while True:
-            found = due(
+            end = due(
                 opened_at=channel.opened_at - lane.age_offset,
                 heard_at=channel.heard_at,
                 echoes=self.state.echoes,
                 lifetimes=self._limits.lifetimes,
             )
-            if (left := found.at - time.monotonic()) <= 0:
-                return found
-            await asyncio.sleep(min(left, self._limits.proof_every))  # whether it may send is learned meanwhile
+            if (left := end.at - time.monotonic()) <= 0:
+                return end
+            await asyncio.sleep(min(left, self._limits.proof_every))  # `echoes` and `heard_at` may change meanwhile
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -187,7 +184,7 @@ class HybridListener:
             heartbeat=self._limits.heartbeat,
             autoclose=False,  # else a peer that hangs up right after its close frame turns its code into 1006
             max_msg_size=MESSAGE_BYTES,
-            timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.farewell),
+            timeout=aiohttp.ClientWSTimeout(ws_close=self._limits.closing),
             proxy=self._egress.proxy_for(url),
             ssl=self._egress.tls_for(url) or True,
         )
@@ -208,6 +205,7 @@ class HybridListener:
     async def _keep_proving(self) -> None:
         while self._prove is not None:
             await self._ready.wait()
+            # Each channel by its id: an echo to any of them would leave a deaf one undetected.
             await asyncio.gather(*(self._prove_one(listener_id) for listener_id in list(self._open)))
             await asyncio.sleep(self._limits.proof_every if self.state.echoes else self._limits.ask_again)
 
@@ -217,9 +215,9 @@ class HybridListener:
             await self._prove(listener_id)
         except CloudError as error:
             if listener_id not in self._open:
-                return  # the channel ended while its echo was under way, and why it did is the better report
+                return  # the channel ended while its echo was under way, and its own trouble is the better report
             if isinstance(error, LinkError) and error.trouble.code in MAY_NOT_SEND:
-                self.state = replace(self.state, echoes=False)  # the same key is let in as a listener
+                self.state = replace(self.state, echoes=False)  # the key itself is good: it listens with it
             self._failed(Trouble("not_proven", f"The gateway's echo to itself did not come back. {error}"))
         else:
             self.state = replace(self.state, echoes=True)
@@ -256,9 +254,9 @@ class HybridListener:
 
 @dataclass
 class _Lane:
-    """Where one channel follows the other: `attempt` counts openings that failed or did not last.
+    """The place of one channel and its successors: `attempt` counts openings that failed or did not last.
 
-    `age_offset` makes the first channel of the second lane old sooner, so that the two never are at one time.
+    `age_offset` makes the first channel of the second lane old sooner, so that the two are never replaced at one time.
     """
 
     attempt: int = 0

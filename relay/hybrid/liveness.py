@@ -1,15 +1,8 @@
-"""When an open control channel is replaced, though nothing says that it is broken. Pure: times in, a moment out.
+"""When an open control channel is replaced although no error was reported. Pure: times in, a moment out.
 
-An open connection proves nothing. Three kinds of it are dead and look alive: a line that is half open (pings notice
-it), a listener to which the service routes nothing, and one that it has forgotten; the last two answer pings for ever.
-
-* When the gateway may send itself an echo, each channel is sent one again and again. A channel on which nothing was
-  announced for `deaf_after` seconds is *deaf*.
-* When the key may not send, silence may also be the cloud's. A *quiet* channel is then replaced all the same: a new
-  registration is what heals all three kinds, and replacing costs a handshake and loses nothing.
-* An *old* channel is replaced every few hours in any case; the two of a site at different times.
-
-What is announced counts, not what became of it: a channel that hears is not to blame when an exchange fails afterwards.
+An open connection proves nothing: a listener to which the service routes nothing, and one that it has forgotten, answer
+pings for ever. So a channel is replaced when it is *deaf* (nothing was announced for a time, though echoes are sent to
+it), *quiet* (the same, where the key may not send echoes), or *old*.
 """
 
 from dataclasses import dataclass
@@ -24,12 +17,12 @@ class Lifetimes:
 
     deaf_after: float = 75
     quiet_after: float = 100
-    old_after: float = 6 * 3600
+    old_after: float = 6 * 3600  # replaced in any case, the two channels of a site at different times
 
 
 @dataclass(frozen=True)
 class Due:
-    """A channel is to be replaced at this moment, for this reason, unless something is heard before."""
+    """A channel is to be replaced at this moment, for this reason, unless something is announced on it before."""
 
     at: float
     reason: Reason
@@ -37,6 +30,9 @@ class Due:
 
 def due(*, opened_at: float, heard_at: float, echoes: bool, lifetimes: Lifetimes) -> Due:
     """When a channel is to be replaced. `echoes`: whether the gateway can send itself one. Any clock, in seconds."""
+    # Announcements count and not their outcome: a channel is not to blame when an exchange fails afterwards.
+    # Without echoes silence may be the cloud's, and the channel is replaced all the same: a new registration heals
+    # every known kind of deafness, costs a handshake, and loses nothing.
     silent = Due(heard_at + lifetimes.deaf_after, "deaf") if echoes else Due(heard_at + lifetimes.quiet_after, "quiet")
     old = Due(opened_at + lifetimes.old_after, "old")
     return min(old, silent, key=lambda each: each.at)

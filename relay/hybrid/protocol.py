@@ -2,21 +2,18 @@
 
 A listener opens a control channel (a websocket), over which the service announces senders and requests:
 
-    frame from the service   what arrives here                         what the listener does
+    frame from the service   announcement                              answer of the listener
     ----------------------   ---------------------------------------   ----------------------------------------------
     accept                   Accept: a sender waits                    open its address, or the address that rejects
-    request                  Request, with the body from the binary    answer with `response`, here or at its address
-                             message that follows a `body: true`
+    request                  HybridRequest, with the body from the     `response`, here or at its address
+                             binary message after `body: true`
     request, address only    Pointer: too large for this channel       open the address and read the request there
     anything else            Unreadable, with the reason in words      report it and go on
 
-    frame to the service     made by
-    ----------------------   ---------------------------------------
-    renewToken               `renew_token`
-    response                 `response`, then one binary message when it has a body
+The listener sends `renew_token`, and `response`, followed by one binary message if it has a body.
 
-Nothing here opens a socket, waits or reads a clock; `relay.hybrid.listener` does. Followed is Microsoft's description
-of the protocol, and where the service is known to behave otherwise, the behaviour; such places say so.
+No socket and no clock here. Where the service is known to behave otherwise than Microsoft describes, its behaviour is
+followed, and a comment says so.
 """
 
 import base64
@@ -33,7 +30,7 @@ CONTROL_LIMIT = 64 * 1024
 """Most bytes of a response, body included, on the control channel; a longer one goes over the request's own address."""
 
 MESSAGE_BYTES = 16 * 1024 * 1024
-"""Most bytes of one message that is taken into memory. Libraries have limits of 1 and 4 MiB, and end the connection."""
+"""Most bytes of one message in memory. The libraries' own limits are 1 and 4 MiB, and end the connection."""
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
@@ -47,7 +44,8 @@ class Endpoint:
 
     @property
     def audience(self) -> str:
-        """The URI a token is made for. Its scheme is always http, as Microsoft's clients write it."""
+        """The URI a token is made for."""
+        # The scheme is always http, as Microsoft's clients write it.
         return f"http://{urlsplit(self.base).hostname}/{self.path}"
 
     def listen_url(self, listener_id: str) -> str:
@@ -87,7 +85,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def reject_url(address: str, status: int, description: str) -> str:
-    """The address that tells the waiting sender `status`. Its handshake is meant to fail: 410 says it was told."""
+    """The address that rejects a waiting sender with `status`. Its handshake fails: 410 means the sender has it."""
     return f"{address}&{urlencode({'sb-hc-statusCode': status, 'sb-hc-statusDescription': description})}"
 
 
@@ -96,14 +94,15 @@ def reject_url(address: str, status: int, description: str) -> str:
 
 @dataclass(frozen=True)
 class Token:
-    """What the service is shown, and until when (Unix seconds) it takes it."""
+    """A token for the service, and when it expires (Unix seconds)."""
 
     text: str = field(repr=False)
     expires_at: float
 
 
 def sign(audience: str, key_name: str, key: str, *, expires_at: int) -> Token:
-    """Make a shared access signature. The key is used as the text it is, not as the bytes its base64 stands for."""
+    """Make a shared access signature."""
+    # The key is used as text: although it looks like base64, it is not decoded.
     resource = quote_plus(audience)
     digest = hmac.new(key.encode(), f"{resource}\n{expires_at}".encode(), hashlib.sha256).digest()
     signature = quote_plus(base64.b64encode(digest))
@@ -144,7 +143,7 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Something that is not in the protocol. `reason` names what is wrong and never quotes the content."""
+    """A message outside the protocol. `reason` names what is wrong and never quotes the content."""
 
     reason: str
 
@@ -155,7 +154,7 @@ Announcement: TypeAlias = Accept | HybridRequest | Pointer | Unreadable
 class FrameReader:
     """Turns the messages of a control channel or of a request's own socket into announcements.
 
-    Never raises on what the peer sent. One at a time: a request whose body is announced is kept until it came.
+    Never raises on what the peer sent. A request with a body is kept until its body has come.
     """
 
     def __init__(self) -> None:
@@ -181,7 +180,7 @@ class FrameReader:
 
 
 def announced(message: str | bytes) -> Announcement:
-    """What a message says by itself: the first at a request's own address, whose body is the next one there."""
+    """Read the first message at a request's own address; the body is the next message there."""
     return _announcement(message) if isinstance(message, str) else Unreadable("a message is not text")
 
 
@@ -219,7 +218,8 @@ def _headers(value: object) -> dict[str, str]:
 
 
 def _is_address(text: str) -> bool:
-    """Whether it can be opened. The host may differ from the namespace's; the service says it."""
+    """Whether an address can be opened."""
+    # Any host, because the service names it, and it may differ from the namespace's.
     try:
         parts = urlsplit(text)
         return parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
@@ -231,7 +231,7 @@ def _is_address(text: str) -> bool:
 
 
 def renew_token(token: Token) -> str:
-    """Give the service a later token. A good one is not answered; a bad one closes the channel with 1008."""
+    """The frame with a later token. A good one is not answered; a bad one closes the channel with 1008."""
     return json.dumps({"renewToken": {"token": token.text}})
 
 

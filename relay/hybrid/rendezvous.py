@@ -1,7 +1,4 @@
-"""One exchange's own connection to the service: opened at the address that was announced, used for one exchange.
-
-It stands on the `websockets` library, because a body larger than memory is one message in many frames, ended by an
-empty last one; aiohttp, which the control channel stands on, can neither send nor receive a message in pieces.
+"""The connection of one exchange: opened at the address that was announced, used once.
 
 Not here: which exchanges there are and what is said in them (`relay.hybrid.exchange`).
 """
@@ -11,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+# Not aiohttp, which the control channel uses: a body larger than memory is one message in many frames, and aiohttp can
+# neither send nor receive a message in pieces.
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
@@ -23,7 +22,7 @@ FRAME = 64 * 1024
 """Most bytes of one frame of a body. The service relays in 32 KiB buffers, so longer ones gain nothing."""
 
 GONE = 410
-"""How the service says that it told the sender of a rejection."""
+"""Status by which the service confirms that the sender got a rejection."""
 
 
 class Rendezvous:
@@ -33,7 +32,7 @@ class Rendezvous:
         self._ws = ws
 
     async def message(self, *, seconds: float) -> str | bytes:
-        """The next message, whole. Raises TimeoutError, and ConnectionResetError for one longer than is taken."""
+        """The next message, complete. Raises TimeoutError, and ConnectionResetError above MESSAGE_BYTES."""
         async with asyncio.timeout(seconds):
             parts = [part async for part in self._bounded()]
         return "".join(parts) if isinstance(parts[0], str) else b"".join(parts)  # type: ignore[arg-type]
@@ -47,7 +46,7 @@ class Rendezvous:
             yield part
 
     async def body(self, *, pace: float) -> AsyncIterator[bytes]:
-        """The next message piece by piece. Raises TimeoutError when there is a pause of more than `pace` seconds."""
+        """The next message piece by piece. Raises TimeoutError after a pause of more than `pace` seconds."""
         received = self._ws.recv_streaming(decode=False)
         while True:
             try:
@@ -55,7 +54,7 @@ class Rendezvous:
                     piece = await anext(received)
             except StopAsyncIteration:
                 return
-            if piece:
+            if piece:  # the service ends a body with an empty frame
                 yield bytes(piece)
 
     async def send(self, message: str | bytes) -> None:
@@ -64,21 +63,18 @@ class Rendezvous:
     async def send_body(self, body: AsyncIterator[bytes], *, pace: float) -> None:
         """Send one message in frames, as fast as the other side takes it.
 
-        Raises TimeoutError when nothing moves for `pace` seconds, whether `body` or the other side is at fault, and
-        whatever `body` raises; the message is cut off then and the connection of no more use.
+        Raises TimeoutError when neither `body` nor the other side moves for `pace` seconds, and whatever `body` raises;
+        the message is cut off then and the connection of no more use.
         """
         async with asyncio.timeout(pace) as patience:
             await self._ws.send(_paced(body, patience, pace))
 
-    async def farewell(self, *, seconds: float) -> bool:
-        """Let the peer close, which says that it has the answer; False when the line was cut instead.
-
-        One that leaves the closing to us is no worse.
-        """
+    async def closed_by_peer(self, *, seconds: float) -> bool:
+        """Wait for the peer to close, which confirms that it has the answer; False when the line was cut instead."""
         try:
             await self.message(seconds=seconds)
         except TimeoutError:
-            return True
+            return True  # a peer that leaves the closing to us has the answer as well
         except ConnectionClosed as ended:
             return ended.rcvd is not None
         return True
@@ -93,8 +89,11 @@ async def _paced(body: AsyncIterator[bytes], patience: asyncio.Timeout, pace: fl
 
 
 @asynccontextmanager
-async def rendezvous(address: str, egress: Egress, *, handshake: float, farewell: float) -> AsyncIterator[Rendezvous]:
-    """Open an announced address within `handshake` seconds; leaving the block closes it, as an error if with one."""
+async def rendezvous(address: str, egress: Egress, *, handshake: float, closing: float) -> AsyncIterator[Rendezvous]:
+    """Open an announced address within `handshake` seconds; leaving the block closes it, within `closing` seconds.
+
+    An exception closes it with code 1011, so that a cut message is not taken for complete.
+    """
     proxy = egress.proxy_for(address)
     to_proxy: dict[str, Any] = {"proxy_ssl": egress.tls_for(proxy)} if proxy else {}
     async with asyncio.timeout(handshake):
@@ -105,8 +104,8 @@ async def rendezvous(address: str, egress: Egress, *, handshake: float, farewell
             ssl=egress.tls_for(address),
             compression=None,
             open_timeout=None,
-            close_timeout=farewell,
-            ping_interval=None,  # whoever reads or writes here has a limit of its own
+            close_timeout=closing,
+            ping_interval=None,  # every read and write here has a limit of its own
             max_size=(None, MESSAGE_BYTES),
             max_queue=4,
             user_agent_header=None,
@@ -120,9 +119,9 @@ async def rendezvous(address: str, egress: Egress, *, handshake: float, farewell
 
 
 async def reject(address: str, egress: Egress, *, handshake: float) -> None:
-    """Open an address that rejects. The handshake is meant to fail: with 410 the sender was told."""
+    """Open an address that rejects. The handshake fails; 410 means that the sender has the rejection."""
     try:
-        async with rendezvous(address, egress, handshake=handshake, farewell=handshake):
+        async with rendezvous(address, egress, handshake=handshake, closing=handshake):
             pass
     except InvalidStatus as error:
         if error.response.status_code != GONE:

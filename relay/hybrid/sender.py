@@ -1,8 +1,8 @@
 """The sending side of a hybrid connection: one message there, one answer back.
 
-`SelfEcho` sends this gateway a message through the service, which proves the whole way a message from the cloud takes.
+`SelfEcho` sends a message to this gateway itself, which proves the whole route of a message from the cloud.
 
-Not here: events (`relay.delivery.hybrid`), the listener (`relay.hybrid.listener`), what went wrong in words
+Not here: events (`relay.delivery.hybrid`), the listener (`relay.hybrid.listener`), errors in words
 (`relay.hybrid.errors`).
 """
 
@@ -26,7 +26,7 @@ ECHO_TIMEOUT = 15.0
 """Seconds that an echo may take: the service has spikes of 3 to 7, and a deaf listener would take 30."""
 
 ONLY_TO = "Microsoft-Relay-AllowedListeners"
-"""Header that names the listeners which may be given a sender. Undocumented; Microsoft's own tests use it."""
+"""Header with the ids of the listeners that may take a sender. Undocumented; Microsoft's own tests use it."""
 
 
 class HybridSender:
@@ -42,10 +42,10 @@ class HybridSender:
         self._http: aiohttp.ClientSession | None = None
 
     async def exchange(self, message: str, *, listener_id: str = "") -> str:
-        """Send `message` and give the answer; raises CloudError (passing) unless it came within the timeout.
+        """Send `message` and return the answer; raises CloudError (passing) unless it came within the timeout.
 
-        With `listener_id` the service is asked to give it to that listener and no other. It answers as if there were
-        none when it does not have that one; services that do not know the wish choose as they like.
+        With `listener_id` the message goes to that listener only; without that listener the service answers as if there
+        were none. A service that ignores the header chooses any.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -84,10 +84,10 @@ class HybridSender:
 
 
 class SelfEcho:
-    """Proves the way in: what this gateway sends as a sender must come back through its own listener, unchanged.
+    """Proves the route from the cloud: a message sent by this gateway must come back through its listener, unchanged.
 
-    Needs a key that may send as well as listen. Call it, with the id of the listener that is to be proven or for any
-    of them; it raises CloudError when the proof failed.
+    Needs a key that may send as well as listen. Call it with the id of a listener, or with '' for any of them; it
+    raises CloudError when the proof failed.
     """
 
     def __init__(self, sender: HybridSender, *, new_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> None:

@@ -1,9 +1,8 @@
-"""Where the tokens come from that the service is shown: signed with a shared access key, or given by Entra ID.
+"""Tokens for the service: signed with a shared access key, or issued by Entra ID.
 
-Nothing here is ever logged: a token's text, a key and a certificate are left out of every `repr`, and an error of the
-identity library is repeated by its kind only, because its text may quote what it was given.
+Nothing here is ever logged: a token's text, a key and a certificate are left out of every `repr`.
 
-Not here: what a token says (`relay.hybrid.protocol.sign`), and when a new one is wanted (`relay.hybrid.channel`).
+Not here: the contents of a token (`relay.hybrid.protocol.sign`), when it is renewed (`relay.hybrid.channel`).
 """
 
 import time
@@ -21,7 +20,7 @@ SCOPE = "https://relay.azure.net/.default"
 
 
 class TokenSource(Protocol):
-    """Where tokens come from. Raises CloudError when there is none to be had now."""
+    """A source of tokens. Raises CloudError when none can be had now."""
 
     async def token(self, audience: str) -> Token: ...
 
@@ -30,7 +29,7 @@ class TokenSource(Protocol):
 
 @dataclass(frozen=True)
 class SasTokens:
-    """Signs a token with a shared access key whenever one is wanted."""
+    """Signs each token with a shared access key."""
 
     key_name: str
     key: str = field(repr=False)
@@ -40,11 +39,11 @@ class SasTokens:
         return sign(audience, self.key_name, self.key, expires_at=int(time.time() + self.lifetime))
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """No connection is open."""
 
 
 class Credential(Protocol):
-    """What the identity library's asynchronous credentials are to us."""
+    """The part of the identity library's asynchronous credentials that is used here."""
 
     async def get_token(self, *scopes: str) -> AccessToken: ...
 
@@ -52,9 +51,10 @@ class Credential(Protocol):
 
 
 class EntraTokens:
-    """Asks Entra ID for a token, whatever the audience: its rights are roles on the hybrid connection.
+    """Gets tokens from Entra ID, the same for every audience: its rights are roles on the hybrid connection.
 
-    The header takes the token as it is; `Authorization: Bearer` on a listener's handshake is not understood.
+    The token goes into `ServiceBusAuthorization` as it is; on a listener's handshake the service does not understand
+    `Authorization: Bearer`.
     """
 
     def __init__(self, credential: Credential) -> None:
@@ -63,7 +63,7 @@ class EntraTokens:
     async def token(self, audience: str) -> Token:  # noqa: ARG002 - a key's token is bound to it, this one is not
         try:
             given = await self._credential.get_token(SCOPE)
-        except AzureError as error:
+        except AzureError as error:  # named by its kind only, because its text may quote the certificate
             raise CloudError(
                 f"Entra ID gave no token for Azure Relay ({type(error).__name__}). Check the identity of this machine, "
                 "its certificate, and the way to login.microsoftonline.com.",

@@ -133,7 +133,7 @@ class Board:
     def _made(self, items: Sequence[Item]) -> Iterator[Row]:
         of_each = self._instances.of_exams((item.study_instance_uid, item.accession_number) for item in items)
         of_performed = [self._worklist.performed(item.accession_number) for item in items]
-        standings = self._evidence.standings({each.stored.sop_instance_uid for found in of_each for each in found})
+        standings = self._evidence.hold_states({each.stored.sop_instance_uid for found in of_each for each in found})
         absent = self._evidence.absent({uid for performed in of_performed for uid in performed.images})
         known, self._rows = self._rows, {}
         for item, found, performed in zip(items, of_each, of_performed, strict=True):

@@ -32,7 +32,7 @@ from relay.assembly import cloud_link
 from relay.cloud.blob_upload import BlobUpload
 from relay.cloud.throttle import Throttle
 from relay.delivery.https_api import HttpsDestination, ManageDestination, fixed_token
-from relay.delivery.servicebus import ServiceBusDestination, by_connection_string, way_out
+from relay.delivery.servicebus import ServiceBusDestination, by_connection_string, egress_options
 from relay.egress import DIRECT, Egress
 from relay.hybrid.entra import credential
 from relay.hybrid.tokens import EntraTokens
@@ -216,7 +216,7 @@ async def test_service_bus_goes_through_the_proxy_in_a_websocket(tmp_path: Path)
             there.proxy.places[f"{HOST}:443"] = ("127.0.0.1", int(place.partition(":")[2]))
             text = f"Endpoint=sb://{HOST}/;SharedAccessKeyName={KEY_NAME};SharedAccessKey={KEY}"
             transport = TransportType.AmqpOverWebsocket
-            outward = way_out(HOST, there.egress(), transport=transport)
+            outward = egress_options(HOST, there.egress(), transport=transport)
             connect = by_connection_string(text, transport=transport, outward=outward)
             destination = ServiceBusDestination(connect, entity="events", seconds=10)
             assert await outcome(destination) == "delivered"
@@ -226,8 +226,8 @@ async def test_service_bus_goes_through_the_proxy_in_a_websocket(tmp_path: Path)
 
 def test_plain_amqp_is_given_no_proxy_as_it_would_become_a_websocket_without_a_word() -> None:
     egress = Egress("http://us:%65r@proxy.test:8080")
-    assert "http_proxy" not in way_out(HOST, egress, transport=TransportType.Amqp)
-    assert way_out(HOST, egress, transport=TransportType.AmqpOverWebsocket)["http_proxy"] == {
+    assert "http_proxy" not in egress_options(HOST, egress, transport=TransportType.Amqp)
+    assert egress_options(HOST, egress, transport=TransportType.AmqpOverWebsocket)["http_proxy"] == {
         "proxy_hostname": "http://proxy.test",
         "proxy_port": 8080,
         "username": "us",

@@ -35,7 +35,7 @@ def recorder(folder: Path, **options: int) -> AuditRecorder:
 async def tell(worklist: Worklist, folder: Path, told: AuditRecorder, *actions: dict[str, object]) -> list[str]:
     """What became of actions that the cloud sent."""
     with closing(Archive.open(folder / "pacs.db", folder / "instances")) as archive:
-        context = replace(context_of(worklist, archive, folder), told=WorklistAudit(told, worklist))
+        context = replace(context_of(worklist, archive, folder), notify=WorklistAudit(told, worklist))
         answers = [json.loads(await commands.answer(json.dumps(each), context)) for each in actions]
     return [str(each["status"]) for each in answers]
 

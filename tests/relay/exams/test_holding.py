@@ -275,7 +275,7 @@ def said_to_be_held(exams: Exams, uid: str) -> tuple[bool, bool, list[list[str]]
     """Whether its pixels are held, whether the board is told so, and the findings of its exam."""
     seen = exams.evidence.exams_of(study_instance_uid="", accession_number="ACC-1")
     codes = [[finding.code for finding in exam.findings] for exam in seen]
-    return exams.holding.reason_for(uid) != "", exams.evidence.standings([uid]) == {uid: "held"}, codes
+    return exams.holding.reason_for(uid) != "", exams.evidence.hold_states([uid]) == {uid: "held"}, codes
 
 
 async def test_what_let_other_content_of_the_uid_go_does_not_let_go_what_took_its_place(exams: Exams) -> None:
@@ -345,7 +345,7 @@ async def test_what_a_person_discards_never_leaves_and_the_cloud_is_told_who_dec
     exams.judge()
     [held] = exams.archive.outbox.entries("parked")
     discard(exams.archive, held.id, by=" J. Smith ", because="Another participant's.", now=exams.now)
-    assert exams.holding.standings([wrong]) == {wrong: "discarded"}
+    assert exams.holding.hold_states([wrong]) == {wrong: "discarded"}
     assert exams.holding.reason_for(wrong) == "Discarded by J. Smith: Another participant's."
     [rejected] = [each for each in exams.archive.outbox.entries("open") if each.message_type == "image.rejected"]
     assert (rejected.message_id, rejected.subject, rejected.parameters) == (

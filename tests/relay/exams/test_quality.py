@@ -364,7 +364,7 @@ class Site(RuleBasedStateMachine):
             assert [entry.parameters["revision"] for entry in own] == list(range(1, len(own) + 1))
             said = [{**entry.parameters, "revision": 0} for entry in own]
             assert all(one != other for one, other in pairwise(said))
-            now = self.exams.evidence.exams_to_tell(study_instance_uid="", accession_number=number)
+            now = self.exams.evidence.reportable_exams(study_instance_uid="", accession_number=number)
             for expected in map(judgement, now):
                 if number in last or expected.has_begun:
                     assert {**last[number], "revision": 0} == expected.model_dump(mode="json")

@@ -376,12 +376,12 @@ async def call(service: HybridService, method: str, target: str, body: bytes | N
 
 
 @pytest.mark.parametrize("more", [0, 200_000])
-@pytest.mark.parametrize(("size", "way"), [(0, "http inline"), (1000, "http inline"), (5_000_000, "http rendezvous")])
-def test_an_http_request_comes_in_and_its_response_goes_back(size: int, egress: str, more: int) -> None:
+@pytest.mark.parametrize(("size", "kind"), [(0, "http inline"), (1000, "http inline"), (5_000_000, "http rendezvous")])
+def test_an_http_request_comes_in_and_its_response_goes_back(size: int, kind: str, more: int) -> None:
     async def run() -> None:
         async with site(on_request=mirror) as here:
             status, body = await call(here.service, "POST", f"/actions/qido?{more}", b"b" * size)
-            assert (status, here.connection.counts[egress]) == (201, 1)
+            assert (status, here.connection.counts[kind]) == (201, 1)
             assert body == f"POST /actions/qido?{more} 1\n".encode() + b"b" * size + b"z" * more
 
     asyncio.run(run())
