@@ -1,9 +1,9 @@
-"""Audit messages of DICOM PS3.15 A.5: what happened, who did it, from where, to what. Values in, XML out.
+"""Audit messages of DICOM PS3.15 A.5: event, participants, source and objects. Values in, XML out.
 
-One function for each event of PS3.15 A.5.3 that happens here; participants, roles and object types are what its tables
-ask for. Participants are named by their ids (Patient ID, Study Instance UID), never by their names.
+One function for each event of PS3.15 A.5.3 that happens here; participants, roles and object types are those of its
+tables. Patients and studies are named by their ids, never by a patient's name.
 
-Not for: keeping messages (`gateway.audit.trail`), and what is which event (`relay.access.audit`, `pacs.audit`,
+Not for: storing messages (`gateway.audit.trail`), the choice of the event (`relay.access.audit`, `pacs.audit`,
 `worklist.audit`).
 """
 
@@ -27,7 +27,7 @@ EventAction = Literal["C", "R", "U", "D"]
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold (2.2), not even escaped."""
+"""Characters that XML 1.0 cannot hold (2.2), not even escaped."""
 
 
 class EventOutcome(IntEnum):
@@ -49,7 +49,7 @@ class CodedValue:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did it: the user's id, and the address it came from (empty: this machine); a DICOM application's title."""
+    """An active participant: the user's id, the address (empty: this machine), a DICOM application's title."""
 
     name: str
     address: str = ""
@@ -58,7 +58,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Whose data it was; the id is empty when the study is not known here."""
+    """The patient and study concerned; the id is empty when the study is not known here."""
 
     patient_id: str
     study_instance_uid: str
@@ -66,7 +66,7 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """When it happened, at which site, and how it ended."""
+    """Time, site and outcome of an event."""
 
     at: datetime
     site: str
@@ -105,7 +105,7 @@ def log_used(event: AuditEvent, who: Actor, uri: str) -> str:
 
 
 def accessed(event: AuditEvent, who: Actor, patient: Patient) -> str:
-    """DICOM Instances Accessed (A.5.3.6): somebody looked at images of a study."""
+    """DICOM Instances Accessed (A.5.3.6): a user looked at images of a study."""
     root = _begun(event, CodedValue("110103", "DICOM Instances Accessed"), "R")
     _participant(root, who)
     _participant(root, Actor(APPLICATION), is_requestor=False)
@@ -130,7 +130,7 @@ def stored(event: AuditEvent, who: Actor, patient: Patient, classes: Mapping[str
 def transferred(
     event: AuditEvent, who: Actor, patient: Patient, *, to: str = "", classes: Mapping[str, int] = MappingProxyType({})
 ) -> str:
-    """DICOM Instances Transferred (A.5.3.7): objects of a study left for who asked, or for the application `to`."""
+    """DICOM Instances Transferred (A.5.3.7): objects of a study left for the requestor, or for the application `to`."""
     root = _begun(event, CodedValue("110104", "DICOM Instances Transferred"), "R")
     _leaving(root, who, to)
     return _ended(root, event, *_study(patient, classes))
@@ -138,20 +138,21 @@ def transferred(
 
 def _leaving(root: Element, who: Actor, to: str) -> None:
     _participant(root, Actor(APPLICATION), _SOURCE, is_requestor=False)
-    if to:
+    if to:  # the requestor of a C-MOVE is a third party beside source and destination (A.5.3.7)
         _participant(root, Actor(to), _DESTINATION, is_requestor=False)
         _participant(root, who)
     else:
         _participant(root, who, _DESTINATION)
 
 
-def query(event: AuditEvent, who: Actor, asked: str) -> str:
-    """Query (A.5.3.10): what was asked is kept whole, in base64 as the standard wants it."""
+def query(event: AuditEvent, who: Actor, text: str) -> str:
+    """Query (A.5.3.10): the text of the query is kept whole, in base64 as the standard wants it."""
     root = _begun(event, CodedValue("110112", "Query"), "E")
     _participant(root, who, _SOURCE)
     _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
+    # A query over HTTP has no SOP class; that of the Study Root is what its answer corresponds to.
     thing = _thing(STUDY_ROOT_FIND, "2", "3", _SOP_CLASS)
-    SubElement(thing, "ParticipantObjectQuery").text = base64.b64encode(asked.encode("utf-8", "replace")).decode()
+    SubElement(thing, "ParticipantObjectQuery").text = base64.b64encode(text.encode("utf-8", "replace")).decode()
     return _ended(root, event, thing)
 
 
@@ -185,7 +186,7 @@ def procedure(
 
 
 def node_refused(event: AuditEvent, who: Actor, reason: str) -> str:
-    """Security Alert (A.5.3.11): an application was turned away because of who it is."""
+    """Security Alert (A.5.3.11): an application was turned away because of its identity."""
     root = _begun(event, _SECURITY_ALERT, "E", NODE_AUTHENTICATION)
     _participant(root, who)
     _participant(root, Actor(APPLICATION), is_requestor=False)
@@ -195,9 +196,9 @@ def node_refused(event: AuditEvent, who: Actor, reason: str) -> str:
 
 
 def lost(event: AuditEvent, count: int) -> str:
-    """Security Alert: so many events could not be written down."""
-    told = f"{count} events were not recorded, because the audit trail could not be written for too long."
-    return alert(event, Actor(APPLICATION), RECORDING_STOPPED, "urn:gateway:audit", told)
+    """Security Alert: `count` events could not be recorded."""
+    text = f"{count} events were not recorded, because the audit trail could not be written for too long."
+    return alert(event, Actor(APPLICATION), RECORDING_STOPPED, "urn:gateway:audit", text)
 
 
 def authentication(event: AuditEvent, who: Actor, kind: CodedValue = LOGIN) -> str:
@@ -218,17 +219,17 @@ def alert(event: AuditEvent, who: Actor, kind: CodedValue, uri: str, description
 
 
 def restored(event: AuditEvent, who: Actor, *, taken_at: str, number: int) -> str:
-    """Security Alert: the trail goes on after it was put back as it was, up to message `number`."""
-    told = (
+    """Security Alert: the trail goes on after it was restored from a backup, up to message `number`."""
+    text = (
         f"Restored from the backup of {taken_at}, which ends with message {number}. What was written after that is not "
         "in this trail."
     )
-    return alert(event, who, RECORDING_STARTED, "urn:gateway:audit", told)
+    return alert(event, who, RECORDING_STARTED, "urn:gateway:audit", text)
 
 
 def told_restored(message: str) -> str:
-    """What a message of `restored` says; empty for any other."""
-    if f'"{RECORDING_STARTED.value}"' not in message:
+    """The sentence of a message that `restored` made; empty for any other."""
+    if f'"{RECORDING_STARTED.value}"' not in message:  # so are most lines, and parsing XML is slow
         return ""
     try:
         root = fromstring(message)  # noqa: S314 - our own file; what may stand in it was escaped
@@ -314,5 +315,6 @@ def _ended(root: Element, event: AuditEvent, *things: Element) -> str:
 
 
 def _text(value: str) -> str:
-    """Leave out what XML cannot hold; a line of the trail has no ends within, which ElementTree escapes in values."""
+    """Replace characters that XML cannot hold."""
+    # Line ends need nothing: ElementTree escapes them in attributes, so a message is one line of the trail.
     return _NOT_XML.sub("�", value)
