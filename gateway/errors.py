@@ -8,7 +8,7 @@ GatewayError
 ├── PeerError                a DICOM application we call failed us              reported to the requestor of the call
 ├── CloudError               a destination did not take an event                 retried, or parked if permanent
 ├── HeldBack                 an event may not leave until a person says so       parked, until that person releases it
-└── Refusal                  what a peer asked for is refused                    DIMSE status, HTTP status, code
+└── Refusal                  a request of a peer is refused                      DIMSE status, HTTP status, code
     ├── InvalidQuery         ├── InvalidDataSet     ├── ClassMismatch
     ├── InvalidValue         ├── MissingAttribute   ├── MissingValue       ├── NotAllowed
     ├── NotFound             ├── Conflict           ├── NoLongerUpdatable

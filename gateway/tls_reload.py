@@ -46,7 +46,7 @@ class ServerTls:
     @classmethod
     def of_files(cls, files: TlsFiles) -> Self:
         """That of these files. Raises SettingsError when they do not serve."""
-        marks = _marks(files)  # before reading: what changes meanwhile is seen at the next look
+        marks = _marks(files)  # before reading, so that a change meanwhile is seen at the next look
         return cls(files, server_context(files), marks)
 
     def context(self) -> ssl.SSLContext:

@@ -180,7 +180,7 @@ class AuditRecorder:
                 self.trail.prove()
             else:
                 return False
-        except Exception as error:  # noqa: BLE001  whatever it is, it may end neither this thread nor the service
+        except Exception as error:  # noqa: BLE001  no error may end this thread, nor the service
             reason = str(error) if isinstance(error, AuditNotWritten) else f"{type(error).__name__} at {place(error)}"
             if not self.trouble:  # once per outage, and not twice a second
                 log.error("audit trail not written", chain=self._chain, reason=reason)
@@ -197,7 +197,7 @@ class AuditRecorder:
                 self._waiting_bytes -= size
             try:
                 self._made.extend(make())
-            except Exception as error:  # noqa: BLE001  a database that is held, a value that nobody thought of
+            except Exception as error:  # noqa: BLE001  such as a locked database or an odd value
                 log.error("audit message not made", chain=self._chain, error=type(error).__name__, place=place(error))
                 with self._counting:
                     self._lost += 1  # and the others are written

@@ -233,7 +233,7 @@ def chained(head: Head, messages: Sequence[str]) -> tuple[bytes, Head]:
 
 
 def read(raw: bytes) -> TrailLine | None:
-    """One line without its end; None for what is none."""
+    """Read one line without its end; None when it is no line of a trail."""
     try:
         found = _LINE.fullmatch(raw.decode())
     except UnicodeDecodeError:

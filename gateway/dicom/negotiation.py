@@ -187,7 +187,7 @@ def encode_accept(
 ) -> bytes:
     """The A-ASSOCIATE-AC (PS3.8 9.3.3). `body` is that of the request: its titles are sent back as they came.
 
-    Role selection is answered for each class the peer asked about: it may be SCU where it offers to, and SCP where that
+    Role selection is answered for each class the peer proposed: it may be SCU where it offers to, and SCP where that
     was negotiated.
     """
     scps = {context.abstract_syntax for context in accepted if context.peer_is_scp}

@@ -3,7 +3,7 @@
 Other packages use its verbs and its declared parts. Its transactions are for the row modules of the owner's own
 package, which take the owner when they are made (`gateway.sqlite.Transactions`).
 
-Not for: what a worklist or an archive is (`worklist.store`, `pacs.archive.archive`).
+Not for: the data of a worklist or an archive (`worklist.store`, `pacs.archive.archive`).
 """
 
 import sqlite3

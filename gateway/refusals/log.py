@@ -269,7 +269,7 @@ class RefusalRecorder:
                 self._refusals = Refusals.open(self._path)
             if taken or lost:
                 self._refusals.add(taken.values(), lost=lost, now=self._clock())
-        except Exception as error:  # noqa: BLE001  whatever it is, it may not end this thread: nothing more were noted
+        except Exception as error:  # noqa: BLE001  an end of this thread would end all recording
             with self._lock:  # the older ones have their room back first; newer ones that find none are lost
                 self._lost += lost
                 newer, self._waiting = self._waiting, taken
