@@ -227,7 +227,7 @@ def restored(event: AuditEvent, who: Actor, *, taken_at: str, number: int) -> st
     return alert(event, who, RECORDING_STARTED, "urn:gateway:audit", text)
 
 
-def told_restored(message: str) -> str:
+def restored_text(message: str) -> str:
     """The sentence of a message that `restored` made; empty for any other."""
     if f'"{RECORDING_STARTED.value}"' not in message:  # so are most lines, and parsing XML is slow
         return ""

@@ -2,7 +2,7 @@
 
 * Handlers append notes to a queue and continue. The thread makes messages of them and writes all of them every
   PAUSE_SECONDS; a killed process loses the younger ones. Callers that aggregate first register a flush callback
-  (`ask_each_time`), and lose what they have not flushed.
+  (`flush_each_time`), and lose what they have not flushed.
 * Messages that cannot be written wait, up to MOST_BYTES. Further ones are counted, and the count is written to the
   trail as soon as possible.
 * A working chain is written at least every PROOF_SECONDS, so the relay's health shows one that is not (`silence`).
@@ -132,9 +132,9 @@ class AuditRecorder:
             self._folded.popitem(last=False)
         self.note(make)
 
-    def ask_each_time(self, ask: Callable[[], None]) -> None:
-        """Have `ask` called in the thread each time before it writes, to flush its notes; it must not wait."""
-        self._flushes.append(ask)
+    def flush_each_time(self, flush: Callable[[], None]) -> None:
+        """Have `flush` called in the thread each time before it writes, to flush its notes; it must not wait."""
+        self._flushes.append(flush)
 
     # ---- the messages of every service -----------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ class NoAudit:
 
     def note(self, make: Make, *, holds: int = 0) -> None: ...
 
-    def ask_each_time(self, ask: Callable[[], None]) -> None: ...
+    def flush_each_time(self, flush: Callable[[], None]) -> None: ...
 
     def turned_away(self, address: str, ae_title: str, reason: str) -> None: ...
 

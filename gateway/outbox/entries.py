@@ -150,7 +150,9 @@ class Outbox:
         )
         return done.rowcount == 1
 
-    def tell(self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime, message_id: str = "") -> bool:
+    def put_event(
+        self, conn: sqlite3.Connection, event: EventParameters, *, now: datetime, message_id: str = ""
+    ) -> bool:
         """Add an event as `put` does, under its own subject and priority, and its own id unless another is given."""
         return self.put(conn, _of_event(event, message_id), now=now)
 

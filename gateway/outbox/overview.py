@@ -52,8 +52,8 @@ class Alike:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """How many entries of one subject are delivered, open and parked; what was discarded is none of these."""
+class SubjectCounts:
+    """How many entries of one subject are delivered, open and parked; a discarded one is none of these."""
 
     delivered: int
     open: int
@@ -101,7 +101,7 @@ class OutboxOverview:
             ).fetchone()
         return Alike(**dict(row)) if row else None
 
-    def told(self, subject: str) -> Told:
+    def counts_of(self, subject: str) -> SubjectCounts:
         """The counts of one subject's entries."""
         with self._database.read() as conn:
             # A discarded entry has `delivered_at`, and must not show as something that the cloud has.
@@ -111,7 +111,7 @@ class OutboxOverview:
                 " count(parked_at) AS parked FROM outbox WHERE subject = :subject",
                 {"subject": subject},
             ).fetchone()
-        return Told(**dict(row))
+        return SubjectCounts(**dict(row))
 
 
 def _line(
