@@ -202,7 +202,7 @@ def _sentence(cls: type[BaseSettings], detail: ErrorDetails) -> str:
     if not detail["loc"]:  # a rule over several fields; its own message names the variables
         return detail["msg"].removeprefix("Value error, ")
     known = variables(cls)
-    # pydantic names the field or its alias; the sentence names the variable, because that is what people can change.
+    # pydantic names the field or its alias; the sentence names the variable, because people can change that.
     first = str(detail["loc"][0])
     variable = first if first in known else _variable(cls, first)
     field = known[variable]

@@ -2,7 +2,7 @@
 
 No query takes longer the more was delivered over the years (0005_looked_at.sql).
 
-Not here: the entries themselves and what happens to them (`gateway.outbox.entries`).
+Not here: the entries themselves and their changes (`gateway.outbox.entries`).
 """
 
 import sqlite3
