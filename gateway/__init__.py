@@ -1,3 +1,3 @@
-"""The ground floor that worklist, pacs and relay stand on."""
+"""The shared base of worklist, pacs and relay, which imports none of them."""
 
 __version__ = "0.1.0"

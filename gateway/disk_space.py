@@ -1,8 +1,7 @@
-"""How full is a volume, and what follows from it: the one place of the watermarks.
+"""Disk space: how full a volume is, judged by two watermarks.
 
-Below the first watermark all is well; from it on people are warned; from the second on no images are taken, so that the
-worklist, the outboxes and the logs on the same volume go on. What is full is looked at each time, never remembered:
-when there is room again, images are taken again.
+From the first on people are warned, from the second on no images are taken. Nothing is remembered: when there is room
+again, images are taken again.
 
 Not for: making room; that is `gateway prune`.
 """
@@ -14,7 +13,7 @@ from pathlib import Path
 
 
 class Fullness(StrEnum):
-    """What the watermarks make of a volume."""
+    """The state of a volume by the watermarks."""
 
     ROOMY = "roomy"
     ALMOST_FULL = "almost full"
@@ -26,7 +25,7 @@ class Watermarks:
     """Used per cent of the volume: people are warned from the first on, no images are taken from the second on."""
 
     warn_percent: float = 85.0
-    stop_percent: float = 95.0
+    stop_percent: float = 95.0  # the rest keeps worklist, outboxes and logs on the same volume going
 
 
 USUAL_WATERMARKS = Watermarks()
@@ -34,14 +33,15 @@ USUAL_WATERMARKS = Watermarks()
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """Size of a volume and what an ordinary user may still write to it."""
+    """Size of a volume and the bytes an ordinary user may still write to it."""
 
     total_bytes: int
     free_bytes: int
 
     @property
     def used_percent(self) -> float:
-        """What the system keeps for root counts as used: it is no room for images."""
+        """Used per cent, 0 to 100."""
+        # Blocks reserved for root count as used, because the services cannot write to them.
         return 100.0 * (self.total_bytes - self.free_bytes) / self.total_bytes if self.total_bytes else 100.0
 
     def fullness(self, marks: Watermarks) -> Fullness:
@@ -52,6 +52,6 @@ class Volume:
 
 
 def volume_of(folder: Path) -> Volume:
-    """Look at the volume a folder is on. Raises OSError when the folder is not there."""
-    seen = os.statvfs(folder)
-    return Volume(seen.f_blocks * seen.f_frsize, seen.f_bavail * seen.f_frsize)
+    """The volume a folder is on. Raises OSError when the folder is not there."""
+    volume = os.statvfs(folder)
+    return Volume(volume.f_blocks * volume.f_frsize, volume.f_bavail * volume.f_frsize)

@@ -1,23 +1,23 @@
-"""Every error of this product, drawn as one tree. An error carries what the boundary that translates it needs.
+"""All errors of this product in one tree. An error carries the statuses that its boundary translates it into.
 
 GatewayError
 ├── SettingsError            a variable is missing or wrong                      exit code 78
 ├── DatabaseNotReady         a database is not at the schema this code needs     the caller waits or ends
 ├── ProtocolError            a DICOM peer broke PS3.8 or PS3.7                   the association is aborted
 ├── HandshakeFailed          TLS was not agreed on with a peer                   the connection is closed
-├── PeerError                a DICOM application we call failed us              said to who asked for the call
+├── PeerError                a DICOM application we call failed us              reported to the requestor of the call
 ├── CloudError               a destination did not take an event                 retried, or parked if permanent
 ├── HeldBack                 an event may not leave until a person says so       parked, until that person releases it
-└── Refusal                  what a peer asked for is refused                    DIMSE status, HTTP status, code
+└── Refusal                  a request of a peer is refused                      DIMSE status, HTTP status, code
     ├── InvalidQuery         ├── InvalidDataSet     ├── ClassMismatch
     ├── InvalidValue         ├── MissingAttribute   ├── MissingValue       ├── NotAllowed
     ├── NotFound             ├── Conflict           ├── NoLongerUpdatable
     ├── OutOfResources       ├── NotAcceptable      ├── Unsupported
     │   └── Unsettled      └── TooLarge
     └── UnknownDestination   └── NoSuchAction       └── DuplicateTransaction
-    └── AuditNotWritten      └── Denied             (who may do what over HTTP)
+    └── AuditNotWritten      └── Denied             (access over HTTP)
 
-Messages are sentences for people: what, which one, what was expected, what to do. They never hold patient data:
+Messages are sentences for people: the fault, the object, what was expected, what to do. They never hold patient data:
 name the attribute, not its value; UIDs and accession numbers are allowed.
 """
 
@@ -74,11 +74,11 @@ class CloudError(GatewayError):
 
 
 class HeldBack(GatewayError):
-    """An event may not leave until a person lets it go; the message says why, and who may."""
+    """An event may not leave until a person releases it; the message says why, and which role may."""
 
 
 class Refusal(GatewayError):
-    """What a peer asked for is refused; the peer gets the status and the sentence, the operator gets the log line.
+    """A peer's request is refused; the peer gets the status and the sentence, the operator gets the log line.
 
     `dimse_status` is PS3.7 Annex C or the service's own table in PS3.4, `http_status` PS3.18 Section 8,
     `code` the word in JSON answers, `error_id` goes into Error ID (0000,0903), `offending` lists the tags for
@@ -178,12 +178,15 @@ class OutOfResources(Refusal):
 class Unsettled(OutOfResources):
     """A commit could not be synced: the change is not there now, and may yet be there after the next start.
 
-    Whoever keeps something beside the database leaves it as it is; what became of the change, the next start sees.
+    A caller that keeps a file beside the database leaves it as it is; the next start finds out.
     """
+
+    # SQLite's log may hold the whole change, which the next process to open the database then reads. Taking the file
+    # of a receipt back, as after any other failure, would leave a row without a file.
 
 
 class NotAcceptable(Refusal):
-    """It cannot be given in the form that was asked for (PS3.7 C.5.19: 0122; PS3.18: 406)."""
+    """It cannot be given in the requested form (PS3.7 C.5.19: 0122; PS3.18: 406)."""
 
     dimse_status, http_status, code = 0x0122, 406, "not_acceptable"
 
@@ -219,13 +222,13 @@ class DuplicateTransaction(Refusal):
 
 
 class AuditNotWritten(Refusal):
-    """What has to be in the audit trail cannot be written there, so it may not happen."""
+    """An access cannot be recorded in the audit trail, so it may not happen."""
 
     dimse_status, http_status, code = 0xA700, 503, "audit_not_written"
 
 
 class Denied(Refusal):
-    """Who asks over HTTP is not known, may not do this, or asks too often; `http_headers` go with the answer."""
+    """An HTTP client is not known, may not do this, or calls too often; `http_headers` go with the answer."""
 
     def __init__(self, message: str, *, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -233,6 +236,7 @@ class Denied(Refusal):
 
 
 def place(error: BaseException) -> str:
-    """Where an error was raised. Its text is left out: it may quote values of a data set."""
+    """Where an error was raised: file, line and function."""
+    # Without its text, which may quote values of a data set.
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}"

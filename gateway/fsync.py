@@ -1,8 +1,4 @@
-"""Folders whose names are still there after a power cut. Not for: what lies in them.
-
-A file is only as safe as the names that lead to it: `mkdir` alone is forgotten with the next power cut, and takes with
-it what was synced below it.
-"""
+"""Durable folders: their names are still there after a power cut. Not for: the files in them."""
 
 import os
 from contextlib import suppress
@@ -10,15 +6,13 @@ from pathlib import Path
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and what is missing above it; its name is on disk when this returns.
-
-    One level after the other is made and synced. A process that is killed in between leaves at most the last level
-    unsynced, and so the level that is there already is synced once more.
-    """
+    """Make a folder and the missing ones above it; its name is on disk when this returns."""
     if folder.is_dir():
+        # Synced although it exists, because a process that was killed in between may have made it and not synced it.
         with suppress(PermissionError):  # a folder that others made, in one that we may not read
             sync_folder(folder.parent)
         return
+    # One level after the other, because `mkdir` alone is forgotten in a power cut, with all that was synced below it.
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)

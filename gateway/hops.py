@@ -1,9 +1,9 @@
-"""Hops: what was observed on the way of a message or an image, one after the other, with the time each took.
+"""Hops: the observed steps of a message or an image from end to end, each with the time it took.
 
-`gateway check`, the modality and the demonstration watch their hops with this and show them alike. A hop either was
-seen to work (`ok`), was seen to fail (`failed`, the detail says why), or there was nothing to look at (`skipped`).
+`gateway check`, the modality and the demonstration record their hops with this and show them alike. A hop worked
+(`ok`), failed (`failed`, the detail says why), or had nothing to observe (`skipped`).
 
-Not for: deciding what to look at, and not for the services; this belongs to the roof.
+Not for: the choice of hops, nor for the services themselves.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ COLOURS: dict[HopState, str] = {"ok": "green", "failed": "red", "skipped": "yell
 
 @dataclass(frozen=True)
 class Hop:
-    """One observation. `at` is when it began, UTC; `remedy` says what to do about a failed one."""
+    """One observation. `at` is when it began, UTC; `remedy` is the advice for a failed one."""
 
     name: str
     state: HopState
@@ -41,21 +41,21 @@ class Hop:
 
 @dataclass
 class Note:
-    """What a hop that is being watched wants to say when it is over."""
+    """The detail that a hop being watched has when it is over."""
 
     detail: str = ""
 
 
 class Observed(GatewayError):
-    """What was looked at is not as it must be; the message says what was seen instead."""
+    """An observation is not as it must be; the message says what was seen instead."""
 
 
 class Nothing(GatewayError):
-    """There is nothing to look at, for instance because it is not configured; the message says what."""
+    """There is nothing to observe, for instance because it is not configured; the message says what."""
 
 
 class HopFailed(Exception):
-    """A watched hop failed; it is recorded already, `__cause__` is what happened."""
+    """A watched hop failed; it is recorded already, `__cause__` is the error."""
 
     def __init__(self, hop: Hop) -> None:
         super().__init__(f"{hop.name}: {hop.detail}")
@@ -64,7 +64,7 @@ class HopFailed(Exception):
 
 @dataclass
 class Hops:
-    """The record. `began` and `ended` are told about each hop as it happens, for a display that moves."""
+    """The record. `began` and `ended` are called for each hop as it happens, for a display that moves."""
 
     began: Callable[[str], None] = lambda _name: None
     ended: Callable[[Hop], None] = lambda _hop: None
@@ -72,7 +72,7 @@ class Hops:
 
     @contextmanager
     def watch(self, name: str, *, remedy: str = "") -> Iterator[Note]:
-        """Record what happens inside as one hop. Raises HopFailed when it fails; a `Nothing` ends it as skipped."""
+        """Record the block as one hop. Raises HopFailed when it fails; a `Nothing` ends it as skipped."""
         note, started, at = Note(), monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds")
 
         def record(state: HopState, detail: str) -> Hop:
@@ -118,7 +118,8 @@ class Hops:
 
 
 def reason(error: BaseException) -> str:
-    """Say an error without what may hold patient data: only our own texts and the operating system's are passed on."""
+    """An error in words without patient data."""
+    # Only our own sentences and the operating system's are known to hold none.
     if isinstance(error, GatewayError | OSError):
         return str(error)
     return f"{type(error).__name__} (the log has the lines of code)"

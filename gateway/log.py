@@ -1,12 +1,10 @@
-"""Logs for people who were not there: one line per fact, a short constant event, the rest as key=value.
+"""Logging: one line per fact, with a short constant event and the rest as key=value.
 
-JSON lines on standard error for services (journald, containers), readable columns when it is a terminal. What other
-libraries log (from WARNING on) comes out in the same form. `structlog.contextvars.bind_contextvars(association=...)`
-adds a key to everything that a thread or task logs from then on.
+JSON lines on standard error for services (journald, containers), readable columns when it is a terminal. Log lines of
+libraries (from WARNING on) have the same form. `structlog.contextvars.bind_contextvars(association=...)` adds a key to
+all later lines of a thread or task.
 
-The promise is: no patient data. UIDs and accession numbers, yes; names, birth dates and patient ids, never. What
-other code puts into an exception's or a warning's text is not ours to trust, so a trace has the type and the lines
-of code, and a message only for errors of our own tree (`gateway.errors`) and of the operating system.
+No patient data: UIDs and accession numbers are allowed; names, birth dates and patient ids never.
 
 Not for: metrics, audit.
 """
@@ -41,7 +39,7 @@ log = structlog.get_logger()
 
 
 def configure(level: str, *, process: str) -> None:
-    """Set logging up for this process; call it once, right after the settings were read."""
+    """Set logging up for this process; call it once, right after the settings are read."""
     stream = sys.stderr
     render = _renderer(stream)
     structlog.configure(
@@ -56,7 +54,7 @@ def configure(level: str, *, process: str) -> None:
 
 
 class _Unfailing:
-    """A stream on which a line that cannot be written is lost, and fails nobody's work: a full disk, a broken pipe."""
+    """A stream that drops a line which cannot be written, because a full disk or a broken pipe must not stop work."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -96,7 +94,7 @@ def _named(process: str) -> Processor:
 
 
 def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Put what every line has first, so that columns of raw JSON can be read."""
+    """Put the keys of every line first, so that columns of raw JSON can be read."""
     first = {key: event.pop(key) for key in ("timestamp", "level", "process", "event")}
     return {**first, **event}
 
@@ -109,6 +107,8 @@ def safe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     error = information[1] if isinstance(information, tuple) else information
     if isinstance(error, BaseException):
         event["error"] = type(error).__name__
+        # Only our own sentences and the system's are known to hold no patient data; a library may quote a value. For
+        # the same reason the trace has places and no source lines or variables.
         if isinstance(error, GatewayError | OSError):
             event["reason"] = str(error)
         event["trace"] = _lines(error.__traceback__)
@@ -140,7 +140,7 @@ def _show_warning(  # noqa: PLR0917 - the signature of warnings.showwarning
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    # The text stays away: pydicom's warnings quote the value, for example a malformed birth date.
+    # Without its text, because pydicom's warnings quote the value, for example a malformed birth date.
     del message, file, line
     log.debug("library warning", category=category.__name__, where=f"{filename}:{lineno}")
 

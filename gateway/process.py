@@ -11,11 +11,10 @@ A service's `__main__` is
     if __name__ == "__main__":
         sys.exit(run(main))
 
-Exit codes: 0 asked to stop, 1 could not go on, 78 (EX_CONFIG) the settings are wrong and a restart will not help,
+Exit codes: 0 stopped by a signal, 1 could not go on, 78 (EX_CONFIG) the settings are wrong and a restart will not help,
 130 interrupted before it was ready.
 
-Not for: threads or sockets of a service. The handlers of SIGTERM and SIGINT only write a byte to a pipe, because a
-Python signal handler may run while the main thread holds any lock.
+Not for: threads or sockets of a service.
 """
 
 import asyncio
@@ -37,13 +36,13 @@ from gateway.log import configure
 
 EXIT_OK, EXIT_FAILED, EXIT_SETTINGS, EXIT_INTERRUPTED = 0, 1, 78, 130
 LOOK_SECONDS = 5.0
-"""How often a waiting process looks whether it still works, when systemd does not ask for more."""
+"""How often a waiting process checks that it still works, unless systemd's watchdog wants it more often."""
 
 log = structlog.get_logger()
 
 
 def run(main: Callable[[], None]) -> int:
-    """Run `main` and return the exit code for what became of it; every reason is said once, on standard error."""
+    """Run `main` and return its exit code; every reason is written once, on standard error."""
     if not structlog.is_configured():  # its default shows the values of variables with a trace, secrets included
         configure("INFO", process=Path(sys.argv[0]).stem)
     try:
@@ -63,7 +62,7 @@ def run(main: Callable[[], None]) -> int:
 
 
 def until_stopped(still_working: Callable[[], None] = lambda: None) -> None:
-    """Tell systemd that the service is ready, then block until SIGTERM or SIGINT.
+    """Notify systemd that the service is ready, then block until SIGTERM or SIGINT.
 
     `still_working` is called every few seconds in the main thread; it raises when the process can no longer do its
     work, and that ends the process: a service that is restarted is better than one that lingers.
@@ -106,8 +105,8 @@ def notify(state: str) -> None:
 def supervise(commands: Mapping[str, Sequence[str]], *, grace_seconds: float = 20.0) -> int:
     """Run several processes in the foreground until one ends or a stop signal comes; then stop all of them.
 
-    Returns 0 when a signal asked for it and all ended with 0; otherwise the exit code of the one that ended first,
-    or 1 if that was 0: a service that ends by itself is a failure.
+    Returns 0 when a signal came and all ended with 0; otherwise the exit code of the one that ended first, or 1 if that
+    was 0: a service that ends by itself is a failure.
     """
     children: dict[str, subprocess.Popen[bytes]] = {}
     with _stop_signals() as stop:
@@ -125,7 +124,7 @@ def supervise(commands: Mapping[str, Sequence[str]], *, grace_seconds: float = 2
 
 
 def end(children: Iterable[subprocess.Popen[bytes]], *, grace_seconds: float) -> None:
-    """Ask all child processes to stop, side by side; kill what is still there after `grace_seconds`."""
+    """Terminate all child processes, side by side; kill those still there after `grace_seconds`."""
     everyone = list(children)
     for child in everyone:
         if child.poll() is None:
@@ -168,9 +167,10 @@ class _Stop:
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[_Stop]:
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    os.set_blocking(writer, False)  # a full pipe holds signals enough
 
     def remember(_number: int, _frame: object) -> None:
+        # A byte to a pipe and no more, because a Python signal handler may run while the main thread holds any lock.
         with contextlib.suppress(BlockingIOError):
             os.write(writer, b"!")
 

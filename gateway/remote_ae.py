@@ -1,4 +1,4 @@
-"""DICOM applications on other machines, as settings name them: who may call us, and whom we call.
+"""Remote AEs as settings name them: callers that may connect, and peers to call.
 
 Values only. Not for: deciding about a call (`gateway.dicom.admission`), making one (`gateway.dicom.requestor`).
 """
@@ -8,12 +8,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Self
 
 _WITHIN_TLS = "/tls"
-"""Behind the port of a peer that is called within TLS."""
+"""Behind the port of a peer that is called within TLS; a part of the address, as a second list could contradict it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One who may call: an AE title, from anywhere or from one address or network."""
+    """A remote AE that may call: an AE title, from anywhere or from one address or network."""
 
     ae_title: str
     network: IPv4Network | IPv6Network | None = None
@@ -55,5 +55,5 @@ class Peer:
 
 
 def reachable(host: str) -> str:
-    """The address at which this machine calls what listens on an address of its own."""
+    """The address at which this machine calls a listener that is bound to `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound

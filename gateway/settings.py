@@ -1,13 +1,12 @@
-"""What the environment may say, read once at the start and passed down as frozen values.
+"""Settings: the variables of a process, read once at the start and passed down as frozen values.
 
-Every process has one class, in its own room, derived from `GatewaySettings`; a field is the variable of the room's
-prefix (`env_prefix`) and its own name in capitals, or the variable its `validation_alias` names. `load` turns
-whatever is wrong into sentences that name the *variable*, because that is what people can change.
+Every process has one class in its own package, derived from `GatewaySettings`. A field is the variable of the class's
+`env_prefix` and its own name in capitals, or the variable that its `validation_alias` names.
 
 Sources, strongest first: the environment, systemd's credentials folder (`CREDENTIALS_DIRECTORY`, one file per
 variable, for secrets), and in development a `.env` file in the working directory.
 
-Not for: deciding what a value means to a room. There is no global settings object, and nothing is read again.
+Not for: the meaning of a value in a package. There is no global settings object, and nothing is read again.
 """
 
 import os
@@ -68,15 +67,16 @@ LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidat
 
 
 class _Credentials(SecretsSettingsSource):
-    """The credentials folder; an empty file is an unset variable, because systemd insists that the file exists."""
+    """The credentials folder; an empty file is an unset variable."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[object, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
+        # Empty files occur because systemd insists that each credential's file exists.
         return value or None, key, is_complex
 
 
 class GatewaySettings(BaseSettings):
-    """What all three processes share. A room derives its own class and gives it an `env_prefix`."""
+    """The settings that all three processes share. A package derives its own class and gives it an `env_prefix`."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -202,6 +202,7 @@ def _sentence(cls: type[BaseSettings], detail: ErrorDetails) -> str:
     if not detail["loc"]:  # a rule over several fields; its own message names the variables
         return detail["msg"].removeprefix("Value error, ")
     known = variables(cls)
+    # pydantic names the field or its alias; the sentence names the variable, because people can change that.
     first = str(detail["loc"][0])
     variable = first if first in known else _variable(cls, first)
     field = known[variable]

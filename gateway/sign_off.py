@@ -1,12 +1,12 @@
-"""Who stands for a decision that a person has to take, and why: the one rule for each, wherever it is typed.
+"""Sign-off: the name and the reason that go with a decision a person has to take, checked alike wherever it is typed.
 
-Not here: who may decide (`relay.access.permissions`), and what is decided.
+Not here: which role may decide (`relay.access.permissions`), the decisions.
 """
 
 from gateway.errors import InvalidValue
 
 LONGEST_NAME = 128
-"""As long as the name that an identity provider gives somebody may be here (`relay.access.oidc_tokens`)."""
+"""The same limit as for a user's name from an identity provider (`relay.access.oidc_tokens`)."""
 
 LONGEST_REASON = 200
 

@@ -1,18 +1,11 @@
-"""One way to open, migrate, read and write a SQLite file. Not for SQL: statements live with their owners.
+"""SQLite files: opening, migrating, reading, writing. Not for SQL: statements are in the modules of their tables.
 
-Rules:
-
-* Writing is durable. WAL with ``synchronous=FULL``: when ``with db.write()`` is left, the change has been synced to
-  disk.
-* One writer at a time, one sync for many. Threads that write at the same moment take turns inside one transaction,
-  each in a savepoint of its own; the last in the queue commits for all of them, and each leaves ``write()`` only
-  after that commit. Under load a sync is shared by as many changes as queued up while the previous one was running;
-  alone, nobody waits.
-* A change that raises is rolled back alone. A commit that fails raises in every thread that took part.
+* A change is on disk when ``with db.write()`` is left.
+* Threads that write at the same moment share one commit. A change that raises is rolled back alone; a commit that
+  fails raises in every thread that took part.
 * Reading is a snapshot, from any thread, and never blocks a writer.
-* The schema is numbered files, each applied once in a single transaction for all that are missing. `schema_history`
-  knows which, by folder and number, because the tables of the outbox and those of the owner come from different
-  folders.
+* The schema is numbered files. Each is applied once, all missing ones in a single transaction; the table
+  `schema_history` records folder and number.
 """
 
 import os
@@ -38,7 +31,7 @@ CHECKPOINT_PAGES = 4000
 """The log grows to 16 MB before it is copied into the file, and a page that changes with every image is copied once."""
 
 _UNSYNCED = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
-"""The change stands whole in the log, which whoever opens the database next will read, synced or not."""
+"""The change is whole in the log, synced or not, and the next process to open the database will read it there."""
 
 _RESOURCE_ERRORS = {
     sqlite3.SQLITE_FULL,
@@ -59,7 +52,7 @@ SQLITE_VERSION = sqlite3.sqlite_version
 
 
 class Transactions(Protocol):
-    """What a class that keeps rows needs of their database: `Database` gives it, and who owns one hands it on."""
+    """The part of a `Database` that a class with rows needs; the owner of a database hands it on."""
 
     def write(self) -> AbstractContextManager[sqlite3.Connection]: ...
 
@@ -83,7 +76,7 @@ class Database:
     def __init__(self, path: Path, *schema: Traversable) -> None:
         self.path = path
         self._schema = schema
-        self._turn = threading.Lock()
+        self._turn = threading.Lock()  # held while a thread is inside its savepoint, not while it waits for the commit
         self._count = threading.Lock()
         self._waiting = 0
         self._batch: _Batch | None = None
@@ -114,7 +107,7 @@ class Database:
         self._writer = conn
 
     def check(self) -> None:
-        """Open the file as somebody who does not own it.
+        """Open the file in a process that does not own it.
 
         Raises DatabaseNotReady while the file is absent or not at the schema this program needs.
         """
@@ -146,15 +139,17 @@ class Database:
                 with self._part(conn, batch):
                     yield conn
             finally:
+                # The last thread in the queue commits for all. One sync so serves as many changes as queued up during
+                # the one before, and a thread that is alone waits for none but its own.
                 if conn.in_transaction and (self._waiting == 0 or batch.size >= LARGEST_BATCH):
                     self._commit(conn, batch)
-        batch.ended.wait()
+        batch.ended.wait()  # no thread may say Success to a modality before its change is on disk
         if batch.error is not None:
             raise _translated(batch.error, self.path) from batch.error
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """Look at one consistent state of the database. Raises OutOfResources when the file cannot be read now."""
+        """Read one consistent state of the database. Raises OutOfResources when the file cannot be read now."""
         try:
             with self._snapshot() as conn:
                 yield conn
@@ -163,18 +158,19 @@ class Database:
 
     @contextmanager
     def read_at_length(self) -> Iterator[sqlite3.Connection]:
-        """As `read`, for a look at everything: on a connection of its own, which sorts in files and not in memory."""
+        """As `read`, for whole tables: on a connection of its own, which sorts in files and not in memory."""
         with closing(self._connect(mode="rw")) as conn:
             conn.execute("PRAGMA temp_store = FILE")
             conn.execute("BEGIN")
             yield conn
 
     def data_version(self) -> int:
-        """A number that changes when anybody has committed; polling it costs no I/O to speak of.
+        """A number that changes with each commit of any process; polling it costs no I/O to speak of.
 
         Raises OutOfResources when the file cannot be read now.
         """
         try:
+            # On one connection, because SQLite's number means something only when compared on the same connection.
             if self._watcher is None:
                 self._watcher = self._connect(mode="rw")
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
@@ -182,18 +178,15 @@ class Database:
             raise _translated(error, self.path) from error
 
     def copy(self, target: Path) -> None:
-        """Write one consistent state to a new, synced file, while everybody goes on reading and writing.
-
-        One step, because a copy in several would begin again whenever somebody commits in between.
-        """
+        """Write one consistent state to a new, synced file, while all others go on reading and writing."""
         with closing(self._connect(mode="rw")) as source, closing(sqlite3.connect(target)) as copy:
-            source.backup(copy)
+            source.backup(copy)  # in one step, because a copy in several begins again at each commit of another process
             copy.execute("PRAGMA journal_mode = DELETE")  # a single file; its next owner makes it WAL again
         with target.open("rb") as file:
             os.fsync(file.fileno())
 
     def complaints(self) -> list[str]:
-        """What SQLite finds wrong with the file itself, reading all of it; nothing when it is sound."""
+        """The faults that SQLite finds in the file itself, reading all of it; none when it is sound."""
         with self.read() as conn:
             found = [str(row[0]) for row in conn.execute("PRAGMA integrity_check(100)")]
             found += [f"a row of {row[0]} refers to nothing" for row in conn.execute("PRAGMA foreign_key_check")]
@@ -227,21 +220,23 @@ class Database:
             timeout=BUSY_SECONDS,
         )
         conn.row_factory = sqlite3.Row
-        conn.execute("PRAGMA synchronous = FULL")
+        conn.execute("PRAGMA synchronous = FULL")  # in WAL, NORMAL would lose the last commits in a power cut
         conn.execute("PRAGMA foreign_keys = ON")
         conn.execute("PRAGMA temp_store = MEMORY")  # else savepoints write rows to files in /var/tmp
         conn.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         return conn
 
     def _files(self) -> list[tuple[str, int, str, Traversable]]:
-        found = []
+        files = []
         for folder in self._schema:
             for file in sorted(folder.iterdir(), key=lambda item: item.name):
                 if file.name.endswith(".sql"):
-                    # The folder's own name would be "schema" for every owner; outbox tables come first.
-                    room = "outbox" if folder.name == "outbox" else "owner"
-                    found.append((room, int(file.name[:4]), file.name, file))
-        return found
+                    # By folder, because both databases contain an outbox, whose tables come from one shared folder; a
+                    # single number could not count the files of both. "owner", because an owner's own folder is called
+                    # "schema" everywhere. The key is in every site's database: gateway/schema/outbox keeps its name.
+                    key = "outbox" if folder.name == "outbox" else "owner"
+                    files.append((key, int(file.name[:4]), file.name, file))
+        return files
 
     def _history(self, conn: sqlite3.Connection) -> set[tuple[str, int]]:
         return {(row["folder"], row["number"]) for row in conn.execute("SELECT folder, number FROM schema_history")}
@@ -261,7 +256,7 @@ class Database:
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
         try:
-            conn = self._readers.pop()
+            conn = self._readers.pop()  # without a lock: a pop of a list is atomic
         except IndexError:
             conn = self._connect(mode="rw")
         conn.execute("BEGIN")
@@ -277,7 +272,7 @@ class Database:
             raise DatabaseNotReady(f"{self.path} is not open; migrate or check it first.")
         if self._batch is None:
             try:
-                self._writer.execute("BEGIN IMMEDIATE")
+                self._writer.execute("BEGIN IMMEDIATE")  # waits for another process here, not later
             except sqlite3.Error as error:
                 raise _translated(error, self.path) from error
             self._batch = _Batch()
@@ -295,7 +290,7 @@ class Database:
                 conn.execute("ROLLBACK TO part")
                 conn.execute("RELEASE part")
             except sqlite3.Error as failure:
-                # SQLite ended the whole transaction by itself (full disk, I/O error): nobody's change happened.
+                # SQLite ended the whole transaction by itself (full disk, I/O error), so no change of it happened.
                 self._abandon(conn, batch, error if isinstance(error, sqlite3.Error) else failure)
             if isinstance(error, sqlite3.Error):
                 raise _translated(error, self.path) from error

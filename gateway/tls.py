@@ -1,15 +1,12 @@
-"""Which TLS is good enough for DICOM here, and what went wrong when it does not come about.
+"""The TLS profile of the DICOM ports, and sentences for handshakes that fail.
 
-The profile is PS3.15 B.12 (BCP 195: RFC 8996 and 9325), and meets the older non-downgrading one (B.10) too: TLS 1.2
-with authenticated encryption and ephemeral keys, and TLS 1.3; nothing below, no renegotiation, no compression, no way
-back to plain DICOM on the same port. Peers prove who they are with certificates when a CA for them is configured. Our
-own certificate is one that may call as well, so that `gateway check` and `gateway modality` work on the site itself.
+The profile is PS3.15 B.12 (BCP 195: RFC 8996 and 9325), and meets the older non-downgrading one (B.10) too: TLS 1.3,
+and TLS 1.2 with authenticated encryption and ephemeral keys; no renegotiation, no compression, no plain DICOM on the
+same port. Callers need a certificate when a CA for them is configured. Peers that we call always need one, which is
+signed by, or is, a certificate in the file of CAs, and names the host in `PACS_PEERS`.
 
-Peers that we call always prove who they are: their certificate has to be signed by, or be, what is in the file of CAs,
-and has to name the host that `PACS_PEERS` has for them. They are shown our own certificate if there is one.
-
-Not for: bytes and sockets (`transport`), certificates that are renewed (`tls_reload`), judging files in detail
-(`tls_check`).
+Not for: bytes and sockets (`gateway.dicom.transport`), renewed certificates (`tls_reload`), detailed checks of the
+files (`operations.checks.tls_check`).
 """
 
 import re
@@ -32,17 +29,17 @@ _ASSOCIATE_RQ = b"\x01\x00"
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """The PEM files of this site: its certificate with the chain behind it, the key, and the CA of those who call."""
+    """The PEM files of this site: its certificate with the chain behind it, the key, and the CA of the callers."""
 
     certificate: Path
     key: Path
     client_ca: Path | None = None
     prefix: str = "GATEWAY"
-    """What the variables begin with that named the files: for sentences."""
+    """Prefix of the variables that name the files, for sentences."""
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Self | None:
-        """What the settings name; None without TLS. Raises SettingsError when only a part is set."""
+        """The files that the settings name; None without TLS. Raises SettingsError when only a part is set."""
         certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
         if certificate is None and key is None and client_ca is None:
             return None
@@ -54,14 +51,14 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class CallFiles:
-    """The PEM files for calling others within TLS: the CA of their certificates, and what is shown to them."""
+    """The PEM files for calling others within TLS: the CA of their certificates, and our own certificate."""
 
     ca: Path
     setting: str
     """The variable that names the CA."""
     own: TlsFiles | None = None
     by_name: bool = True
-    """Does the certificate have to name the host? Not for our own listeners, whose certificate we know by sight."""
+    """Does the certificate have to name the host? Not for our own listeners, whose certificate itself is trusted."""
 
     @classmethod
     def of_own_listeners(cls, settings: GatewaySettings) -> Self | None:
@@ -71,7 +68,7 @@ class CallFiles:
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Self | None:
-        """What the settings name; None when no CA of peers is known. Raises SettingsError as `TlsFiles.of`."""
+        """The files that the settings name; None without a CA of peers. Raises SettingsError as `TlsFiles.of`."""
         own = TlsFiles.of(settings)
         if settings.tls_peer_ca is not None:
             return cls(settings.tls_peer_ca, "GATEWAY_TLS_PEER_CA", own)
@@ -79,37 +76,38 @@ class CallFiles:
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """How the listeners speak TLS. Raises SettingsError for files that do not serve."""
+    """The context of the listeners. Raises SettingsError for files that cannot be used."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, files)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.num_tickets = 0  # a machine that comes back shakes hands again; nobody resumes
+    context.num_tickets = 0  # no resumption, so a machine that reconnects is verified again
     if files.client_ca is not None:
         _trust(context, files.client_ca, "GATEWAY_TLS_CLIENT_CA")
+        # Our own certificate may call as well, so that `gateway check` works on a site that demands certificates.
         _trust(context, files.certificate, "GATEWAY_TLS_CERTIFICATE")
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
 def client_context(settings: GatewaySettings) -> ssl.SSLContext | None:
-    """How this site calls its own listeners: it knows its own certificate by sight, whatever names stand in it."""
+    """The context in which this site calls its own listeners; None without TLS. Raises as `server_context`."""
     files = TlsFiles.of(settings)
     return None if files is None else own_context(files)
 
 
 def own_context(files: TlsFiles) -> ssl.SSLContext:
-    """How a listener of ours with these files is called from this machine. Raises SettingsError as `server_context`."""
+    """The context to call a listener with these files from this machine. Raises SettingsError as `server_context`."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, files)
-    context.check_hostname = False
+    context.check_hostname = False  # the certificate itself is trusted, and need not name this address
     _trust(context, files.certificate, f"{files.prefix}_TLS_CERTIFICATE")
     return context
 
 
 def calling_context(files: CallFiles) -> ssl.SSLContext:
-    """How peers are called: verified, and by name. Raises SettingsError for files that do not serve."""
+    """The context to call peers: verified, and by name. Raises SettingsError for files that cannot be used."""
     context = profile(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # which verifies chain and host name
     context.check_hostname = files.by_name
     if files.own is not None:
-        _show(context, files.own)
+        _show(context, files.own)  # for a peer that demands a certificate of its callers
     _trust(context, files.ca, files.setting)
     return context
 
@@ -134,6 +132,7 @@ def _show(context: ssl.SSLContext, files: TlsFiles) -> None:
     _readable(files.certificate, certificate)
     _readable(files.key, key)
     try:
+        # An empty password, because OpenSSL would otherwise prompt for that of an encrypted key at the terminal.
         context.load_cert_chain(files.certificate, files.key, password=lambda: "")
     except ssl.SSLError as error:
         raise SettingsError(
@@ -143,7 +142,7 @@ def _show(context: ssl.SSLContext, files: TlsFiles) -> None:
 
 def _trust(context: ssl.SSLContext, path: Path, variable: str) -> None:
     _readable(path, variable)
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # what is named is trusted, root or not
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a certificate in the file is trusted, root or not
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
@@ -163,7 +162,7 @@ def is_tls(first: int) -> bool:
 
 
 def not_tls(begin: bytes) -> HandshakeFailed:
-    """What to say of a connection that begins with something else than TLS."""
+    """The error for a connection that begins with something else than TLS."""
     if _ASSOCIATE_RQ.startswith(begin[:2]):
         return HandshakeFailed(
             "The peer speaks DICOM without TLS, which this port takes only with TLS: switch TLS on at the peer, "
@@ -192,7 +191,7 @@ _SENTENCES = {
     "WRONG_VERSION_NUMBER": "The other side does not speak TLS on this port.",
     "HTTP_REQUEST": "The peer speaks HTTP, not DICOM.",
 }
-"""What OpenSSL's word for a failed handshake means here."""
+"""The sentence for OpenSSL's word of a failed handshake."""
 
 
 def failure(error: ssl.SSLError) -> HandshakeFailed:
@@ -219,7 +218,7 @@ _CALL_CLAUSES = {
     "WRONG_VERSION_NUMBER": "it does not speak TLS on this port: take /tls away, or switch TLS on there",
     "UNEXPECTED_EOF_WHILE_READING": "it closed the connection; perhaps it does not speak TLS on this port",
 }
-"""What OpenSSL's word, without the version of the alert in front, means for a call of ours."""
+"""The clause for OpenSSL's word, without the version of the alert in front, when we are the caller."""
 
 _ALERT = re.compile(r"^(TLSV1|SSLV3|TLSV13)_ALERT_")
 
@@ -228,7 +227,7 @@ _WRONG_NAME = (62, 64)
 
 
 def call_failure(error: ssl.SSLError, host: str) -> str:
-    """Why a peer that we call cannot be spoken to within TLS, and what to do: the end of a sentence about the peer."""
+    """Why a call within TLS failed, and what to do: the end of a sentence about the peer."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         word = _word(error)
         return _CALL_CLAUSES.get(_ALERT.sub("", word), f"TLS could not be agreed ({word})")

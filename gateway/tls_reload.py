@@ -1,11 +1,9 @@
-"""The TLS of a listener while its files are renewed: whoever connects next gets the new certificate, without a restart.
+"""TLS reload: new connections to a listener get a renewed certificate without a restart.
 
-The files are looked at when somebody connects, and by `still_working` of the listener, at most once a second. When one
-of them is another file or has changed, all are read again. If they serve, new connections get them. If not, the log
-says why and everything goes on with what was read before, until they change again: a half-written or mismatched set
-keeps no machine away. Connections that exist keep what they have.
+The files are checked when a connection comes, and by `still_working` of the listener, at most once a second. Files that
+do not load change nothing but the log. Existing connections keep their certificate.
 
-Not for: which files, and what makes them good enough (`tls`); nor for calls of ours, which read the files each time.
+Not for: the choice of files and their requirements (`tls`); nor for calls of ours, which read the files each time.
 """
 
 import ssl
@@ -22,7 +20,7 @@ from gateway.settings import GatewaySettings
 from gateway.tls import TlsFiles, server_context
 
 LOOK_SECONDS = 1.0
-"""How often the files are looked at; three system calls each time."""
+"""How often the files are checked at most; three system calls each time."""
 
 log = structlog.get_logger()
 
@@ -30,7 +28,7 @@ _Marks = Sequence[tuple[int, int, int] | None]
 
 
 class ServerTls:
-    """What a listener speaks TLS with."""
+    """The TLS context of a listener, renewed with its files."""
 
     def __init__(self, files: TlsFiles, context: ssl.SSLContext, marks: _Marks) -> None:
         self._files = files
@@ -48,7 +46,7 @@ class ServerTls:
     @classmethod
     def of_files(cls, files: TlsFiles) -> Self:
         """That of these files. Raises SettingsError when they do not serve."""
-        marks = _marks(files)  # before reading: what changes meanwhile is seen at the next look
+        marks = _marks(files)  # before reading, so that a change meanwhile is seen at the next look
         return cls(files, server_context(files), marks)
 
     def context(self) -> ssl.SSLContext:
@@ -60,26 +58,30 @@ class ServerTls:
             return self._context
 
     def _look(self) -> None:
+        # By looking at the files, because a signal, a watcher or a command could be forgotten.
         marks = _marks(self._files)
         if marks == self._marks:
             return
-        self._marks = marks
+        self._marks = marks  # before reading, so that a set that does not load is logged once and not each second
         try:
             self._context = server_context(self._files)
         except (SettingsError, OSError) as error:
+            # A half-written or mismatched set keeps no machine away: a clinic at work is worth more than the newest
+            # certificate.
             log.error("certificate not renewed", reason=str(error), remedy="The one before stays; gateway tls check.")
         else:
             log.info("certificate renewed", certificate=str(self._files.certificate))
 
 
 def _marks(files: TlsFiles) -> _Marks:
-    """What differs when a file was written, exchanged or made readable; None for one that is not there."""
+    """Values that differ when a file was written, exchanged or made readable; None for one that is not there."""
     return [_mark(path) for path in (files.certificate, files.key, files.client_ca) if path is not None]
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_ctime_ns, found.st_size
+    # ctime and not mtime, because a change of permissions counts too, and copying tools may keep the mtime.
+    return status.st_ino, status.st_ctime_ns, status.st_size

@@ -61,7 +61,7 @@ class ArchiveAudit:
         self._counting = threading.Lock()
         self._open: dict[tuple[str, str], _Tally] = {}
         """By association and study."""
-        recorder.ask_each_time(self._report_old)
+        recorder.flush_each_time(self._report_old)
         self.turned_away = recorder.turned_away
         self.queried = recorder.queried
 

@@ -246,7 +246,7 @@ class Worklist(Owner):
         if stored is None or step.status != stored.status:
             for item in item_rows.items_of(conn, step.mpps_instance_uid):
                 _update(conn, item, replace(item, state=_performed_state(conn, item)), now=now)
-            self.outbox.tell(conn, mpps.event(step), now=now)
+            self.outbox.put_event(conn, mpps.event(step), now=now)
 
 
 def _database(path: Path) -> Database:

@@ -1,9 +1,9 @@
-"""Audit messages of DICOM PS3.15 A.5: what happened, who did it, from where, to what. Values in, XML out.
+"""Audit messages of DICOM PS3.15 A.5: event, participants, source and objects. Values in, XML out.
 
-One function for each event of PS3.15 A.5.3 that happens here; participants, roles and object types are what its tables
-ask for. Participants are named by their ids (Patient ID, Study Instance UID), never by their names.
+One function for each event of PS3.15 A.5.3 that happens here; participants, roles and object types are those of its
+tables. Patients and studies are named by their ids, never by a patient's name.
 
-Not for: keeping messages (`gateway.audit.trail`), and what is which event (`relay.access.audit`, `pacs.audit`,
+Not for: storing messages (`gateway.audit.trail`), the choice of the event (`relay.access.audit`, `pacs.audit`,
 `worklist.audit`).
 """
 
@@ -27,7 +27,7 @@ EventAction = Literal["C", "R", "U", "D"]
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold (2.2), not even escaped."""
+"""Characters that XML 1.0 cannot hold (2.2), not even escaped."""
 
 
 class EventOutcome(IntEnum):
@@ -49,7 +49,7 @@ class CodedValue:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did it: the user's id, and the address it came from (empty: this machine); a DICOM application's title."""
+    """An active participant: the user's id, the address (empty: this machine), a DICOM application's title."""
 
     name: str
     address: str = ""
@@ -58,7 +58,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Whose data it was; the id is empty when the study is not known here."""
+    """The patient and study concerned; the id is empty when the study is not known here."""
 
     patient_id: str
     study_instance_uid: str
@@ -66,7 +66,7 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """When it happened, at which site, and how it ended."""
+    """Time, site and outcome of an event."""
 
     at: datetime
     site: str
@@ -89,79 +89,85 @@ RECORDING_STARTED = CodedValue("110134", "Audit Recording Started")
 USERS_CHANGED = CodedValue("110137", "User Security Attributes Changed")
 
 
-def activity(event: AuditEvent, who: Actor, kind: CodedValue) -> str:
+def activity(event: AuditEvent, actor: Actor, kind: CodedValue) -> str:
     """Application Activity (A.5.3.1): this process started or stopped."""
     root = _begun(event, CodedValue("110100", "Application Activity"), "E", kind)
     _participant(root, Actor(APPLICATION), _APPLICATION, is_requestor=False)
-    _participant(root, who, _LAUNCHER)
+    _participant(root, actor, _LAUNCHER)
     return _ended(root, event)
 
 
-def log_used(event: AuditEvent, who: Actor, uri: str) -> str:
+def log_used(event: AuditEvent, actor: Actor, uri: str) -> str:
     """Audit Log Used (A.5.3.2)."""
     root = _begun(event, CodedValue("110101", "Audit Log Used"), "R")
-    _participant(root, who)
+    _participant(root, actor)
     return _ended(root, event, _thing(uri, "2", "13", _URI))
 
 
-def accessed(event: AuditEvent, who: Actor, patient: Patient) -> str:
-    """DICOM Instances Accessed (A.5.3.6): somebody looked at images of a study."""
+def accessed(event: AuditEvent, actor: Actor, patient: Patient) -> str:
+    """DICOM Instances Accessed (A.5.3.6): a user looked at images of a study."""
     root = _begun(event, CodedValue("110103", "DICOM Instances Accessed"), "R")
-    _participant(root, who)
+    _participant(root, actor)
     _participant(root, Actor(APPLICATION), is_requestor=False)
     return _ended(root, event, *_study(patient))
 
 
-def transfer_begun(event: AuditEvent, who: Actor, patient: Patient, *, to: str = "") -> str:
+def transfer_begun(event: AuditEvent, actor: Actor, patient: Patient, *, to: str = "") -> str:
     """Begin Transferring DICOM Instances (A.5.3.3): objects of a study begin to leave."""
     root = _begun(event, CodedValue("110102", "Begin Transferring DICOM Instances"), "E")
-    _leaving(root, who, to)
+    _leaving(root, actor, to)
     return _ended(root, event, *_study(patient))
 
 
-def stored(event: AuditEvent, who: Actor, patient: Patient, classes: Mapping[str, int]) -> str:
+def stored(event: AuditEvent, actor: Actor, patient: Patient, classes: Mapping[str, int]) -> str:
     """DICOM Instances Transferred (A.5.3.7): objects of a study came; `classes` counts them by SOP class."""
     root = _begun(event, CodedValue("110104", "DICOM Instances Transferred"), "C")
-    _participant(root, who, _SOURCE)
+    _participant(root, actor, _SOURCE)
     _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
     return _ended(root, event, *_study(patient, classes))
 
 
 def transferred(
-    event: AuditEvent, who: Actor, patient: Patient, *, to: str = "", classes: Mapping[str, int] = MappingProxyType({})
+    event: AuditEvent,
+    actor: Actor,
+    patient: Patient,
+    *,
+    to: str = "",
+    classes: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
-    """DICOM Instances Transferred (A.5.3.7): objects of a study left for who asked, or for the application `to`."""
+    """DICOM Instances Transferred (A.5.3.7): objects of a study left for the requestor, or for the application `to`."""
     root = _begun(event, CodedValue("110104", "DICOM Instances Transferred"), "R")
-    _leaving(root, who, to)
+    _leaving(root, actor, to)
     return _ended(root, event, *_study(patient, classes))
 
 
-def _leaving(root: Element, who: Actor, to: str) -> None:
+def _leaving(root: Element, actor: Actor, to: str) -> None:
     _participant(root, Actor(APPLICATION), _SOURCE, is_requestor=False)
-    if to:
+    if to:  # the requestor of a C-MOVE is a third party beside source and destination (A.5.3.7)
         _participant(root, Actor(to), _DESTINATION, is_requestor=False)
-        _participant(root, who)
+        _participant(root, actor)
     else:
-        _participant(root, who, _DESTINATION)
+        _participant(root, actor, _DESTINATION)
 
 
-def query(event: AuditEvent, who: Actor, asked: str) -> str:
-    """Query (A.5.3.10): what was asked is kept whole, in base64 as the standard wants it."""
+def query(event: AuditEvent, actor: Actor, text: str) -> str:
+    """Query (A.5.3.10): the text of the query is kept whole, in base64 as the standard wants it."""
     root = _begun(event, CodedValue("110112", "Query"), "E")
-    _participant(root, who, _SOURCE)
+    _participant(root, actor, _SOURCE)
     _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
+    # A query over HTTP has no SOP class; its answer corresponds to one of the Study Root.
     thing = _thing(STUDY_ROOT_FIND, "2", "3", _SOP_CLASS)
-    SubElement(thing, "ParticipantObjectQuery").text = base64.b64encode(asked.encode("utf-8", "replace")).decode()
+    SubElement(thing, "ParticipantObjectQuery").text = base64.b64encode(text.encode("utf-8", "replace")).decode()
     return _ended(root, event, thing)
 
 
-def found(event: AuditEvent, who: Actor, sop_class_uid: str, identifier: bytes, transfer_syntax_uid: str) -> str:
+def found(event: AuditEvent, actor: Actor, sop_class_uid: str, identifier: bytes, transfer_syntax_uid: str) -> str:
     """Query (A.5.3.10) by C-FIND: the identifier as it came, in base64, and the syntax to read it in.
 
     Of one that is longer than LONGEST_QUERY, only the beginning is kept.
     """
     root = _begun(event, CodedValue("110112", "Query"), "E")
-    _participant(root, who, _SOURCE)
+    _participant(root, actor, _SOURCE)
     _participant(root, Actor(APPLICATION), _DESTINATION, is_requestor=False)
     thing = _thing(sop_class_uid, "2", "3", _SOP_CLASS)
     SubElement(thing, "ParticipantObjectQuery").text = base64.b64encode(identifier[:LONGEST_QUERY]).decode()
@@ -171,7 +177,7 @@ def found(event: AuditEvent, who: Actor, sop_class_uid: str, identifier: bytes, 
 
 def procedure(
     event: AuditEvent,
-    who: Actor,
+    actor: Actor,
     action: EventAction,
     patient: Patient,
     mpps_instance_uid: str = "",
@@ -180,55 +186,55 @@ def procedure(
 ) -> str:
     """Procedure Record (A.5.3.15): a scheduled or performed procedure step was created, updated or read."""
     root = _begun(event, CodedValue("110111", "Procedure Record"), action)
-    _participant(root, who)
+    _participant(root, actor)
     return _ended(root, event, *_study(patient, mpps_instance_uid=mpps_instance_uid, accession_number=accession_number))
 
 
-def node_refused(event: AuditEvent, who: Actor, reason: str) -> str:
-    """Security Alert (A.5.3.11): an application was turned away because of who it is."""
+def node_refused(event: AuditEvent, actor: Actor, reason: str) -> str:
+    """Security Alert (A.5.3.11): an application was turned away because of its identity."""
     root = _begun(event, _SECURITY_ALERT, "E", NODE_AUTHENTICATION)
-    _participant(root, who)
+    _participant(root, actor)
     _participant(root, Actor(APPLICATION), is_requestor=False)
-    thing = _thing(who.address, "2", "13", _NODE)
+    thing = _thing(actor.address, "2", "13", _NODE)
     _detail(thing, "Alert Description", reason)
     return _ended(root, event, thing)
 
 
 def lost(event: AuditEvent, count: int) -> str:
-    """Security Alert: so many events could not be written down."""
-    told = f"{count} events were not recorded, because the audit trail could not be written for too long."
-    return alert(event, Actor(APPLICATION), RECORDING_STOPPED, "urn:gateway:audit", told)
+    """Security Alert: `count` events could not be recorded."""
+    text = f"{count} events were not recorded, because the audit trail could not be written for too long."
+    return alert(event, Actor(APPLICATION), RECORDING_STOPPED, "urn:gateway:audit", text)
 
 
-def authentication(event: AuditEvent, who: Actor, kind: CodedValue = LOGIN) -> str:
+def authentication(event: AuditEvent, actor: Actor, kind: CodedValue = LOGIN) -> str:
     """User Authentication (A.5.3.12): a login, or with a failing outcome the attempt at one; or a logout."""
     root = _begun(event, CodedValue("110114", "User Authentication"), "E", kind)
-    _participant(root, who)
+    _participant(root, actor)
     _participant(root, Actor(APPLICATION), is_requestor=False)
     return _ended(root, event)
 
 
-def alert(event: AuditEvent, who: Actor, kind: CodedValue, uri: str, description: str) -> str:
+def alert(event: AuditEvent, actor: Actor, kind: CodedValue, uri: str, description: str) -> str:
     """Security Alert (A.5.3.11): a restricted function was used or refused, or security settings changed."""
     root = _begun(event, _SECURITY_ALERT, "E", kind)
-    _participant(root, who)
+    _participant(root, actor)
     thing = _thing(uri, "2", "13", _URI)
     _detail(thing, "Alert Description", description)
     return _ended(root, event, thing)
 
 
-def restored(event: AuditEvent, who: Actor, *, taken_at: str, number: int) -> str:
-    """Security Alert: the trail goes on after it was put back as it was, up to message `number`."""
-    told = (
+def restored(event: AuditEvent, actor: Actor, *, taken_at: str, number: int) -> str:
+    """Security Alert: the trail goes on after it was restored from a backup, up to message `number`."""
+    text = (
         f"Restored from the backup of {taken_at}, which ends with message {number}. What was written after that is not "
         "in this trail."
     )
-    return alert(event, who, RECORDING_STARTED, "urn:gateway:audit", told)
+    return alert(event, actor, RECORDING_STARTED, "urn:gateway:audit", text)
 
 
-def told_restored(message: str) -> str:
-    """What a message of `restored` says; empty for any other."""
-    if f'"{RECORDING_STARTED.value}"' not in message:
+def restored_text(message: str) -> str:
+    """The sentence of a message that `restored` made; empty for any other."""
+    if f'"{RECORDING_STARTED.value}"' not in message:  # so are most lines, and parsing XML is slow
         return ""
     try:
         root = fromstring(message)  # noqa: S314 - our own file; what may stand in it was escaped
@@ -256,10 +262,10 @@ def _begun(event: AuditEvent, event_id: CodedValue, action: str, *types: CodedVa
     return root
 
 
-def _participant(root: Element, who: Actor, role: CodedValue | None = None, *, is_requestor: bool = True) -> None:
-    place = {"NetworkAccessPointID": who.address, "NetworkAccessPointTypeCode": "2"} if who.address else {}
-    titles = {"AlternativeUserID": f"AETITLES={who.ae_title}"} if who.ae_title else {}
-    attributes = {"UserID": who.name, **titles, "UserIsRequestor": str(is_requestor).lower(), **place}
+def _participant(root: Element, actor: Actor, role: CodedValue | None = None, *, is_requestor: bool = True) -> None:
+    place = {"NetworkAccessPointID": actor.address, "NetworkAccessPointTypeCode": "2"} if actor.address else {}
+    titles = {"AlternativeUserID": f"AETITLES={actor.ae_title}"} if actor.ae_title else {}
+    attributes = {"UserID": actor.name, **titles, "UserIsRequestor": str(is_requestor).lower(), **place}
     participant = SubElement(root, "ActiveParticipant", {name: _text(value) for name, value in attributes.items()})
     if role is not None:
         _coded(participant, "RoleIDCode", role)
@@ -314,5 +320,6 @@ def _ended(root: Element, event: AuditEvent, *things: Element) -> str:
 
 
 def _text(value: str) -> str:
-    """Leave out what XML cannot hold; a line of the trail has no ends within, which ElementTree escapes in values."""
+    """Replace characters that XML cannot hold."""
+    # Line ends need nothing: ElementTree escapes them in attributes, so a message is one line of the trail.
     return _NOT_XML.sub("�", value)

@@ -1,20 +1,13 @@
-"""What happens on the DICOM ports, and what the cloud orders, written into the audit trail beside the work.
+"""Audit recorder: writes the audit messages of DICOM requests and cloud actions beside the work, in a thread.
 
-Rules:
+* Handlers append notes to a queue and continue. The thread makes messages of them and writes all of them every
+  PAUSE_SECONDS; a killed process loses the younger ones. Callers that aggregate first register a flush callback
+  (`flush_each_time`), and lose what they have not flushed.
+* Messages that cannot be written wait, up to MOST_BYTES. Further ones are counted, and the count is written to the
+  trail as soon as possible.
+* A working chain is written at least every PROOF_SECONDS, so the relay's health shows one that is not (`silence`).
 
-* Who works notes what happened and goes on: a note is an entry of a list. A thread of its own makes the messages and
-  writes them, all that wait at a time, every PAUSE_SECONDS; a process that is killed loses what is younger. Who counts
-  first and notes later (`pacs.audit`) is asked each time (`ask_each_time`), and loses what it has only counted.
-* Worklist and archive go on when the trail cannot be written, unlike the relay (`relay.access.audit`): a person who
-  looks at pictures can come back later, an exam cannot. So what cannot be written waits, up to MOST_BYTES of it. What
-  comes on top of these is counted, and the count is in the trail as soon as that can be written again.
-* A chain that is well is touched at least every PROOF_SECONDS. So the relay sees when a service does not write, and
-  says so in its health (`silence`).
-
-Worklist and archive each have a chain of their own below the trail's folder, so that none waits for another's lock.
-What the cloud changes through the relay goes into the relay's own chain, beside what that records of HTTP.
-
-Not for: what is told of which request (`worklist.audit`, `pacs.audit`, `relay.cloud.audit`), the form of messages
+Not for: which request makes which message (`worklist.audit`, `pacs.audit`, `relay.cloud.audit`), the form of messages
 (`messages`).
 """
 
@@ -40,17 +33,17 @@ PAUSE_SECONDS = 0.5
 PROOF_SECONDS = 60.0
 SILENT_AFTER = timedelta(minutes=3)
 NOTE_BYTES = 5_000
-"""What a note takes at most besides what it says it `holds`; a query is up to 4,096 bytes of it."""
+"""Memory of a note at most, besides what it declares as `holds`; a query is up to 4,096 bytes of it."""
 
 MOST_BYTES = 10_000 * NOTE_BYTES
-"""What waits takes no more; a site with two machines makes 10,000 notes in some days."""
+"""Memory of all waiting notes at most; a site with two machines makes 10,000 notes in some days."""
 
 AT_ONCE = 500
 LAST_SECONDS = 5.0
-"""How long a process that ends may take for what is still waiting."""
+"""How long a process that ends may take for the waiting notes."""
 
 FOLD_SECONDS = 600.0
-"""The same again within this time is not noted again: machines ask for the same worklist every few seconds."""
+"""A repeat within this time is not noted again, because machines query the same worklist every few seconds."""
 
 _FOLDED = 10_000
 
@@ -58,7 +51,7 @@ RELAY = "relay"
 """Its chain is in the trail's folder itself."""
 
 CHAINS = ("worklist", "pacs")
-"""The services that have a chain in a folder of their own."""
+"""The services that have a chain in a folder of their own, so that none waits for another's lock."""
 
 Make = Callable[[], Iterable[str]]
 
@@ -85,7 +78,7 @@ class AuditRecorder:
         self._site = site
         self._clock = clock
         self._most_bytes = most_bytes
-        self._asked: list[Callable[[], None]] = []
+        self._flushes: list[Callable[[], None]] = []
         self._waiting: deque[tuple[Make, int]] = deque()
         self._waiting_bytes = 0
         self._made: list[str] = []
@@ -106,19 +99,21 @@ class AuditRecorder:
         self._activity(messages.STOPPED)
         self._stop.set()
         self._thread.join(LAST_SECONDS)
-        self._log_head()
+        self._log_head()  # where journald forwards it to, for `gateway audit verify --expect`
         if left := len(self._made) + len(self._waiting) + self._lost:
             log.error("audit messages lost", chain=self._chain, count=left, reason=self.trouble)
 
     def event(self, outcome: EventOutcome = EventOutcome.SUCCESS) -> AuditEvent:
-        """What happens now, and ends so."""
+        """An event of this moment at this site, with its outcome."""
         return AuditEvent(self._clock(), self._site, outcome)
 
     def note(self, make: Make, *, holds: int = 0) -> None:
         """Have messages made and written soon. Never waits and never raises; `make` is called in another thread.
 
-        `holds` is how many bytes `make` keeps when it keeps more than an event, who it was and one object.
+        `holds` is how many bytes `make` keeps when it keeps more than an event, an actor and one object.
         """
+        # Unlike the relay (`relay.access.audit`), worklist and archive do not wait for the trail: a reader of pictures
+        # can be refused and come back, a modality cannot, because that stops a clinic.
         size = NOTE_BYTES + holds
         with self._counting:
             if self._waiting_bytes + size > self._most_bytes:
@@ -133,27 +128,27 @@ class AuditRecorder:
         if now - self._folded.get(key, -FOLD_SECONDS) < FOLD_SECONDS:
             return
         self._folded[key] = now
-        if len(self._folded) > _FOLDED:
+        if len(self._folded) > _FOLDED:  # keys hold data of the peer, which can make any number of different ones
             self._folded.popitem(last=False)
         self.note(make)
 
-    def ask_each_time(self, ask: Callable[[], None]) -> None:
-        """Have `ask` called in the thread each time before it writes, to note what is due; it must not wait."""
-        self._asked.append(ask)
+    def flush_each_time(self, flush: Callable[[], None]) -> None:
+        """Have `flush` called in the thread each time before it writes, to flush its notes; it must not wait."""
+        self._flushes.append(flush)
 
-    # ---- what every service tells ----------------------------------------------------------------------------------
+    # ---- the messages of every service -----------------------------------------------------------------------------
 
     def turned_away(self, address: str, ae_title: str, reason: str) -> None:
-        """An association or a TLS handshake was refused because of who asked (Security Alert, A.5.3.11)."""
+        """An association or a TLS handshake was refused because of the caller's identity (Security Alert, A.5.3.11)."""
         event, who = self.event(EventOutcome.MINOR_FAILURE), Actor(ae_title or address, address)
         self.note_once(("refused", address), lambda: [messages.node_refused(event, who, reason)])
 
     def queried(self, request: Request) -> None:
         """A C-FIND came (Query, A.5.3.10)."""
         association, syntax = request.association, request.transfer_syntax
-        event, sop_class, asked = self.event(), request.abstract_syntax, request.data_set[: messages.LONGEST_QUERY]
+        event, sop_class, identifier = self.event(), request.abstract_syntax, request.data_set[: messages.LONGEST_QUERY]
         key = (association.calling_ae_title, association.address, sop_class, hash(request.data_set))
-        self.note_once(key, lambda: [messages.found(event, actor(association), sop_class, asked, syntax)])
+        self.note_once(key, lambda: [messages.found(event, actor(association), sop_class, identifier, syntax)])
 
     def _activity(self, kind: messages.CodedValue) -> None:
         event, who = self.event(), Actor(f"gateway-{self._chain}@{socket.gethostname()}")
@@ -174,10 +169,10 @@ class AuditRecorder:
             pass
 
     def _write(self) -> bool:
-        """Write what waits, or prove that it could be; whether there is more."""
+        """Write the waiting notes, or prove that writing works; returns whether there are more."""
         try:
-            for ask in self._asked:
-                ask()
+            for flush in self._flushes:
+                flush()
             self._make()
             if self._made:
                 self._head = self.trail.append(self._made)
@@ -185,9 +180,9 @@ class AuditRecorder:
                 self.trail.prove()
             else:
                 return False
-        except Exception as error:  # noqa: BLE001  whatever it is, it may end neither this thread nor the service
+        except Exception as error:  # noqa: BLE001  no error may end this thread, nor the service
             reason = str(error) if isinstance(error, AuditNotWritten) else f"{type(error).__name__} at {place(error)}"
-            if not self.trouble:
+            if not self.trouble:  # once per outage, and not twice a second
                 log.error("audit trail not written", chain=self._chain, reason=reason)
             self.trouble = reason
             return False
@@ -202,7 +197,7 @@ class AuditRecorder:
                 self._waiting_bytes -= size
             try:
                 self._made.extend(make())
-            except Exception as error:  # noqa: BLE001  a database that is held, a value that nobody thought of
+            except Exception as error:  # noqa: BLE001  such as a locked database or an odd value
                 log.error("audit message not made", chain=self._chain, error=type(error).__name__, place=place(error))
                 with self._counting:
                     self._lost += 1  # and the others are written
@@ -213,14 +208,14 @@ class AuditRecorder:
 
 
 class NoAudit:
-    """Stands for a recording where there is no audit trail, as in tests and benchmarks: everything told is dropped."""
+    """Null object for a service without an audit trail, as in tests and benchmarks: every note is dropped."""
 
     def event(self, outcome: EventOutcome = EventOutcome.SUCCESS) -> AuditEvent:
         return AuditEvent(datetime.now(UTC), "", outcome)
 
     def note(self, make: Make, *, holds: int = 0) -> None: ...
 
-    def ask_each_time(self, ask: Callable[[], None]) -> None: ...
+    def flush_each_time(self, flush: Callable[[], None]) -> None: ...
 
     def turned_away(self, address: str, ae_title: str, reason: str) -> None: ...
 
@@ -233,9 +228,9 @@ def actor(association: Association) -> Actor:
 
 
 def silence(folder: Path, *, since: datetime, now: datetime) -> str:
-    """Which services have not written their chain for too long, in words; empty when all have.
+    """The services that have not written their chain for too long, in words; empty when all have.
 
-    `since` is when somebody began to look: a service that was not there before is given its time to start.
+    `since` is when the observation began, which gives a service that was not there before its time to start.
     """
     silent = [chain for chain in CHAINS if now - max(since, _written_at(folder / chain)) > SILENT_AFTER]
     if not silent:
@@ -249,5 +244,5 @@ def silence(folder: Path, *, since: datetime, now: datetime) -> str:
 def _written_at(folder: Path) -> datetime:
     try:
         return datetime.fromtimestamp((folder / "head").stat().st_mtime, UTC)
-    except OSError:  # it is not there, or nobody may look: that is a chain that is not written
+    except OSError:  # absent, or not readable for us: either way it is not known to be written
         return datetime.min.replace(tzinfo=UTC)

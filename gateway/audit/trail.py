@@ -1,19 +1,13 @@
-"""The audit trail: what must be provable later, in files that show it when somebody has changed them.
+"""The audit trail: tamper-evident files of audit messages, one message a line, chained by hashes.
 
-A line is `number <tab> hash of the line before <tab> hash of this <tab> message`, the hash being SHA-256 over the
-three others. So a line that was changed does not fit its own hash, and one that was removed or put in does not fit its
-neighbours. How far the trail has come stands in `head` besides, so that lines cut off at the end are missed too; who
-can write here could write both anew, which is why number and hash are also logged now and then, and `verify` can be
-given them.
+A line is `number <tab> hash of the line before <tab> hash of this <tab> message`; the hash is SHA-256 over the three
+others. The file `head` has number and hash of the last line.
 
-`append` returns when the lines are on disk. Files are named by the number of their first line, and a new one begins
-when the last has FILE_BYTES; the chain goes on from one to the next. Nothing removes files: a site may move old ones
-away, and the chain then begins with the first that is there. What a power cut left of a line that nobody was told is
-written is taken away by the next `append`. Several processes may append; a lock on `head` gives them turns.
+`append` returns when the lines are on disk; several processes may append. Files are named by the number of their first
+line, a new one begins at FILE_BYTES, and the chain goes on from one to the next. No file is removed here. A site may
+move old files away; the chain then begins with the first that is left.
 
-The trail holds patient ids, because PS3.15 wants them: only its owner may read it.
-
-Not for: what messages say (`gateway.audit.messages`).
+Not for: the content of messages (`gateway.audit.messages`).
 """
 
 import fcntl
@@ -32,7 +26,7 @@ FILE_BYTES = 16 * 1024 * 1024
 """About 16,000 messages; a site with two machines writes a file in some weeks."""
 
 BEGINNING = "0" * 64
-"""What stands as the hash of the line before the first."""
+"""Stands for the hash of a line before the first."""
 
 _NAME = "audit-{:012d}.log"
 _FILES = "audit-" + "[0-9]" * 12 + ".log"
@@ -52,7 +46,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class TrailLine:
-    """One line of the trail that can be read; whether it fits is another question."""
+    """One line of the trail that can be read; `judged` says whether it fits."""
 
     number: int
     previous: str
@@ -62,7 +56,7 @@ class TrailLine:
 
 @dataclass(frozen=True, slots=True)
 class TrailFinding:
-    """What is wrong with the trail, and where: `line` counts from 1 within the file."""
+    """One fault of the trail and its place: `line` counts from 1 within the file."""
 
     code: str
     file: str
@@ -72,7 +66,7 @@ class TrailFinding:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How far a trail had been written at one moment: its last message, and how many bytes of each file that takes."""
+    """The extent of a trail at one moment: its last message, and how many bytes of each file that takes."""
 
     head: Head
     files: tuple[tuple[Path, int], ...]
@@ -97,14 +91,15 @@ class Trail:
         return trail
 
     def append(self, messages: Sequence[str]) -> Head:
-        """Write messages and say how far the trail has come. Raises AuditNotWritten; nothing of them counts then."""
+        """Write messages and return the new head. Raises AuditNotWritten; then none of them counts."""
         try:
             self._make()
             with self._locked() as lock:
                 path = self._prepared()
                 lines, head = chained(self._head, messages)
                 size = _written(path, lines)
-                _say(lock, head)
+                # Only after the sync of the lines, so that `head` never names a line that a power cut took.
+                _write_head(lock, head)
                 self._head, self._seen = head, (path, size)
                 return head
         except OSError as error:
@@ -112,14 +107,14 @@ class Trail:
             raise self._not_written(error) from error
 
     def prove(self) -> None:
-        """Write anew how far the trail has come, which shows in the time of `head`. Raises AuditNotWritten."""
+        """Write `head` again, whose time then proves that the trail can be written. Raises AuditNotWritten."""
         try:
             self._make()
             with self._locked() as lock:
                 head = self.said_head()
                 if head is not None:
-                    _say(lock, head)
-                    os.fsync(lock)
+                    _write_head(lock, head)
+                    os.fsync(lock)  # a page in memory alone would prove nothing about the disk
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -135,7 +130,7 @@ class Trail:
         return Head()
 
     def said_head(self) -> Head | None:
-        """How far the trail had come by what `head` says; None when it says nothing."""
+        """The last line according to the file `head`; None when the file is absent or unreadable."""
         try:
             found = _HEAD.match((self.folder / "head").read_text())
         except FileNotFoundError:
@@ -143,7 +138,7 @@ class Trail:
         return Head(int(found[1]), found[2]) if found else None
 
     def written(self) -> Written | None:
-        """How far it goes now, between two messages; up to there no file changes any more. None: nothing was written.
+        """Its extent between two messages; up to there no file changes any more. None: nothing was written.
 
         Raises OSError when it cannot be read.
         """
@@ -152,18 +147,18 @@ class Trail:
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)  # nobody is in the middle of a line
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # no process is in the middle of a line
             files = tuple((path, _whole_bytes(path)) for path in self.files())
             return Written(self.head(), files) if files else None
         finally:
             os.close(descriptor)
 
     def go_on_from(self, head: Head) -> None:
-        """Say, in a folder that files were put back to, that this is their last message."""
+        """Declare the last message of a folder to which files were restored."""
         path = self.folder / "head"
         path.touch(0o600)
         with self._locked() as lock:
-            _say(lock, head)
+            _write_head(lock, head)
             os.fsync(lock)
 
     def _not_written(self, error: OSError) -> AuditNotWritten:
@@ -177,11 +172,13 @@ class Trail:
             if self._above is not None:
                 self._above._make()
             make_folder(self.folder.parent)
+            # For its owner alone: messages hold patient ids, because PS3.15 A.5 wants them.
             self.folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self.folder.parent)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
+        # On `head`, because it is the one file that stays when the chain goes on in a new one.
         descriptor = os.open(self.folder / "head", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -190,7 +187,7 @@ class Trail:
             os.close(descriptor)
 
     def _prepared(self) -> Path:
-        """The file that the next line goes to, after what another process or a power cut left in it was seen."""
+        """The file for the next line; the head is read again when another process or a power cut has changed it."""
         files = self.files()
         last = files[-1] if files else None
         if last is None:
@@ -202,7 +199,7 @@ class Trail:
         return last
 
     def _last(self) -> Head:
-        """What the last line says; the newest file has none when a power cut came right after it was begun."""
+        """The head by the last line; the newest file has none when a power cut came right after it was begun."""
         for path in reversed(self.files()):
             if (head := _mended(path)) is not None:
                 return head
@@ -226,6 +223,8 @@ def chained(head: Head, messages: Sequence[str]) -> tuple[bytes, Head]:
     lines = []
     for message in messages:
         number = head.number + 1
+        # The hash of the line before is part of this one's: a changed line does not fit its own hash, and a removed or
+        # inserted one does not fit its neighbours.
         text = message.replace("\n", " ").encode("utf-8", "replace").decode()
         digest = _hash(number, head.hash, text)
         lines.append(f"{number}\t{head.hash}\t{digest}\t{text}\n".encode())
@@ -234,7 +233,7 @@ def chained(head: Head, messages: Sequence[str]) -> tuple[bytes, Head]:
 
 
 def read(raw: bytes) -> TrailLine | None:
-    """One line without its end; None for what is none."""
+    """Read one line without its end; None when it is no line of a trail."""
     try:
         found = _LINE.fullmatch(raw.decode())
     except UnicodeDecodeError:
@@ -250,7 +249,8 @@ def lines(trail: Trail) -> Iterator[TrailLine]:
 
 
 def verified(trail: Trail, *, expected: Head | None = None) -> Iterator[TrailFinding]:
-    """Read the whole trail and say what is wrong with it. `expected` is a line that was noted somewhere else."""
+    """Read the whole trail and report its faults. `expected` is a head that was kept elsewhere, such as in the log."""
+    # An attacker who can write here can compute the whole chain and `head` anew; only a head kept elsewhere shows that.
     before: Head | None = None
     known: dict[int, str] = {}
     noted = {head.number for head in (expected, trail.said_head()) if head}
@@ -268,7 +268,7 @@ def verified(trail: Trail, *, expected: Head | None = None) -> Iterator[TrailFin
 
 
 def judged(line: TrailLine | None, before: Head | None) -> Iterator[tuple[str, str]]:
-    """What is wrong with a line after the one before it; before the first of all, None, anything may have been."""
+    """The faults of a line after the one before it, which is None for the first: older files may have been moved."""
     if line is None:
         yield "changed", "This is not a line of the trail."
         return
@@ -287,6 +287,7 @@ def judged(line: TrailLine | None, before: Head | None) -> Iterator[tuple[str, s
 def _ends(
     last: Head | None, where: tuple[str, int], known: dict[int, str], said: Head | None, expected: Head | None
 ) -> Iterator[tuple[str, str, int, str]]:
+    # The chain alone does not show lines that were cut off at the end.
     number = last.number if last else 0
     for head, origin in ((said, "the file head"), (expected, "what was noted elsewhere")):
         if head is None or head.number == 0:
@@ -302,7 +303,7 @@ def _hash(number: int, previous: str, message: str) -> str:
 
 
 def _written(path: Path, data: bytes) -> int:
-    """Append to a file and sync it; what could not be written whole is taken away again."""
+    """Append to a file and sync it; a part that was written before an error is cut off again."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
         before = os.fstat(descriptor).st_size
@@ -320,7 +321,8 @@ def _written(path: Path, data: bytes) -> int:
 
 
 def _mended(path: Path) -> Head | None:
-    """The last line of a file, once the piece of a line that a power cut left behind it is gone; None without one."""
+    """Cut off the piece of a line that a power cut left; returns the last line, None without one."""
+    # Nothing is lost by it: `append` had not returned for that line.
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         start = file.seek(max(0, size - _TAIL_BYTES))
@@ -333,19 +335,20 @@ def _mended(path: Path) -> Head | None:
 
 
 def _whole_bytes(path: Path) -> int:
-    """How long a file is without a piece of a line that a power cut left at its end."""
+    """The length of a file without a piece of a line that a power cut left at its end."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         start = file.seek(max(0, size - _TAIL_BYTES))
         return start + file.read().rfind(b"\n") + 1
 
 
-def _say(descriptor: int, head: Head) -> None:
+def _write_head(descriptor: int, head: Head) -> None:
+    # Padded to one length, so that a shorter head leaves nothing of a longer one, and written in one call.
     os.pwrite(descriptor, f"{head.number} {head.hash}\n".ljust(96).encode(), 0)
 
 
 def _last_in(tail: bytes) -> Head | None:
     for raw in reversed(tail.split(b"\n")):
-        if (line := read(raw)) is not None:  # spoilt ones are passed over: `verified` names them, and the trail goes on
+        if (line := read(raw)) is not None:  # damaged lines are passed over: `verified` names them
             return Head(line.number, line.hash)
     return None

@@ -1,14 +1,11 @@
-"""What a text is in bytes, in each of the character sets of PS3.3 C.12.1.1.2, and when it does not fit into one.
-
-pydicom decodes, everywhere. Encoding is here, because pydicom's replaces what does not fit and says so in a warning;
-whoever answers a modality has to know: the same letters shall be on its screen, or somebody shall hear about it.
+"""Character sets (PS3.3 C.12.1.1.2): encoding of texts, and an error for letters that do not fit. pydicom decodes.
 
 * Default repertoire: ASCII and nothing else, whatever bytes a lenient reader would take.
 * Single-byte sets, UTF-8, GB18030, GBK: one codec. ISO_IR 13 has JIS X 0201 whole, half-width katakana beside ASCII.
 * Code extensions (PS3.5 6.1.2.5): each run of letters behind the escape sequence of the first set in the list that has
   them. After each delimiter (backslash, control characters, in names `^` and `=`) the first set is active again.
 
-Not here: which set somebody is answered in (`worklist.answers`).
+Not here: the choice of the set for an answer (`worklist.answers`).
 """
 
 import re
@@ -62,7 +59,7 @@ _ESCAPES = {
     "ISO 2022 IR 87": b"\x1b$B",
     "ISO 2022 IR 159": b"\x1b$(D",
 }
-"""What calls a set into use (PS3.3 Tables C.12-3 and C.12-4)."""
+"""Escape sequences that invoke a set (PS3.3 Tables C.12-3 and C.12-4)."""
 
 _MULTI_BYTE = {
     "ISO 2022 IR 149": "euc_kr",
@@ -71,7 +68,7 @@ _MULTI_BYTE = {
     "ISO 2022 IR 159": "iso2022_jp_2",
 }
 _IN_G0 = frozenset({"ISO 2022 IR 87", "ISO 2022 IR 159"})
-"""These take the place of ASCII, which has to be called back."""
+"""These take the place of ASCII in G0, which has to be invoked again afterwards."""
 
 _NAME_DELIMITERS = re.compile(r"([\^=\\\r\n\f\t])")
 _TEXT_DELIMITERS = re.compile(r"([\\\r\n\f\t])")
@@ -112,6 +109,8 @@ class CharacterSet:
     def _plain(self, text: str) -> bytes:
         term = self.terms[0].replace("2022 ", "").replace("ISO IR", "ISO_IR") if self.terms else ""
         codec = _WHOLE.get(term) or _SINGLE.get(term, "ascii")
+        # Not by pydicom, which replaces letters that do not fit and only warns: either the same letters are on the
+        # modality's screen, or an operator hears about it.
         try:
             data = text.encode(codec)
         except UnicodeEncodeError:
@@ -169,7 +168,7 @@ UNICODE = CharacterSet((UTF_8,))
 
 @lru_cache(maxsize=256)
 def character_set(value: str) -> CharacterSet:
-    """What a value of (0008,0005) stands for, in its usual misspellings too; several terms are separated by backslash.
+    """The set of a value of (0008,0005), in its usual misspellings too; several terms are separated by backslash.
 
     Raises ValueError when a term is not known.
     """
@@ -177,7 +176,7 @@ def character_set(value: str) -> CharacterSet:
     if not any(terms) or terms == (_ASCII,):
         return DEFAULT_REPERTOIRE
     if terms[0] in _MULTI_BYTE:
-        terms = ("", *terms)  # it extends something, and nothing else is said
+        terms = ("", *terms)  # a multi-byte set cannot be the first one, so it extends the default repertoire
     if terms[0] in _WHOLE or len(terms) == 1:
         return CharacterSet(terms[:1])  # pydicom ignores the rest as well
     extended = tuple(term.replace("ISO_IR", "ISO 2022 IR") if term else _ASCII for term in terms if term not in _WHOLE)
@@ -197,7 +196,7 @@ def _term(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _code(term: str, letter: str) -> bytes:
-    """A letter in one of the sets of a code extension; empty when the set has it not."""
+    """A letter in one of the sets of a code extension; empty when the set does not have it."""
     if term == _ASCII:
         return b""
     try:

@@ -1,4 +1,4 @@
-"""Data sets of DIMSE messages: read from the bytes that came, written to the bytes that go (PS3.5 Section 7).
+"""Data sets of DIMSE messages: decoded from and encoded to bytes (PS3.5 Section 7).
 
 Not for: instances, which are kept as they came; conversion to DICOM JSON (`gateway.dataset.dicom_json`).
 """
@@ -35,7 +35,7 @@ def decode(data: bytes, transfer_syntax: str) -> Dataset:
         if any(_lacks_value(element, len(data)) for element in data_set.values()):
             raise InvalidDataSet(_CUT_OFF)
         for _ in data_set.iterall():
-            pass  # values are converted when they are looked at, and only here may that fail
+            pass  # pydicom converts values when they are read, and only here may that fail
     except InvalidDataSet:
         raise
     except (EOFError, OSError, struct.error):  # pydicom, where a tag, a length or a delimiter is not whole
@@ -47,13 +47,11 @@ def decode(data: bytes, transfer_syntax: str) -> Dataset:
 
 
 class _Whole(BytesIO):
-    """Bytes that end where an element ends. pydicom takes what is there of the last one; half a name is another name.
-
-    Zeros behind it are padding.
-    """
+    """Bytes that have to end where an element ends; zeros behind it are padding."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
+        # pydicom would take the part that is there of the last value, and half a name is another name.
         if len(data) < (size or 0) and any(data):
             raise InvalidDataSet(_CUT_OFF)
         return data

@@ -3,8 +3,8 @@
 An attribute is named by its keyword or by its tag. Reading never raises for what a data set holds: an attribute that
 is absent, empty or of another shape reads as nothing, because machines and the cloud send every shape.
 
-Not for: images, which are not converted but walked (`pacs.archive.attributes`); what an item of the worklist may hold
-(`worklist.validation`); data sets on their way out over HTTP (`relay.dicomweb.json_answers`).
+Not for: images, which are not converted but walked (`pacs.archive.attributes`); the rules of a worklist item
+(`worklist.validation`); data sets in HTTP answers (`relay.dicomweb.json_answers`).
 """
 
 import re
@@ -81,8 +81,8 @@ def tag(name: str) -> str:
 def values(data_set: Mapping[str, object], name: str) -> list[object]:
     """All values of an attribute as they are; an empty one among others is None (PS3.18 F.2.5)."""
     attribute = data_set.get(tag(name))
-    found = attribute.get("Value") if isinstance(attribute, dict) else None
-    return found if isinstance(found, list) else []
+    stored = attribute.get("Value") if isinstance(attribute, dict) else None
+    return stored if isinstance(stored, list) else []
 
 
 def items(data_set: Mapping[str, object], name: str) -> list[DicomJson]:
@@ -90,8 +90,8 @@ def items(data_set: Mapping[str, object], name: str) -> list[DicomJson]:
     attribute = data_set.get(tag(name))
     if not isinstance(attribute, dict) or attribute.get("vr") != "SQ":
         return []
-    found = attribute.get("Value")
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    stored = attribute.get("Value")
+    return [item for item in stored if isinstance(item, dict)] if isinstance(stored, list) else []
 
 
 def verbatim(data_set: Mapping[str, object], name: str) -> str:
@@ -101,8 +101,8 @@ def verbatim(data_set: Mapping[str, object], name: str) -> str:
     """
     # Not by `values`: this runs forty times for each image between its last byte and Success.
     attribute = data_set.get(tag(name))
-    found = attribute.get("Value") if isinstance(attribute, dict) else None
-    first = found[0] if isinstance(found, list) and found else ""
+    stored = attribute.get("Value") if isinstance(attribute, dict) else None
+    first = stored[0] if isinstance(stored, list) and stored else ""
     return first if isinstance(first, str) else _written(first)
 
 
@@ -122,14 +122,14 @@ def texts(data_set: Mapping[str, object], name: str) -> tuple[str, ...]:
 
 def person_name(data_set: Mapping[str, object], name: str) -> PersonName:
     """The first value of an attribute that holds persons' names."""
-    found = values(data_set, name)
-    return PersonName.of(found[0]) if found else PersonName()
+    names = values(data_set, name)
+    return PersonName.of(names[0]) if names else PersonName()
 
 
 def number(data_set: Mapping[str, object], name: str) -> int | None:
     """The first value as a whole number of rows, frames and the like: 0 or more, at most ten digits. Else None."""
-    found = text(data_set, name)
-    return int(found) if _WHOLE_NUMBER.fullmatch(found) else None
+    digits = text(data_set, name)
+    return int(digits) if _WHOLE_NUMBER.fullmatch(digits) else None
 
 
 def _written(value: object) -> str:
@@ -162,7 +162,7 @@ def _person_name(value: str) -> dict[str, str]:
 
 
 def from_data_set(data_set: Dataset) -> DicomJson:
-    """Turn what came over an association into DICOM JSON, in which every text is Unicode.
+    """Turn a data set that came over an association into DICOM JSON, in which every text is Unicode.
 
     Raises InvalidDataSet when a value cannot be read.
     """
@@ -175,5 +175,5 @@ def from_data_set(data_set: Dataset) -> DicomJson:
 
 
 def to_data_set(data_set: DicomJson) -> Dataset:
-    """Turn DICOM JSON into a data set, when it was made by `from_data_set` or checked: others make pydicom raise."""
+    """Turn DICOM JSON into a data set. It has to come from `from_data_set` or be checked: else pydicom raises."""
     return Dataset.from_json(data_set)

@@ -1,15 +1,13 @@
-"""One association from accept to close: a thread, a socket, and the pure `pdu`, `negotiation` and `dimse`.
+"""Association acceptor (PS3.8): one association from accept to close, on a thread and a socket of its own.
 
-Rules:
+* A `Refusal` that a handler raises becomes a DIMSE status with an Error Comment and one log line. Any other error is a
+  fault of ours: C000H (0110H for N-services), logged with its place; the association goes on.
+* A peer that breaks the protocol loses its own association, by A-ABORT (PS3.8 Table 9-26), and no other.
+* A C-STORE data set is streamed into the `Incoming` of `handle_store`; Success follows its `finish`.
+* Every refusal is logged and noted (`gateway.refusals.log`), in the same words.
+* A stop lets the current message end within a grace period, then aborts the association.
 
-* A handler returns, or raises a `Refusal`, which becomes a DIMSE status with an Error Comment and one log line.
-  Anything else a handler raises is a fault of ours: C000H (0110H for N-services), logged with its place, and the
-  association goes on.
-* A broken peer loses its own association (A-ABORT with the reason of PS3.8 Table 9-26) and nobody else's.
-* A C-STORE data set is streamed into what `handle_store` returns. Success is sent only after its `finish` returned.
-  If it refuses half-way, the rest of the data set is read and dropped so that the peer gets its answer.
-* Whatever is refused is logged and noted (`gateway.refusals.log`), in the same words.
-* Stopping lets a message that is under way end, within a grace period, and then aborts the associations.
+Not for: the choice of callers (`admission`), connections and limits (`listener`).
 """
 
 import re
@@ -49,7 +47,7 @@ from gateway.refusals.log import unnoted
 from gateway.refusals.remedies import BROKEN, FAILED, NO_CONTEXT, TLS
 
 _FLUSH_BYTES = 1 << 16
-"""C-FIND answers are collected up to this size before they are sent."""
+"""C-FIND answers are collected up to this size before they are sent, because they are many and small."""
 
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -88,7 +86,7 @@ class Acceptor:
         self.stream = Stream(self.wire, self.limits, self.stopping, is_between_messages=self._is_between_messages)
 
     def run(self) -> None:
-        """Serve the connection until it ends, and say how it ended."""
+        """Serve the connection until it ends, and log how it ended."""
         self.log = log.bind(association=self.identity, address=self.address)
         try:
             if self.stream.shake_hands():
@@ -98,16 +96,16 @@ class Acceptor:
             self.log.warning("TLS handshake failed", reason=str(error))
             self.application.observer.turned_away(self.address, "", str(error))
             self._note("TLS", TLS, str(error))
-            self.stream.say_goodbye(b"")
+            self.stream.close_with(b"")  # no PDU; the transport adds the alert of TLS
         except ProtocolError as error:
             self.log.warning("association aborted", reason=str(error))
             self._note("association", BROKEN, str(error))
-            self.stream.say_goodbye(pdu.pack_abort(source=2, reason=error.reason))
+            self.stream.close_with(pdu.pack_abort(source=2, reason=error.reason))
         except PeerGone as error:
             self.log.warning("association lost", reason=str(error))
         except Exception as error:  # noqa: BLE001  the thread must end in order, and the text may quote a data set
             self.log.error("association failed", error=type(error).__name__, place=place(error))
-            self.stream.say_goodbye(pdu.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
+            self.stream.close_with(pdu.pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
         finally:
             self.wire.close()
             if self.association is not None:
@@ -135,8 +133,8 @@ class Acceptor:
                 if not self._associate(event.body):
                     return
             elif isinstance(event, ReleaseRequested):
-                self._tell("association released")
-                self.stream.say_goodbye(pdu.RELEASE_RESPONSE)
+                self._log_usual("association released")
+                self.stream.close_with(pdu.RELEASE_RESPONSE)
                 return
             elif isinstance(event, Aborted):
                 self.log.warning("association aborted by peer", source=event.source, reason=event.reason)
@@ -152,7 +150,7 @@ class Acceptor:
             if rejection.result == negotiation.PERMANENT:  # and not because there is no room now
                 self.application.observer.turned_away(self.address, request.calling_ae_title, rejection.sentence)
             self._note("association", rejection.kind, rejection.sentence)
-            self.stream.say_goodbye(negotiation.encode_reject(rejection))
+            self.stream.close_with(negotiation.encode_reject(rejection))
             return False
         accepted, items = negotiation.negotiate(request, self.application.supported())
         self.contexts = {context.context_id: context for context in accepted}
@@ -162,13 +160,13 @@ class Acceptor:
         self.stream.send(negotiation.encode_accept(request, body, items, max_length=most, accepted=accepted))
         self.stream.established()
         self._is_own_echo = is_own_echo(request, self.address, self.at)
-        self._tell("association accepted", **_offer(request, accepted))
+        self._log_usual("association accepted", **_offer(request, accepted))
         if useless := _useless(request, accepted):
             self._note("association", NO_CONTEXT, useless)
         return True
 
-    def _tell(self, event: str, **facts: object) -> None:
-        """Log what is usual; that the gateway proves its own port, each minute of the year, is of no interest."""
+    def _log_usual(self, event: str, **facts: object) -> None:
+        # The gateway's echo of its own port comes every minute, and would be most of the log.
         (self.log.debug if self._is_own_echo else self.log.info)(event, **facts)
 
     # ---- messages --------------------------------------------------------------------------------------------------
@@ -201,7 +199,7 @@ class Acceptor:
 
     def _take_answer(self, command: Command, report_channel: ReportChannel) -> None:
         if command.has_data_set:
-            self._collect()  # an event reply, in which nothing stands that would be needed
+            self._collect()  # an event reply, which is not needed: the status says it all
         report_channel.answered(command)
 
     def _request(self, command: Command, context: AcceptedContext, data_set: bytes) -> Request:
@@ -231,6 +229,7 @@ class Acceptor:
     def _collect(self) -> bytes:
         collected = bytearray()
         for data in self._data():
+            # Checked piece by piece, because a peer never states the length of the whole.
             if len(collected) + len(data) > self.limits.data_set_bytes:
                 raise ProtocolError(f"A data set is longer than {self.limits.data_set_bytes} bytes.")
             collected += data
@@ -240,6 +239,7 @@ class Acceptor:
         """C-STORE (PS3.4 Annex B): stream the data set, then answer."""
         error = self._attempt(lambda: self._open_store(request))
         if request.command.has_data_set:
+            # To its end even when it is refused, because the peer reads no answer before it has sent everything.
             for data in self._data():
                 if error is None:
                     assert self._incoming is not None
@@ -247,7 +247,7 @@ class Acceptor:
         incoming, self._incoming = self._incoming, None
         if error is None and incoming is not None:
             error = self._attempt(incoming.finish)
-        if error is None:
+        if error is None:  # Success only here: the object is durable once `finish` has returned
             self._answer(request, response(request.command, 0x0000))
             return
         if incoming is not None:
@@ -264,7 +264,7 @@ class Acceptor:
 
     @staticmethod
     def _attempt(work: Callable[[], None]) -> Exception | None:
-        """Do one step of a C-STORE; an error is kept, since the rest of the data set must be read before it is told."""
+        """Do one step of a C-STORE; an error is returned, because the data set must be read before it is answered."""
         try:
             work()
         except Exception as error:  # noqa: BLE001  whatever a handler raises is answered
@@ -283,7 +283,7 @@ class Acceptor:
             self._is_serving = False
 
     def _send_answers(self, request: Request) -> None:
-        """Send each answer at once, those of a query by the packet: they are many and small."""
+        """Send each answer at once, those of a query in batches."""
         sender = StoreSender(
             self.contexts.values(), max_length=self.peer_max_length, send=self.stream.send, answer=self._stored
         )
@@ -323,13 +323,13 @@ class Acceptor:
         return True
 
     def _between_answers(self, fragment: Fragment) -> Command | None:
-        """Take what may come while a request is served: its cancellation, which is noted, or a response to us."""
+        """Take a message that may come while a request is served: its cancellation, or a response to us."""
         received = self.messages.feed(fragment)
         if not isinstance(received, CommandReceived):
             return None
         command = received.command
         if command.command_field == CommandField.C_CANCEL:
-            self._cancelled = command.message_id_being_responded_to
+            self._cancelled = command.message_id_being_responded_to  # compared later: it may be of an earlier request
             return None
         if event_reports.is_response(command) and self._report_channel is not None:
             self._take_answer(command, self._report_channel)
@@ -347,20 +347,20 @@ class Acceptor:
         return self._report_channel
 
     def _report_or_wait(self, report_channel: ReportChannel) -> None:
-        """Wait for the peer's next message, or send it what is to be reported to it meanwhile (PS3.7 10.1.1)."""
-        owed = report_channel.next(self.wire.fileno(), self.limits.idle_seconds)
-        if owed is not None:
-            self._report(*owed)
+        """Wait for the peer's next message, or send it a pending report meanwhile (PS3.7 10.1.1)."""
+        pending = report_channel.next(self.wire.fileno(), self.limits.idle_seconds)
+        if pending is not None:
+            self._report(*pending)
 
     def _report(self, message_id: int, report: EventReport) -> None:
         context = event_reports.reporting_context(report.sop_class_uid, self.contexts.values())
-        assert context is not None  # what is reported was asked for in it
+        assert context is not None  # the request to be reported on came in it
         self.stream.send(event_reports.packed(report, context, message_id=message_id, max_length=self.peer_max_length))
 
     # ---- answers ---------------------------------------------------------------------------------------------------
 
     def _refuse(self, request: Request, error: Exception) -> None:
-        """Tell the peer and the operator why the request was not carried out."""
+        """Answer the peer, and log for the operator, why the request was not carried out."""
         command = request.command
         answer = failure(command, error)
         facts = {
@@ -397,18 +397,19 @@ class Acceptor:
         return pdu.pack_data(context_id, data, is_command=is_command, max_length=most)
 
 
-@lru_cache(maxsize=64)  # the answers of a query have one and the same
+@lru_cache(maxsize=64)  # all pending answers of a query have the same command set
 def _packed_command(answer: Command) -> bytes:
     return dimse.pack_command(answer)
 
 
 def _loggable(uid: str | None) -> str | None:
-    """A UID as the peer sent it; what is none may be anything of any length, a patient's name included."""
+    """A UID as the peer sent it, or a word for it."""
+    # A value that is no UID may be anything of any length, a patient's name included.
     return uid if uid is None or _UID.fullmatch(uid) else "not a UID"
 
 
 def _useless(request: negotiation.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> str:
-    """Why the peer can do nothing it may have come for, beyond an echo; '' when it can do something."""
+    """Why the peer can do nothing but an echo on this association; '' when it can, or wants no more."""
     wanted = {context.abstract_syntax for context in request.contexts} - {VERIFICATION}
     if not wanted or any(context.abstract_syntax in wanted for context in accepted):
         return ""
@@ -419,7 +420,7 @@ def _useless(request: negotiation.AssociateRequest, accepted: tuple[AcceptedCont
 
 
 def _offer(request: negotiation.AssociateRequest, accepted: tuple[AcceptedContext, ...]) -> dict[str, object]:
-    """What was proposed and what became of it, for the log."""
+    """The proposed and the accepted contexts, for the log."""
     taken = {context.context_id for context in accepted}
     refused = [context for context in request.contexts if context.context_id not in taken]
     return {

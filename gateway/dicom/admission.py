@@ -1,15 +1,12 @@
-"""Who is let in: the decision on an association request before anything is negotiated (PS3.8 7.1). Pure.
+"""Admission: accept or reject an association request before anything is negotiated (PS3.8 7.1). Pure.
 
-Asked in this order, and the first that is not answered well is the reason the peer and the log get:
+Checked in this order; the first check that fails is the reason for the peer and the log:
 
-1. Does it speak this protocol, DICOM's application context, and does it mean us (called AE title)?
-2. Is it on the list of those who may call, from the address it calls from? The gateway's own echo, by which the health
-   report proves a port, needs no place on the list: under OWN_TITLE, from this machine, Verification alone.
-3. Is there room: of all associations, of those with its address, of those with its AE title?
+1. Protocol version, application context, called AE title.
+2. Calling AE title and address, by the list of callers. The gateway's own echo needs no place on the list.
+3. Room: among all associations, those of its address, those of its AE title. Some places are kept for echoes.
 
-Where there is no room, an association that proposes Verification alone is let in all the same, a few at a time: an
-echo is how people and monitors find out whether a service that seems stuck is alive. As many echoes take no place
-away from anybody else.
+Not for: presentation contexts (`gateway.dicom.negotiation`).
 """
 
 from collections.abc import Collection
@@ -21,7 +18,7 @@ from gateway.dicom.negotiation import APPLICATION_CONTEXT, AssociateRequest, Rej
 from gateway.remote_ae import Caller
 
 OWN_TITLE = "GATEWAY_HEALTH"
-"""Who the gateway says it is when it proves its own ports."""
+"""AE title of the gateway when it checks its own ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,9 @@ def is_echo(request: AssociateRequest) -> bool:
 
 
 def is_own_echo(request: AssociateRequest, address: str, at: str) -> bool:
-    """Does this gateway prove its own port? Who calls from the address that was called (`at`) is on this machine."""
+    """Is it this gateway's check of its own port? `at` is the address that was called."""
+    # It passes a strict list of callers, which must not make a site look broken. A caller from the address it calls is
+    # on this machine, and Verification alone discloses nothing.
     return address == at and request.calling_ae_title == OWN_TITLE and is_echo(request)
 
 
@@ -62,6 +61,7 @@ def rejection(
 
 
 def _not_understood(request: AssociateRequest, ours: str) -> Rejection | None:
+    # Result, source and reason are those of PS3.8 Table 9-21.
     if not request.protocol_version & 1:
         return Rejection(1, 2, 2, f"The peer speaks version {request.protocol_version} of the protocol, and not 1.")
     if request.application_context != APPLICATION_CONTEXT:
@@ -86,15 +86,18 @@ def _not_listed(request: AssociateRequest, address: str, callers: Collection[Cal
 def _no_room(
     request: AssociateRequest, address: str, limits: ListenerLimits, taken: Collection[Slot]
 ) -> Rejection | None:
+    # An echo has places of its own, because it is how people and monitors find out whether a service that seems stuck
+    # is alive. As many echoes take no place away from other associations.
     kept = limits.echoes if is_echo(request) else 0
     count = len if kept else partial(_beside_echoes, limits.echoes)
     if (number := count(taken)) >= limits.associations + kept:
         return _full(f"{number} associations are open already", "GATEWAY_MAX_ASSOCIATIONS")
+    # A machine that leaks associations must not take the places of others.
     for name, ours in (("address", address), ("ae_title", request.calling_ae_title)):
         same = count([slot for slot in taken if getattr(slot, name) == ours])
         if same >= limits.associations_per_peer + kept:
-            what = f"{same} associations with {ours!r} are open already"
-            return _full(what, "GATEWAY_MAX_ASSOCIATIONS_PER_PEER")
+            full = f"{same} associations with {ours!r} are open already"
+            return _full(full, "GATEWAY_MAX_ASSOCIATIONS_PER_PEER")
     return None
 
 

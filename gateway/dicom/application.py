@@ -1,4 +1,4 @@
-"""What a room hands to the listener, and what comes of it on the wire. No sockets.
+"""The application behind a listener: its handlers, their requests, and the responses to them. No sockets.
 
 `Application` holds the handlers of worklist or pacs; a handler gets a `Request` and returns, or raises a `Refusal`. The
 functions at the end turn outcomes into responses: `failure` is the one place where an error becomes a DIMSE status.
@@ -11,7 +11,7 @@ from typing import Protocol
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.dataset import character_sets as _character_sets  # noqa: F401  completes pydicom's tables, for whoever decodes
+from gateway.dataset import character_sets as _character_sets  # noqa: F401  completes pydicom's tables
 from gateway.dataset.data_sets import decode
 from gateway.dicom.dimse import NO_DATA_SET, RESPONSE, Command, CommandField
 from gateway.dicom.event_reports import ReportChannel
@@ -27,7 +27,7 @@ UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 @dataclass(frozen=True, slots=True)
 class ListenerLimits:
-    """What one listener grants. Times in seconds, lengths in bytes."""
+    """The limits of one listener. Times in seconds, lengths in bytes."""
 
     associations: int = 32
     associations_per_peer: int = 16
@@ -35,7 +35,7 @@ class ListenerLimits:
     echoes: int = 2
     """Associations beyond these two limits, if they propose Verification alone."""
     waiting: int = 128
-    """Connections without an association, each a thread and a buffer of 1 MB. They take nobody's association away."""
+    """Connections without an association, each a thread and a buffer of 1 MB. They do not count as associations."""
     waiting_per_peer: int = 32
     artim_seconds: float = 30.0
     """How long a connection may take to send its association request, and to close after the last PDU (PS3.8 9.1.5)."""
@@ -45,12 +45,12 @@ class ListenerLimits:
     """Offered to the peer. Larger brings nothing; some peers never send more than 16 kB."""
     data_set_bytes: int = 2 << 20
     """Largest data set that is collected in memory: queries, performed steps. 2 MB refer to ten thousand images, and
-    decoded they can take eighty times as much and seconds of everybody's time. C-STORE is streamed and has no limit."""
+    decoded they can take eighty times as much and seconds of the process. C-STORE is streamed and has no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """Who is on the other side; `id` binds the log lines of one association together."""
+    """The two AE titles and the peer's address; `id` is in all log lines of one association."""
 
     id: str
     calling_ae_title: str
@@ -67,9 +67,9 @@ class Request:
     command: Command
     data_set: bytes
     is_cancelled: Callable[[], bool]
-    """Has the peer sent C-CANCEL for this request? To be asked between answers."""
+    """Has the peer sent C-CANCEL for this request? To be called between answers."""
     report_channel: Callable[[], ReportChannel] = ReportChannel
-    """The way to report to the peer later, as long as its association lives."""
+    """Opens the channel for event reports to the peer, as long as its association lives."""
 
     @property
     def abstract_syntax(self) -> str:
@@ -87,16 +87,16 @@ class Request:
 
 
 class Incoming(Protocol):
-    """Where the data set of one C-STORE goes. Every method may raise a Refusal."""
+    """The receiver of one C-STORE's data set. `write` and `finish` may raise a Refusal."""
 
     def write(self, data: memoryview) -> None:
         """Take the next piece; it must be used up before this returns."""
 
     def finish(self) -> None:
-        """Everything has come. When this returns, Success is sent: the object must be safe."""
+        """End the data set. When this returns, Success is sent: the object must be safe."""
 
     def discard(self) -> None:
-        """Nothing of it shall remain: the transfer was cut off or refused. Never raises."""
+        """Remove all of it, because the transfer was cut off or refused. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a C-GET or C-MOVE stands: the numbers of its sub-operations, and the status that goes with them.
+    """The state of a C-GET or C-MOVE: the numbers of its sub-operations, and the status that goes with them.
 
     FF00 says that more follows; with any other status it is the last (PS3.4 C.4.2.1.5 to C.4.2.1.9).
     """
@@ -123,17 +123,17 @@ class Progress:
 
 
 class Observer(Protocol):
-    """Who is told what the audit trail wants to know and handlers do not see. Never waits, never raises."""
+    """Observer of events for the audit trail that handlers do not see. Never waits, never raises."""
 
     def turned_away(self, address: str, ae_title: str, reason: str) -> None:
-        """An association, or before it a TLS handshake, was refused because of who asked."""
+        """An association, or before it a TLS handshake, was refused because of the caller's identity."""
 
     def ended(self, association: Association) -> None:
         """An association that was accepted is over, however it ended."""
 
 
 class NoObserver:
-    """Nobody is told."""
+    """Null object for an application without an audit trail."""
 
     def turned_away(self, address: str, ae_title: str, reason: str) -> None: ...
 
@@ -146,7 +146,7 @@ AttributesHandler = Callable[[Request], Dataset | None]
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What a room serves: its AE title, the presentation contexts it accepts, and a handler for each service.
+    """One AE: its title, the presentation contexts it accepts, and a handler for each service.
 
     C-ECHO needs neither a context nor a handler here.
     """
@@ -163,12 +163,12 @@ class Application:
     """Serves C-GET, storing with the sender, and C-MOVE, for which the sender is of no use."""
     reversible: Mapping[str, frozenset[str]] = field(default_factory=dict)
     extended: Mapping[str, bytes] = field(default_factory=dict)
-    """Both as in `association.Supported`."""
+    """Both as in `negotiation.Supported`."""
     observer: Observer = field(default_factory=NoObserver)
-    """Tells the audit trail."""
+    """Records for the audit trail."""
 
     def supported(self) -> Supported:
-        """What is negotiated for."""
+        """The contexts to negotiate, with Verification."""
         return Supported({VERIFICATION: UNCOMPRESSED, **self.contexts}, self.reversible, self.extended)
 
 
@@ -187,9 +187,9 @@ def response(request: Command, status: int, *, has_data_set: bool = False) -> Co
 
 
 def progressed(request: Command, progress: Progress) -> tuple[Command, Dataset | None]:
-    """The response that tells how a retrieval stands, and the data set that names what failed when it is over."""
+    """The response with the progress of a retrieval; the last one has a data set that names the failed instances."""
     is_pending, is_cancelled = progress.status == 0xFF00, progress.status == 0xFE00
-    failed = None
+    failed = None  # the list belongs to the last response alone (PS3.4 C.4.2.1.4.2)
     if progress.failed_uids and not is_pending:
         failed = Dataset()
         failed.FailedSOPInstanceUIDList = list(progress.failed_uids)
@@ -212,15 +212,15 @@ _STORAGE = {0x0111: 0xC111}
 
 
 _NAMED_BY_TAG = frozenset({0x0105, 0x0120})
-"""Statuses of the N-services that say in an Attribute Identifier List which attribute is meant; Offending Element is a
-field of the composite services (PS3.7 C.5)."""
+"""Statuses of the N-services that name the attribute in an Attribute Identifier List; Offending Element is a field of
+the composite services (PS3.7 C.5)."""
 
 
 def failure(request: Command, error: Exception) -> Command:
-    """The response that tells a peer why its request was not carried out."""
+    """The response to a request that was not carried out, with the reason."""
     if isinstance(error, Refusal):
         status, comment, error_id = error.dimse_status, error.comment, error.error_id
-    else:
+    else:  # without the error's text, which may quote a data set
         status, comment, error_id = 0xC000, "Internal error of the gateway; see its log.", None
     if is_normalized(request):
         status = _NORMALIZED.get(status, status)

@@ -1,10 +1,7 @@
 """DIMSE messages (PS3.7): command sets parsed and packed, fragments put together to messages. Pure.
 
-A command set is always Implicit VR Little Endian with group 0000 only (PS3.7 6.3.1), so one table of the elements
-replaces a data set library on the path of every message. Elements a command does not use are skipped.
-
-`Messages` knows the order things must come in: the fragments of one command set, then, if the command announces it, the
-fragments of one data set in the same presentation context. Data sets are passed on fragment by fragment.
+`Messages` checks the order: the fragments of one command set, then, if the command announces it, those of one data set
+in the same presentation context. Data sets are passed on fragment by fragment. Not for: their content.
 """
 
 import struct
@@ -16,7 +13,7 @@ from gateway.dicom.pdu import AbortReason, Fragment
 from gateway.errors import ProtocolError
 
 LARGEST_COMMAND = 1 << 16
-"""Bytes; PS3.7's largest command has a handful of UIDs, only a long Attribute Identifier List could come near."""
+"""Bytes; the largest command of PS3.7 has a handful of UIDs, and only a long Attribute Identifier List comes near."""
 
 NO_DATA_SET = 0x0101
 """Command Data Set Type (0000,0800) of a message without one; any other value means that one follows."""
@@ -46,7 +43,7 @@ RESPONSE = 0x8000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A command set. What is absent is None. Names are the keywords of PS3.7 Table E.1-1 in snake case."""
+    """A command set; an absent element is None. Names are the keywords of PS3.7 Table E.1-1 in snake case."""
 
     command_field: int
     affected_sop_class_uid: str | None = None
@@ -78,6 +75,8 @@ class Command:
         return self.command_data_set_type != NO_DATA_SET
 
 
+# A command set is always Implicit VR Little Endian with group 0000 only (PS3.7 6.3.1), so one table replaces a data set
+# library on the path of every message.
 _ELEMENTS: dict[int, tuple[str, str]] = {
     0x0002: ("affected_sop_class_uid", "UI"),
     0x0003: ("requested_sop_class_uid", "UI"),
@@ -121,7 +120,7 @@ def parse_command(data: bytes) -> Command:
         start += _ELEMENT.size
         if group != 0 or start + length > len(data):
             raise _broken(f"element ({group:04X},{element:04X}) of {length} bytes does not belong there")
-        known = _ELEMENTS.get(element)
+        known = _ELEMENTS.get(element)  # retired elements and a peer's own are skipped
         if known is not None and length:
             values[known[0]] = _value(known[1], data[start : start + length], element)
         start += length
@@ -198,6 +197,7 @@ class Messages:
             return None
         command = parse_command(bytes(self._command))
         self._command.clear()
+        # A data set may be announced by any value but 0101H; what follows must then be its fragments.
         if command.has_data_set:
             self._data_context = fragment.context_id
         return CommandReceived(fragment.context_id, command)

@@ -1,6 +1,6 @@
-"""What a request is answered with: once, or again and again for C-FIND, C-GET and C-MOVE. No sockets.
+"""Dispatch of DIMSE requests to the handlers of an `Application`, and the sequence of answers. No sockets.
 
-C-STORE is not here, because its data set is streamed; `acceptor` takes it in. Refusals pass through.
+Not for: C-STORE, whose data set is streamed (`acceptor`). Refusals pass through.
 """
 
 import time
@@ -18,8 +18,8 @@ Answer = tuple[Command, Dataset | bytes | None]
 """A response and its data set, which may be encoded already."""
 
 _LOOK_SECONDS = 0.001
-"""How often it is looked, between the answers of a query, whether it was cancelled. Looking is a system call, and takes
-as long as an answer."""
+"""How often a query looks for its C-CANCEL between answers, because a look is a system call and takes as long as an
+answer."""
 
 _NOT_SUPPORTED = 0x0001
 """Requested optional attributes are not supported: the warning of N-GET, of the MPPS Retrieve class for one (PS3.4
@@ -35,7 +35,7 @@ _HANDLERS: dict[int, str] = {
 
 
 def answers(application: Application, request: Request, sender: StoreSender) -> Iterator[Answer]:
-    """Serve one request. `sender` stores on the peer that asks, for C-GET. Raises Unsupported, and what handlers do."""
+    """Serve one request. `sender` stores on the requesting peer, for C-GET. Raises Unsupported, and as handlers do."""
     field = request.command.command_field
     if field == CommandField.C_ECHO:
         yield response(request.command, 0x0000), None
@@ -48,7 +48,7 @@ def answers(application: Application, request: Request, sender: StoreSender) -> 
 
 
 def name(command_field: int) -> str:
-    """A command as people call it."""
+    """The usual name of a command, such as C-FIND."""
     known = CommandField.__members__.values()
     return CommandField(command_field).name.replace("_", "-") if command_field in known else f"{command_field:04X}H"
 
@@ -60,7 +60,7 @@ def _found(application: Application, request: Request) -> Iterator[Answer]:
     pending: dict[int, Command] = {}
     look_again = 0.0
     for match in application.handle_find(request):
-        if match.status not in pending:
+        if match.status not in pending:  # one command for all answers of a status, which is packed once
             pending[match.status] = response(request.command, match.status, has_data_set=True)
         yield pending[match.status], match.data_set
         if (now := time.monotonic()) < look_again:
@@ -92,7 +92,7 @@ def _attributes(application: Application, request: Request) -> Answer:
 
 
 def _lacking(request: Command, result: Dataset | None) -> tuple[int, ...]:
-    """What an N-GET asked for and does not get."""
+    """The requested attributes that the answer of an N-GET lacks."""
     wanted = request.attribute_identifier_list if request.command_field == CommandField.N_GET else None
     return tuple(tag for tag in wanted or () if result is None or tag not in result)
 

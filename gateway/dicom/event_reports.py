@@ -1,11 +1,10 @@
-"""Reports of events to a peer: N-EVENT-REPORT with this side as the SCP (PS3.7 10.1.1).
+"""Event reports to a peer: N-EVENT-REPORT with this side as the SCP (PS3.7 10.1.1).
 
-How a report is packed and its response judged stands here once, for associations of our own (`requestor`) and for those
-that the peer opened. On the latter, any thread hands a report to the association's `ReportChannel` and waits for the
-answer. The association's own thread sends it when it is between messages and the peer has been quiet for a moment, one
-at a time, since nothing else was negotiated (PS3.7 D.3.3.3), and brings the answer back.
+Packing and judging are for associations of our own (`requestor`) and for those that the peer opened. On the latter, any
+thread hands a report to the association's `ReportChannel` and waits for the answer; the association's own thread sends
+it between two messages.
 
-Not for: what is reported, nor for what happens when the association has ended; then its caller finds another way.
+Not for: the content of reports, nor for another route when the association has ended; that is the caller's.
 """
 
 import os
@@ -25,7 +24,7 @@ from gateway.dicom.negotiation import AcceptedContext
 from gateway.errors import GatewayError
 
 QUIET_SECONDS = 0.1
-"""How long a peer has been silent before a report is sent: one that is about to go on or to release is not crossed."""
+"""A peer has to be silent this long before a report is sent, which keeps it from crossing a request or a release."""
 
 
 class NotReported(GatewayError):
@@ -34,7 +33,7 @@ class NotReported(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class EventReport:
-    """What is reported: the instance and what happened to it, with the data set that belongs to this kind of event."""
+    """One report: the SOP instance, the event type, and the data set that belongs to it."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -78,30 +77,30 @@ def status_of(response: Command) -> int:
 
 
 class ReportChannel:
-    """The way to the peer of one association. `report` is for other threads, the rest for the association's own."""
+    """The reports on one association. `report` is for other threads, the rest for the association's own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._owed: deque[tuple[EventReport, Future[int]]] = deque()
+        self._pending: deque[tuple[EventReport, Future[int]]] = deque()
         self._sent: tuple[int, Future[int]] | None = None
         self._message_id = 0
         self._is_open = True
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def report(self, report: EventReport, *, timeout_seconds: float) -> int:
-        """Send a report once the association is idle, and give the status the peer answers. Raises NotReported."""
+        """Send a report once the association is idle, and return the status of the answer. Raises NotReported."""
         answer: Future[int] = Future()
         with self._lock:
             if not self._is_open:
                 raise NotReported("The association has ended.")
-            self._owed.append((report, answer))
-            os.eventfd_write(self._bell, 1)
+            self._pending.append((report, answer))
+            os.eventfd_write(self._bell, 1)  # a descriptor, so that the association can poll it beside its socket
         try:
             return answer.result(timeout_seconds)
         except CancelledError:
             raise NotReported("The association has ended.") from None
         except TimeoutError:
-            answer.cancel()  # what has not been sent by now will not be
+            answer.cancel()  # a report that has not been sent by now is not sent any more
             raise NotReported(f"The peer did not answer a report within {timeout_seconds:.0f} s.") from None
 
     @property
@@ -110,11 +109,11 @@ class ReportChannel:
         return self._is_open
 
     def next(self, connection: int, seconds: float) -> tuple[int, EventReport] | None:
-        """Wait for the peer or for a report: the report to send now and its message id, None when the peer has spoken.
+        """Wait for the peer or for a report: the report to send now and its message id, None when the peer sent first.
 
         `connection` is the descriptor of the association's socket. Raises BlockingIOError when neither came in time.
         """
-        if not self._owes():
+        if not self._has_next():
             ready = _readable(seconds, connection, self._bell)
             if not ready:
                 raise BlockingIOError
@@ -124,7 +123,7 @@ class ReportChannel:
         return None if _readable(QUIET_SECONDS, connection) else self._taken()
 
     def answered(self, response: Command) -> None:
-        """The peer answered a report; an answer to none of ours is nobody's."""
+        """Take the peer's answer to a report; an answer to none of ours is ignored."""
         if self._sent is None or self._sent[0] != response.message_id_being_responded_to:
             return
         _, answer = self._sent
@@ -132,24 +131,25 @@ class ReportChannel:
         answer.set_result(status_of(response))
 
     def close(self) -> None:
-        """The association has ended: whoever waits for an answer is told so."""
+        """End the channel with its association; threads that wait for an answer get NotReported."""
         with self._lock:
             self._is_open = False
             os.close(self._bell)
-            unsent = [answer for _, answer in self._owed]
+            unsent = [answer for _, answer in self._pending]
         for answer in unsent:
             answer.cancel()
         if self._sent is not None:
             self._sent[1].set_exception(NotReported("The association ended before the report was answered."))
 
-    def _owes(self) -> bool:
+    def _has_next(self) -> bool:
         with self._lock:
-            return self._sent is None and bool(self._owed)
+            # One at a time, because asynchronous operations were not negotiated (PS3.7 D.3.3.3).
+            return self._sent is None and bool(self._pending)
 
     def _taken(self) -> tuple[int, EventReport] | None:
         with self._lock:
-            while self._sent is None and self._owed:
-                report, answer = self._owed.popleft()
+            while self._sent is None and self._pending:
+                report, answer = self._pending.popleft()
                 if answer.set_running_or_notify_cancel():
                     self._message_id = self._message_id % 0xFFFF + 1
                     self._sent = self._message_id, answer

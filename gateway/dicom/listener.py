@@ -1,7 +1,7 @@
-"""The DICOM listener: accepts connections, gives each a thread and a `Acceptor`, keeps the limits, stops in order.
+"""The DICOM listener: accepts connections, gives each a thread and an `Acceptor`, keeps the limits, stops in order.
 
-worklist and pacs hand in an `Application` with their handlers and never see a socket. Not for what the messages mean,
-and not for calling others (`requestor`).
+worklist and pacs hand in an `Application` with their handlers and never see a socket. Not for: the meaning of messages
+(`application`), calls of ours (`requestor`).
 """
 
 import socket
@@ -27,7 +27,7 @@ from gateway.remote_ae import Caller
 from gateway.tls_reload import ServerTls
 
 _BREATH_SECONDS = 0.5
-"""Rest after a connection could not be taken: what is missing (descriptors, threads, memory) is so for a while."""
+"""Pause after a connection could not be accepted, because descriptors, threads or memory stay short for a while."""
 
 _TOO_MANY = "Too many connections wait to ask for an association."
 
@@ -48,7 +48,7 @@ class Listener:
         tls: ServerTls | None = None,
         note: NoteRefusal = unnoted,
     ) -> None:
-        """`callers` empty lets anyone call; without `tls` it is plain TCP. `note` is told of whatever is refused."""
+        """`callers` empty lets anyone call; without `tls` it is plain TCP. `note` is called for each refusal."""
         self.application = application
         self.host = host
         self.port = port
@@ -61,7 +61,7 @@ class Listener:
         self._lock = threading.Lock()
         self._open: dict[threading.Thread, Acceptor] = {}
         self._associated: dict[threading.Thread, Slot] = {}
-        """Those in `_open` that count as associations; the others have not asked for one yet."""
+        """Those in `_open` that count as associations; the others have not requested one yet."""
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -72,14 +72,14 @@ class Listener:
         self._thread.start()
 
     def still_working(self) -> None:
-        """Raise RuntimeError when nobody can connect any more, so that the process ends and is started again."""
+        """Raise RuntimeError when no peer can connect any more, so that the process ends and is started again."""
         if self._thread is None or not self._thread.is_alive():
             raise RuntimeError(f"The thread that accepts associations on port {self.port} has died.")
         if self.tls is not None:
-            self.tls.context()  # a renewal that does not serve shows in the log before somebody connects
+            self.tls.context()  # files that do not load show in the log before a peer connects
 
     def stop(self, *, grace_seconds: float = 10.0) -> None:
-        """Accept nobody any more, let messages under way end for up to `grace_seconds`, then close. Again: nothing."""
+        """Stop accepting, let current messages end for up to `grace_seconds`, then close. Repeating it does nothing."""
         if self._stopping.is_set() or self._socket is None or self._thread is None:
             return
         self._stopping.set()
@@ -88,14 +88,14 @@ class Listener:
         self._thread.join()
         with self._lock:
             threads = dict(self._open)
-        for conversation in threads.values():
-            conversation.stream.end_when_idle()
+        for acceptor in threads.values():
+            acceptor.stream.end_when_idle()
         deadline = time.monotonic() + grace_seconds
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        for thread, conversation in threads.items():
+        for thread, acceptor in threads.items():
             if thread.is_alive():
-                conversation.stream.cut()
+                acceptor.stream.cut()
                 thread.join()
 
     def __enter__(self) -> Self:
@@ -108,7 +108,7 @@ class Listener:
     def rejection(self, request: AssociateRequest, address: str, at: str) -> Rejection | None:
         """Why this association is not taken, or None if it is: then it counts until the calling thread ends."""
         title, limits = self.application.ae_title, self.limits
-        with self._lock:
+        with self._lock:  # over check and entry, so that two requests at once cannot take the same last place
             taken = self._associated.values()
             refused = admission.rejection(
                 request, address, at=at, ae_title=title, callers=self.callers, limits=limits, taken=taken
@@ -138,24 +138,25 @@ class Listener:
                 self.note(Refused("connection", CROWDED, _TOO_MANY, address=peer[0]))
                 connection.close()
             else:
-                self._begin(self._conversation(connection, peer[0]))
+                self._begin(self._acceptor(connection, peer[0]))
         except BaseException:
             connection.close()
             raise
 
     def _is_crowded(self, address: str) -> bool:
-        """Are there too many connections, of all or of this peer, that have not asked for their association?"""
+        """Are there too many connections, of all or of this peer, that have not requested their association?"""
+        # Each holds a thread and a buffer, and a port scan or a monitor opens many without a word.
         with self._lock:
             waiting = [conv.address for thread, conv in self._open.items() if thread not in self._associated]
         return len(waiting) >= self.limits.waiting or waiting.count(address) >= self.limits.waiting_per_peer
 
-    def _begin(self, conversation: Acceptor) -> None:
-        thread = threading.Thread(target=self._converse, args=(conversation,), name="association", daemon=True)
-        with self._lock:  # what cannot be started is not open, and what ends at once waits here to be known
+    def _begin(self, acceptor: Acceptor) -> None:
+        thread = threading.Thread(target=self._serve, args=(acceptor,), name="association", daemon=True)
+        with self._lock:  # a thread that cannot start is never open, and one that ends at once waits until it is listed
             thread.start()
-            self._open[thread] = conversation
+            self._open[thread] = acceptor
 
-    def _conversation(self, connection: socket.socket, address: str) -> Acceptor:
+    def _acceptor(self, connection: socket.socket, address: str) -> Acceptor:
         at = connection.getsockname()[0]
         return Acceptor(
             PlainWire(connection) if self.tls is None else TlsTransport(connection, self.tls.context()),
@@ -168,9 +169,9 @@ class Listener:
             at=at,
         )
 
-    def _converse(self, conversation: Acceptor) -> None:
+    def _serve(self, acceptor: Acceptor) -> None:
         try:
-            conversation.run()
+            acceptor.run()
         finally:
             with self._lock:
                 del self._open[threading.current_thread()]

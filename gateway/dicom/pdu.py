@@ -1,16 +1,11 @@
-"""The DICOM upper layer (PS3.8 Section 9): bytes in, events out. No sockets, no clock.
+"""PDU codec and state of the DICOM upper layer (PS3.8 Section 9): bytes in, events out. No sockets, no clock.
 
-`Reader` owns one buffer. The caller asks for free `space`, receives into it, reports how much came, and takes
-events until there are none. The fragments of a data set are views into that buffer, handed out as they arrive and
-not when a PDU is complete, so that an object of any size passes through a fixed amount of memory.
+`Reader` owns one buffer. The caller gets free `space`, receives into it, reports the number of bytes with `received`,
+and takes events until there are none. Fragments of a data set are views into that buffer, handed out as they arrive, so
+an object of any size passes through a fixed amount of memory.
 
-Rules:
-
-* Which PDU may come when is the table `_EXPECTED` (PS3.8 Table 9-10, without the states that only wait for a local
-  decision). Anything else is answered with A-ABORT "unexpected PDU".
-* No length a peer states is trusted before it is bounded. Only association requests, releases and aborts are
-  collected in memory. The length of a P-DATA-TF is not held against the maximum we offered: it is streamed, costs
-  nothing, and peers that overstep it exist.
+A PDU that the table `_EXPECTED` does not have for the state raises ProtocolError, and so does a length out of bounds.
+Not for: waiting (`pdu_stream`), contexts (`negotiation`), messages (`dimse`).
 """
 
 import struct
@@ -31,7 +26,7 @@ _BATCH_BYTES = 1 << 20
 """How much of a data set is read and handed to the socket at once; large enough that system calls do not count."""
 
 _LARGEST_SENT_PDU = 1 << 17
-"""Also to peers that set no limit: some that say so have one."""
+"""Also to peers that state no limit, because some of them have one."""
 
 _LEAST_SPACE = 1 << 12
 _HEADER = struct.Struct(">BxI")
@@ -62,7 +57,7 @@ class AbortReason(IntEnum):
 
 
 class AssociationState(Enum):
-    """Where an association stands; the names of PS3.8 Table 9-10."""
+    """The state of an association; the names of PS3.8 Table 9-10."""
 
     AWAITING_REQUEST = auto()  # Sta2
     AWAITING_ANSWER = auto()  # Sta5, of an association that we start
@@ -71,6 +66,7 @@ class AssociationState(Enum):
     AWAITING_CLOSE = auto()  # Sta13
 
 
+# PS3.8 Table 9-10, without the states that only wait for a local decision.
 _EXPECTED: dict[AssociationState, frozenset[int]] = {
     AssociationState.AWAITING_REQUEST: frozenset({PduType.ASSOCIATE_RQ, PduType.ABORT}),
     AssociationState.ESTABLISHED: frozenset({PduType.P_DATA_TF, PduType.RELEASE_RQ, PduType.ABORT}),
@@ -165,18 +161,18 @@ class Reader:
         """Free room to receive into. Fragments handed out before are no longer valid."""
         if self._start == self._end:
             self._start = self._end = 0
-        elif len(self._buffer) - self._end < _LEAST_SPACE:
+        elif len(self._buffer) - self._end < _LEAST_SPACE:  # then what is left is a header at most, and cheap to move
             rest = bytes(self._view[self._start : self._end])
             self._view[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
         return self._view[self._end :]
 
     def received(self, count: int) -> None:
-        """Tell that `count` bytes were put at the front of the last `space`."""
+        """Report that `count` bytes were put at the front of the last `space`."""
         self._end += count
 
     def events(self) -> Iterator[PduEvent]:
-        """What has arrived so far; ends when more bytes are needed. Raises ProtocolError when the stream is broken."""
+        """The events so far; ends when more bytes are needed. Raises ProtocolError when the stream is broken."""
         while (event := self.next_event()) is not None:
             yield event
 
@@ -216,6 +212,7 @@ class Reader:
                 f"A PDU of type {kind:02X}H is not expected while {self.state.name.lower().replace('_', ' ')}.",
                 reason=AbortReason.UNEXPECTED_PDU,
             )
+        # Before a byte of it is kept, because only data is streamed; the rest is collected in memory.
         least, most = _LENGTHS[kind]
         if not least <= length <= most:
             raise ProtocolError(
@@ -230,6 +227,7 @@ class Reader:
         if self._end - self._start < _PDV_HEADER.size:
             return False
         length, self._context_id, control = _PDV_HEADER.unpack_from(self._buffer, self._start)
+        # What follows the PDV in its PDU is nothing, or at least the header of another one.
         if length < 2 or length + 4 > self._pdu_left or 0 < self._pdu_left - length - 4 < _PDV_HEADER.size:
             raise ProtocolError(
                 f"A presentation data value of {length} bytes does not fit into the {self._pdu_left} left of its PDU.",
@@ -277,6 +275,7 @@ _LENGTHS: dict[int, tuple[int, int]] = {
     PduType.ASSOCIATE_RQ: (68, LARGEST_ASSOCIATE_REQUEST),
     PduType.ASSOCIATE_AC: (68, LARGEST_ASSOCIATE_REQUEST),
     PduType.ASSOCIATE_RJ: (4, 4),
+    # Not held against the maximum we offered: it is streamed, costs nothing, and peers that overstep it exist.
     PduType.P_DATA_TF: (6, 0xFFFFFFFF),
     PduType.RELEASE_RQ: (4, 4),
     PduType.RELEASE_RP: (4, 4),
@@ -289,7 +288,7 @@ _OTHER_PROTOCOLS = {
     0x16: "; it is how TLS begins: switch TLS off at the peer, or set GATEWAY_TLS_CERTIFICATE and GATEWAY_TLS_KEY",
     ord("G"): "; it is how HTTP begins",
 }
-"""What the first byte of a connection says that is not DICOM."""
+"""First bytes of other protocols."""
 
 RELEASE_RESPONSE = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 

@@ -1,14 +1,11 @@
-"""The stream of one association: PDU events out of a wire, waited for with patience, and the last words to the peer.
+"""The PDU stream of one association: PDU events from a transport, with timeouts, a stop and an orderly close.
 
-Rules:
+* The association request has to come within the ARTIM time, in however many pieces (PS3.8 9.1.5). After it, each
+  silence is limited by `idle_seconds`.
+* A stop ends a thread that waits between two messages.
+* Between two messages `meanwhile` waits in the place of a read, and may send something to the peer.
 
-* The request for the association has to come in the ARTIM time, in however many pieces (PS3.8 9.1.5); after it, each
-  silence has the same limit.
-* A stop finds a thread that waits between two messages: this thread says that it is idle and then looks whether to
-  stop, who stops does it the other way round, so that one of the two sees the other.
-* While nothing is under way, `meanwhile` waits in the place of a read; it may have something to say to the peer.
-
-Not for: what the events mean (`gateway.dicom.acceptor`), TLS (`gateway.dicom.transport`).
+Not for: the meaning of events (`gateway.dicom.acceptor`), TLS (`gateway.dicom.transport`).
 """
 
 import socket
@@ -23,14 +20,14 @@ from gateway.dicom.application import ListenerLimits
 from gateway.dicom.pdu import AbortReason, AssociationState, PduEvent, Reader, pack_abort
 from gateway.dicom.transport import Transport
 
-_FAREWELL_SECONDS = 5.0
+_CLOSE_SECONDS = 5.0
 """How long the peer may take to close after the last PDU."""
 
 Awaited = TypeVar("Awaited")
 
 
 class PeerGone(Exception):
-    """The connection ended or fell silent; the words say how."""
+    """The connection ended or fell silent; the message says how."""
 
 
 @dataclass
@@ -42,8 +39,8 @@ class Stream:
     stopping: threading.Event
     is_between_messages: Callable[[], bool]
     meanwhile: Callable[[], None] | None = None
-    """Waits until the peer has spoken, or says something to it and comes back. Raises BlockingIOError after a silence
-    that was too long."""
+    """Waits until the peer has sent something, or sends something itself and returns. Raises BlockingIOError after a
+    silence that was too long."""
     _reader: Reader = field(default_factory=Reader)
     _request_due: float | None = None
     _is_idle: bool = False
@@ -60,13 +57,13 @@ class Stream:
         return is_done
 
     def established(self) -> None:
-        """The association stands: data may come, and a silence may be as long as between two exposures."""
+        """The association is established: data may come, and a silence may be as long as between two exposures."""
         self._reader.state = AssociationState.ESTABLISHED
         self._request_due = None
         self.wire.set_patience(self.limits.idle_seconds)
 
     def events(self) -> Iterator[PduEvent]:
-        """What comes, as it comes. Raises PeerGone when nothing more does, ProtocolError for what is no PDU."""
+        """The events as they come. Raises PeerGone when the stream ends, ProtocolError when it is broken."""
         while True:
             event = self._reader.next_event()
             if event is not None:
@@ -75,7 +72,7 @@ class Stream:
                 self._receive()
 
     def event_at_once(self) -> PduEvent | None:
-        """What has come already; None when that is nothing whole. Raises as `events`."""
+        """An event that has come already, without waiting; None when none is complete. Raises as `events`."""
         while (event := self._reader.next_event()) is None:
             try:
                 count = self.wire.receive(self._reader.space(), socket.MSG_DONTWAIT)
@@ -97,10 +94,10 @@ class Stream:
         except OSError as error:
             raise PeerGone(f"the connection broke: {error.strerror}") from error
 
-    def say_goodbye(self, pdu: bytes) -> None:
+    def close_with(self, pdu: bytes) -> None:
         """Send the last PDU, then wait for the peer to close, at most the ARTIM time (PS3.8 9.1.5, Sta13)."""
-        with suppress(OSError):  # the peer is gone; there is nobody left to be polite to
-            self.wire.say_goodbye(pdu, seconds=min(self.limits.artim_seconds, _FAREWELL_SECONDS))
+        with suppress(OSError):  # the peer is gone already
+            self.wire.close_with(pdu, seconds=min(self.limits.artim_seconds, _CLOSE_SECONDS))
 
     def end_when_idle(self) -> None:
         """Called by another thread: wake the association if it waits for its next message."""
@@ -115,6 +112,8 @@ class Stream:
         """Wait for more; the end of the stream ends the association."""
         if self._request_due is not None:
             self._hurry(self._request_due)
+        # This thread marks itself idle and then looks whether to stop; the thread that stops sets `stopping` and then
+        # looks for idle ones. In these orders one of the two always sees the other.
         self._is_idle = self.is_between_messages()
         is_over = self._is_idle and self.stopping.is_set()
         count = 0 if is_over else _patiently(self._wait)
@@ -122,7 +121,7 @@ class Stream:
         if count:
             self._reader.received(count)
         elif self.stopping.is_set():
-            self.say_goodbye(pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
+            self.close_with(pack_abort(source=2, reason=AbortReason.NOT_SPECIFIED))
             raise PeerGone("this service is stopping")
         else:
             raise PeerGone("the peer closed the connection without releasing the association")
@@ -135,7 +134,8 @@ class Stream:
         return self.wire.receive(self._reader.space())
 
     def _hurry(self, due: float) -> None:
-        """Leave what is left of the ARTIM time: it is for the whole request, however many pieces it comes in."""
+        """Limit the next wait to the rest of the ARTIM time."""
+        # It is for the whole request, because a peer that sends a byte now and then would otherwise hold a thread.
         left = due - time.monotonic()
         if left <= 0:
             raise PeerGone("the association request did not come in time")

@@ -1,9 +1,9 @@
-"""Associations that we start: echo, query, store and report of events on another DICOM application.
+"""Association requestor: echo, query, store and event reports on another DICOM application.
 
-One thread, one socket, every wait bounded and looked up from each second. It stands on the same pure parts as the
-listener, so that an object is streamed from its file to the peer; pynetdicom would hold all of it in a queue.
+One thread, one socket, every wait bounded and interrupted each second. Every failure of a call is a PeerError with a
+sentence for people.
 
-Whatever goes wrong on the way is a PeerError with a sentence for who asked for the call.
+Not for: accepting associations (`acceptor`, `listener`).
 """
 
 import socket
@@ -44,7 +44,7 @@ SEND_SECONDS = 30.0
 """How long a peer may take to read a megabyte of an object."""
 
 LOOK_SECONDS = 1.0
-FAREWELL_SECONDS = 5.0
+RELEASE_SECONDS = 5.0
 MAX_PDU_BYTES = 131_072
 LARGEST_ANSWER = 2 << 20
 MOST_CONTEXTS = 128
@@ -72,8 +72,8 @@ def calling(
     """Open an association, release it afterwards, or abort it when something is raised. Raises PeerError.
 
     `scp_of` are the SOP classes of which we ask to be SCP, and not SCU (role selection, PS3.7 D.3.3.4), to report their
-    events. `tls` is what peers that want it are called with. `look` is called each second while an answer is waited
-    for; it raises when nobody needs the answer any more.
+    events. `tls` has the files for peers that are called within TLS. `look` is called each second during the wait for
+    an answer; it raises when the answer is not needed any more.
     """
     with _connected(peer, tls) as connection:
         call = Call(connection, peer, originator, answer_seconds, look)
@@ -104,7 +104,8 @@ def _connected(peer: Peer, tls: CallFiles | None) -> socket.socket:
 
 
 def context_for(peer: Peer, tls: CallFiles | None) -> ssl.SSLContext:
-    """How to call a peer within TLS; made for each call, so that renewed files are used at once. Raises PeerError."""
+    """The TLS context to call a peer. Raises PeerError."""
+    # Made for each call, so that renewed files are used at once.
     if tls is None:
         raise PeerError(f"{peer} is to be called within TLS, but GATEWAY_TLS_PEER_CA does not say whom to trust.")
     try:
@@ -137,7 +138,7 @@ class Call:
         self._sender = self._store_sender()
 
     def associate(self, contexts: Sequence[ProposedContext], ae_title: str, scp_of: Collection[str] = ()) -> None:
-        """Ask for the association. Raises PeerError when it is rejected or none of the contexts is accepted."""
+        """Request the association. Raises PeerError when it is rejected or none of the contexts is accepted."""
         self._reader.state = AssociationState.AWAITING_ANSWER
         request = negotiation.encode_request(
             contexts,
@@ -159,9 +160,10 @@ class Call:
         self._sender = self._store_sender()
 
     def release(self) -> None:
-        """End the association in order. What was answered stands, so a peer that just closes is not an error."""
+        """End the association in order."""
+        # A peer that just closes is no error, because its answers have been received.
         self._reader.state = AssociationState.AWAITING_RELEASE
-        deadline = monotonic() + FAREWELL_SECONDS
+        deadline = monotonic() + RELEASE_SECONDS
         with suppress(PeerError, OSError):
             self._send(pdu.RELEASE_REQUEST)
             while not isinstance(self._event(deadline), Released | Aborted):
@@ -169,13 +171,13 @@ class Call:
 
     def echo(self) -> None:
         """C-ECHO (PS3.7 9.1.5). Raises PeerError unless it succeeds."""
-        for answer, _ in self._ask(VERIFICATION, CommandField.C_ECHO):
+        for answer, _ in self._exchange(VERIFICATION, CommandField.C_ECHO):
             if answer.status != 0x0000:
                 raise PeerError(f"{self.peer} answered C-ECHO with {described(answer)}.")
 
     def find(self, sop_class_uid: str, identifier: Dataset) -> Iterator[Dataset]:
         """C-FIND (PS3.4 C.4.1): the matches as they come. Raises PeerError unless it ends with success."""
-        for answer, data_set in self._ask(sop_class_uid, CommandField.C_FIND, identifier):
+        for answer, data_set in self._exchange(sop_class_uid, CommandField.C_FIND, identifier):
             if data_set is not None and answer.status in PENDING:
                 yield data_set
             elif answer.status != 0x0000:
@@ -186,8 +188,9 @@ class Call:
         return self._sender.syntaxes(sop_class_uid)
 
     def store(self, outgoing: Outgoing) -> Command:
-        """C-STORE: give the peer's response, whatever its status. Raises PeerError when there is none."""
+        """C-STORE: returns the peer's response, whatever its status. Raises PeerError when there is none."""
         try:
+            # Streamed from its file: 6 MB of memory for an object of 360 MB, which pynetdicom would queue whole.
             return self._sender.store(outgoing)
         except (ProtocolError, PeerError) as error:
             self.abort()  # half of a message cannot be taken back, and an answer that comes late belongs to nothing
@@ -201,7 +204,7 @@ class Call:
         return event_reports.reporting_context(sop_class_uid, self.contexts) is not None
 
     def report(self, report: EventReport) -> int:
-        """N-EVENT-REPORT (PS3.7 10.1.1): give the status of the peer's response, whatever it is.
+        """N-EVENT-REPORT (PS3.7 10.1.1): returns the status of the peer's response, whatever it is.
 
         Raises PeerError when there is none, and when the peer does not let us be SCP of the class (`is_scp_of`).
         """
@@ -232,10 +235,10 @@ class Call:
             originator=self._originator,
         )
 
-    def _ask(
+    def _exchange(
         self, sop_class_uid: str, field: CommandField, identifier: Dataset | None = None
     ) -> Iterator[tuple[Command, Dataset | None]]:
-        """Send a request, and give its responses with their data sets until one is not pending."""
+        """Send a request, and yield its responses with their data sets until one is not pending."""
         context = next((context for context in self.contexts if context.abstract_syntax == sop_class_uid), None)
         if context is None:
             raise PeerError(f"{self.peer} does not offer this service.")
@@ -296,7 +299,7 @@ class Call:
     # ---- the stream ------------------------------------------------------------------------------------------------
 
     def _deadline(self) -> float:
-        """When the peer has had its time for a whole answer, because one that trickles would have no end."""
+        # For a whole answer and not for each read, because an answer that trickles would have no end.
         return monotonic() + self._answer_seconds
 
     def _event(self, deadline: float) -> PduEvent:
@@ -313,7 +316,7 @@ class Call:
         return event
 
     def _wait(self, deadline: float) -> int:
-        """Receive what there is; 0 at the end of the stream. Raises TimeoutError when nothing comes in time."""
+        """Receive at least a byte; 0 at the end of the stream. Raises TimeoutError when nothing comes in time."""
         while (left := deadline - monotonic()) > 0:
             self._connection.settimeout(min(left, LOOK_SECONDS))
             with suppress(TimeoutError):
@@ -353,16 +356,17 @@ class Call:
 
 
 def verification() -> list[ProposedContext]:
-    """What is proposed for a C-ECHO."""
+    """The proposal for a C-ECHO."""
     return [ProposedContext(1, VERIFICATION, UNCOMPRESSED)]
 
 
 def proposals(kinds: Sequence[tuple[str, str]]) -> list[ProposedContext]:
-    """What is proposed to store objects of these SOP classes and transfer syntaxes.
+    """The contexts to store objects of these SOP classes and transfer syntaxes, at most MOST_CONTEXTS.
 
-    Each kind as it is has a context of its own, because a peer chooses one of those in a context. Behind them, as far
-    as there is room, each class uncompressed, which everything can be made into.
+    Each kind as it is has a context of its own. Behind them, as far as there is room, each class uncompressed.
     """
+    # One transfer syntax for each context, because a peer chooses one of those in a context and the others are gone.
+    # Uncompressed as well, because every object can be decompressed for a peer that takes nothing else.
     wanted = [(uid, (syntax,)) for uid, syntax in dict.fromkeys(kinds)]
     plain = [(uid, (syntax,)) for syntax in UNCOMPRESSED for uid in dict.fromkeys(uid for uid, _ in kinds)]
     chosen = list(dict.fromkeys(wanted + plain))[:MOST_CONTEXTS]
@@ -370,7 +374,8 @@ def proposals(kinds: Sequence[tuple[str, str]]) -> list[ProposedContext]:
 
 
 def described(answer: Command) -> str:
-    """A status for people; the peer's Error Comment is left out, because it may say anything."""
+    """A status for people."""
+    # Without the peer's Error Comment, which may hold anything, patient data included.
     return "no status" if answer.status is None else f"status {answer.status:04X}H"
 
 

@@ -1,9 +1,9 @@
 """C-STORE sub-operations (PS3.4 C.4.2, C.4.3): objects sent to a peer over an association that exists already.
 
-Used by C-GET, over the association the peer asks on, and by associations of our own (`gateway.dicom.requestor`). The
+Used by C-GET, over the requesting peer's own association, and by associations of ours (`gateway.dicom.requestor`). The
 data set goes from its file to the socket in pieces, so an object of any size takes a megabyte of memory.
 
-Not for: which objects are sent, in which form, and what is made of the answers (`pacs.query_retrieve.retrieve`).
+Not for: the choice of objects and their form, the evaluation of answers (`pacs.query_retrieve.retrieve`).
 """
 
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ class StoreSender:
     """Sends C-STORE requests, one at a time, in the contexts of which the peer is SCP.
 
     `send` puts bytes on the wire, `answer` waits for the response to a message id; both raise as their association
-    does. `originator` is the AE title and message id of the C-MOVE behind it all, if there is one.
+    does. `originator` is the AE title and message id of the C-MOVE that caused it, if there is one.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class StoreSender:
         self._send = send
         self._answer = answer
         self._originator = originator or (None, None)
-        self._message_ids = cycle(range(1, 0x10000))
+        self._message_ids = cycle(range(1, 0x10000))  # VR US; a retrieval may have more objects than that
 
     def syntaxes(self, sop_class_uid: str) -> frozenset[str]:
         """The transfer syntaxes in which the peer takes objects of a class."""
         return frozenset(syntax for uid, syntax in self._contexts if uid == sop_class_uid)
 
     def store(self, outgoing: Outgoing) -> Command:
-        """Send one object and give the peer's response. Raises NotAcceptable when there is no context for it."""
+        """Send one object and return the peer's response. Raises NotAcceptable when there is no context for it."""
         context_id = self._contexts.get((outgoing.sop_class_uid, outgoing.transfer_syntax_uid))
         if context_id is None:
             raise NotAcceptable("The peer accepted no presentation context for this object.")

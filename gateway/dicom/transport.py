@@ -1,14 +1,6 @@
-"""One TCP connection as a conversation uses it, plain or within TLS: bytes in, bytes out, and how long to wait.
+"""Transport of an accepted association: one TCP connection, plain or within TLS. Bytes in, bytes out, timeouts.
 
-Two things every fast DICOM listener on Linux needs: DCMTK-based peers send the header and the body of a PDU in two
-writes with Nagle's algorithm on, and the kernel delays our ACK by 40 ms. So TCP_NODELAY is set, and TCP_QUICKACK is
-re-armed after every short read, because the kernel forgets it.
-
-Timeouts are the kernel's (`SO_RCVTIMEO`), which keeps the socket blocking: one system call per read. For TLS, OpenSSL
-works on two buffers in memory and never sees the socket. So the kernel's timeouts hold there too, one system call
-brings many records, one can look without waiting, and another thread may shut the socket down at any time.
-
-Not for: what the bytes mean (`pdu`), nor which TLS is good enough (`tls`).
+Not for: the meaning of the bytes (`pdu`), the TLS profile (`gateway.tls`).
 """
 
 import socket
@@ -27,11 +19,11 @@ _SHORT_READ = 65_000
 """Bytes; a read that brought less has probably emptied the socket, so the peer may be waiting for our ACK."""
 
 _RECEIVE_BYTES = 1 << 18
-"""What TLS takes from the socket at once; sixteen records of the largest size."""
+"""Bytes TLS takes from the socket at once; sixteen records of the largest size."""
 
 
 class Transport(Protocol):
-    """What a conversation needs of its connection. Every method may raise OSError when the connection is broken."""
+    """The connection of an association. Every method may raise OSError when the connection is broken."""
 
     def shake_hands(self) -> bool:
         """Take one step of the handshake, waiting for the peer at most once. True when it is done.
@@ -49,13 +41,13 @@ class Transport(Protocol):
         """Limit how long one receive or send may wait; BlockingIOError is raised then."""
 
     def receive(self, space: memoryview, flags: int = 0) -> int:
-        """Receive what there is, at least a byte; 0 at the end of the stream. MSG_DONTWAIT does not wait for it."""
+        """Receive at least a byte; 0 at the end of the stream. With MSG_DONTWAIT it raises BlockingIOError at once."""
 
     def send(self, data: bytes | bytearray) -> None:
         """Send all of it."""
 
-    def say_goodbye(self, data: bytes, *, seconds: float) -> None:
-        """Send the last bytes and wait for the peer to close."""
+    def close_with(self, data: bytes, *, seconds: float) -> None:
+        """Send the last bytes and wait up to `seconds` for the peer to close."""
 
     def shut(self, how: int) -> None:
         """End one or both directions; the one method that another thread may call. Never raises."""
@@ -69,6 +61,8 @@ class PlainWire:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        # DCMTK-based peers send header and body of a PDU in two writes with Nagle's algorithm on, and would wait 40 ms
+        # for each delayed ACK of ours. The same must not happen to our own answers.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
@@ -83,22 +77,25 @@ class PlainWire:
 
     def set_patience(self, seconds: float) -> None:
         seconds = max(seconds, 0.001)  # the kernel takes 0 for "as long as you like"
+        # The kernel's timeouts, which keep the socket blocking: one system call per read where Python's take two.
         timeout = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
 
     def receive(self, space: memoryview, flags: int = 0) -> int:
         count = self._connection.recv_into(space, 0, flags)
-        if 0 < count < _SHORT_READ:
+        if 0 < count < _SHORT_READ:  # each time, because the kernel forgets TCP_QUICKACK
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return count
 
     def send(self, data: bytes | bytearray) -> None:
         self._connection.sendall(data)
 
-    def say_goodbye(self, data: bytes, *, seconds: float) -> None:
+    def close_with(self, data: bytes, *, seconds: float) -> None:
         self.set_patience(seconds)
         self.send(data)
+        # Half closed and read until the peer closes, because a close with unread data would make the kernel send RST,
+        # which may destroy the last PDU on its way.
         self._connection.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + seconds
         while self._connection.recv(1 << 16) and time.monotonic() < deadline:
@@ -117,6 +114,9 @@ class TlsTransport:
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:
         self._plain = PlainWire(connection)
+        # OpenSSL works on two buffers in memory and never sees the socket. A wrapped socket would read one record with
+        # two system calls, ignore SO_RCVTIMEO, refuse MSG_DONTWAIT (which finds a C-CANCEL), and lose its state when
+        # another thread shuts it down to stop the service.
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=True)
         self._read = cast("Callable[[int, memoryview], int]", self._tls.read)  # with a buffer it counts
@@ -134,7 +134,7 @@ class TlsTransport:
             self._fill_in_handshake()
             return False
         except ssl.SSLError as error:
-            raise failure(error) from error  # the alert that tells the peer why goes with the goodbye
+            raise failure(error) from error  # the alert for the peer is sent by `close_with`
         self._flush()
         return True
 
@@ -157,12 +157,12 @@ class TlsTransport:
         self._tls.write(data)
         self._flush()
 
-    def say_goodbye(self, data: bytes, *, seconds: float) -> None:
-        with suppress(ssl.SSLError):  # the last words of a handshake that failed, or of a peer that broke off
+    def close_with(self, data: bytes, *, seconds: float) -> None:
+        with suppress(ssl.SSLError):  # the handshake failed, or the peer broke off
             if data:
                 self._tls.write(data)
             self._tls.unwrap()
-        self._plain.say_goodbye(self._out.read(), seconds=seconds)
+        self._plain.close_with(self._out.read(), seconds=seconds)
 
     def _decrypted(self, space: memoryview) -> int:
         count = 0

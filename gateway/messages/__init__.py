@@ -1,16 +1,12 @@
-"""Every message that crosses the line to the cloud: actions come in, events go out.
+"""The message contract with the cloud: actions come in, events go out, each a pydantic model.
 
-The shapes are the wire contract, so they are written here once, as pydantic models: the worklist and the archive build
-their events with them, the relay reads actions with them, and `docs/messages/` shows one example of each with its JSON
-Schema. Reading is strict about what we keep (`gateway.messages.fields`: what DICOM cannot hold is refused at this
-border, never at the modality) and blind to what we do not know (unknown keys are ignored). Writing never fails on what
-a modality sent: events carry texts as they came and measures as numbers or null.
+Worklist and archive build events with them, the relay reads actions with them, and `docs/messages/` shows an example of
+each with its JSON Schema. Import them from this package; there is one file for each subject.
 
-One file for each subject; who imports a message says `from gateway.messages import ...` and need not know which. Here
-is only the table of all events, as that of all actions is with them.
+* Reading is strict about kept values (`gateway.messages.fields`), and ignores unknown keys.
+* Writing never fails on a modality's data: events carry texts as they came, and measures as numbers or null.
 
-Not here: what an action does (`relay.cloud.commands`), how an event travels (`relay.delivery.delivery`), the outbox
-itself.
+Not here: the effect of an action (`relay.cloud.commands`), delivery (`relay.delivery.delivery`), the outbox.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""The actions: imperative, from the cloud.
+"""The actions: imperative messages from the cloud.
 
-Reading is strict about what is kept: the types of `gateway.messages.fields` refuse here what DICOM cannot hold.
+Values that DICOM cannot hold are refused on reading (`gateway.messages.fields`).
 
-Not for: what an action does (`relay.cloud.commands`).
+Not for: the effect of an action (`relay.cloud.commands`).
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ from gateway.messages.fields import (
 )
 
 LOCAL_ACTION = "file-"
-"""How the action ids begin that were made on site, from a file; the cloud does not know them and is not told."""
+"""Prefix of the action ids that were made on site, from a file; no event about them goes to the cloud."""
 
 
 class SourceReference(Message):
@@ -211,6 +211,7 @@ class Echo(Action):
     @model_validator(mode="before")
     @classmethod
     def _keep_everything(cls, data: dict[str, object]) -> dict[str, object]:
+        # The one action whose unknown keys are kept: the answer has to be what came.
         return {"action_type": data.get("action_type"), "payload": data}
 
 

@@ -1,4 +1,4 @@
-"""The events that answer: what became of something the cloud has asked for and that takes its time.
+"""The events with the outcome of a deferred action, which takes longer than the reply to the cloud may wait.
 
 Not for: carrying it out (`relay.cloud.full_images`, `relay.cloud.site_tasks`).
 """
@@ -15,6 +15,7 @@ class Answering(EventParameters):
 
     @property
     def subject(self) -> str:
+        # One for each action, so that no outcome waits for another's and those of one action arrive in order.
         return f"answers/{self.request_id}"
 
 

@@ -1,4 +1,4 @@
-"""What every message is made of: the shape all share, what an event has to say of itself, and the envelope around it.
+"""The base of every message, the identity of an event, the envelope around it, and the priorities.
 
 Not for: the fields of any one message.
 """
@@ -33,19 +33,20 @@ PRIORITY: Mapping[str, int] = MappingProxyType(
         "gateway.diagnostics": 5,
     }
 )
-"""Who goes first: 1 worklist and MPPS, 2 metadata with its thumbnail, 3 thumbnails alone, 4 full images.
+"""Order of sending: 1 worklist and MPPS, 2 metadata with its thumbnail, 3 thumbnails alone, 4 full images.
 
-From 4 on it is not events that wait but what the cloud asked for and what takes its time; 5 is what the gateway does
-for itself: tests and diagnostics.
+From 4 on the entries are deferred actions of the cloud and no events; 5 is for site tasks, that is tests and
+diagnostics.
 """
 
 LAST_EVENT = 3
-"""The last priority of what leaves as an event."""
+"""The last priority of an event; the outbox's triggers have the same limit (0004_requests.sql)."""
 
 
 class Message(BaseModel):
     """What all messages share: they do not change, and unknown keys are ignored."""
 
+    # Unknown keys are ignored, so that the cloud can add some before every site has the release that reads them.
     model_config = ConfigDict(frozen=True, extra="ignore", str_strip_whitespace=True)
 
 

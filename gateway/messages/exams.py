@@ -1,6 +1,6 @@
-"""The events about an exam: its performed procedure step, and what its images make of it.
+"""The events about an exam: its performed procedure step, and its quality by its images.
 
-Not for: which steps are taken (`worklist.mpps`), how an exam is judged (`relay.exams.exam`).
+Not for: the transitions of a step (`worklist.mpps`), the rules of quality (`relay.exams.exam`).
 """
 
 import hashlib
@@ -86,9 +86,11 @@ class ExamQuality(EventParameters):
 
     @property
     def message_id(self) -> str:
-        # The digest tells revisions apart that a site counted again after it was restored from a backup.
+        # The revision makes "as it was before" a message of its own. The digest distinguishes two events with the same
+        # revision, which a site counts again after it was restored from a backup.
         return f"{self.study_instance_uid}/{self.accession_number}/quality/{self.revision}/{self.digest}"
 
     @property
     def subject(self) -> str:
+        # That of the exam's images, so that the quality arrives after the images it is about.
         return self.study_instance_uid

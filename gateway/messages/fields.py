@@ -1,9 +1,9 @@
-"""What a field of a message may hold: the texts DICOM can carry (PS3.5 Table 6.2-1), as pydantic types.
+"""Field types of messages: the values DICOM can carry (PS3.5 Table 6.2-1), as pydantic types.
 
-A value that does not fit is refused at the cloud's border in words that say what was expected and never what was given;
-the sentence around them, with the field's name, is made by `relay.protocol`.
+A value that does not fit raises ValueError with the expectation and never the value; `relay.protocol` makes a sentence
+of it with the field's name.
 
-Not for: which fields a message has (`gateway.messages`), values that modalities send; those are kept as they come.
+Not for: the fields of a message (`gateway.messages`), values from modalities, which are kept as they come.
 """
 
 import math
@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field
 
 _EIGHT_DIGITS = re.compile(r"[0-9]{8}")
-_EARLIEST, _LATEST = "18500101", "99981231"  # beyond are typing errors, and what no time zone can be applied to
+_EARLIEST, _LATEST = "18500101", "99981231"  # beyond are typing errors, and dates no time zone can be applied to
 _NOT_TEXT = re.compile(r"[\\\x00-\x1f\x7f]")  # a backslash separates values, controls belong to character sets
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]*")
 _TIME = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9])?)?")
@@ -26,6 +26,7 @@ _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
+# Refused on reading and never later, because the cloud can correct a value and a modality at work cannot.
 def _text(value: str) -> str:
     if _NOT_TEXT.search(value):
         raise ValueError("must not contain a backslash or control characters")
@@ -61,7 +62,7 @@ def _time(value: str) -> str:
 
 
 def _person_name(value: str) -> str:
-    groups = value.split("=")
+    groups = value.split("=")  # alphabetic, ideographic, phonetic (PS3.5 6.2.1)
     if len(groups) > 3 or any(len(group) > 64 or group.count("^") > 4 for group in groups):
         raise ValueError("must be a person name of at most 3 groups of 64 characters with 5 components each")
     if not value.strip("^= "):
@@ -122,6 +123,7 @@ def _target_url(value: str) -> str:
 
 
 def _is_http_on_loopback(url: str) -> bool:
+    # For the simulated cloud beside a gateway. By address and not by name, because a name may resolve to anything.
     parts = urlsplit(url)
     try:
         return parts.scheme == "http" and ip_address(parts.hostname or "").is_loopback
@@ -130,7 +132,8 @@ def _is_http_on_loopback(url: str) -> bool:
 
 
 def _measure(value: object) -> float | None:
-    """Give a number as JSON can hold it; a value nobody can read as a number is absent, not an error."""
+    """A number as JSON can hold it; a value that cannot be read as a number is absent, not an error."""
+    # Written by modalities, in any shape; an event about a stored image may not fail on it.
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -138,7 +141,7 @@ def _measure(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-# What a validator demands is repeated as a pattern where JSON Schema can say it: the schemas are for the cloud's team.
+# A validator's rule is repeated as a pattern where JSON Schema can say it, because the cloud's team works by schemas.
 ActionId = Annotated[str, AfterValidator(_action_id), Field(json_schema_extra={"pattern": "^[A-Za-z0-9._:-]{1,128}$"})]
 OptionalActionId = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_optional_action_id)]
 AccessionNumber = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_text)]
@@ -182,8 +185,8 @@ ItemStatus = Annotated[
 OptionalUid = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_optional_uid)]
 """VR UI."""
 TargetUrl = Annotated[str, BeforeValidator(_empty_if_null), AfterValidator(_target_url)]
-"""Where something is to be uploaded to; it may carry a signature, so it is a secret. http is for this machine only."""
+"""The target of an upload; it may carry a signature, so it is a secret. http is for this machine only."""
 Measure = Annotated[float | None, BeforeValidator(_measure)]
-"""A number, or null for what nobody can read as one."""
+"""A number, or null for a value that cannot be read as one."""
 DicomJson = Annotated[dict[str, object], AfterValidator(_attributes)]
 """Attributes in the DICOM JSON model (PS3.18 F.2)."""

@@ -1,6 +1,6 @@
-"""How the gateway is: the answer to the `health` action, and the heartbeat.
+"""Health of the gateway: the answer to the `health` action, and the heartbeat.
 
-Not for: judging it (`relay.health.report`).
+Not for: the checks themselves (`relay.health.report`).
 """
 
 from gateway.messages.envelope import EventParameters, Message

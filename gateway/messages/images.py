@@ -1,6 +1,6 @@
 """The events about images: received, rejected, quarantined. Texts are as they came, measures are numbers or null.
 
-Not for: how they follow from a data set (`pacs.archive.image_event`), the thumbnail (`relay.delivery.composer`).
+Not for: making them of a data set (`pacs.archive.image_event`), the thumbnail (`relay.delivery.composer`).
 """
 
 from typing import Literal
@@ -103,6 +103,7 @@ class ImageReceived(EventParameters):
 
     @property
     def message_id(self) -> str:
+        # An object that a modality sends twice is one event, because its instance is stored once.
         return self.image.sop_instance_uid
 
     @property
@@ -146,6 +147,7 @@ class ImageQuarantined(EventParameters):
 
     @property
     def message_id(self) -> str:
+        # With the digest, because any number of different objects may come under one UID.
         return f"{self.sop_instance_uid}/quarantined/{self.sha256[:16]}"
 
     @property

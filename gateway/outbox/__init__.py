@@ -1,7 +1,7 @@
-"""What the site owes the cloud: entries, written in the transaction of the fact they tell of.
+"""The queue of events for the cloud: entries, written in the transaction of the fact they report.
 
-`entries` has the rules and the queue, `held` what waits for a person, `overview` the counts, `changed_exams` the exams
-to be judged anew, `owner` what the owners of a database with an outbox have in common.
+`entries` has the rules and the queue, `held` the images that wait for a person, `overview` the counts, `changed_exams`
+the exams to be judged again, `owner` the part that worklist and archive share.
 """
 
 from gateway.outbox.entries import SCHEMA, Entry, NewEntry, Outbox

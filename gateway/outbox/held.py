@@ -1,14 +1,11 @@
-"""What is held back until a person decides: parked like everything that waits for one, but let go by name only.
+"""Entries held back until a person decides: parked like any other, but released only with a person's name.
 
-Rules:
+* An entry is held back at every destination where it is open, and not again once a person has released it.
+* A person may also discard it; then it is closed at every destination and never leaves.
+* An entry that was delivered although it was held back meanwhile counts as delivered.
 
-* An entry is held back wherever it is open, and not again once somebody let it go, or a destination has had it.
-* Or a person decides that it never leaves (`discard`): then nobody is owed it any more. It is closed as delivered, but
-  counted as told nowhere (0007_discarded.sql).
-* What arrived although it was held back while it was under way has been told: nothing holds it back any more.
-
-Not here: releasing, which is the same for all that is parked (`gateway.outbox.entries`), and why something is held back
-(`relay.exams.holding`).
+Not here: releasing, which is the same for all parked entries (`gateway.outbox.entries`), and the reason for holding
+one back (`relay.exams.holding`).
 """
 
 import json
@@ -23,13 +20,16 @@ from gateway.sqlite import Transactions, utc_text
 
 
 class Held:
-    """The part of an outbox that waits for somebody's name."""
+    """The part of an outbox that waits for a person's name."""
 
     def __init__(self, database: Transactions) -> None:
         self._database = database
 
     def hold(self, entry_id: int, *, reason: str, now: datetime) -> bool:
         """Park an entry wherever it is open until a person releases it by name; False when nothing was to be done."""
+        # Parked is no new state: the subject goes on, an operator sees the image where all parked entries are, and
+        # retention leaves it alone. A correction of the item does not release it, because nobody should find out later
+        # that an image left by itself.
         values = {"id": entry_id, "now": utc_text(now), "reason": reason}
         with self._database.write() as conn:
             held = conn.execute(
@@ -45,11 +45,13 @@ class Held:
     def discard(
         self, conn: sqlite3.Connection, entry_id: int, *, by: str, because: str, now: datetime
     ) -> tuple[str, str]:
-        """Owe nobody an entry any more that is held back; inside the transaction of what is told in its place.
+        """Close an entry that is held back, inside the transaction of the event that reports its rejection.
 
-        Gives its message id and its parameters, in JSON. Raises NotFound when it is not held back, InvalidValue when
+        Returns its message id and its parameters, in JSON. Raises NotFound when it is not held back, InvalidValue when
         `by` is no name or `because` no reason.
         """
+        # Closed as delivered, so that retention and every query for open entries need no further state; `discarded_by`
+        # keeps it out of the counts of delivered ones (0007_discarded.sql).
         values = {"id": entry_id, "now": utc_text(now), "by": require_decider(by), "because": require_reason(because)}
         discarded: tuple[str, str] | None = conn.execute(
             "UPDATE outbox SET parked_at = NULL, delivered_at = :now, discarded_by = :by, discarded_because = :because"
@@ -63,8 +65,8 @@ class Held:
         return discarded[0], discarded[1]
 
     def reasons(self, message_ids: Collection[str]) -> dict[str, str]:
-        """Which of these events are held back now, and why."""
-        return self._found(
+        """The events among these that are held back now, each with the reason."""
+        return self._texts(
             "SELECT message_id, max(reason) FROM outbox AS entry JOIN outbox_duty AS delivery ON entry_id = id"
             " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND held_at IS NOT NULL"
             " AND entry.parked_at IS NOT NULL AND delivery.parked_at IS NOT NULL GROUP BY message_id",
@@ -72,27 +74,28 @@ class Held:
         )
 
     def discarded(self, message_ids: Collection[str]) -> dict[str, str]:
-        """Which of these events a person has discarded, and by whom and why."""
-        return self._found(
+        """The events among these that a person has discarded, each with the name and the reason."""
+        return self._texts(
             "SELECT message_id, 'Discarded by ' || discarded_by || ': ' || discarded_because FROM outbox"
             " WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND discarded_by <> ''",
             message_ids,
         )
 
     def let_out(self, message_ids: Collection[str]) -> set[str]:
-        """Which of these events some destination has had already, or a person has released."""
-        found = self._found(
+        """The events among these that a destination has confirmed, or a person has released."""
+        let_out = self._texts(
             "SELECT message_id, released_by FROM outbox"
             " WHERE message_id IN (SELECT value FROM json_each(:message_ids))"
             " AND (released_by <> '' OR (delivered_at IS NOT NULL AND discarded_by = '') OR EXISTS"
             " (SELECT 1 FROM outbox_duty WHERE entry_id = id AND outbox_duty.delivered_at IS NOT NULL))",
             message_ids,
         )
-        return set(found)
+        return set(let_out)
 
     def let_go(self, conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
-        """Hold an entry back nowhere, as somebody has had it; where it is parked for another reason it stays so."""
+        """End the hold of an entry that a destination has confirmed; a row parked for another reason stays parked."""
         values = {"id": entry_id, "now": utc_text(now)}
+        # A row that was parked before the hold began is parked for another reason.
         conn.execute(
             "UPDATE outbox_duty SET parked_at = NULL, due_at = :now, reason = '' WHERE entry_id = :id"
             " AND parked_at >= (SELECT held_at FROM outbox WHERE id = :id AND released_by = '')",
@@ -104,7 +107,7 @@ class Held:
             values,
         )
 
-    def _found(self, statement: str, message_ids: Collection[str]) -> dict[str, str]:
+    def _texts(self, statement: str, message_ids: Collection[str]) -> dict[str, str]:
         with self._database.read() as conn:
             rows = conn.execute(statement, {"message_ids": json.dumps(list(message_ids))})
             return {str(message_id): str(text) for message_id, text in rows}
@@ -112,6 +115,7 @@ class Held:
 
 def mark_parked(conn: sqlite3.Connection, entry_id: int, now: datetime) -> None:
     """Park an entry of which a delivery row was parked."""
+    # The first one counts: an entry needs a person as soon as one destination does not get it.
     conn.execute(
         f"UPDATE outbox SET parked_at = :now WHERE id = :id AND {OPEN}", {"id": entry_id, "now": utc_text(now)}
     )

@@ -1,8 +1,8 @@
-"""How it stands with what is owed: by destination, by reason, by subject. For people to look at; nothing changes here.
+"""Summary queries of the outbox: by destination, by reason, by subject. For people to read; nothing changes here.
 
-Each question is answered in a time that does not grow with what was delivered over the years (0005_looked_at.sql).
+No query takes longer the more was delivered over the years (0005_looked_at.sql).
 
-Not here: the entries themselves and what happens to them (`gateway.outbox.entries`).
+Not here: the entries themselves and their changes (`gateway.outbox.entries`).
 """
 
 import sqlite3
@@ -13,7 +13,7 @@ from datetime import datetime
 from gateway.sqlite import Transactions, utc_text
 
 OPEN = "delivered_at IS NULL AND parked_at IS NULL"
-"""What is neither delivered nor parked, of the outbox or of its delivery rows."""
+"""Neither delivered nor parked: an entry of the outbox, or a delivery row."""
 
 _ALIKE = (
     "SELECT destination, reason, count(*) AS count, min(entry_id) AS first_id, min(parked_at) AS first_parked_at"
@@ -23,7 +23,7 @@ _ALIKE = (
 
 @dataclass(frozen=True, slots=True)
 class DestinationOverview:
-    """How it stands with one destination. Times are UTC text; a day is one of UTC.
+    """The queue of one destination. Times are UTC text; a day is one of UTC.
 
     `waiting` is the number of open entries by priority. `next_attempt`, `attempts` and `reason` are of the entry that
     failed and is tried again first; None, 0 and '' when none has failed.
@@ -52,8 +52,8 @@ class Alike:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """How many entries of one subject are delivered, open and parked; what was discarded is none of these."""
+class SubjectCounts:
+    """How many entries of one subject are delivered, open and parked; a discarded one is none of these."""
 
     delivered: int
     open: int
@@ -61,14 +61,15 @@ class Told:
 
 
 class OutboxOverview:
-    """Looks at the outbox tables inside their owner's database."""
+    """Reads the outbox tables inside their owner's database."""
 
     def __init__(self, database: Transactions) -> None:
         self._database = database
 
     def lines(self, *, now: datetime) -> list[DestinationOverview]:
-        """How it stands with everybody who is told of anything, or has an entry that is not delivered."""
+        """One overview for each destination that is served, or has an entry that is not delivered."""
         with self._database.read() as conn:
+            # Grouped from open and parked rows alone, whose partial indexes stay short.
             waiting = conn.execute(
                 "SELECT destination, priority, count(*) AS count, min(entry_id) AS first_id FROM outbox_duty"
                 f" WHERE {OPEN} GROUP BY destination, priority"
@@ -77,12 +78,13 @@ class OutboxOverview:
                 "SELECT destination, count(*) FROM outbox_duty WHERE parked_at IS NOT NULL GROUP BY destination"
             ).fetchall()
             names = {str(row["name"]) for row in conn.execute("SELECT name FROM outbox_destination")}
+            # A destination that is served no more may still have parked rows, for which an operator has to be shown it.
             names |= {str(row["destination"]) for row in (*waiting, *parked)}
             counts = {row[0]: int(row[1]) for row in parked}
             return [_line(conn, name, waiting, counts.get(name, 0), now) for name in sorted(names)]
 
     def parked_alike(self, *, limit: int = 100) -> list[Alike]:
-        """What is parked, by destination and reason, the largest numbers first."""
+        """The parked entries by destination and reason, the largest numbers first."""
         with self._database.read() as conn:
             rows = conn.execute(
                 f"{_ALIKE} GROUP BY destination, reason ORDER BY count DESC, destination, reason LIMIT :limit",
@@ -91,7 +93,7 @@ class OutboxOverview:
         return [Alike(**dict(row)) for row in rows]
 
     def alike(self, destination: str, reason: str) -> Alike | None:
-        """What is parked at one destination for exactly one reason; None when nothing is."""
+        """The entries parked at one destination for exactly one reason; None when there are none."""
         with self._database.read() as conn:
             row = conn.execute(
                 f"{_ALIKE} AND destination = :destination AND reason = :reason GROUP BY destination, reason",
@@ -99,16 +101,17 @@ class OutboxOverview:
             ).fetchone()
         return Alike(**dict(row)) if row else None
 
-    def told(self, subject: str) -> Told:
-        """How it stands with the entries of one subject."""
+    def counts_of(self, subject: str) -> SubjectCounts:
+        """The counts of one subject's entries."""
         with self._database.read() as conn:
+            # A discarded entry has `delivered_at`, and must not show as something that the cloud has.
             row = conn.execute(
                 "SELECT count(delivered_at) FILTER (WHERE discarded_by = '') AS delivered,"
                 " count(*) - count(delivered_at) - count(parked_at) AS open,"
                 " count(parked_at) AS parked FROM outbox WHERE subject = :subject",
                 {"subject": subject},
             ).fetchone()
-        return Told(**dict(row))
+        return SubjectCounts(**dict(row))
 
 
 def _line(
@@ -122,6 +125,7 @@ def _line(
         " AND attempts > 0 ORDER BY due_at LIMIT 1",
         values,
     ).fetchone()
+    # Kept up by triggers, because counting the day's rows would take longer the more is delivered.
     today = conn.execute(
         "SELECT count, byte_count FROM outbox_day WHERE destination = :destination AND day = :day", values
     ).fetchone()

@@ -1,10 +1,9 @@
-"""`Owner`: what the worklist and the archive have in common, a database with an outbox and changed exams in it.
+"""`Owner`: base of the worklist and the archive, each a database with an outbox and changed exams in it.
 
-Others use its verbs and its declared parts. The database itself is private, because whoever holds it can write past the
-verbs. Its transactions are for the modules of the owner's own package that keep rows there, which take the owner when
-they are made (`gateway.sqlite.Transactions`).
+Other packages use its verbs and its declared parts. Its transactions are for the row modules of the owner's own
+package, which take the owner when they are made (`gateway.sqlite.Transactions`).
 
-Not for: what a worklist or an archive is (`worklist.store`, `pacs.archive.archive`).
+Not for: the data of a worklist or an archive (`worklist.store`, `pacs.archive.archive`).
 """
 
 import sqlite3
@@ -17,7 +16,7 @@ from gateway.sqlite import Database
 
 
 class Owner:
-    """`outbox` is what it owes the cloud, `changed_exams` the exams that changed and were not judged since."""
+    """`outbox` has the events for the cloud, `changed_exams` the exams that changed and were not judged since."""
 
     outbox: Outbox
     changed_exams: ChangedExams
@@ -25,7 +24,7 @@ class Owner:
     def __init__(self, database: Database) -> None:
         self.outbox = Outbox(database)
         self.changed_exams = ChangedExams(database)
-        self._database = database
+        self._database = database  # private, because a holder of the database could write past the verbs
 
     @property
     def database_path(self) -> Path:
@@ -33,7 +32,7 @@ class Owner:
         return self._database.path
 
     def data_version(self) -> int:
-        """A number that changes when anybody has committed; see `Database.data_version`. Raises OutOfResources."""
+        """A number that changes with each commit of any process; see `Database.data_version`. Raises OutOfResources."""
         return self._database.data_version()
 
     def copy_database(self, target: Path) -> None:

@@ -1,7 +1,7 @@
-"""Conditions on columns: what they are, and how they are decided, in SQL or as a plain yes or no.
+"""Conditions on columns, and their decision, in SQL (`where`) or in Python for one row (`matches`).
 
-`where` and `matches` decide the same (a property test compares them), so that a query can be explained row by row.
-Columns hold what `matching.column_value` makes of an attribute: text in which an unknown value is ''.
+Both decide the same, which a property test compares, so a query can be explained row by row. Columns hold the result
+of `matching.column_value`: text in which an unknown value is ''.
 
 Not here: which conditions a query means (`gateway.query.matching`), the SELECT around them.
 """
@@ -131,14 +131,13 @@ def _any_of_sql(column: str, values: tuple[str, ...], bind: Bind) -> str:
 
 
 def _like_sql(column: str, patterns: tuple[str, ...], bind: Bind) -> str:
-    """The letters that all patterns begin with are a range besides, because only that is found by an index.
-
-    SQLite takes a range for a quarter of the rows, and would rather read another index whole.
-    """
+    # The letters that all patterns begin with are given as a range as well, because only a range uses an index.
     starts = [re.split(r"[*?\[]", pattern)[0] for pattern in patterns]
     start = starts[0] if all(other.startswith(starts[0]) for other in starts) else ""
     if start:
         ends = f"{column} >= {bind(start)}", f"{column} < {bind(start + _LAST)}"
+        # With the hint that it is narrow, because SQLite takes a range for a quarter of the rows, and would rather read
+        # another index from end to end.
         within = " AND ".join(f"likelihood({end}, 0.001)" for end in ends)
     else:
         within = f"{column} > ''"
@@ -149,7 +148,7 @@ def _like_sql(column: str, patterns: tuple[str, ...], bind: Bind) -> str:
 def _between_sql(column: str, condition: Between, bind: Bind) -> str:
     if not condition.high:
         return f"{column} >= {bind(condition.low)}"
-    if not condition.low:
+    if not condition.low:  # an unknown value is '', which would be below any bound
         return f"({column} > '' AND {column} <= {bind(condition.high)})"
     return f"{column} BETWEEN {bind(condition.low)} AND {bind(condition.high)}"
 

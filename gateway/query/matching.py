@@ -1,30 +1,11 @@
-"""Matching by the book: what an identifier (query data set) asks becomes conditions.
+"""Attribute matching (PS3.4 C.2.2.2): an identifier, that is a query data set, becomes conditions on columns.
 
-Worklist C-FIND, archive C-FIND and QIDO-RS all decide here what a query means. Not here: which attributes can be
-matched (the owner's table of `Key`), how a condition is decided (`gateway.query.conditions`), and how an answer is
-sent.
+Worklist C-FIND, archive C-FIND and QIDO-RS all use it. Universal, single value, wildcard, list of UID, range and
+sequence matching are offered; each rule stands at the lines that obey it. Columns hold the result of `column_value`:
+text in which an unknown value is ''. An attribute stored without a value matches universal keys only.
 
-The rules are those of PS3.4 C.2.2.2:
-
-* Universal (C.2.2.2.3, C.2.2.2.6): a key that is absent, empty, or a sequence with no item or only empty keys in its
-  item matches everything. So does a lone `*` (C.2.2.2.4 Note 1); we read it so for every kind, because modalities
-  send it in dates and UIDs as well.
-* Unknown: an attribute that is stored without a value matches universal keys only.
-* Single value (C.2.2.2.1): equal, with upper and lower case told apart, leading and trailing spaces ignored.
-* Wildcards (C.2.2.2.4): `*` is any run of characters, also none, `?` exactly one; text and names only. In a UID, date,
-  time or number they are an error.
-* List of UIDs (C.2.2.2.2): values separated by backslash, one of them has to be equal. A list of anything else is an
-  error: it needs a negotiation (C.2.2.2.8) that we do not offer.
-* Range (C.2.2.2.5): `a-b`, `a-`, `-b`, the ends included, for dates and times. A time that leaves out minutes or
-  seconds means the whole hour or minute (PS3.5 Table 6.2-1, TM): `10` is 10:00:00 to 10:59:59.999999, `-10` ends there.
-* Date and time together: a time key may name its date key (`of_date`). If both are asked with ranges, they are one
-  period from the first date and time to the last (K.6.1.2.2); where the date is open, the time at that end says
-  nothing. In any other mixture the two are matched apart.
-* Sequences (C.2.2.2.6): the query has one item, and all its keys have to match within the same stored item.
-* Person names: without regard to case and accents, across the component groups (`gateway.query.person_names`).
-* Letters that the character set of the query has not are no value (`SpecificCharacterSet` is wrong): an error.
-
-Columns hold what `column_value` makes of an attribute: text in which an unknown value is ''.
+Not here: which attributes can be matched (the owner's table of `Key`), how a condition is decided
+(`gateway.query.conditions`), how names compare (`gateway.query.person_names`), how an answer is sent.
 """
 
 import re
@@ -48,7 +29,7 @@ LONGEST_VALUE = 1024
 
 SPECIFIC_CHARACTER_SET = Tag(0x0008, 0x0005)
 NOT_MATCHED = frozenset({SPECIFIC_CHARACTER_SET, Tag(0x0008, 0x0052), Tag(0x0008, 0x0053), Tag(0x0008, 0x0201)})
-"""Say how to read the query rather than what to look for: character set, level, view, time zone (PS3.4 C.4.1.1.3.1)."""
+"""They say how to read the query, and are not matched: character set, level, view, time zone (PS3.4 C.4.1.1.3.1)."""
 
 _DATE = re.compile(
     r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})"
@@ -59,26 +40,26 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _WHOLE_DAY = ("000000.000000", "235960.999999")  # 60: a leap second is a legal TM
 
 _UNREADABLE = "\ufffd"
-"""What a value is decoded to where its bytes are no letters of the character set."""
+"""Stands in a decoded value for bytes that are no characters of the character set."""
 
 _NO_TEXT = re.compile("[\ufffd\x1b\ud800-\udfff]")
-"""That, the beginning of a code extension, or half of a surrogate pair, which no database takes."""
+"""An unreadable character, the beginning of a code extension, or half of a surrogate pair, which no database takes."""
 
 
 def conditions(identifier: Dataset, keys: Iterable[Key]) -> list[Condition]:
-    """Say what a query asks of the columns; an empty list is satisfied by every row.
+    """Turn a query into conditions on the columns; an empty list is satisfied by every row.
 
     Raises InvalidQuery, naming the attribute and never its value, for what cannot be understood.
     """
     present = {keyword_for_tag(tag) for tag in identifier.keys()}  # noqa: SIM118 - iterating a Dataset decodes it
-    asked = [key for key in keys if key.path.partition(".")[0] in present]
-    return conditions_on({key.path: _key_text(identifier, key) for key in asked}, asked)
+    used = [key for key in keys if key.path.partition(".")[0] in present]
+    return conditions_on({key.path: _key_text(identifier, key) for key in used}, used)
 
 
 def conditions_on(values: Mapping[str, str], keys: Iterable[Key]) -> list[Condition]:
     """`conditions` of an identifier that was read before: the texts of its attributes, by path."""
-    asked = [(key, text) for key in keys if not is_universal(text := values.get(key.path, ""))]
-    return _joined([_condition(key, text) for key, text in asked], {key.path: text for key, text in asked})
+    used = [(key, text) for key in keys if not is_universal(text := values.get(key.path, ""))]
+    return _joined([_condition(key, text) for key, text in used], {key.path: text for key, text in used})
 
 
 def ignored(identifier: Dataset, keys: Iterable[Key]) -> list[str]:
@@ -87,7 +68,7 @@ def ignored(identifier: Dataset, keys: Iterable[Key]) -> list[str]:
 
 
 def ignored_of(paths: Iterable[str], keys: Iterable[Key]) -> list[str]:
-    """`ignored` among the attributes that were asked with a value, by path."""
+    """`ignored` for an identifier that was read before: the paths of its attributes with a value."""
     known = {key.path for key in keys}
     return [path for path in paths if path not in known]
 
@@ -107,7 +88,8 @@ def column_value(kind: Kind, text: str) -> str:
 
 
 def plain(text: str, *, is_name: bool = False) -> str:
-    """A value without its padding, to which empty component groups belong; a name of nothing but delimiters is none."""
+    """A value without its padding, to which empty component groups belong; '' for a name of delimiters alone."""
+    # Leading and trailing spaces do not count in single value matching (PS3.4 C.2.2.2.1); upper and lower case do.
     bare = text.replace("\0", "").strip()
     if not is_name:
         return bare
@@ -115,16 +97,18 @@ def plain(text: str, *, is_name: bool = False) -> str:
 
 
 def is_universal(text: str) -> bool:
-    """Does a key with this text match everything?"""
+    """Does a key with this text match everything (PS3.4 C.2.2.2.3)?"""
+    # A lone `*` is universal (PS3.4 C.2.2.2.4 Note 1). So it is for every kind, because modalities send it in dates and
+    # UIDs as well, where a wildcard would otherwise be an error.
     return not text.strip("*")
 
 
 def requested(identifier: Dataset, data_set: Dataset) -> Dataset:
-    """Cut an answer down to what was asked (PS3.4 C.4.1.1.3.2).
+    """Cut an answer down to the requested attributes (PS3.4 C.4.1.1.3.2).
 
-    Asked and unknown attributes come back empty, sequences with what was asked of their items (all of them when
-    nothing was), others not at all. (0008,0005) is answered whenever it is stored, asked or not. Elements are shared
-    with `data_set`, not copied: encode the answer, do not change it.
+    A requested attribute that is unknown comes back empty. A sequence has the requested attributes of its items, or all
+    of them when none is named. (0008,0005) is answered whenever it is stored. Elements are shared with `data_set`, not
+    copied: encode the answer, do not change it.
     """
     answer = Dataset()
     if SPECIFIC_CHARACTER_SET in data_set:
@@ -141,7 +125,8 @@ def requested(identifier: Dataset, data_set: Dataset) -> Dataset:
 
 
 def _key_text(identifier: Dataset, key: Key) -> str:
-    """The text that was asked of a key; '' for absent, empty and anything below an empty sequence."""
+    """The text of a key in the query; '' for absent, empty and anything below an empty sequence."""
+    # A sequence without an item, or with empty keys alone, is universal (PS3.4 C.2.2.2.6).
     *sequences, keyword = key.path.split(".")
     item = identifier
     for name in sequences:
@@ -159,6 +144,7 @@ def _items(data_set: Dataset, keyword: str) -> Sequence[Dataset]:
     if element.VR != "SQ":
         raise InvalidQuery(f"{keyword} has to be a sequence.")
     items: Sequence[Dataset] = element.value or ()
+    # PS3.4 C.2.2.2.6 allows one item, whose keys all have to match within one and the same stored item.
     if len(items) > 1:
         raise InvalidQuery(f"{keyword} has to have one item in a query, not {len(items)}.")
     return items
@@ -185,7 +171,7 @@ def _text(element: DataElement, name: str) -> str:
 
 
 def valued(data_set: Dataset, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The attributes that are asked for with a value: path and text, unreadable as U+FFFD. Raises InvalidQuery."""
+    """The attributes of a query that have a value: path and text, unreadable as U+FFFD. Raises InvalidQuery."""
     for tag in data_set.keys():  # noqa: SIM118 - see `requested`
         if tag in NOT_MATCHED or tag.element == 0 or tag.is_private_creator:
             continue
@@ -205,17 +191,19 @@ def valued(data_set: Dataset, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def _condition(key: Key, text: str) -> Condition:
     name = key.path.rpartition(".")[2]
+    # Such a query states the wrong SpecificCharacterSet. An error, because it would match nothing or the wrong rows.
     if _NO_TEXT.search(text):
         raise InvalidQuery(f"{name} is not in the character set that the query names.")
     if key.kind is Kind.UID:
         return AnyOf(key, _uids(name, text))
+    # Lists are for UIDs (PS3.4 C.2.2.2.2); multiple value matching needs a negotiation that is not offered (C.2.2.2.8).
     if "\\" in text:
         raise InvalidQuery(f"{name} has more than one value; lists are allowed for UIDs only.")
     if key.kind is Kind.TEXT:
         return Like(key, (person_names.glob(text),)) if _is_wild(text) else AnyOf(key, (text,))
     if key.kind is Kind.NAME:
         return Like(key, person_names.patterns(text))
-    if _is_wild(text):
+    if _is_wild(text):  # PS3.4 C.2.2.2.4: wildcards are for text and names
         raise InvalidQuery(f"{name} is a {key.kind}, in which wildcards are not allowed.")
     if key.kind is Kind.NUMBER:
         return AnyOf(key, (_number(name, text),))
@@ -240,6 +228,7 @@ def _number(name: str, text: str) -> str:
 
 
 def _range(key: Key, name: str, text: str) -> Between:
+    """Range matching (PS3.4 C.2.2.2.5): `a-b`, `a-` or `-b`, the ends included; `a` is the range of one."""
     first, hyphen, last = (part.strip() for part in text.partition("-"))
     if not hyphen:
         last = first
@@ -262,10 +251,10 @@ def _bounds(key: Key, name: str, text: str) -> tuple[str, str]:
 
 
 def _day(text: str) -> str | None:
-    found = _DATE.fullmatch(text)
-    if not found:
+    parts = _DATE.fullmatch(text)
+    if not parts:
         return None
-    year, month, day = found[1], found[3], found[4]
+    year, month, day = parts[1], parts[3], parts[4]
     try:
         date(int(year), int(month), int(day))
     except ValueError:
@@ -274,23 +263,28 @@ def _day(text: str) -> str | None:
 
 
 def _times(text: str) -> tuple[str, str] | None:
-    found = _TIME.fullmatch(text)
-    if not found:
+    parts = _TIME.fullmatch(text)
+    if not parts:
         return None
-    digits = "".join(part or "" for part in found.groups()[:3])
-    exact = f"{digits}.{found[4]}" if found[4] else digits
+    digits = "".join(part or "" for part in parts.groups()[:3])
+    exact = f"{digits}.{parts[4]}" if parts[4] else digits
+    # A time without minutes or seconds is the whole hour or minute (PS3.5 Table 6.2-1, TM): `10` runs from 10:00:00 to
+    # 10:59:59.999999, and `-10` ends there.
     return exact + "000000.000000"[len(exact) :], exact + "235959.999999"[len(exact) :]
 
 
-def _joined(wanted: list[Condition], asked: Mapping[str, str]) -> list[Condition]:
+def _joined(wanted: list[Condition], texts: Mapping[str, str]) -> list[Condition]:
     """Put a range of dates and a range of times that belong together into one period."""
-    ranges = {c.key.path: c for c in wanted if isinstance(c, Between) and "-" in asked[c.key.path]}
+    # Two ranges mean one period from the first date and time to the last (PS3.4 K.6.1.2.2). In any other mixture, such
+    # as one day and a range of times, date and time are matched apart.
+    ranges = {c.key.path: c for c in wanted if isinstance(c, Between) and "-" in texts[c.key.path]}
     pairs = [(ranges[c.key.of_date], c) for c in ranges.values() if c.key.of_date in ranges]
     apart: list[Condition] = [c for c in wanted if not any(c in pair for pair in pairs)]
     return apart + [_period(days, times) for days, times in pairs]
 
 
 def _period(days: Between, times: Between) -> Period:
+    # Where the date is open, the time at that end means nothing.
     low = (days.low, times.low or _WHOLE_DAY[0]) if days.low else None
     high = (days.high, times.high or _WHOLE_DAY[1]) if days.high else None
     return Period(days.key, times.key, low, high)
@@ -302,16 +296,16 @@ def _period(days: Between, times: Between) -> Period:
 def _requested_element(identifier: Dataset, element: DataElement) -> DataElement:
     if element.VR != "SQ":
         return element
-    asked = _items(identifier, element.keyword)
-    if not asked or not asked[0]:
+    items = _items(identifier, element.keyword)
+    if not items or not items[0]:
         return element
-    return DataElement(element.tag, "SQ", [requested(asked[0], item) for item in element.value])
+    return DataElement(element.tag, "SQ", [requested(items[0], item) for item in element.value])
 
 
 def _is_answerable(tag: BaseTag) -> bool:
     return tag.element != 0 and not tag.is_private and tag not in NOT_MATCHED and dictionary_has_tag(tag)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=512)  # a modality requests the same attributes all day
 def _empty(tag: BaseTag) -> DataElement:
-    return DataElement(tag, dictionary_VR(tag).split(" or ")[0], None)
+    return DataElement(tag, dictionary_VR(tag).split(" or ")[0], None)  # "US or SS": empty, either will do

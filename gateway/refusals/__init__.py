@@ -1,4 +1,4 @@
-"""What was refused lately, and what to do about it: `log` keeps refusals, `remedies` has a sentence for each kind."""
+"""Recent refusals: `log` keeps them, `remedies` has a sentence for each kind that says how to correct it."""
 
 from gateway.refusals.log import FILE_NAME, NoteRefusal, RefusalRecorder, Refused
 

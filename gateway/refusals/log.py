@@ -1,19 +1,13 @@
-"""What was refused lately, to whom and why, for the page and the command that show it. Any process may note one.
+"""Log of recent refusals, for the page and the command that show it. Any process may write to it.
 
-Rules:
+* `note` never waits and never fails. A thread writes at most once a second; a refusal that finds no room in memory
+  meanwhile is counted as lost.
+* A refusal like an earlier one of the same peer counts up that row, unless the earlier one is more than an hour old.
+* At most MOST_ROWS rows, MOST_ROWS_OF_ADDRESS of one address, and none older than KEEP; the oldest go first.
+* No patient data: the sentences are those of refusals (`gateway.errors`), which hold none.
 
-* Noting never waits and never fails: it counts in memory, and a thread of its own writes, at most once a second. What
-  is refused on a full disk waits in memory; what does not fit there is counted as lost.
-* The same refusal of the same peer counts up as long as the last one is no more than an hour ago. Two are the same when
-  process, service, kind, AE title and address are, and the sentences but for numbers and UIDs; the last sentence stays.
-  So a machine that knocks every second is one row, however long it does.
-* At most MOST_ROWS rows, MOST_ROWS_OF_ADDRESS of one address, and none that is older than KEEP; the oldest go first.
-* No patient data: sentences are those of refusals (`gateway.errors`), which hold none.
-
-The file belongs to nobody's facts and is in no backup: whoever writes first makes it, and losing it loses nothing but
-hints.
-
-Not for: what to do about a refusal (`gateway.refusals.remedies`), metrics, the audit trail.
+The file is in no backup, because losing it loses nothing but hints. Not for: the remedy of a refusal
+(`gateway.refusals.remedies`), metrics, the audit trail.
 """
 
 import re
@@ -37,7 +31,7 @@ SCHEMA = files("gateway") / "schema" / "refusals"
 FILE_NAME = "refusals.db"
 """In the data folder."""
 
-TOGETHER = timedelta(hours=1)
+TOGETHER = timedelta(hours=1)  # so a machine that calls every second is one row, however long it does
 KEEP = timedelta(days=30)
 MOST_ROWS, MOST_ROWS_OF_ADDRESS = 1000, 200
 
@@ -48,8 +42,8 @@ WRITE_SECONDS = 1.0
 """The pause after each writing, which is a sync; a flood costs no more than one a second."""
 
 AFTER_FAILURE_SECONDS = 15.0
-FAREWELL_SECONDS = 2.0
-"""How long a process that stops waits for what is not written yet."""
+CLOSE_SECONDS = 2.0
+"""How long a process that stops waits for the last refusals to be written."""
 
 LONGEST_SENTENCE = 500
 
@@ -66,7 +60,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """One refusal, as who refuses knows it. `kind` is a key of `remedies`; what is not known is empty."""
+    """One refusal. `kind` is a key of `remedies.REMEDIES`; an unknown value is ''."""
 
     service: str
     kind: str
@@ -95,29 +89,30 @@ class Seen:
 
     @property
     def alike(self) -> str:
-        """The sentence without what differs from one time to the next."""
+        """The sentence without its numbers."""
+        # Numbers and UIDs differ from one refusal to the next, and would make a row of each.
         return _NUMBER.sub("#", self.sentence)
 
     @property
     def same(self) -> tuple[str, ...]:
-        """Equal for what counts as the same refusal of the same peer."""
+        """Equal for refusals that are counted as one."""
         return self.process, self.service, self.kind, self.ae_title, self.address, self.alike
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """How many refusals were never written down, and when the last of them was (UTC text)."""
+    """How many refusals were never written, and when the last of them came (UTC text)."""
 
     count: int
     last_at: str | None
 
 
 NoteRefusal = Callable[[Refused], None]
-"""Takes one refusal down; never waits, never raises."""
+"""Records one refusal; never waits, never raises."""
 
 
 def unnoted(_refused: Refused) -> None:
-    """Take nothing down."""
+    """Record nothing."""
 
 
 class Refusals:
@@ -135,7 +130,7 @@ class Refusals:
 
     @classmethod
     def attach(cls, path: Path) -> Self:
-        """Open what somebody has made. Raises DatabaseNotReady when nobody has, or it cannot be read."""
+        """Open an existing file. Raises DatabaseNotReady when there is none, or it cannot be read."""
         opened = cls(Database(path, SCHEMA))
         opened._database.check()
         return opened
@@ -145,14 +140,14 @@ class Refusals:
         self._database.close()
 
     def add(self, seen: Iterable[Seen], *, lost: int = 0, now: datetime) -> None:
-        """Write down what was seen, and let go what is too much. Raises OutOfResources; then nothing has changed."""
+        """Write refusals, and delete the rows that are too many. Raises OutOfResources; then nothing has changed."""
         with self._database.write() as conn:
             for each in seen:
                 _add(conn, each)
             if lost:
                 values = {"lost": lost, "now": utc_text(now)}
                 conn.execute("UPDATE refusal_lost SET count = count + :lost, last_at = :now", values)
-            _let_go(conn, now)
+            _delete_surplus(conn, now)
 
     def latest(self, limit: int = MOST_ROWS) -> list[Seen]:
         """The refusals, the one that was seen last first."""
@@ -163,27 +158,28 @@ class Refusals:
         return [Seen(**dict(row)) for row in rows]
 
     def lost(self) -> Lost:
-        """What is not among them."""
+        """The refusals that are not among them."""
         with self._database.read() as conn:
             row = conn.execute("SELECT count, last_at FROM refusal_lost").fetchone()
         return Lost(**dict(row))
 
 
 def recent(path: Path, limit: int = MOST_ROWS) -> tuple[list[Seen], Lost]:
-    """What was refused lately and what was lost of it. Raises GatewayError when the file cannot be read."""
-    if not path.exists():
+    """The recent refusals and the number of lost ones. Raises GatewayError when the file cannot be read."""
+    if not path.exists():  # no process has started here yet, so nothing was refused
         return [], Lost(0, None)
     with closing(Refusals.attach(path)) as refusals:
         return refusals.latest(limit), refusals.lost()
 
 
 def version(path: Path) -> str:
-    """A text that is another one when something was written since; it costs two looks at the folder."""
+    """A text that changes with each write; it costs two `stat` calls."""
+    # The log as well as the file, because a commit changes the file itself only at the next checkpoint.
     return "/".join(str(_changed(file)) for file in (path, path.with_name(f"{path.name}-wal")))
 
 
 class RefusalRecorder:
-    """Takes refusals of one process down from entering to leaving the block: hand out `note`."""
+    """Records the refusals of one process, from entering to leaving the block: hand out `note`."""
 
     def __init__(
         self,
@@ -193,7 +189,7 @@ class RefusalRecorder:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         failure_seconds: float = AFTER_FAILURE_SECONDS,
     ) -> None:
-        """`failure_seconds` is the pause after a writing that failed."""
+        """`failure_seconds` is the pause after a write that failed."""
         self._path = path
         self._process = process
         self._clock = clock
@@ -206,7 +202,7 @@ class RefusalRecorder:
         self._thread = threading.Thread(target=self._run, name="refusals", daemon=True)
 
     def note(self, refused: Refused) -> None:
-        """Take one down; never waits for the disk, never raises."""
+        """Record one; never waits for the disk, never raises."""
         with self._lock:
             self._remember(self._seen(refused))
         self._wake.set()
@@ -219,7 +215,7 @@ class RefusalRecorder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stop.set()
         self._wake.set()
-        self._thread.join(FAREWELL_SECONDS)
+        self._thread.join(CLOSE_SECONDS)
 
     def _seen(self, refused: Refused) -> Seen:
         now = utc_text(self._clock())
@@ -241,7 +237,7 @@ class RefusalRecorder:
         """Keep it for the thread. Called with the lock held."""
         known = self._waiting.get(seen.same)
         if known is not None:
-            self._waiting[seen.same] = together(known, seen)
+            self._waiting[seen.same] = together(known, seen)  # a flood of one kind takes no more memory than one
         elif len(self._waiting) < MOST_WAITING:
             self._waiting[seen.same] = seen
         else:
@@ -255,7 +251,7 @@ class RefusalRecorder:
             trouble = self._write()
             if trouble and is_well:
                 log.warning("refusals not written down", reason=trouble)
-            is_well = not trouble
+            is_well = not trouble  # one warning for an outage, not one for each attempt
             self._stop.wait(WRITE_SECONDS if is_well else self._failure_seconds)
             if not is_well:
                 self._wake.set()
@@ -264,7 +260,7 @@ class RefusalRecorder:
             self._refusals.close()
 
     def _write(self) -> str:
-        """Write what waits; why that could not be, or ''."""
+        """Write the waiting refusals; returns why that failed, or ''."""
         with self._lock:
             taken, self._waiting = self._waiting, {}
             lost, self._lost = self._lost, 0
@@ -273,8 +269,8 @@ class RefusalRecorder:
                 self._refusals = Refusals.open(self._path)
             if taken or lost:
                 self._refusals.add(taken.values(), lost=lost, now=self._clock())
-        except Exception as error:  # noqa: BLE001  whatever it is, it may not end this thread: nothing more were noted
-            with self._lock:
+        except Exception as error:  # noqa: BLE001  an end of this thread would end all recording
+            with self._lock:  # the older ones have their room back first; newer ones that find none are lost
                 self._lost += lost
                 newer, self._waiting = self._waiting, taken
                 for seen in newer.values():
@@ -285,7 +281,8 @@ class RefusalRecorder:
 
 
 def _storable(text: str) -> str:
-    """A text that UTF-8 has: who is refused may have sent half of a surrogate pair (JSON can)."""
+    """A text that can be encoded in UTF-8."""
+    # The refused message may hold half of a surrogate pair, which JSON can write.
     return text.encode("utf-8", "replace").decode()
 
 
@@ -297,7 +294,7 @@ def _changed(path: Path) -> int:
 
 
 def together(first: Seen, then: Seen) -> Seen:
-    """Two of the same as one; what was said is that of the later."""
+    """Two of the same as one, with the later one's sentence."""
     first_at, last_at = min(first.first_at, then.first_at), max(first.last_at, then.last_at)
     return replace(then, first_at=first_at, last_at=last_at, count=first.count + then.count)
 
@@ -319,7 +316,8 @@ def _add(conn: sqlite3.Connection, seen: Seen) -> None:
         )
 
 
-def _let_go(conn: sqlite3.Connection, now: datetime) -> None:
+def _delete_surplus(conn: sqlite3.Connection, now: datetime) -> None:
+    # A limit for each address, so that one machine cannot push the refusals of all others out.
     conn.execute("DELETE FROM refusal WHERE last_at < :until", {"until": utc_text(now - KEEP)})
     conn.execute(
         "DELETE FROM refusal WHERE id IN (SELECT id FROM (SELECT id,"

@@ -1,9 +1,9 @@
-"""What somebody on site can do about a refusal: one sentence for each kind, for the page and the command. Pure.
+"""Remedies: one sentence for each kind of refusal, which says how a site can correct it. Pure.
 
 A kind is the `kind` of a rejected association (`gateway.dicom.negotiation.Rejection`), or the `code` of a refusal
 (`gateway.errors`).
 
-Not for: why something was refused; the refusal's own sentence says that (`gateway.refusals.log`).
+Not for: the reason of a refusal, which its own sentence gives (`gateway.refusals.log`).
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
 )
 
 CLOUD = "cloud_"
-"""What the kinds of refused commands of the cloud begin with: nobody on site can correct them."""
+"""Prefix of the kinds of refused cloud actions; a site cannot correct these."""
 
 OF_THE_CLOUD = (
     "The cloud was told why. If an appointment is missing, tell the cloud team this sentence and the action id."
@@ -63,5 +63,5 @@ OTHERWISE = "The journal of this process has more."
 
 
 def remedy(kind: str) -> str:
-    """What to do about a refusal of this kind."""
+    """The remedy of a refusal of this kind."""
     return OF_THE_CLOUD if kind.startswith(CLOUD) else REMEDIES.get(kind, OTHERWISE)

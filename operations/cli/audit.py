@@ -106,7 +106,7 @@ class _Verdict:
 def _verdict(name: str, trail: Trail, expected: Head | None) -> _Verdict:
     below = "" if name == RELAY else f"{name}/"
     findings = [replace(each, file=f"{below}{each.file}") for each in verified(trail, expected=expected)]
-    restored = [(line.number, said) for line in lines(trail) if (said := messages.told_restored(line.message))]
+    restored = [(line.number, said) for line in lines(trail) if (said := messages.restored_text(line.message))]
     return _Verdict(name, trail.head(), findings, restored)
 
 

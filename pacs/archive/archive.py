@@ -384,7 +384,7 @@ class Archive(Owner):
                 self.quarantine.add(
                     conn, sop_instance_uid=found.sop_instance_uid, file_name=name, receipt=receipt, reason=reason
                 )
-                self.outbox.tell(conn, event, now=now)
+                self.outbox.put_event(conn, event, now=now)
         except Unsettled:
             self._files.leave(part)
             raise
@@ -396,8 +396,8 @@ class Archive(Owner):
 
     def _enqueue(self, conn: sqlite3.Connection, event: ImageReceived, *, now: datetime) -> None:
         """Enqueue the event of an image, under a second id if the usual one is of an earlier stay or other content."""
-        if not self.outbox.tell(conn, event, now=now):
-            self.outbox.tell(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")
+        if not self.outbox.put_event(conn, event, now=now):
+            self.outbox.put_event(conn, event, now=now, message_id=f"{event.message_id}/{event.image.sha256[:16]}")
 
     def _sweep_linked(self, part: Path, *, now: datetime) -> None:
         """Set a file aside whose receipt was cut off between link and commit; after the commit it stays."""

@@ -77,5 +77,5 @@ class QualityRows:
                 "digest": new.digest,
             },
         )
-        self._outbox.tell(conn, new, now=now)
+        self._outbox.put_event(conn, new, now=now)
         return new

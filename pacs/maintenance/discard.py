@@ -23,7 +23,7 @@ def discard(archive: Archive, entry_id: int, *, by: str, because: str, now: date
     with archive.write() as conn:
         message_id, parameters = archive.outbox.held.discard(conn, entry_id, by=by, because=because, now=now)
         event = _rejected(ImageReceived.model_validate_json(parameters), by=by.strip(), because=because.strip())
-        archive.outbox.tell(conn, event, now=now, message_id=f"{message_id}/rejected")
+        archive.outbox.put_event(conn, event, now=now, message_id=f"{message_id}/rejected")
         mark_changed(
             conn, study_instance_uid=event.study_instance_uid, accession_number=event.accession_number, at=utc_text(now)
         )

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from gateway.errors import NotFound
 from gateway.outbox import Entry, Outbox
-from gateway.outbox.overview import Alike, DestinationOverview, Told
+from gateway.outbox.overview import Alike, DestinationOverview, SubjectCounts
 from gateway.sqlite import utc_text
 from pacs import Archive, discard
 from relay.pages.site_facts import CircuitState, SiteFacts
@@ -87,7 +87,7 @@ class ExamLine:
     study_instance_uid: str
     accession_number: str
     last_received_at: str
-    told: Told
+    told: SubjectCounts
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,9 @@ class QueueBoard:
     def _exams(self) -> Iterator[ExamLine]:
         for row in self._listing.newest_studies(EXAMS):
             uid, accession_number = str(row["study_instance_uid"]), str(row["accession_number"])
-            told = [self._outboxes["pacs"].overview.told(uid)]
+            told = [self._outboxes["pacs"].overview.counts_of(uid)]
             if accession_number:
-                told.append(self._outboxes["worklist"].overview.told(f"mpps/{accession_number}"))
+                told.append(self._outboxes["worklist"].overview.counts_of(f"mpps/{accession_number}"))
             yield ExamLine(uid, accession_number, str(row["last_received_at"]), _sum(told))
 
 
@@ -214,7 +214,7 @@ def _next_attempt(line: DestinationOverview) -> str:
     return line.next_attempt or ""
 
 
-def _sum(told: list[Told]) -> Told:
-    return Told(
+def _sum(told: list[SubjectCounts]) -> SubjectCounts:
+    return SubjectCounts(
         sum(each.delivered for each in told), sum(each.open for each in told), sum(each.parked for each in told)
     )

@@ -9,7 +9,7 @@ import pytest
 
 from gateway import outbox
 from gateway.outbox import Outbox
-from gateway.outbox.overview import Alike, DestinationOverview, Told
+from gateway.outbox.overview import Alike, DestinationOverview, SubjectCounts
 from gateway.sqlite import Database, utc_text
 from tests.gateway.outbox.test_entries import put
 
@@ -158,9 +158,9 @@ def test_how_far_a_subject_was_told(box: Outbox) -> None:
     [head] = [entry for entry in box.due(NOW, limit=10, destination="manage") if entry.subject == "study"]
     box.delivered(head, now=NOW)
     parked(box, "m1", reason="too large")
-    assert (box.overview.told("study"), box.overview.told("nothing")) == (
-        Told(delivered=1, open=2, parked=1),
-        Told(0, 0, 0),
+    assert (box.overview.counts_of("study"), box.overview.counts_of("nothing")) == (
+        SubjectCounts(delivered=1, open=2, parked=1),
+        SubjectCounts(0, 0, 0),
     )
 
 
@@ -217,7 +217,7 @@ def test_looking_takes_no_longer_when_much_was_delivered(box: Outbox, database: 
     looks: list[Callable[[], object]] = [
         lambda: box.overview.lines(now=NOW),
         box.overview.parked_alike,
-        lambda: box.overview.told("s1"),
+        lambda: box.overview.counts_of("s1"),
         lambda: box.parked(4),
         lambda: box.knock("manage", now=NOW),
     ]

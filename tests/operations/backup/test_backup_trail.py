@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.messages import Actor, told_restored
+from gateway.audit.messages import Actor, restored_text
 from gateway.audit.trail import Head, Trail, lines, trails, verified
 from operations.backup.backup import Beside, Taken, backup
 from operations.backup.manifest import BackupError
@@ -64,7 +64,7 @@ def put_back(source: Path, folder: Path) -> Restored:
 
 
 def texts(trail: Trail) -> list[str]:
-    return [told_restored(line.message) or line.message for line in lines(trail)]
+    return [restored_text(line.message) or line.message for line in lines(trail)]
 
 
 def modes(folder: Path) -> set[int]:
@@ -99,7 +99,7 @@ def test_an_older_trail_is_not_taken_for_the_one_that_was_being_written(data: Da
     found = [(each.code, each.text) for each in verified(trail, expected=noted)]
     assert by_itself == []
     assert found == [("replaced", f"Message {noted.number} is another one than by what was noted elsewhere.")]
-    assert [told_restored(line.message) != "" for line in lines(trail)].count(True) == 1
+    assert [restored_text(line.message) != "" for line in lines(trail)].count(True) == 1
 
 
 def test_a_backup_has_whole_messages_while_others_are_written(data: Data, tmp_path: Path) -> None:

@@ -361,7 +361,7 @@ async def test_what_a_person_discards_never_leaves_and_the_cloud_is_told_who_dec
     exams.judge()  # nothing holds it a second time
     assert "study.image_received" not in await delivered(exams, exams.holding)
     assert exams.archive.outbox.entries("parked") == []
-    assert exams.archive.outbox.overview.told(STUDY).open == 0
+    assert exams.archive.outbox.overview.counts_of(STUDY).open == 0
     assert exams.archive.outbox.counts()["delivered"] == len(exams.archive.outbox.entries("delivered"))
 
 
