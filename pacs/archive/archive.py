@@ -144,7 +144,7 @@ class Archive(Owner):
             else:
                 self._quarantine(part, data_set, found, receipt, now=now)
 
-    def tell_again(self, sop_instance_uid: str, *, now: datetime) -> None:
+    def enqueue_event(self, sop_instance_uid: str, *, now: datetime) -> None:
         """Enqueue the event of a stored instance that has none. Raises NotFound."""
         row = self._index.locate(sop_instance_uid=sop_instance_uid)[0]
         receipt = Receipt(

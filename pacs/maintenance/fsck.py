@@ -258,7 +258,7 @@ def _recount(archive: Archive, _files: Files, _finding: FsckFinding, _now: datet
 
 
 def _enqueue_event(archive: Archive, _files: Files, finding: FsckFinding, now: datetime) -> str:
-    archive.tell_again(finding.uid, now=now)
+    archive.enqueue_event(finding.uid, now=now)
     return "The cloud is told."
 
 
