@@ -102,10 +102,13 @@ def application(
     live = Live(archive, worklist, health=health, clock=clock, refusals=site_facts.refusals)
     counts = {"/queue": overviews.parked, "/quarantine": archive.quarantine.undecided}
     frame = Frame(site, clock=clock, state=live.state, counts=counts)
-    operator = OperatorPages(archive, worklist, frame=frame, renderer=renderer, site_facts=site_facts, clock=clock)
+    operators = OperatorPages(archive, worklist, frame=frame, renderer=renderer, site_facts=site_facts, clock=clock)
     # In this order: errors of the inner two are explained, and a slow body is bounded before it is authenticated.
-    middlewares: list[Middleware] = [_explained, slow_clients.bounded(patience_seconds)]
-    middlewares += [access.middleware] if access else []
+    middlewares: list[Middleware] = [
+        _explained,
+        slow_clients.bounded(patience_seconds),
+        *([access.middleware] if access else []),
+    ]
     app = web.Application(middlewares=middlewares, client_max_size=64 * 1024)
     app.on_response_prepare.append(_harden)
     if access:
@@ -115,7 +118,7 @@ def application(
     app.add_routes(routes.DicomWeb(archive, renderer, spool, changes, clock=clock).routes())
     app.add_routes(Viewer(viewer).routes())
     app.add_routes(SitePages(frame, overviews, board, studies, health=health, metrics=metrics).routes())
-    app.add_routes(operator.routes())
+    app.add_routes(operators.routes())
     app.add_routes(live.routes())
     app.on_shutdown.append(live.close)
     return app

@@ -6,8 +6,7 @@
 * Parked is what the destination refuses for good, what it answers doubtfully too often, and what is held back.
 * A class whose quota is used up (`relay.delivery.quota`) waits and delays no other.
 
-Nothing is kept over a restart: an entry is open until the destination confirmed it, and is sent again under the same
-message id.
+Nothing is kept over a restart: an entry stays open until it is confirmed, and is resent under the same message id.
 
 Not for: what an event says (`relay.delivery.composer`), how a destination is reached (`relay.hybrid.sender`,
 `relay.delivery.https_api`, `relay.delivery.servicebus`), what is pending (`gateway.outbox.entries`).
