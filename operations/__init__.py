@@ -1,4 +1,4 @@
-"""What an operator does at a site: the command line, the checks behind it, backups, the viewer. Nobody imports it.
+"""Operation of a site: the command line, its checks, backups, diagnostics and the viewer. No service imports it.
 
-Not for: anything a machine or the cloud waits for; that is in `worklist`, `pacs` and `relay`.
+Not for: serving machines or the cloud (`worklist`, `pacs`, `relay`).
 """

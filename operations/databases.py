@@ -25,10 +25,8 @@ def archive(settings: PacsSettings) -> AbstractContextManager[Archive]:
 
 @contextmanager
 def folder_held(files: Files) -> Iterator[bool]:
-    """Hold the folder of the images until the end of the block; False when the pacs process or a command holds it.
-
-    Only the holder may remove files or put them into their places.
-    """
+    """Hold the folder of the images until the end of the block; False when the pacs process or a command holds it."""
+    # Only the holder may remove or move files, because a receipt in progress counts on those that it has written.
     try:
         files.open()
     except AlreadyServed:

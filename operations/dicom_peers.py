@@ -1,7 +1,6 @@
-"""What an operator does with another DICOM application: echo, send, find.
+"""C-ECHO, C-STORE and C-FIND to another DICOM application, for an operator.
 
-Not here: associations (`gateway.dicom.requestor`), the form objects are sent in (`pacs.query_retrieve.retrieve`),
-printing (`cli`).
+Not for: associations (`gateway.dicom.requestor`), transfer syntaxes (`pacs.query_retrieve.retrieve`), printing (`cli`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,16 +19,15 @@ from gateway.remote_ae import Peer
 from gateway.tls import CallFiles
 from pacs.query_retrieve.retrieve import Sendable, SendOutcome, sent
 
-_PREAMBLE = 132
-_GROUP_LENGTH = 12
-"""Bytes of the element (0002,0000), behind which as many bytes of file meta follow as it says (PS3.10 7.1)."""
+_PREAMBLE = 132  # bytes: 128 of preamble, and DICM (PS3.10 7.1)
+_GROUP_LENGTH = 12  # bytes of (0002,0000), whose value is the length of the rest of the file meta
 
 SHOWN = {
     "STUDY": ("StudyInstanceUID", "StudyDate", "AccessionNumber", "ModalitiesInStudy", "NumberOfStudyRelatedInstances"),
     "SERIES": ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "SeriesNumber", "NumberOfSeriesRelatedInstances"),
     "IMAGE": ("SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "InstanceNumber"),
 }
-"""What is asked for when nobody says; none of it names a person."""
+"""Return keys of a query without keys; none of them names a person."""
 
 
 class NotSendable(GatewayError):
@@ -42,7 +40,7 @@ class NotAQuery(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class DicomFile:
-    """A Part 10 file that somebody has."""
+    """A Part 10 file outside the archive."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -54,7 +52,7 @@ class DicomFile:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of one object."""
+    """The outcome of sending one object."""
 
     sop_instance_uid: str
     outcome: SendOutcome
@@ -70,7 +68,7 @@ def echo(peer: Peer, *, ae_title: str, tls: CallFiles | None = None) -> None:
 def send(peer: Peer, objects: Sequence[Sendable], *, ae_title: str, tls: CallFiles | None = None) -> Iterator[Sent]:
     """C-STORE objects over one association, one after the other. Raises PeerError when there is none."""
     kinds = [(each.sop_class_uid, each.transfer_syntax_uid) for each in objects]
-    lost = ""
+    lost = ""  # once the association is gone, each object left has the same reason
     with calling(peer, proposals(kinds), ae_title=ae_title, tls=tls) as call:
         for each in objects:
             became, reason = SendOutcome.FAILED, lost
@@ -85,14 +83,14 @@ def send(peer: Peer, objects: Sequence[Sendable], *, ae_title: str, tls: CallFil
 def find(
     peer: Peer, level: str, keys: Sequence[str], *, ae_title: str, tls: CallFiles | None = None
 ) -> Iterator[dict[str, object]]:
-    """C-FIND in the Study Root model: what was asked of each match. Raises NotAQuery, PeerError."""
+    """C-FIND in the Study Root model: the return keys of each match. Raises NotAQuery, PeerError."""
     identifier = query(level, keys)
-    asked = [element.keyword for element in identifier if element.keyword != "QueryRetrieveLevel"]
+    return_keys = [element.keyword for element in identifier if element.keyword != "QueryRetrieveLevel"]
     sop_class_uid = str(StudyRootQueryRetrieveInformationModelFind)
     contexts = [ProposedContext(1, sop_class_uid, UNCOMPRESSED)]
     with calling(peer, contexts, ae_title=ae_title, tls=tls) as call:
         for match in call.find(sop_class_uid, identifier):
-            yield {name: str(match.get(name) or "") for name in asked}
+            yield {name: str(match.get(name) or "") for name in return_keys}
 
 
 def query(level: str, keys: Sequence[str]) -> Dataset:
@@ -137,5 +135,5 @@ def _dicom_file(path: Path) -> DicomFile:
     except OSError:
         raise
     except Exception as error:
-        # A parser fed with garbage raises whatever it stumbles over.
+        # pydicom raises errors of any type for bytes that are not DICOM.
         raise NotSendable(f"{path} is not a DICOM file (PS3.10) that can be sent.") from error

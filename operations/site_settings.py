@@ -1,6 +1,6 @@
-"""What the three processes of a site were told, and how the site is called from this machine.
+"""The settings of a site's three processes, and the addresses by which this machine calls them.
 
-Not for: a check, a backup or a command by itself; they are given the settings as values.
+Not for: checks, backups and commands themselves; they get settings as values.
 """
 
 import socket
@@ -18,12 +18,12 @@ from simulator.modality.modality import Modality
 from worklist.settings import WorklistSettings
 
 CALLING_AE_TITLE = "GATEWAY_CHECK"
-"""Who we say we are unless a title in GATEWAY_CALLING_AETS may call from this machine."""
+"""Our calling AE title unless one in GATEWAY_CALLING_AETS may call from this machine."""
 
 
 @dataclass(frozen=True)
 class SiteSettings:
-    """What all three processes were told."""
+    """The settings of all three processes."""
 
     worklist: WorklistSettings
     pacs: PacsSettings
@@ -36,12 +36,13 @@ class SiteSettings:
 
     @property
     def url(self) -> str:
-        """Where pages and DICOMweb are, seen from this machine."""
+        """The address of pages and DICOMweb, seen from this machine."""
         return relay_url(self.relay)
 
     @property
     def calling_ae_title(self) -> str:
-        """Who we are for this site when nobody says: the first title that may call from this machine."""
+        """The default calling AE title: the first one that may call from this machine."""
+        # A title of our own would be rejected where GATEWAY_CALLING_AETS restricts the callers.
         callers = self.worklist.calling_aets
         here = _address(reachable(self.worklist.host)) if callers else ""
         return next((each.ae_title for each in callers if each.calls_from(here)), CALLING_AE_TITLE)
@@ -61,10 +62,10 @@ class SiteSettings:
 
 
 def relay_url(relay: RelaySettings) -> str:
-    """Where this machine reaches the pages and DICOMweb."""
+    """The address by which this machine reaches pages and DICOMweb."""
     return own_url(relay.http_host, relay.http_port, scheme="http" if https_files(relay) is None else "https")
 
 
 def _address(host: str) -> str:
-    """Of which address a call to one of ours is. Raises OSError for a name that nobody knows."""
+    """The address of a host. Raises OSError for a name that cannot be resolved."""
     return str(socket.getaddrinfo(host, None)[0][4][0])

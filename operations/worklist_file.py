@@ -4,9 +4,9 @@
 * whole actions of the cloud: `{"action_type": "worklist.create_item", "action_id": ..., "parameters": {...}}`
 * whole data sets in DICOM JSON: `{"00080050": {"vr": "SH", "Value": [...]}, ...}`
 
-Reading checks everything before anything is scheduled, so a file goes in whole or not at all where it is wrong.
+The whole file is checked before anything is scheduled: one wrong entry refuses all.
 
-Not for: the cloud; what it sends takes the way of `relay.cloud.commands`, by the same models.
+Not for: actions of the cloud (`relay.cloud.commands`, with the same models).
 """
 
 import hashlib
@@ -50,6 +50,7 @@ def _appointment(entry: object, where: str) -> Appointment:
             return _from_action(entry)
         return _from_data_set(entry) if all(map(_TAG.fullmatch, entry)) else _from_item(entry)
     except Refusal as refusal:
+        # Of the same type, because programs go by its code.
         raise type(refusal)(f"{where}: {refusal}") from None
 
 
@@ -57,14 +58,14 @@ def _from_action(entry: dict[str, object]) -> Appointment:
     action = protocol.decode(entry)
     if not isinstance(action, CreateItem | CreateTestItem):
         raise Unsupported("Only actions that create an item can be read from a file.")
-    asked = action.parameters.worklist_item
-    here = asked.model_copy(update={"scheduled": protocol.site_time(asked.scheduled, cloud=None)})
-    item = Item.from_message(
+    item = action.parameters.worklist_item
+    here = item.model_copy(update={"scheduled": protocol.site_time(item.scheduled, cloud=None)})
+    scheduled = Item.from_message(
         here,
         action_id=action.action_id,
         appointment_id=action.source_reference.appointment_id,
     )
-    return Appointment(item, action.action_id, protocol.content_hash(action))
+    return Appointment(scheduled, action.action_id, protocol.content_hash(action))
 
 
 def _from_item(entry: dict[str, object]) -> Appointment:
@@ -77,7 +78,8 @@ def _from_data_set(entry: dict[str, object]) -> Appointment:
 
 
 def _local_id(entry: dict[str, object]) -> str:
-    """The id of an action that the cloud knows nothing of: the same entry again is the same action."""
+    """The id of an action that is not the cloud's."""
+    # Of the content, so that the same file again repeats its actions and changes nothing.
     return f"{LOCAL_ACTION}{_fingerprint(entry)[:32]}"
 
 

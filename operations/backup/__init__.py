@@ -1,1 +1,1 @@
-"""Copies of a site's databases, and the way back from one."""
+"""Backups of a site, and restoring one."""

@@ -7,20 +7,11 @@ A target holds any number of backups:
                      pacs.db
                      manifest.jsonl  a line on the databases, one for each file, and one with the sums
 
-Rules:
+Rules: a file is copied once and shared by later backups; on the volume of its source it is linked, which protects from
+mistakes and not from a broken disk. A folder without a manifest is no backup. A backup that was cut off continues with
+the files it has.
 
-* The databases first, each one consistent state; then the files that this copy of the index names. Meanwhile nobody
-  removes or exchanges a file (`Files.held_still`); images come in as always, and the next backup has them.
-* The audit trail after that, up to the message that is last then: what the databases hold is in it, but for what came
-  in the seconds before and was not written yet (`recording`). It is copied, never linked, so that who can change the
-  trail does not change both. Its full files never change and are copied once; the one that is being written is copied
-  anew each time, so each backup that is kept costs up to `trail.FILE_BYTES` for each chain.
-* A file is copied once and then shared: a later backup costs what came since. On one volume files are linked instead:
-  that protects from mistakes, not from a broken disk.
-* A name stands only for what is whole and synced, and the manifest comes last: a folder without one is no backup. A
-  backup that was cut off goes on with what it has copied.
-
-Not for: choosing when to take one (cron or a systemd timer do), and not for putting one back; that is `restore`.
+Not for: the time of a backup (cron or a systemd timer), and not for restoring one (`restore`).
 """
 
 import fcntl
@@ -53,7 +44,7 @@ _IS_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What a site has besides databases and images: the folder of its audit trail, and the file of its users."""
+    """The files of a site besides databases and images: the folder of its audit trail, and the file of its users."""
 
     audit: Path
     users: Path
@@ -61,7 +52,7 @@ class Beside:
 
 @dataclass(slots=True)
 class Taken:
-    """What a backup has and what it could not have. `missing` and `damaged` are paths in the storage folder."""
+    """The contents of a backup. `missing` and `damaged` are paths in the storage folder."""
 
     folder: Path
     files: int = 0
@@ -96,25 +87,31 @@ def backup(
     Raises BackupError, OSError for a full target.
     """
     make_folder(target)
-    target.chmod(0o700)
+    target.chmod(0o700)  # a backup holds patient data
+    # Held still, because no file that the copy of the index names may be removed or exchanged before it is copied.
+    # Images are received as always; the next backup has them.
     with _alone(target), files.held_still():
         taken = Taken(target / f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}")
         _drop_unfinished(target)
         taken.folder.mkdir(mode=0o700)
+        # Databases first: each is one consistent state, and decides which files are copied.
         worklist.copy_database(taken.folder / "worklist.db")
         archive.copy_database(taken.folder / "pacs.db")
         pool = Pool(target, work=taken.folder)
+        # The trail after the databases, so that it has the messages about their rows, but for the last ones, which the
+        # recorder has not written yet.
         facts = _trail(beside.audit, pool, taken) | _users(beside.users, taken.folder)
         _write_manifest(files, pool, taken, facts=facts, now=now, step=step)
         sync_folder(target)
-    with suppress(OSError):  # the backup is good without the note
+    with suppress(OSError):  # the backup is complete without this note for the pages
         last = LastBackup(utc_text(now), str(taken.folder), taken.files, len(taken.missing), len(taken.damaged))
         remember(archive.database_path.parent, last)
     return taken
 
 
 def _trail(folder: Path, pool: Pool, taken: Taken) -> dict[str, object]:
-    """Copy every chain of the trail, and say how far each goes."""
+    """Copy every chain of the trail; gives the last message of each."""
+    # Full files never change and are copied once; the one being written is copied each time, up to `trail.FILE_BYTES`.
     chains: list[dict[str, object]] = []
     for trail in trails(folder):
         if (written := trail.written()) is None:
@@ -143,7 +140,7 @@ def _write_manifest(
             manifest.write(json.dumps(line, separators=(",", ":")) + "\n")
         manifest.flush()
         os.fsync(manifest.fileno())
-    pool.sync()
+    pool.sync()  # the manifest comes last: it names only files that are whole and on disk
     part.rename(taken.folder / MANIFEST)
     sync_folder(taken.folder)
 

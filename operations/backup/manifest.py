@@ -1,9 +1,8 @@
-"""What a backup says of itself: one line on its databases, one for each file, and one with the sums, in JSON.
+"""The manifest of a backup, lines of JSON: one on its databases, one for each file, and one with the sums.
 
-A folder without a manifest is no backup: the manifest is written last. It is read as a stream, and what it names is
-compared with what a backup can have before it is used, because its paths become paths on this machine.
+A folder without a manifest is no backup. It is read as a stream.
 
-Not for: taking a backup (`backup`), and not for putting one back (`restore`).
+Not for: taking a backup (`backup`), and not for restoring one (`restore`).
 """
 
 import json
@@ -19,6 +18,7 @@ from gateway.errors import GatewayError
 MANIFEST = "manifest.jsonl"
 FORMAT = 1
 
+# Every path and hash has to match, because a manifest from outside names paths that are written on this machine.
 _PLACE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}\.dcm|quarantine/[0-9A-Za-z_-][0-9A-Za-z._-]*")
 _TRAIL_FILE = re.compile(r"audit-[0-9]{12}\.log")
 _CHAIN = re.compile(r"[a-z]{0,16}")
@@ -69,7 +69,7 @@ class Manifest:
 
     def files(self) -> Iterator[Listed]:
         """Every file, in order. Raises BackupError when the manifest is cut off or names what no backup has."""
-        count, told = 0, None
+        count, stated = 0, None
         with (self.folder / MANIFEST).open(encoding="utf-8") as lines:
             next(lines)
             for line in lines:
@@ -78,8 +78,8 @@ class Manifest:
                     count += 1
                     yield self._listed(facts, _PLACE)
                 else:
-                    told = facts["files"]
-        if told != count:
+                    stated = facts["files"]
+        if stated != count:  # cut off: the line with the sums is the last
             raise BackupError(f"The manifest of {self.folder} is not whole; use another backup.")
 
     def chains(self) -> Iterator[Chain]:

@@ -2,9 +2,6 @@
 
     files/ab/cd/<sha256>
 
-A file is copied once; on the volume of its source it is linked instead. A name stands only for what is whole and
-synced.
-
 Not for: which files a backup has (`manifest`, `backup`).
 """
 
@@ -18,13 +15,13 @@ from pathlib import Path
 from gateway.fsync import make_folder, sync_folder
 
 Step = Callable[[str, int], None]
-"""Is told of each file, what became of it ("copied", "linked", "there before"), and its bytes."""
+"""Called for each file with its outcome ("copied", "linked", "there before", "restored") and its bytes."""
 
 _CHUNK_BYTES = 1 << 20
 
 
 class Pool:
-    """The files of a target, by content. What is half copied lies in `work`."""
+    """The files of a target, by content. Incomplete copies are in `work`."""
 
     def __init__(self, target: Path, *, work: Path) -> None:
         self._target = target
@@ -32,8 +29,9 @@ class Pool:
         self._folders: set[Path] = set()
 
     def put(self, source: Path, sha256: str) -> tuple[str, str, int]:
-        """Have a file; give its real hash, how it was come by, and its size. Raises FileNotFoundError."""
+        """Put a file into the pool; gives its real hash, the outcome, and its size. Raises FileNotFoundError."""
         place, size = self._target / pool_place(sha256), source.stat().st_size
+        # The size is enough: a name appears only after its content was synced.
         if place.exists() and place.stat().st_size == size:
             return sha256, "there before", size
         self._prepare(place)
@@ -43,10 +41,11 @@ class Pool:
         return actual, "copied", size
 
     def put_beginning(self, source: Path, size: int) -> tuple[str, int]:
-        """Have a copy of the first bytes of a file that grows, unless it is there before; give its hash and its size.
+        """Put a copy of the first `size` bytes of a growing file into the pool; gives its hash and its size.
 
         Raises FileNotFoundError.
         """
+        # Copied and never linked, because a change to the original must not change the backup.
         sha256 = _digest_of_beginning(source, size)
         place = self._target / pool_place(sha256)
         if not (place.exists() and place.stat().st_size == size):
@@ -54,7 +53,7 @@ class Pool:
         return sha256, size
 
     def sync(self) -> None:
-        """Make every new name last."""
+        """Sync the folders of all new names."""
         for folder in self._folders:
             sync_folder(folder)
 
@@ -64,7 +63,7 @@ class Pool:
             sha256, size = copy_and_hash(source, part, limit)
             final = self._target / pool_place(sha256)
             self._prepare(final)
-            part.rename(final)
+            part.rename(final)  # a name stands only for content that is whole and synced
         finally:
             part.unlink(missing_ok=True)
         return sha256, size
@@ -76,7 +75,7 @@ class Pool:
 
 
 def pool_place(sha256: str) -> str:
-    """Where in a target the content with this hash lies."""
+    """The place of the content with this hash, relative to the target."""
     return f"files/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
@@ -99,7 +98,7 @@ def _fresh(path: Path) -> FileIO:
 
 
 def _linked(source: Path, place: Path) -> bool:
-    """Link if that is possible; other volumes, and file systems without links, want copies."""
+    """Link the file; False where it has to be copied: on another volume, or without links in the file system."""
     try:
         os.link(source, place)
     except FileExistsError:  # of another size, so cut off by a crash of the machine or not ours: the copy replaces it

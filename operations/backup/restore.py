@@ -1,15 +1,8 @@
-"""Putting a backup back, into a folder that holds nothing yet: a new site's data folder, or one to look into.
+"""Restores a backup into an empty folder, which is a site's data folder then.
 
-Rules:
-
-* Every byte is hashed on its way and compared with the manifest; what differs ends the restore, and the folder stays
-  without databases.
-* All is written below `.restoring` and moved up at the end, the index last: a restore that was cut off before that
-  looks like no site at all, and can be begun again.
-* What the backup says is owed to the cloud is owed again, at once. The cloud may have confirmed some of it since; it
-  recognises that by its message id. What it had confirmed before stays confirmed.
-* An audit trail that is put back goes on with a message that says so: it is older than the one that was being written,
-  and what came after the backup is missing from it without a trace of its own.
+Every byte is hashed and compared with the manifest; a difference ends the restore, and the folder stays without
+databases. A restore that was cut off can be begun again. Entries pending in the backup are pending again; the cloud
+recognises those that it has by their message ids.
 
 Not for: deciding which site is the real one. Two sites that both send must not run at the same time.
 """
@@ -33,17 +26,18 @@ from pacs.archive.files import Files
 from pacs.maintenance.fsck import Fsck, FsckFinding
 from worklist import Worklist
 
+# All is written below it and moved up at the end: a restore that was cut off looks like no site at all.
 WORK = ".restoring"
 MOVED = ("instances", "audit", "users.json", "worklist.db", "pacs.db")
-"""What is moved up from there, in this order; with the last it is a site."""
+"""The names that are moved up from there, in this order; only with the last, the index, is the folder a site."""
 
 IGNORED = frozenset({WORK, "lost+found"})
-"""What an empty folder may hold: the rest of a restore that was cut off, and what a new volume comes with."""
+"""Names that an empty folder may hold: of a restore that was cut off, and of a new volume."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was put back. `owed` are the events that will be sent, again or for the first time."""
+    """The restored contents. `owed` are the events that will be sent, again or for the first time."""
 
     backup: str
     folder: str
@@ -60,9 +54,9 @@ class Restored:
 
 
 def restore(source: Path, folder: Path, *, who: Actor, site: str, now: datetime, step: Step) -> Restored:
-    """Put a backup back into an empty folder. Raises BackupError when it is not empty or the backup is damaged.
+    """Restore a backup into an empty folder. Raises BackupError when it is not empty or the backup is damaged.
 
-    `who` puts it back and `site` is where, for the audit trail.
+    `who` is the operator and `site` the site, for the audit trail.
     """
     manifest = Manifest(chosen(source))
     _require_empty(folder)
@@ -77,7 +71,7 @@ def restore(source: Path, folder: Path, *, who: Actor, site: str, now: datetime,
         _fetch(manifest.folder / "users.json", work / "users.json", manifest.users)
         (work / "users.json").chmod(0o600)
     _move_up(work, folder)
-    return _woken(manifest, folder, files=files, size=size, recorded=recorded, now=now)
+    return _activated(manifest, folder, files=files, size=size, recorded=recorded, now=now)
 
 
 def verify(folder: Path, *, now: datetime) -> Iterator[FsckFinding]:
@@ -87,7 +81,7 @@ def verify(folder: Path, *, now: datetime) -> Iterator[FsckFinding]:
 
 
 def verify_trail(folder: Path) -> Iterator[Broken]:
-    """Read the audit trail of a restored folder and say what is wrong with it."""
+    """Read the audit trail of a restored folder and give its findings."""
     for trail in trails(folder / "audit"):
         yield from verified(trail)
 
@@ -100,7 +94,8 @@ def _require_empty(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a restore that was cut off has left; last what shows that it was one."""
+    """Remove the files of a restore that was cut off."""
+    # `.restoring` last, because it is the sign that the files are not a site's.
     for path in (folder / name for name in (*MOVED[:-1], WORK)):
         if path.is_dir():
             shutil.rmtree(path)
@@ -135,7 +130,7 @@ def _fetch_files(manifest: Manifest, root: Path, step: Step) -> tuple[int, int]:
 
 
 def _fetch_trail(manifest: Manifest, folder: Path, *, event: AuditEvent, who: Actor) -> int:
-    """Put every chain back and have it say that it was; how many messages they had."""
+    """Restore every chain and append a message that says so; gives the number of messages they had."""
     recorded = 0
     for chain in manifest.chains():
         place = folder / chain.name
@@ -144,6 +139,7 @@ def _fetch_trail(manifest: Manifest, folder: Path, *, event: AuditEvent, who: Ac
             _fetch(manifest.folder.parent / pool_place(listed.sha256), place / listed.path, listed.sha256)
             (place / listed.path).chmod(0o600)
         trail = Trail(place)
+        # The trail is older than the one that was being written; what came after the backup is missing without a trace.
         trail.go_on_from(chain.head)
         trail.append([restored_trail(event, who, taken_at=manifest.taken_at, number=chain.head.number)])
         sync_folder(place)
@@ -162,14 +158,14 @@ def _move_up(work: Path, folder: Path) -> None:
     sync_folder(folder)
 
 
-def _woken(manifest: Manifest, folder: Path, *, files: int, size: int, recorded: int, now: datetime) -> Restored:
-    """Bring the databases to this version and make what is owed due."""
+def _activated(manifest: Manifest, folder: Path, *, files: int, size: int, recorded: int, now: datetime) -> Restored:
+    """Migrate the databases to this version and make all pending entries due."""
     reason = f"Restored from the backup of {manifest.taken_at}."
     with closing(Worklist.open(folder / "worklist.db")) as worklist, closing(_archive(folder)) as archive:
-        owed = sum(owner.outbox.hasten(reason=reason, now=now) for owner in (worklist, archive))
+        pending = sum(owner.outbox.hasten(reason=reason, now=now) for owner in (worklist, archive))
         holds = archive.statistics()
     return Restored(
-        str(manifest.folder), str(folder), files, size, holds["studies"], holds["instances"], owed, recorded
+        str(manifest.folder), str(folder), files, size, holds["studies"], holds["instances"], pending, recorded
     )
 
 

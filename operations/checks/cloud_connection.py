@@ -1,9 +1,8 @@
-"""One connection to something in the cloud, by the site's way out: straight, or through the proxy, as far as TLS.
+"""A connection to a cloud service by the site's egress, direct or through the proxy, as far as TLS.
 
-`look` tries every door that events and tokens take besides the hybrid connection, whose way
-`operations.checks.link_check` walks.
+`look` tries every service besides the hybrid connection, which `link_check` tests.
 
-Not for: what is said over a connection; here nothing is sent but what a proxy and TLS need.
+Not for: requests over a connection.
 """
 
 import io
@@ -30,7 +29,7 @@ _PORTS = {"https": 443, "wss": 443, "amqps": cloud_link.AMQPS_PORT}
 
 @dataclass(frozen=True)
 class Target:
-    """Where a way leads."""
+    """An address, and the egress to it."""
 
     url: str
     egress: Egress
@@ -46,22 +45,23 @@ class Target:
 
     @property
     def proxy(self) -> str | None:
-        """Plain AMQP is not HTTP, and no HTTP proxy is asked for it."""
+        """The proxy for the address, or None."""
+        # Plain AMQP is not HTTP, and goes past an HTTP proxy.
         return None if urlsplit(self.url).scheme == "amqps" else self.egress.proxy_for(self.url)
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        """Who is trusted; None when it is not encrypted, because it is on this machine."""
+        """The trusted CAs; None for a service that is not encrypted, because it is on this machine."""
         return self.trusted if urlsplit(self.url).scheme in _PORTS else None
 
     @property
     def trusted(self) -> ssl.SSLContext:
-        """Who is trusted where it is encrypted, the proxy too."""
+        """The trusted CAs of every encrypted connection, also of that to the proxy."""
         return self.egress.tls_for("https://") or ssl.create_default_context()
 
 
-def doors(settings: RelaySettings) -> Iterator[tuple[str, str]]:
-    """The doors besides the hybrid connection, each with its address."""
+def services(settings: RelaySettings) -> Iterator[tuple[str, str]]:
+    """The cloud services besides the hybrid connection, each with its address."""
     if {"https", "manage"} & set(settings.destinations):
         yield "API", settings.api_url
     if host := cloud_link.servicebus_host(settings):
@@ -71,9 +71,9 @@ def doors(settings: RelaySettings) -> Iterator[tuple[str, str]]:
 
 
 def look(note: Note, settings: RelaySettings) -> None:
-    """Reach every door. Raises Observed for the first that is not reached, Nothing when there is none."""
+    """Reach every service. Raises Observed for the first that is not reached, Nothing when there is none."""
     egress, seen = cloud_link.egress(settings), []
-    for name, url in doors(settings):
+    for name, url in services(settings):
         try:
             seen.append(f"{name}: {reached(Target(url, egress))}")
         except Observed as error:
@@ -94,11 +94,9 @@ def reached(target: Target) -> str:
 
 
 class Tls:
-    """TLS over a connection that may be within TLS itself, to an `https://` proxy: an `SSLSocket` cannot be that twice.
+    """TLS over a connection that may be within TLS itself. Raises OSError, of which ssl.SSLError is one."""
 
-    Raises OSError, of which ssl.SSLError is one.
-    """
-
+    # In memory, because an `SSLSocket` cannot run over another one, as to an `https://` proxy.
     def __init__(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> None:
         self._connection = connection
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -128,11 +126,11 @@ class Tls:
             return b""
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        """What is received as a file, which is how `http.client` reads."""
+        """The received bytes as a file, which is how `http.client` reads."""
         return io.BufferedReader(_Received(self))
 
     def _carried(self, work: Callable[[], T]) -> T:
-        """Do a piece of work and carry what it sends and waits for over the connection."""
+        """Run an operation of TLS, and carry its bytes over the connection in both directions."""
         while True:
             try:
                 return work()
@@ -161,14 +159,14 @@ class _Received(io.RawIOBase):
 
 
 def connected(target: Target) -> socket.socket:
-    """A connection, through the proxy when that is the way. Raises Observed."""
+    """A connection, through the proxy if the egress has one. Raises Observed."""
     by = urlsplit(target.proxy) if target.proxy else None
     host, port = (by.hostname or "", by.port or 0) if by else (target.host, target.port)
     try:
         connection = socket.create_connection((host, port), SECONDS)
     except OSError as error:
-        who = f"The proxy {host}:{port}" if by else f"{host}:{port}"
-        raise Observed(f"{who} takes no connection: {error.strerror or 'no answer'}.") from error
+        called = f"The proxy {host}:{port}" if by else f"{host}:{port}"
+        raise Observed(f"{called} takes no connection: {error.strerror or 'no answer'}.") from error
     try:
         if target.proxy and by:
             if by.scheme == "https":
@@ -188,13 +186,13 @@ def secured(connection: socket.socket, target: Target) -> Tls:
 
 
 @contextmanager
-def _agreeing(who: str) -> Iterator[None]:
+def _agreeing(peer: str) -> Iterator[None]:
     try:
         yield
     except ssl.SSLCertVerificationError as error:
-        raise Observed(f"The certificate of {who} is not trusted: {error.verify_message}.") from error
+        raise Observed(f"The certificate of {peer} is not trusted: {error.verify_message}.") from error
     except OSError as error:
-        raise Observed(f"There is no TLS with {who}: {error.strerror or error}.") from error
+        raise Observed(f"There is no TLS with {peer}: {error.strerror or error}.") from error
 
 
 def place(proxy: str) -> str:
@@ -204,7 +202,7 @@ def place(proxy: str) -> str:
 
 
 def issuer(tls: Tls) -> str:
-    """Who signed the certificate that was shown."""
+    """The issuer of the peer's certificate."""
     certificate = tls.getpeercert() or {}
     names = dict(pair for part in certificate.get("issuer", ()) for pair in part)  # type: ignore[misc]
     return str(names.get("organizationName") or names.get("commonName") or "somebody without a name")
@@ -212,8 +210,8 @@ def issuer(tls: Tls) -> str:
 
 def _ask_proxy(connection: socket.socket, target: Target, proxy: str) -> None:
     parts, wanted = urlsplit(proxy), f"{target.host}:{target.port}"
-    who = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
-    authorization = f"Proxy-Authorization: Basic {b64encode(who).decode()}\r\n" if parts.username else ""
+    credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
+    authorization = f"Proxy-Authorization: Basic {b64encode(credentials).decode()}\r\n" if parts.username else ""
     connection.sendall(f"CONNECT {wanted} HTTP/1.1\r\nHost: {wanted}\r\n{authorization}\r\n".encode())
     received = bytearray()
     while not received.endswith(b"\r\n\r\n") and len(received) < 16_384 and (more := connection.recv(1)):

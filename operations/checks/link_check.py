@@ -1,14 +1,14 @@
-"""Which step of the way to the cloud fails? Each is taken by itself, in order: a later one cannot work before it does.
+"""`gateway link check`: tests each step of the connection to the cloud in order, and names the first that fails.
 
-    name      the namespace's name has an address, and whether that is public or private (a private endpoint)
+    name      the namespace's name has an address, public or private (a private endpoint)
     proxy     the proxy, if one is set, connects to the service
     port      without a proxy: the port of the service is open from here
-    TLS       the certificate is trusted; who signed it shows whether somebody looks into TLS on the way
-    clock     this machine's time is the service's, because tokens have a beginning and an end
-    token     the key signs one, or Entra ID gives one
-    listener  the service lets this site listen
-    echo      a message of this gateway came back to it through the service, over a rendezvous of its own
-    doors     what else events and tokens go to is reached by the same way: HTTPS API, Service Bus, identity provider
+    TLS       the certificate is trusted; its issuer shows TLS inspection
+    clock     this machine's time is the service's
+    token     the key signs one, or Entra ID issues one
+    listener  the service accepts this site's listener
+    echo      a message of this gateway came back through the service
+    doors     HTTPS API, Service Bus and identity provider are reached
 
 Not for: token, listener and echo by themselves (`link_echo`), the DICOM side and the outboxes (`site_check`), TLS of
 the DICOM ports (`tls_check`).
@@ -28,8 +28,7 @@ from relay.assembly import cloud_link
 from relay.hybrid.protocol import endpoint
 from relay.settings import RelaySettings
 
-CLOCK_SECONDS = 60.0
-"""The service refuses a token with less than a minute left; one that is wrong by more shows up as refused tokens."""
+CLOCK_SECONDS = 60.0  # the service refuses a token with less than a minute left
 
 _DNS = "Ask for the name to be resolved here; a private endpoint needs its zone privatelink.servicebus.windows.net."
 _FIREWALL = "Ask for TCP 443 to *.servicebus.windows.net (rendezvous hosts have other names), or set RELAY_PROXY."
@@ -42,7 +41,7 @@ _LISTEN = "See OPERATIONS, what the states of the link mean."
 
 
 def check(settings: RelaySettings, hops: Hops) -> None:
-    """Take every step and record what was seen. The steps after one that failed are skipped, as they would too."""
+    """Test every step and record what was seen. The steps after one that failed are skipped."""
     if not settings.listens:
         hops.look("link", _not_configured)
     else:
@@ -62,6 +61,7 @@ def _walk(settings: RelaySettings, hops: Hops) -> None:
         ("token is to be had", lambda note: link_echo.token(note, settings, at), _TOKEN),
         ("listener is let in, echo returns", lambda note: link_echo.echo(note, settings), _LISTEN),
     ]
+    # Skipped after a failure, because no step can succeed without those before it.
     for name, step, remedy in steps:
         hops.look(name, _after_failure if hops.failed else step, remedy=remedy)
 
@@ -78,7 +78,7 @@ def _resolve(note: Note, target: Target) -> None:
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        if target.proxy:
+        if target.proxy:  # behind a proxy a site needs no DNS for names outside
             raise Nothing(f"{target.host} has no address here; the proxy looks it up.") from error
         raise Observed(f"{target.host} has no address: {error.strerror}.") from error
     addresses = sorted({str(each[4][0]) for each in found})
@@ -123,6 +123,7 @@ def _clock(note: Note, target: Target) -> None:
         stream.close()
     if date is None:
         raise Nothing("The service does not say its time.")
+    # Tokens have a beginning and an end by the service's clock.
     ahead = time() - parsedate_to_datetime(date).timestamp()
     note.detail = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the service."
     if abs(ahead) > CLOCK_SECONDS:

@@ -1,9 +1,4 @@
-"""The last steps of the way to the cloud, over Hybrid Connections: a token, a listener that is let in, an echo.
-
-While the relay runs it is asked for its listener and its echo, because a second listener would take messages from it.
-Only when it does not run does a listener of this command answer its own echo, and nothing else.
-
-`echo_once` is the shorter proof of a relay that runs, for `site_check`.
+"""Token, listener and echo over Hybrid Connections: the last steps of `link_check`, and `echo_once` for `site_check`.
 
 Not for: the connection below (`cloud_connection`), and not for the order of the steps (`link_check`).
 """
@@ -24,11 +19,11 @@ from relay.hybrid.protocol import Endpoint, endpoint
 from relay.settings import RelaySettings
 
 LISTENS_WITHIN = 20.0
-"""Seconds in which the service has to let a listener in."""
+"""Seconds in which the service has to accept a listener."""
 
 
 def token(note: Note, settings: RelaySettings, at: Endpoint) -> None:
-    """Get a token for the hybrid connection, and say how long it is good. Raises what the credential raises."""
+    """Get a token for the hybrid connection, and report how long it is valid. Raises the credential's errors."""
 
     async def ask() -> float:
         source = cloud_link.tokens(settings)
@@ -43,6 +38,7 @@ def token(note: Note, settings: RelaySettings, at: Endpoint) -> None:
 
 def echo(note: Note, settings: RelaySettings) -> None:
     """Read listener and echo from the relay's health; when it does not run, listen and echo here. Raises Observed."""
+    # A relay that runs reports its own listener and echo, because a second listener would take messages from it.
     try:
         report = json.loads(relay_request.get(settings, "/healthz"))
     except OSError:
@@ -93,6 +89,7 @@ def _only_echo(settings: RelaySettings) -> HybridListener:
         message = json.loads(text)
         if isinstance(message, dict) and message.get("action_type") == "echo":
             return json.dumps({"status": "echo", "payload": message})
+        # Busy: the sender repeats the action, and the relay gets it when it runs again.
         return json.dumps({"status": "error", "code": "busy", "message": "The relay does not run."})
 
     return HybridListener(

@@ -1,4 +1,4 @@
-"""A request of this machine to its own relay over HTTP, for checks that prove it by its answer.
+"""A GET of this machine to its own relay, for checks.
 
 Not for: requests of viewers and scripts, which bring credentials of their own.
 """
@@ -20,7 +20,7 @@ def get(relay: RelaySettings, path: str) -> bytes:
     The credential is the one that the relay leaves on disk for this at each start.
     """
     request = urllib.request.Request(relay_url(relay) + path)  # noqa: S310 - our own address
-    with suppress(OSError):  # not there when the relay has never run: then nobody answers, and that is said
+    with suppress(OSError):  # absent when the relay has never run; then the connection fails, which is reported
         request.add_header("Authorization", basic(CHECK, relay.own_token_path.read_text()))
     try:
         with urllib.request.urlopen(request, timeout=10, context=own_tls(relay)) as answer:  # noqa: S310 - as above

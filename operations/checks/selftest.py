@@ -1,13 +1,9 @@
-"""The site tests itself: a participant who does not exist goes the whole real way, and leaves no trace.
+"""`gateway selftest`: takes a synthetic participant through the whole site and to the cloud, and cleans up.
 
-The item is put on the worklist, a machine finds it, reports a step, stores four views, a viewer finds and retrieves
-them, the cloud confirms every event. Then item, step and images are taken out again, also when something failed on the
-way, and what an earlier test left that was killed. What remains are the events that the cloud was told, marked by an
-accession number that begins with SELFTEST and by the name SELFTEST^GATEWAY, and entries of the outbox.
+Item, step and images are removed afterwards, also after a failure. The events in the cloud and the entries of the
+outbox remain; they have an accession number that begins with SELFTEST, and the name SELFTEST^GATEWAY.
 
-While a clinic is under way a test is refused: the item is for a station of our own, but machines show what they like.
-
-Not for: a hop that was seen to fail without a test (`gateway check`), storage commitment (`gateway modality`).
+Not for: single hops (`gateway check`), storage commitment (`gateway modality`).
 """
 
 import hashlib
@@ -34,13 +30,13 @@ from worklist import Item, Worklist
 from worklist.expiry_rows import ExpiryRows
 
 MARK = "SELFTEST"
-"""How the accession number of every test begins."""
+"""Prefix of the accession number of every test."""
 
 ROWS, COLUMNS = 832, 640
-"""Of the views: a test shall prove the way, not fill the line."""
+"""Of the views: small, because a test must not fill the site's line."""
 
 DELIVERY_SECONDS = 60.0
-"""How long the cloud may take to confirm; a line that works takes a second."""
+"""How long the cloud may take to confirm; normally it takes a second."""
 
 REMOVAL_SECONDS = 15.0
 """How long the pacs process may take to remove the files; it looks every second, but not during a backup."""
@@ -65,16 +61,16 @@ def clinic(items: Iterable[Item], received_last: datetime, *, now: datetime) -> 
 
 
 def marked_item(*, station: str, now: datetime) -> Item:
-    """An appointment of nobody, now, at a station that is no machine's; its study is unlike any other."""
+    """A worklist item of a synthetic participant, now, at a station that is no machine's."""
     token = uuid.uuid4().hex
-    asked = WorklistItem(
+    item = WorklistItem(
         accession_number=f"{MARK}{token[:8].upper()}",
         participant=Participant(nhs_number=MARK, name="SELFTEST^GATEWAY", sex="O"),
         scheduled=Scheduled(date=f"{now:%Y%m%d}", time=f"{now:%H%M%S}"),
         procedure=Procedure(modality="MG", study_description="Self-test of the gateway"),
         dicom={"00400100": {"vr": "SQ", "Value": [{"00400001": {"vr": "AE", "Value": [station]}}]}},
     )
-    return Item.from_message(asked, action_id=f"{LOCAL_ACTION}selftest-{token}", appointment_id="")
+    return Item.from_message(item, action_id=f"{LOCAL_ACTION}selftest-{token}", appointment_id="")
 
 
 class Selftest:
@@ -94,11 +90,12 @@ class Selftest:
             closing(Archive.attach(relay.pacs_db_path, relay.pacs_storage_path)) as archive,
         ):
             today = worklist.items(date=f"{self._now():%Y%m%d}")
+            # The item is for a station of our own, but machines may show items of any station.
             reason = clinic(today, _newest_image(archive), now=self._now())
             if reason and not force:
                 raise Conflict(f"A clinic is under way: {reason}. Test later, or with --force.")
             with suppress(HopFailed):
-                self._clean_up("leftovers cleaned up", worklist, archive)
+                self._clean_up("leftovers cleaned up", worklist, archive)  # of a test that was killed
                 try:
                     self._test(worklist, archive)
                 finally:
@@ -157,7 +154,7 @@ class Selftest:
             if not self._settings.relay.destinations:
                 raise Nothing("No destination is configured (RELAY_DESTINATION); the events stay owed.")
             deadline, study = time.monotonic() + DELIVERY_SECONDS, step.exam.study_uid
-            while waiting := _owed(worklist.outbox, study) + _owed(archive.outbox, study):
+            while waiting := _pending(worklist.outbox, study) + _pending(archive.outbox, study):
                 if time.monotonic() > deadline:
                     raise Observed(f"{waiting} events of the test are not confirmed after {DELIVERY_SECONDS:.0f} s.")
                 time.sleep(0.1)
@@ -178,6 +175,7 @@ class Selftest:
     def _await_removal(self, archive: Archive) -> None:
         deadline = time.monotonic() + REMOVAL_SECONDS
         rows = MaintenanceRows(archive)
+        # The pacs process removes the files; this process only ordered it.
         while rows.removals() and time.monotonic() < deadline:
             time.sleep(0.1)
 
@@ -200,7 +198,7 @@ def _newest_image(archive: Archive) -> datetime:
     return datetime.fromisoformat(newest[0].received_at) if newest else datetime.min.replace(tzinfo=UTC)
 
 
-def _owed(outbox: Outbox, study_instance_uid: str) -> int:
+def _pending(outbox: Outbox, study_instance_uid: str) -> int:
     """How many of the newest undelivered events name the study."""
     entries = [*outbox.entries("open"), *outbox.entries("parked")]
     return sum(study_instance_uid in json.dumps(entry.parameters) for entry in entries)

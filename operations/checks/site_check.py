@@ -1,9 +1,9 @@
-"""Proof by traffic: is this site able to work, hop by hop?
+"""`gateway check`: proves by traffic, hop by hop, that a site works.
 
-Every line comes from a round trip that is made now: an association, a query, a request, an echo through the cloud's
-relay. A process that runs but does not answer fails here; a connection that looks open and is deaf fails here.
+Each hop is a round trip made now: an association, a query, a request, an echo through the cloud. It leaves no trace in
+the worklist or the archive.
 
-Not for: repairing anything, and nothing it does leaves a trace in the worklist or the archive.
+Not for: repairing anything.
 """
 
 import json
@@ -24,10 +24,10 @@ from relay.settings import RelaySettings
 from simulator.modality.modality import Modality
 
 Look = tuple[str, Callable[[Note], None], str]
-"""The name of a hop, what is done, and what to do when it fails."""
+"""The name of a hop, its function, and the remedy when it fails."""
 
 OVERDUE = timedelta(minutes=10)
-"""An event that the cloud has not confirmed for so long means that the line is down, not that it is slow."""
+"""An event that the cloud has not confirmed for so long means that the connection is down, not that it is slow."""
 
 _CERTIFICATE_REMEDY = "The services go on with the one they have; see: gateway tls check."
 
@@ -56,6 +56,7 @@ def check(settings: SiteSettings, hops: Hops, *, with_cloud: bool) -> None:
         ("images owed to site archives", lambda note: _forwarded(note, settings.pacs), "See: gateway forward list."),
         ("room on disk", lambda note: _disk(note, settings.pacs), "Make room, for example with: gateway prune."),
     ]
+    # All of them, because a hop that fails is no reason for another one to fail.
     for name, look, remedy in looks:
         hops.look(name, look, remedy=remedy)
 
@@ -90,15 +91,15 @@ def _search(note: Note, settings: SiteSettings) -> None:
 
 def _worklist_outbox(note: Note, settings: SiteSettings) -> None:
     with databases.worklist(settings.worklist) as worklist:
-        _owed(note, worklist.outbox, settings.relay)
+        _pending(note, worklist.outbox, settings.relay)
 
 
 def _pacs_outbox(note: Note, settings: SiteSettings) -> None:
     with databases.archive(settings.pacs) as archive:
-        _owed(note, archive.outbox, settings.relay)
+        _pending(note, archive.outbox, settings.relay)
 
 
-def _owed(note: Note, outbox: Outbox, relay: RelaySettings) -> None:
+def _pending(note: Note, outbox: Outbox, relay: RelaySettings) -> None:
     counts, oldest = outbox.counts(), outbox.oldest_open()
     note.detail = f"{counts['open']} open, {counts['delivered']} delivered, {counts['parked']} parked."
     if counts["parked"]:

@@ -1,7 +1,4 @@
-"""Explains the files of TLS in sentences: whether they can be read, and what stands in them.
-
-Every question is a hop of its own, so that a wrong file is named and the others are still looked at. What is only
-worth knowing stands in the detail of a hop that is well.
+"""Explains the files of TLS in sentences: readable, a pair, valid, strong, complete. Each question is a hop.
 
 Not for: handshakes with a peer (`tls_handshake`), and not for deciding which TLS is good enough (`gateway.tls`).
 """
@@ -27,7 +24,7 @@ SOON = timedelta(days=30)
 """A certificate that ends within this time is worth a sentence; hospitals take weeks to issue one."""
 
 LEAST_RSA_BITS, LEAST_CURVE_BITS = 2048, 256
-"""PS3.15 B.12 by way of RFC 9325 4.5."""
+"""PS3.15 B.12, which refers to RFC 9325 4.5."""
 
 Certificates = list[x509.Certificate]
 
@@ -53,6 +50,7 @@ def check_files(settings: GatewaySettings, hops: Hops, *, now: datetime) -> None
         ("CA of the machines", lambda note: _client_ca(note, files.client_ca, now), "See GATEWAY_TLS_CLIENT_CA."),
         ("CA of the peers", lambda note: _peer_ca(note, settings.tls_peer_ca, now), "See GATEWAY_TLS_PEER_CA."),
     ]
+    # All of them, so that one wrong file does not hide another.
     for name, look, remedy in looks:
         hops.look(name, look, remedy=remedy)
 
@@ -90,7 +88,7 @@ def _certificate_file(note: Note, files: TlsFiles) -> None:
 def _key_file(note: Note, path: Path) -> None:
     _read_key(path)
     mode = path.stat().st_mode
-    if mode & stat.S_IROTH:
+    if mode & stat.S_IROTH:  # readable by the group is right: root owns it, the services read it
         raise Observed(f"{path} can be read by everybody on this machine: chmod 640, owned by root and our group.")
     note.detail = f"Readable, mode {stat.S_IMODE(mode):o}."
 
@@ -144,6 +142,7 @@ def _strength(note: Note, certificates: Certificates) -> None:
         if isinstance(key, ec.EllipticCurvePublicKey) and key.key_size < LEAST_CURVE_BITS:
             raise Observed(f"The curve of {name} has {key.key_size} bits; {LEAST_CURVE_BITS} are the least.")
         signed_with = certificate.signature_hash_algorithm
+        # A root is trusted by its presence in the list, not by its signature.
         if isinstance(signed_with, hashes.SHA1 | hashes.MD5) and not _is_root(certificate):
             raise Observed(f"{name} is signed with {signed_with.name}, which is broken.")
     own, signed_with = certificates[0].public_key(), certificates[0].signature_hash_algorithm

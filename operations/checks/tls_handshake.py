@@ -1,4 +1,4 @@
-"""Explains a TLS handshake in sentences: what a peer agrees to, who it is, and whether it is trusted here.
+"""Explains a TLS handshake in sentences: versions and suite, the peer's certificate, and whether it is trusted here.
 
 Not for: our own files (`tls_check`), and not for deciding which TLS is good enough (`gateway.tls`).
 """
@@ -22,28 +22,27 @@ from operations.checks.tls_check import day, name_of, read
 
 _SECONDS = 10.0
 _ALERT_SECONDS = 1.0
-"""With TLS 1.3 a peer turns a certificate down after the handshake; so long it may take to say so."""
 
 
 def check_peer(settings: GatewaySettings, hops: Hops, *, host: str, port: int) -> None:
-    """Shake hands with a peer in each version of TLS, and say what it agreed to and who it is."""
+    """Shake hands with a peer in each version of TLS, and report suite and certificate."""
     _check_versions(settings, hops, host=host, port=port)
     remedy = "It has to be in, or signed by what is in, GATEWAY_TLS_CLIENT_CA or GATEWAY_TLS_CERTIFICATE."
     hops.look("certificate of the peer", lambda note: _known(note, host, port, settings), remedy=remedy)
 
 
 def check_call(settings: GatewaySettings, hops: Hops, peer: Peer) -> None:
-    """The same with a peer that is called within TLS, and as it is called: by name, and trusting whom calls trust."""
+    """The same with a peer of PACS_PEERS, with the trust and the comparison of names of a real call."""
     _check_versions(settings, hops, host=peer.host, port=peer.port)
     hops.look("called as PACS_PEERS says", lambda note: _called(note, peer, settings))
 
 
 def in_use(note: Note, settings: GatewaySettings, *, host: str, port: int) -> None:
-    """Can the files be used, and does our own listener show what is in them? For a hop of `gateway check`."""
+    """Compare the certificate of our own listener with that in the files, for a hop of `gateway check`."""
     context = client_context(settings)
     if context is None:
         raise Nothing("TLS is not configured.")
-    context.verify_mode = ssl.CERT_NONE
+    context.verify_mode = ssl.CERT_NONE  # only whether it is the same one; `gateway tls check` judges it
     _, shown = _shake_hands(context, host, port)
     own = read(settings.tls_certificate or Path())[0]
     if shown != own.public_bytes(serialization.Encoding.DER):
@@ -106,6 +105,7 @@ def _shaken(context: ssl.SSLContext, host: str, port: int) -> tuple[str, bytes]:
         context.wrap_socket(plain, server_hostname=host) as connection,
     ):
         cipher, certificate = connection.cipher(), connection.getpeercert(binary_form=True)
+        # With TLS 1.3 a peer refuses our certificate after the handshake, by an alert that comes a little later.
         connection.settimeout(_ALERT_SECONDS)
         with suppress(TimeoutError):
             connection.recv(1)

@@ -1,4 +1,4 @@
-"""The commands about what the archive keeps: fsck, prune, statistics.
+"""The commands about the archive: fsck, prune, statistics.
 
 Not for: rules; they are in `pacs.maintenance.fsck` and `pacs.maintenance.retention`.
 """
@@ -40,7 +40,7 @@ def fsck(
     settings = load(PacsSettings)
     files = Files(settings.storage_path)
     with databases.archive(settings) as archive, closing(files):
-        if repair:
+        if repair:  # raises AlreadyServed while the pacs process runs
             files.open()
         check = Fsck(archive, files, at_rest=repair, seen=progress.seen)
         left = print_findings(_findings(check, repair=repair, hashes=hashes), as_json=as_json)
@@ -101,7 +101,7 @@ def statistics(
 
 
 def print_findings(findings: Iterator[FsckFinding], *, as_json: bool) -> int:
-    """Print findings as they come; how many of them are left to be done."""
+    """Print findings as they come; gives the number of those that are not repaired."""
     left = 0
 
     def facts() -> Iterator[dict[str, object]]:

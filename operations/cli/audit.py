@@ -1,6 +1,4 @@
-"""`gateway audit`: is the audit trail whole, and what does it say: verify, list.
-
-Each look at what it says is itself in the audit trail.
+"""`gateway audit`: verify and list the audit trail.
 
 Not for: the trail (`gateway.audit.trail`).
 """
@@ -26,7 +24,7 @@ from relay.settings import RelaySettings
 audit_app = typer.Typer(help="The audit trail (PS3.15 A.5): verify, list.", no_args_is_help=True, rich_markup_mode=None)
 
 RELAY = "relay"
-"""Whose chain lies in the trail's folder itself."""
+"""The chain in the trail's folder itself; the others have folders below it."""
 
 
 @audit_app.command("verify")
@@ -72,8 +70,9 @@ def audit_list(
     """
     settings = load(RelaySettings)
     trail, event = Trail(settings.audit_path), AuditEvent(datetime.now(UTC), settings.site)
+    # Reading the trail is an event of its own (PS3.15 A.5.3.2, Audit Log Used).
     trail.append([messages.log_used(event, Actor(caller()), trail.folder.resolve().as_uri())])
-    chosen = [_told(name, each, begin) for name, each in _chains() if chain in ("", name)]
+    chosen = [_listed(name, each, begin) for name, each in _chains() if chain in ("", name)]
     if not chosen:
         raise typer.BadParameter("There is no chain of this name.", param_hint="--chain")
     found = merge(*chosen, key=lambda fact: str(fact["at"]))
@@ -81,7 +80,7 @@ def audit_list(
 
 
 def _chains(*, besides: str = "") -> list[tuple[str, Trail]]:
-    """Every chain with the name of who writes it, and one that should be there; commands write to the relay's."""
+    """Every chain with the name of its process, and `besides`, which should exist; commands write to the relay's."""
     top, *below = trails(load(RelaySettings).audit_path)
     chains = {RELAY: top, **{each.folder.name: each for each in below}}
     if besides:
@@ -89,13 +88,13 @@ def _chains(*, besides: str = "") -> list[tuple[str, Trail]]:
     return list(chains.items())
 
 
-def _told(name: str, trail: Trail, begin: int) -> Iterator[dict[str, object]]:
+def _listed(name: str, trail: Trail, begin: int) -> Iterator[dict[str, object]]:
     return ({"chain": name, **_facts(line)} for line in lines(trail) if line.number >= begin)
 
 
 @dataclass(frozen=True)
 class _Verdict:
-    """What was found out about one chain; `restored` are the messages that say that it was put back."""
+    """The result for one chain; `restored` are its messages of a restore."""
 
     name: str
     head: Head
@@ -151,7 +150,7 @@ def _finding(found: TrailFinding) -> str:
 
 
 def _facts(line: TrailLine) -> dict[str, object]:
-    """What of a message is shown."""
+    """The shown fields of a message."""
     try:
         root = fromstring(line.message)  # noqa: S314 - our own file; what may stand in it, `audit_messages` escaped
     except ParseError:

@@ -71,9 +71,9 @@ def restore_command(
 
     Example: gateway restore /mnt/backup --to /var/lib/gateway-restored --verify
     """
-    who, site = Actor(caller()), load(GatewaySettings).site
+    operator, site = Actor(caller()), load(GatewaySettings).site
     step = Progress("files restored").step
-    restored = restore(source, to, who=who, site=site, now=datetime.now(UTC), step=step)
+    restored = restore(source, to, who=operator, site=site, now=datetime.now(UTC), step=step)
     findings = list(verify(to, now=datetime.now(UTC))) if verify_too else []
     broken = list(verify_trail(to)) if verify_too else []
     if as_json:

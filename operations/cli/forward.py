@@ -1,6 +1,6 @@
 """The commands about forwarding to site archives: list, release, cancel, study, instance.
 
-Not for: rules (`pacs.forward.rules`); the pacs process does what is written down here.
+Not for: rules (`pacs.forward.rules`), and sending; the pacs process reads the queue that is changed here.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def forward_list(
     Example: gateway forward list --state open --to SITE_PACS
     """
     with _queue() as queue:
-        facts = [asdict(owed) for owed in queue.owed(state.value, target=to or None)]
+        facts = [asdict(entry) for entry in queue.owed(state.value, target=to or None)]
     if as_json:
         print_json(facts)
     else:

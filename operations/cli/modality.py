@@ -1,6 +1,6 @@
-"""The command that is a mammography machine: an exam by script, or everything a machine should not do.
+"""`gateway modality`: a mammography machine that performs an exam, simple or by script, or misbehaves.
 
-Not for: what an exam is (`simulator.modality.script`), what misbehaving means (`simulator.modality.misbehaviour`).
+Not for: the exam (`simulator.modality.script`), the misbehaviours (`simulator.modality.misbehaviour`).
 """
 
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ def _misbehave(names: Sequence[str], accession_number: str, ae_title: str, hops:
 
 
 def _for_item(script: Script, accession_number: str) -> Script:
-    """The same exam of one item, where the script does not say itself of which."""
+    """The same exam of one item; a script that has an accession number keeps its own."""
     if not accession_number:
         return script
     keys = {"AccessionNumber": accession_number}
@@ -104,7 +104,7 @@ def _for_item(script: Script, accession_number: str) -> Script:
 
 
 def _simple(accession_number: str, views: list[str]) -> Script:
-    """The exam that most are: everything right, in the usual order."""
+    """The usual exam, without oddities."""
     return Script(
         acts=[
             Query(do="query", keys={"AccessionNumber": accession_number}),

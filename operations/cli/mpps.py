@@ -1,6 +1,4 @@
-"""`gateway mpps`: performed procedure steps that are in progress, and how a person ends one: list, close.
-
-Participants are not named.
+"""`gateway mpps`: performed procedure steps in progress: list, close. Participants are not named.
 
 Not for: rules; they are in `worklist.mpps`.
 """

@@ -1,7 +1,6 @@
 """The commands about the network: echo, send, find call other DICOM applications; link check and tls check explain.
 
-Not for: what they do; it is in `operations.dicom_peers`, `operations.checks.link_check` and
-`operations.checks.tls_check`.
+Not for: the calls and checks themselves (`operations.dicom_peers`, `operations.checks`).
 """
 
 from collections.abc import Iterator
@@ -151,7 +150,7 @@ def find(
 
 
 def _peer(text: str, settings: PacsSettings) -> Peer:
-    """The application that is meant."""
+    """The peer of an argument: one of PACS_PEERS by its AE title, or AET@host:port."""
     for known in settings.peers:
         if known.ae_title == text:
             return known

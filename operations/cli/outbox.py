@@ -1,4 +1,4 @@
-"""`gateway outbox`: what is owed to the cloud, and what a person does about an entry that cannot be told.
+"""`gateway outbox`: the entries for the cloud, and decisions about those that cannot be delivered.
 
 Not for: the rules (`gateway.outbox.entries`).
 """
@@ -25,8 +25,9 @@ outbox_app = typer.Typer(
     help="What is owed to the cloud: list, release, discard, park.", no_args_is_help=True, rich_markup_mode=None
 )
 
+# Not the parameters of an entry, because they hold patient data.
 SHOWN = ("id", "destination", "message_type", "message_id", "created_at", "attempts", "due_at", "reason")
-"""What of an entry is shown; its parameters hold patient data."""
+"""The shown fields of an entry."""
 
 Owner = Annotated[Literal["worklist", "pacs"], typer.Argument(help="Whose entry it is.")]
 EntryId = Annotated[int, typer.Argument(metavar="ID", help="Its id in `gateway outbox list`.")]
@@ -111,7 +112,7 @@ def outbox_park(
 
 
 def _owners() -> dict[str, Callable[[], AbstractContextManager[Worklist | Archive]]]:
-    """How to open each database that owes the cloud something."""
+    """A function that opens each database with an outbox."""
     worklist, pacs = load(WorklistSettings), load(PacsSettings)
     return {
         "worklist": lambda: databases.worklist(worklist),

@@ -1,4 +1,4 @@
-"""`gateway quarantine`: what the archive keeps aside, and what a person decides about it: list, release, keep.
+"""`gateway quarantine`: the quarantined objects of the archive, and decisions about them: list, release, keep.
 
 Not for: rules; they are in `pacs.maintenance.quarantine`.
 """
@@ -93,11 +93,11 @@ def quarantine_keep(
 
 
 def _awaited(archive: Archive, quarantine_id: int) -> str:
-    """Have the decision carried out, here or by the pacs process; why it could not be, or ''."""
+    """Have the decision carried out; gives the reason when it was not, or ''."""
     deadline, files = time.monotonic() + DECISION_SECONDS, Files(load(PacsSettings).storage_path)
     while time.monotonic() < deadline:
         with databases.folder_held(files) as held:
-            if held:
+            if held:  # no pacs process runs, so it is done here
                 carry_out(archive, files, now=datetime.now(UTC))
         left = [found for found in archive.quarantine.objects() if found.id == quarantine_id]
         if not left or left[0].refusal:

@@ -1,6 +1,6 @@
-"""`gateway refusals`: what machines and the cloud were refused lately, why, and what to do about it.
+"""`gateway refusals`: recent refusals to machines and to the cloud, with reason and remedy.
 
-Not for: how it is kept (`gateway.refusals.log`).
+Not for: recording them (`gateway.refusals.log`).
 """
 
 from dataclasses import asdict
@@ -41,12 +41,12 @@ def _lines(seen: list[Seen], lost: Lost) -> list[str]:
 
 
 def _described(each: Seen) -> list[str]:
-    who = " at ".join(filter(None, (each.ae_title, each.address))) or "the cloud"
+    refused = " at ".join(filter(None, (each.ae_title, each.address))) or "the cloud"
     often = f" {each.count} times since {each.first_at}" if each.count > 1 else ""
     what = " ".join(filter(None, (each.service, each.status)))
     about = f" ({each.about})" if each.about and each.about not in each.sentence else ""
     return [
-        f"{each.last_at} {each.process} refused {who}{often}: {what}",
+        f"{each.last_at} {each.process} refused {refused}{often}: {what}",
         f"    {each.sentence}{about}",
         f"    {remedy(each.kind)}",
     ]

@@ -1,6 +1,6 @@
-"""`gateway` itself: all commands put together, how each one ends, and run and version, which have no family.
+"""The table of all commands, their exit codes, and `run` and `version`, which have no family.
 
-Not for: the rules behind a command; each lives in its own module.
+Not for: the rules behind a command; each is in its own module.
 """
 
 import sys
@@ -47,7 +47,7 @@ def main() -> None:
 def _command() -> None:
     try:
         app()
-    except SettingsError:
+    except SettingsError:  # 78: `process.run` knows it
         raise
     except (GatewayError, OSError) as error:
         print(error, file=sys.stderr)

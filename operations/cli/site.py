@@ -1,7 +1,6 @@
 """The commands about the site as a whole: check, selftest, diagnostics, status.
 
-Not for: what they do; it is in `operations.checks` and `operations.diagnostics`. Status reads and does not judge:
-`relay.health.report` does.
+Not for: checks and bundles (`operations.checks`, `operations.diagnostics`), nor for judging a site (`relay.health`).
 """
 
 from collections import Counter
@@ -98,7 +97,7 @@ def _worklist_facts(settings: WorklistSettings) -> dict[str, object]:
     with databases.worklist(settings) as worklist:
         today = worklist.items(date=f"{datetime.now().astimezone():%Y%m%d}")
         states = Counter(str(item.state) for item in today)
-        return {"items today": len(today), **states, **_owed(worklist.outbox.counts, worklist.outbox.oldest_open)}
+        return {"items today": len(today), **states, **_pending(worklist.outbox.counts, worklist.outbox.oldest_open)}
 
 
 def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
@@ -106,12 +105,12 @@ def _pacs_facts(settings: PacsSettings) -> dict[str, object]:
         condition = archive.condition()
         files = {"damaged": condition.damaged, "all read again": condition.scrub.ended_at}
         commitments = CommitmentRows(archive).facts()
-        owed = _owed(archive.outbox.counts, archive.outbox.oldest_open)
-        return {**archive.statistics(), **files, **commitments, **owed, **_forwarding(ForwardQueue(archive))}
+        pending = _pending(archive.outbox.counts, archive.outbox.oldest_open)
+        return {**archive.statistics(), **files, **commitments, **pending, **_forwarding(ForwardQueue(archive))}
 
 
 def _forwarding(queue: ForwardQueue) -> dict[str, object]:
-    """How it stands with each site archive."""
+    """The queue of each site archive."""
     facts: dict[str, object] = {}
     for each in queue.targets():
         facts |= {
@@ -123,7 +122,7 @@ def _forwarding(queue: ForwardQueue) -> dict[str, object]:
     return facts
 
 
-def _owed(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:
+def _pending(counts: Callable[[], Mapping[str, int]], oldest_open: Callable[[], str | None]) -> dict[str, object]:
     return {**{f"events {state}": number for state, number in counts().items()}, "oldest open": oldest_open()}
 
 

@@ -1,6 +1,6 @@
-"""How commands show what they found: facts as JSON, lines for people, and progress on standard error.
+"""Output of commands: facts as JSON, lines for people, and progress on standard error.
 
-Not for: what is shown.
+Not for: the content.
 """
 
 import getpass
@@ -26,7 +26,8 @@ console = Console()
 
 
 def caller() -> str:
-    """Who gave the command, as far as this machine knows."""
+    """The user who gave the command, as far as this machine knows."""
+    # Behind sudo the account is root's or the services', not the operator's.
     return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
@@ -34,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")
 
 
 def print_json(facts: object) -> None:
-    """Print facts that are all there."""
+    """Print facts as one JSON document."""
     print(json.dumps(facts, indent=2))
 
 
@@ -66,6 +67,7 @@ def print_each(facts: Iterable[dict[str, object]], *, as_json: bool, line: Calla
     count = 0
     for count, fact in enumerate(facts, start=1):
         if as_json:
+            # One at a time, because an archive may have more facts than memory.
             print("[" if count == 1 else ",", json.dumps(fact))
         else:
             console.print(line(fact), highlight=False, markup=False, soft_wrap=True)
@@ -75,7 +77,7 @@ def print_each(facts: Iterable[dict[str, object]], *, as_json: bool, line: Calla
 
 
 class Progress:
-    """Says every few seconds on standard error how far long work has come; short work says nothing."""
+    """Prints every few seconds on standard error how far long work has come; short work prints nothing."""
 
     def __init__(self, what: str) -> None:
         self._what = what

@@ -1,7 +1,4 @@
-"""`gateway users`: who may log in with a password: add, list, remove, passwd. Each change is in the audit trail.
-
-A password is asked for, or read from standard input when that is not a terminal; it is never an argument, which other
-users of the machine could see.
+"""`gateway users`: accounts with a password: add, list, remove, passwd. Each change is in the audit trail.
 
 Not for: accounts (`relay.access.users`).
 """
@@ -55,6 +52,7 @@ def users_add(
     file = _file()
     new = account(name, Role.named(role.value), _password())
     file.refuse_known(name)
+    # In the trail first: a change without a message is worse than a message without a change.
     _audited(f"user {name} added with the role {role.value}")
     file.add(new)
     console.print(f"{name} may log in as {role.value}.", highlight=False, markup=False)
@@ -115,6 +113,7 @@ def _audited(what: str) -> None:
 
 
 def _password() -> str:
+    # Never an argument, because other users of the machine can see the arguments of a process.
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
     password = getpass.getpass("Password: ")

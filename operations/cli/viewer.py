@@ -1,6 +1,6 @@
 """The commands about the viewer: install, status, remove.
 
-Not for: how it is fetched, made and served (`operations.viewer.fetch`, `operations.viewer.install`,
+Not for: fetching, making and serving it (`operations.viewer.fetch`, `operations.viewer.install`,
 `relay.pages.viewer`).
 """
 

@@ -1,6 +1,6 @@
-"""`gateway worklist`: who is screened when: add, list, cancel, explain, prune.
+"""`gateway worklist`: the items of the worklist: add, list, cancel, explain, prune.
 
-Names, birth dates and ids of participants are never printed: lists are seen over shoulders and piped into files.
+Names, birth dates and ids of participants are never printed.
 
 Not for: rules; they are in `worklist.items`, `worklist.visibility` and `worklist.expiry`.
 """
@@ -173,7 +173,7 @@ def _worklist() -> AbstractContextManager[Worklist]:
 
 
 def _day(date: str) -> str:
-    """The day that is meant; '' is all days."""
+    """The day of an option, today by default; '' is all days."""
     return "" if date == "all" else date or f"{datetime.now().astimezone():%Y%m%d}"
 
 
@@ -187,6 +187,7 @@ def _print_items(items: Sequence[Item], *, as_json: bool) -> None:
     console.print(table if items else "No items.")
 
 
+# Without names, birth dates and ids, because lists are seen over shoulders and piped into files.
 def _facts(item: Item) -> dict[str, object]:
     return {
         "accession_number": item.accession_number,

@@ -1,1 +1,1 @@
-"""A bundle for support: what runs at a site, how it is set, how it is, and what it wrote lately. No patient data."""
+"""A bundle for support: versions, settings, state and recent log lines of a site. No patient data."""

@@ -1,7 +1,6 @@
 """Packs a bundle for support into a `.tar.gz`, by the rules of `configuration`, `state` and `service_logs`.
 
-Each part is made by itself. One that cannot be made says so in its place, because a bundle is made when things are
-wrong. It has a few hundred kB: the newest lines of the logs, up to `service_logs.LOG_BYTES` in all.
+A few hundred kB, most of them log lines, up to `service_logs.LOG_BYTES` uncompressed.
 
 Not for: a copy of anything that could be restored (`operations.backup.backup`).
 """
@@ -22,7 +21,7 @@ Facts = dict[str, object]
 
 
 def collect(settings: SiteSettings, target: Path, *, logs: Sequence[Path] | None, now: datetime) -> Facts:
-    """Write the bundle and say what is in it. Raises FileExistsError rather than overwrite anything."""
+    """Write the bundle and give its file, size and number of log lines. Raises FileExistsError."""
     parts: dict[str, Callable[[], object]] = {
         "versions": configuration.versions,
         "settings": lambda: configuration.settings_facts(settings),
@@ -32,6 +31,7 @@ def collect(settings: SiteSettings, target: Path, *, logs: Sequence[Path] | None
         "disk": lambda: state.disk(settings),
         "fsck": lambda: state.fsck(settings, now=now),
     }
+    # Each part by itself, because a bundle is made when something is broken, and the other parts show what.
     made = {name: _made(make) for name, make in parts.items()}
     lines, left_out = service_logs.own_lines(service_logs.of_files(logs) if logs else service_logs.journal())
     made["about"] = {

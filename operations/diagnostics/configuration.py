@@ -1,8 +1,6 @@
-"""What runs at a site, and how it is set.
+"""The versions and settings of a site, without secrets.
 
-Each setting has its value, but of a secret only whether it is set, and of an address nothing that is like one.
-
-Not for: how the site is (`state`).
+Not for: its state (`state`).
 """
 
 import os
@@ -20,7 +18,7 @@ Facts = dict[str, object]
 
 
 def versions() -> Facts:
-    """What runs here."""
+    """Versions of the gateway, its packages and the system."""
     packages = {each.metadata["Name"]: each.version for each in distributions() if each.metadata["Name"]}
     return {
         "gateway": __version__,
@@ -33,7 +31,7 @@ def versions() -> Facts:
 
 
 def settings_facts(settings: SiteSettings) -> Facts:
-    """Every setting as it is, and of a secret whether it is set."""
+    """Every setting with its value; of a secret, whether it is set."""
     of_all: Facts = {}
     for each in (settings.worklist, settings.pacs, settings.relay):
         of_all |= _one_settings_facts(each)
@@ -52,7 +50,8 @@ def _one_settings_facts(settings: GatewaySettings) -> Facts:
 
 
 def _without_credentials(text: str) -> str:
-    """An address without user, password and query; everything else as it is."""
+    """An address without user, password and query; any other text as it is."""
+    # Also in settings that are not secret: a proxy may have its password in the URL, a token may be in a query.
     if "://" not in text:
         return text
     parts = urlsplit(text)

@@ -1,7 +1,4 @@
-"""The log lines that our own services wrote, without any line of anybody else's.
-
-Only JSON with the fields of our lines is taken (`gateway.log` says what may stand in it). Whatever else was written to
-the same place, a library's last words or a trace, is counted and left out, because it may name a participant.
+"""The log lines of our own services, from the journal or from files; other lines are counted and left out.
 
 Not for: writing logs (`gateway.log`).
 """
@@ -23,10 +20,11 @@ UNITS = ("gateway-worklist", "gateway-pacs", "gateway-relay")
 
 
 def own_lines(lines: Iterable[str]) -> tuple[list[str], int]:
-    """The newest lines that our services wrote, and how many others there were."""
+    """The newest lines of our services, and the number of lines left out."""
     ours: deque[str] = deque(maxlen=LOG_LINES)
     left_out = 0
     for line in lines:
+        # Only JSON with the fields of `gateway.log`, because any other line, as a trace, may name a participant.
         if _is_ours(line):
             ours.append(line.strip())
         elif line.strip():
@@ -52,7 +50,7 @@ def _is_ours(line: str) -> bool:
 
 
 def journal() -> Iterable[str]:
-    """What the services wrote to the journal; nothing where there is none, as in a container."""
+    """The lines of the services in the journal; none where there is no journal, as in a container."""
     units = [word for unit in UNITS for word in ("--unit", unit)]
     command = ["journalctl", "--no-pager", "--output", "cat", "--lines", str(LOG_LINES), *units]
     try:

@@ -1,8 +1,6 @@
-"""How a site is, in numbers: health, worklist, archive, disk, and what fsck finds in a while.
+"""The state of a site in numbers: health, worklist, archive, disk, and the kinds of findings of a short fsck.
 
-Of the databases it says counts, times, and reasons in our words; no row, and no parameter of an event.
-
-Not for: judging what is found.
+Not for: judging it.
 """
 
 import json
@@ -26,7 +24,7 @@ from pacs.maintenance.fsck import Fsck
 Facts = dict[str, object]
 
 FSCK_SECONDS = 20.0
-"""How long index and files are compared; a hundred thousand files or so."""
+"""How long index and files are compared; enough for about a hundred thousand files."""
 
 
 def health(settings: SiteSettings) -> object:
@@ -43,7 +41,7 @@ def worklist(settings: SiteSettings) -> Facts:
         return {
             "items": dict(sorted(states.items())[-200:]),
             "open_steps": len(worklist.open_steps()),
-            "outbox": _owed(worklist.outbox),
+            "outbox": _pending(worklist.outbox),
             "database_bytes": settings.worklist.db_path.stat().st_size,
         }
 
@@ -56,12 +54,13 @@ def archive(settings: SiteSettings) -> Facts:
             "damaged": archive.condition().damaged,
             "quarantined": len(archive.quarantine.objects()),
             "promises": CommitmentRows(archive).facts(),
-            "outbox": _owed(archive.outbox),
+            "outbox": _pending(archive.outbox),
             "database_bytes": settings.pacs.db_path.stat().st_size,
         }
 
 
-def _owed(outbox: Outbox) -> Facts:
+def _pending(outbox: Outbox) -> Facts:
+    # Counts and reasons in our words; no parameters of an entry, because they hold patient data.
     parked = Counter(f"{entry.message_type}: {entry.reason}" for entry in outbox.entries("parked"))
     waiting = Counter(f"{entry.message_type}: {entry.reason}" for entry in outbox.entries("open"))
     return {**outbox.counts(), "oldest_open": outbox.oldest_open(), "parked": dict(parked), "waiting": dict(waiting)}
@@ -78,7 +77,7 @@ def _volume(folder: Path) -> Facts:
 
 
 def fsck(settings: SiteSettings, *, now: datetime) -> Facts:
-    """Compare index and files for a while; only what kinds of findings there are."""
+    """Compare index and files for FSCK_SECONDS; gives the number of findings of each kind, without names of files."""
     found: Counter[str] = Counter()
     deadline, is_whole = time.monotonic() + FSCK_SECONDS, True
     with databases.archive(settings.pacs) as archive:

@@ -1,1 +1,1 @@
-"""OHIF: fetched through npm, unpacked, and set up for mammograms."""
+"""Installation of the viewer OHIF: fetched through npm, unpacked, and set up for mammograms."""

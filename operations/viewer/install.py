@@ -1,10 +1,8 @@
-"""Makes the viewer's folder out of the published archive, and takes it away again.
+"""Installs the viewer's folder from the published archive, and removes it.
 
-Rules. The folder is made beside its place and renamed into it when it is whole and on disk, so that it is there whole
-or not at all; what a killed installation leaves is taken away by the next. A folder that is not a viewer's is never
-replaced or removed, whatever the settings say.
+A folder is there whole or not at all, and one that is not a viewer's is never replaced or removed.
 
-Not here: where the archive comes from (`operations.viewer.fetch`), what is changed in it (`relay.pages.viewer_bundle`).
+Not for: fetching the archive (`operations.viewer.fetch`), the changes to it (`relay.pages.viewer_bundle`).
 """
 
 import gzip
@@ -26,12 +24,12 @@ _SQUEEZED = (".js", ".css", ".wasm")
 
 
 class NotAViewer(GatewayError):
-    """The folder holds something else; nothing in it was touched."""
+    """The folder holds something else; nothing in it was changed."""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What lies in a viewer's folder; `sent_bytes` is what a browser fetches that has nothing of it yet, at most."""
+    """The contents of a viewer's folder; `sent_bytes` is the most that a browser fetches with an empty cache."""
 
     edition: str
     files: int
@@ -40,7 +38,7 @@ class Installed:
 
 
 def installed(folder: Path) -> Installed | None:
-    """What is installed, whole, in whatever edition; None when there is nothing. Raises NotAViewer."""
+    """The installed viewer of any edition; None when there is none. Raises NotAViewer."""
     _expect_viewer(folder)
     mark = folder / MARK
     try:
@@ -50,12 +48,13 @@ def installed(folder: Path) -> Installed | None:
 
 
 def install(archive: Path, folder: Path) -> Installed:
-    """Put the viewer of a verified archive into the folder, in place of the one that is there.
+    """Install the viewer of a verified archive in the folder, in place of an earlier one.
 
     Raises UnexpectedBundle when the archive is not as expected, NotAViewer, OSError; the folder is then as it was.
     """
     _expect_viewer(folder)
     make_folder(folder.parent)
+    # Beside its place, and renamed when it is whole and on disk; the next installation removes what a killed one left.
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
@@ -68,7 +67,7 @@ def install(archive: Path, folder: Path) -> Installed:
 
 
 def remove(folder: Path) -> bool:
-    """Take the viewer away; say whether there was one. Raises NotAViewer."""
+    """Remove the viewer; False when there was none. Raises NotAViewer."""
     _expect_viewer(folder)
     if not folder.exists():
         return False
@@ -88,6 +87,7 @@ def _fill(folder: Path, archive: Path) -> Installed:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(target, content)
+        # Compressed once and here, because the relay sends the .gz file as it is; without a time it is always the same.
         squeezed = gzip.compress(content, mtime=0) if target.suffix in _SQUEEZED else b""
         if squeezed:
             _write(target.with_name(target.name + ".gz"), squeezed)
@@ -102,7 +102,8 @@ def _fill(folder: Path, archive: Path) -> Installed:
 
 
 def _files(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and contents as they are to be. A name comes from a list of kinds, so it cannot lead out of the folder."""
+    """Names and contents of the installed files."""
+    # `kept` gives only names of known kinds, so none leads out of the folder.
     with tarfile.open(archive, "r:gz") as members:
         for member in members:
             name = viewer_bundle.kept(member.name)
@@ -118,14 +119,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _put_in_place(new: Path, folder: Path) -> None:
-    """Exchange the two; between the renames there is no viewer, which the relay says."""
+    # Between the two renames there is no viewer; the relay answers so.
     _take_away(folder)
     new.rename(folder)
     sync_folder(folder.parent)
 
 
 def _take_away(folder: Path) -> None:
-    """Remove a folder that is served, or is not there: away from its place first, so that no half of it is."""
+    # Renamed first, because the relay may serve it: it never sees a folder that is half removed.
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -1,4 +1,4 @@
-"""What is said in AMQP 1.0: performatives (part 2 of the standard) and messages (part 3), as Service Bus uses them."""
+"""Performatives (part 2) and messages (part 3) of AMQP 1.0. Not for: values (`amqp_types`)."""
 
 import uuid
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ SASL_MECHANISMS, SASL_INIT, SASL_OUTCOME = 0x40, 0x41, 0x44
 HEADER, ANNOTATIONS, PROPERTIES, APPLICATION, DATA, VALUE = 0x70, 0x72, 0x73, 0x74, 0x75, 0x77
 ACCEPTED, REJECTED, RELEASED, MODIFIED = range(0x24, 0x28)
 SOURCE, ERROR = 0x28, 0x1D
-BATCH_FORMAT = 0x80013700
+BATCH_FORMAT = 0x80013700  # Microsoft's message format of a batch: each data section is a message
 
+# A descriptor may be a code or a symbol (AMQP 1.2); clients use both.
 _SYMBOLS = {
     "amqp:accepted:list": ACCEPTED, "amqp:rejected:list": REJECTED, "amqp:released:list": RELEASED,
     "amqp:modified:list": MODIFIED, "amqp:data:binary": DATA, "amqp:amqp-value:*": VALUE,
@@ -19,7 +20,7 @@ _SYMBOLS = {
 
 
 class Refusal(Exception):
-    """The bus refuses; `condition` is its word in AMQP, the message its sentence."""
+    """The bus refuses; `condition` is the error condition of AMQP, the message its description."""
 
     def __init__(self, condition: str, description: str) -> None:
         super().__init__(description)
@@ -69,7 +70,7 @@ def number(fields: list[Value], index: int, default: int = 0) -> int:
 
 
 class Message:
-    """A message on the bus. Its sections are kept as they came; only what a broker rewrites is understood."""
+    """A message on the bus. Sections stay the bytes that came; only those that a broker rewrites are decoded again."""
 
     def __init__(self, raw: bytes) -> None:
         self._sections: dict[int, list[tuple[bytes, Value]]] = {}
@@ -117,7 +118,8 @@ class Message:
         self._sections[APPLICATION] = [(encode(Described(ULong(APPLICATION), value)), value)]
 
     def give_id(self) -> None:
-        """Name a message that came without an id; the JavaScript client cannot do without one."""
+        """Give an id to a message that came without one."""
+        # The JavaScript client fails on a message without an id.
         fields = [uuid.uuid4().hex, *self._list(PROPERTIES)[1:]]
         self._sections[PROPERTIES] = [(encode(Described(ULong(PROPERTIES), fields)), fields)]
 
@@ -136,6 +138,7 @@ class Message:
             notes[Symbol("x-opt-message-state")] = Int(0)
         if locked_until is not None:
             notes[Symbol("x-opt-locked-until")] = Timestamp(locked_until * 1000)
+        # Header and annotations are the broker's to change; all behind them goes out byte for byte (AMQP 3.2).
         out = [encode(Described(ULong(HEADER), header)), encode(Described(ULong(ANNOTATIONS), notes))]
         for code in sorted(self._sections):
             if code > ANNOTATIONS:
@@ -155,7 +158,7 @@ class Message:
 
 
 def reply(value: Value, correlation_id: Value, application: Mapping[str, Value]) -> bytes:
-    """A response of a management node: to which request, how it went, and what it gives."""
+    """A response of a management node: the id of its request, its status in `application`, and its value."""
     return (
         encode(typed(PROPERTIES, None, None, None, None, None, correlation_id))
         + encode(Described(ULong(APPLICATION), dict(application)))

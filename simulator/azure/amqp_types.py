@@ -1,8 +1,9 @@
 """The type system of AMQP 1.0 (part 1 of the standard): values to bytes and back.
 
 Decoding gives plain Python values; encoding takes them too, and one of the number classes below where the peer insists
-on a width. Enough for the stand-in of Service Bus (`servicebus_service`); decimals, characters and arrays of anything
-but texts, symbols, identifiers and numbers are not written by the clients it is for.
+on a width.
+
+Not for: decimals, characters and arrays of compound values; the clients of the stand-in write none.
 """
 
 import struct
@@ -26,7 +27,7 @@ class Array(list[Value]):
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A value with the descriptor that says what it is: a code or a symbol."""
+    """A value and the descriptor of its type: a code or a symbol."""
 
     descriptor: Value
     value: Value
@@ -80,7 +81,7 @@ _CONSTANTS: dict[int, Callable[[], Value]] = {
 
 def decode(data: bytes, at: int = 0) -> tuple[Value, int]:
     """Read one value and say where it ends. Raises IndexError, ValueError or struct.error for what is none."""
-    if data[at] == 0:
+    if data[at] == 0:  # a described type (AMQP 1.2)
         descriptor, at = decode(data, at + 1)
         value, at = decode(data, at)
         return Described(descriptor, value), at
@@ -97,6 +98,7 @@ def _decode(code: int, data: bytes, at: int) -> tuple[Value, int]:
         return struct.unpack_from(form, data, at)[0], at + struct.calcsize(form)
     if code == 0x98:
         return uuid.UUID(bytes=bytes(data[at : at + 16])), at + 16
+    # The high half of a code is the category of its width (AMQP 1.2): A, B are variable, C, D compound, E, F arrays.
     if code >> 4 in (0xA, 0xB):
         size, at = _size(code, data, at)
         return _bytes(code, bytes(data[at : at + size])), at + size
@@ -142,7 +144,7 @@ def encode(value: Value) -> bytes:  # noqa: PLR0911 - one line for each type
     match value:
         case None:
             return b"\x40"
-        case bool():
+        case bool():  # before int, of which it is a subclass
             return b"\x41" if value else b"\x42"
         case Described(descriptor, inner):
             return b"\0" + encode(descriptor) + encode(inner)
@@ -182,6 +184,7 @@ def _sized(small: int, body: bytes, count: int | None = None) -> bytes:
 
 
 def _encode_array(values: Array) -> bytes:
+    # One constructor for all, always in the long form (AMQP 1.6.24).
     first = values[0] if values else Long(0)
     if isinstance(first, str):
         code = 0xB3 if isinstance(first, Symbol) else 0xB1

@@ -1,10 +1,9 @@
-"""A stand-in of Azure Blob Storage, as far as uploading in blocks by a signed URL goes; Azurite is the judge beside it.
+"""A stand-in of Azure Blob Storage for uploads in blocks by a signed URL; the tests compare it with Azurite.
 
-Put Block, Get Block List, Put Block List and Get Blob Properties; MD5s are compared, names of blocks have one length, a
-URL is good until its `se`. It can have a bad day: `refuse_after` blocks it answers 403, `mute_after` blocks it does not
-answer any more, `cut_after` bytes it hangs up.
+Put Block, Get Block List, Put Block List and Get Blob Properties. Faults: after `refuse_after` blocks it answers 403,
+after `mute_after` blocks it does not answer any more, after `cut_after` bytes it resets the connection.
 
-Not for: anything but this machine; `sig` is not checked.
+Not for: anything but this machine; neither `sig` nor `se` is checked.
 """
 
 import asyncio
@@ -45,7 +44,7 @@ class Blobs:
         self.url = ""
 
     def signed(self, name: str) -> str:
-        """The URL by which a blob may be written."""
+        """The URL with the right to write a blob."""
         return f"{self.url}/images/{name}?sv=2021-12-02&sp=rcw&sig=c2lnbmVk%3D"
 
     @asynccontextmanager
@@ -78,7 +77,7 @@ class Blobs:
         if self.refuse_after is not None and self.put_blocks >= self.refuse_after:
             return _error(403, "AuthenticationFailed")
         if self.mute_after is not None and self.put_blocks >= self.mute_after:
-            await asyncio.Event().wait()
+            await asyncio.Event().wait()  # until the client gives up or the service ends
         content = await self._content(request)
         if content is None:
             return web.Response(status=500)
@@ -87,8 +86,10 @@ class Blobs:
         ):
             return _error(400, "Md5Mismatch")
         name = request.query["blockid"]
+        # Azure wants the ids of a blob's blocks to have one length.
         if any(len(name) != len(known) for known in blob.staged):
             return _error(400, "InvalidBlobOrBlock")
+        # A digest, because a block id is Base64 and may contain a slash.
         path = self._folder / hashlib.sha256(f"{id(blob)} {name}".encode()).hexdigest()
         await asyncio.to_thread(path.write_bytes, content)
         blob.staged[name] = (len(content), path)
@@ -96,7 +97,7 @@ class Blobs:
         return web.Response(status=201)
 
     async def _content(self, request: web.Request) -> bytes | None:
-        """The body; None when the line was cut on the way."""
+        """The body; None when the connection was cut on the way."""
         content = bytearray()
         async for piece in request.content.iter_any():
             content += piece
@@ -107,6 +108,7 @@ class Blobs:
                     request.transport.abort()
                     return None
         if self.damage_next:
+            # One bit, as a broken line does; the MD5 has to show it.
             self.damage_next, content[0] = False, content[0] ^ 1
         return bytes(content)
 
@@ -120,6 +122,7 @@ class Blobs:
         blob.sha256, blob.size = digest.hexdigest(), sum(blob.staged[name][0] for name in names)
         prefix = "x-ms-meta-"
         blob.metadata = {k.lower().removeprefix(prefix): v for k, v in request.headers.items() if k.startswith(prefix)}
+        # Also the blocks that the list does not name: Azure discards them at the commit.
         for _, path in blob.staged.values():
             path.unlink()
         blob.staged = {}

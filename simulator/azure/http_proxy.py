@@ -1,6 +1,6 @@
 """A small HTTP proxy that does nothing but CONNECT, as hospitals have it, for loopback: demo and tests.
 
-It can want a name and a password, and be told to refuse a host. What it was asked for is written down.
+It can require Basic authentication and refuse hosts, and it records every place that was requested.
 
 Not for: anything but this machine.
 """
@@ -14,10 +14,10 @@ from types import MappingProxyType
 
 
 class Proxy:
-    """`start`, and `stop`; `asked` are the places it connected to, `turned_away` how many requests it refused.
+    """`start`, and `stop`; `requested` are the places it connected to, `turned_away` how many requests it refused.
 
-    `hosts` are names that it knows and nobody else, `places` hosts with their ports (`host:port`) that are elsewhere,
-    `refuses` those that it does not connect to.
+    `hosts` are names that only it can resolve, `places` hosts with their ports (`host:port`) that it connects to
+    elsewhere, `refuses` hosts that it does not connect to.
     """
 
     def __init__(self, *, credentials: str = "", hosts: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -27,7 +27,7 @@ class Proxy:
         self.refuses: frozenset[str] = frozenset()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.turned_away = 0
         self.port = 0
 
@@ -54,6 +54,7 @@ class Proxy:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Up to the empty line; what follows belongs to the tunnel and stays in the reader.
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, place, _ = head[0].split(" ", 2)
         fields = dict(line.split(": ", 1) for line in head[1:] if ": " in line)
@@ -63,7 +64,7 @@ class Proxy:
         if not status.startswith("200"):
             self.turned_away += 1
             return
-        self.asked.append(place)
+        self.requested.append(place)
         host, _, port = place.rpartition(":")
         there = await asyncio.open_connection(*self.places.get(place, (self._hosts.get(host, host), int(port))))
         await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))

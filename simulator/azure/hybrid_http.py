@@ -1,7 +1,8 @@
 """HTTP request mode of the Hybrid Connections stand-in: an ordinary request goes through to a listener.
 
-A small request travels on the listener's control channel; a large or chunked one is announced there by its address
-only. The listener answers on the control channel or, when it opens that address, over it.
+The listener answers on its control channel or, when it opens the request's rendezvous address, over that.
+
+Not for: websockets (`hybrid_service`).
 """
 
 import asyncio
@@ -17,12 +18,12 @@ HOP_HEADERS = ("connection", "content-length", "host", "te", "trailer", "transfe
 CONNECTION_HEADERS = frozenset((*HOP_HEADERS, "keep-alive", "proxy-connection", "expect"))
 """Headers that belong to one hop and are not passed on."""
 
-INLINE_LIMIT = 64 * 1024
+INLINE_LIMIT = 64 * 1024  # bytes of headers and body; the service documents 64 kB for the control channel
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request on its way: what the listener is told, and the body."""
+    """One request on its way: the head that the listener gets, and the body."""
 
     ident: str
     head: dict[str, object]
@@ -34,9 +35,10 @@ async def relay_http(
     namespace: Namespace, request: web.Request, *, connection: HybridConnection, ident: str, timeout: float
 ) -> web.StreamResponse:
     namespace.authorise(request, connection, SEND)
-    namespace.pick(connection, request)  # nobody there is said before a body is read
+    namespace.pick(connection, request)  # 404 without a listener, before a body is read
     address = namespace.address(connection.path, "request", ident=ident)
     call = await _call(request, ident=ident, address=address)
+    # Once more, because the listener of before may have left while the body was read.
     registration = namespace.pick(connection, request)
     connection.counts["http inline" if call.inline else "http rendezvous"] += 1
     waiting = namespace.wait(ident, connection, "request")
@@ -54,6 +56,7 @@ async def relay_http(
 
 async def _call(request: web.Request, *, ident: str, address: str) -> Call:
     headers = _headers(request)
+    # A small request travels on the control channel; a large or chunked one is announced there by its address only.
     chunked = request.content_length is None and request.body_exists
     size = (request.content_length or 0) + sum(len(name) + len(value) for name, value in headers.items())
     body = await request.read()
@@ -82,6 +85,7 @@ async def _ask(call: Call, registration: Registration, *, waiting: Waiting) -> t
         await registration.announce({"request": call.head}, call.body or None)
     else:
         await registration.announce({"request": {"address": call.head["address"]}})  # nothing else, not even an id
+    # The listener chooses its route: a large response comes over the rendezvous, also to a small request.
     on_control = asyncio.ensure_future(registration.responses[call.ident].get())
     either: tuple[asyncio.Future[object], ...] = (on_control, waiting.joined)  # type: ignore[assignment]
     try:

@@ -1,4 +1,4 @@
-"""What the Hybrid Connections stand-in knows: its connections, who listens, who waits, and what shall go wrong."""
+"""State of the Hybrid Connections stand-in: hybrid connections, listeners, waiting senders, and faults."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ FRAGMENT = 32 * 1024
 
 @dataclass
 class Faults:
-    """What goes wrong until it is changed. Refusals are pairs of status and reason, used up one by one."""
+    """Faults that last until they are changed. Refusals are pairs of status and reason, used up one by one."""
 
     unavailable: tuple[int, str] | None = None  # every handshake, both sides
     refuse_listen: list[tuple[int, str]] = field(default_factory=list)
@@ -40,19 +40,19 @@ class Registration:
         self.renewed = asyncio.Event()
         self.responses: dict[str, asyncio.Queue[tuple[dict[str, object], bytes] | None]] = {}
         self.frozen = False  # half open: nothing is read or written any more
-        self.mute = False  # answers pings, is never given a sender
-        self.unlisted = False  # answers pings, senders are told that there is no listener
+        self.mute = False  # answers pings, but no sender is announced to it
+        self.unlisted = False  # answers pings, but senders get 404 as without a listener
         self._writing = asyncio.Lock()
 
     @property
     def leaving(self) -> bool:
-        """Whether it has said farewell, or its line is gone."""
+        """Whether it has closed its control channel, or the connection is gone."""
         return self.ws.closed or self.transport.is_closing()
 
     async def announce(self, frame: dict[str, object], body: bytes | None = None) -> None:
         if self.frozen or self.mute:
             return
-        async with self._writing:
+        async with self._writing:  # nothing may come between a frame and the body that belongs to it
             await self.ws.send_str(json.dumps(frame))
             if body is not None:
                 await self.ws.send_bytes(body)
@@ -86,11 +86,11 @@ class Socket:
                 raise ConnectionResetError("the other side has gone")
             final = 0x80 if number == len(parts) - 1 else 0
             transport.write(_frame_head(final | (opcode if number == 0 else 0), len(part)) + part)
-            await self.request.protocol._drain_helper()  # the reader sets the pace
+            await self.request.protocol._drain_helper()  # backpressure: the reader sets the speed
 
 
 def _frame_head(first: int, length: int) -> bytes:
-    """RFC 6455, 5.2; from a server, without mask. Fragments never need the longest form."""
+    # RFC 6455 5.2: a server does not mask; 32 kB never need the form with 64 bits of length.
     return bytes([first, length]) if length < 126 else bytes([first, 126]) + length.to_bytes(2, "big")
 
 
@@ -104,7 +104,7 @@ class Waiting:
     used: bool = False
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def tell(self, outcome: Socket | HandshakeRefused) -> None:
+    def resolve(self, outcome: Socket | HandshakeRefused) -> None:
         if not self.joined.done():  # the sender may have given up meanwhile
             self.joined.set_result(outcome)
 
@@ -124,6 +124,7 @@ class Namespace:
 
     def find(self, path: str) -> HybridConnection:
         path = path.strip("/").lower()
+        # An HTTP request may have a longer path than its hybrid connection; the longest that fits wins.
         fitting = [c for name, c in self.connections.items() if path == name or path.startswith(f"{name}/")]
         if not fitting:
             raise HandshakeRefused(404, "Endpoint does not exist.")
@@ -131,6 +132,7 @@ class Namespace:
 
     def authorise(self, request: web.Request, connection: HybridConnection, right: str) -> float:
         """Give when the token that came with `request` expires; raises HandshakeRefused."""
+        # A websocket of a browser cannot set headers, so the service takes the token in the query, too.
         token = request.query.get("sb-hc-token") or request.headers.get("ServiceBusAuthorization")
         return self.check(token, connection, right)
 
@@ -139,10 +141,8 @@ class Namespace:
         return check(token, resource, right=right, now=time.time())
 
     def pick(self, connection: HybridConnection, request: web.Request) -> Registration:
-        """Choose a listener at random, as the service does: no order, no stickiness, ghosts included.
-
-        A sender may name the listeners that may be chosen, which is not in the documents but in Microsoft's own tests.
-        """
+        """Choose a listener at random, as the service does: no order, no stickiness, ghosts included."""
+        # A sender may name the listeners to choose from; this is in Microsoft's own tests, not in the documents.
         only = request.headers.get("Microsoft-Relay-AllowedListeners") if connection.pins else None
         listed = [r for r in connection.listeners if not r.unlisted and not r.leaving and only in (None, r.ident)]
         if not listed:
@@ -162,5 +162,5 @@ class Namespace:
 
 
 def own_query(request: web.Request) -> str:
-    """The sender's query without what is the service's."""
+    """The sender's query without the service's own parameters."""
     return "&".join(p for p in request.rel_url.raw_query_string.split("&") if p and not p.lower().startswith("sb-hc-"))

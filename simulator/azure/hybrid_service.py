@@ -1,7 +1,6 @@
 """A stand-in of the Azure Relay Hybrid Connections service, for loopback: demo, self-test and tests.
 
-It speaks the wire protocol to both sides, so that what works here works there, and it can be told to misbehave in the
-ways the real one has been seen to:
+It speaks the wire protocol to both sides, and it has the faults that the real service has been seen to have:
 
     GET /$hc/{path}?sb-hc-action=listen     a listener's control channel
     GET /$hc/{path}?sb-hc-action=connect    a sender (also without an action)
@@ -9,8 +8,8 @@ ways the real one has been seen to:
     GET /$hc/{path}?sb-hc-action=request    the listener fetches an HTTP request
     any /{path}...                          an HTTP request (`hybrid_http`)
 
-Not for: more than one namespace, and it makes no tokens: those of Entra ID are texts that it was told. Its knowledge is
-that of documents, of Microsoft's clients and of listeners in the field; real Azure may differ where those are silent.
+Not for: more than one namespace, nor for issuing tokens; those of Entra ID are texts that it is given. It is made after
+the documents, Microsoft's clients and listeners in the field; real Azure may differ where those are silent.
 """
 
 import asyncio
@@ -58,7 +57,7 @@ class HybridService:
     # --- faults at once, to the listeners that are connected now; each gives how many it hit --------------------------
 
     def freeze(self, path: str, ident: str = "") -> int:
-        """Make the line half open: the sockets stay, nothing moves any more, the registrations become ghosts."""
+        """Make the connections half open: the sockets stay, no byte moves, the registrations become ghosts."""
         for registration in (hit := self._listeners(path, ident)):
             registration.frozen = True
             registration.transport.pause_reading()
@@ -123,8 +122,9 @@ class HybridService:
         if connection.faults.refuse_listen:
             raise HandshakeRefused(*connection.faults.refuse_listen.pop(0))
         expires_at = self.namespace.authorise(request, connection, LISTEN)
-        if len(connection.listeners) >= 25:
+        if len(connection.listeners) >= 25:  # the documented limit of a hybrid connection
             raise HandshakeRefused(403, "QuotaExceeded: 25 listeners are connected already.")
+        # Pings are answered by `ControlReader`, because a fault may be to ignore them.
         ws = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=1 << 20)
         await ws.prepare(request)
         ident = request.query.get("sb-hc-id") or tracking
@@ -145,7 +145,7 @@ class HybridService:
         finally:
             expiring.cancel()
             connection.listeners.remove(registration)
-            for queue in registration.responses.values():
+            for queue in registration.responses.values():  # senders that wait get 502
                 queue.put_nowait(None)
 
     async def _expire(self, connection: HybridConnection, registration: Registration) -> None:
@@ -197,6 +197,7 @@ class HybridService:
             "connectHeaders": headers,
             "remoteEndpoint": {"address": peer[0], "port": peer[1]},
         }
+        # Announced twice, the second rendezvous is refused, because an address is good once.
         for _ in range(2 if faults.duplicate_accept else 1):
             await registration.announce({"accept": accept})
 
@@ -225,18 +226,20 @@ class HybridService:
         waiting.used = True
         if status := request.query.get("sb-hc-statusCode"):
             refused = HandshakeRefused(int(status), request.query.get("sb-hc-statusDescription", "Rejected"))
-            waiting.tell(refused)
+            waiting.resolve(refused)
             connection.counts["rejected"] += 1
+            # The rejection goes to the sender; the listener's own handshake always ends with 410.
             raise HandshakeRefused(410, "Gone: The sender has been told of the rejection.")
         ws = _websocket(request.headers.get("Sec-WebSocket-Protocol", "").split(",")[0].strip())
         await ws.prepare(request)
-        waiting.tell(Socket(ws, request))
+        waiting.resolve(Socket(ws, request))
+        # The handler holds the websocket open while `_join` passes messages.
         await waiting.done.wait()
         return ws
 
 
 class ControlReader:
-    """Reads what a listener says on its control channel."""
+    """Reads a listener's messages on its control channel."""
 
     def __init__(self, service: HybridService, connection: HybridConnection, registration: Registration) -> None:
         self._service = service
@@ -297,5 +300,6 @@ async def _pump(source: Socket, target: Socket) -> None:
                 await target.send(message.data, opcode=2)
     except ConnectionError:
         await source.ws.close(code=1001)
+    # 1006 and 1005 are never sent (RFC 6455 7.4.1): a lost side becomes "going away", a close without a code 1000.
     code = source.ws.close_code
     await target.ws.close(code=1001 if code == 1006 else 1000 if code in (None, 1005) else code)

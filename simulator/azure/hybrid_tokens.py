@@ -1,7 +1,4 @@
-"""Who may listen and who may send, as the Hybrid Connections service decides it.
-
-Written apart from the gateway's own signing on purpose: two sides that share a mistake would agree with each other.
-"""
+"""Authorisation of listeners and senders, as the Hybrid Connections service does it. Not for: issuing tokens."""
 
 import base64
 import hashlib
@@ -31,7 +28,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Bearer:
-    """A token as Entra ID gives it: opaque here, with the roles that its holder has and the time (Unix) it ends."""
+    """A token of Entra ID: opaque here, with the rights of its holder and the time (Unix) it expires."""
 
     expires_at: float
     rights: frozenset[str] = frozenset({LISTEN, SEND})
@@ -39,9 +36,9 @@ class Bearer:
 
 @dataclass(frozen=True)
 class Resource:
-    """What a token has to be made for: a hybrid connection of a namespace that answers to `hosts`.
+    """The resource that a token has to be made for: a hybrid connection of a namespace with the names `hosts`.
 
-    `bearers` are Entra ID's tokens that it knows, by their text.
+    `bearers` are the tokens of Entra ID that are known, by their text.
     """
 
     hosts: frozenset[str]
@@ -51,10 +48,8 @@ class Resource:
 
 
 def check(token: str | None, resource: Resource, *, right: str, now: float) -> float:
-    """Give the time a good token expires; otherwise raise HandshakeRefused.
-
-    A missing right is documented as 403; the service in the field answers 401, and so does this.
-    """
+    """Give the time a valid token expires; otherwise raise HandshakeRefused."""
+    # A missing right is documented as 403; the service in the field answers 401, and so does this.
     if not token:
         raise HandshakeRefused(401, "MissingToken: Relay security token is required.")
     if (bearer := resource.bearers.get(token.removeprefix("Bearer "))) is not None:
@@ -82,12 +77,13 @@ def _check_bearer(bearer: Bearer, *, right: str, now: float) -> float:
 
 
 def _is_signed(fields: Mapping[str, str], key: Key) -> bool:
+    # Not the gateway's own signing (`relay.hybrid.tokens`): two sides that share a mistake would agree with each other.
     digest = hmac.new(key.text.encode(), f"{fields['sr']}\n{fields['se']}".encode(), hashlib.sha256).digest()
     return hmac.compare_digest(base64.b64encode(digest), unquote(fields["sig"]).encode())
 
 
 def _check_audience(audience: str, resource: Resource) -> None:
-    """A token is good for its namespace, or for one entity and what lies below it; the scheme does not matter."""
+    """A token is valid for its namespace, or for one entity and all below it; the scheme does not matter."""
     parts = urlsplit(audience)
     path, own = parts.path.strip("/").lower(), resource.path.lower()
     if (parts.hostname or "") not in resource.hosts:

@@ -1,9 +1,9 @@
 """One AMQP connection to the stand-in of Service Bus: frames in, frames out, the claims node and the management node.
 
-It knows bytes and no sockets: `feed` takes what came, `write` is called with what goes. What clients rely on beside the
-standard is said where it is done; it was learnt from the official clients for Python and JavaScript.
+`feed` takes received bytes, `write` is called with bytes to send. Behaviour that is not in the standard was learnt from
+the official clients for Python and JavaScript, and stands as a comment.
 
-Not here: queues (`servicebus_entities`), sockets, tokens and faults (`servicebus_service`).
+Not for: queues (`servicebus_entities`), sockets, tokens and faults (`servicebus_service`).
 """
 
 import asyncio
@@ -32,9 +32,9 @@ from simulator.azure.servicebus_entities import Queue, Topic
 from simulator.azure.servicebus_links import SESSION_FILTER, WINDOW, Link, Session
 
 _SASL, _AMQP = b"AMQP\x03\x01\0\0", b"AMQP\0\x01\0\0"
-_FRAME = struct.Struct(">IBBH")
+_FRAME = struct.Struct(">IBBH")  # size, data offset in words of four bytes, type, channel (AMQP 2.3.1)
 _MOST_FRAME = 65536
-_CREDIT = 1000
+_CREDIT = 1000  # deliveries a sender may have under way; renewed every 50
 
 _OUTCOMES = {
     amqp.ACCEPTED: "complete",
@@ -45,7 +45,7 @@ _OUTCOMES = {
 
 
 class Bus(Protocol):
-    """What a connection needs of the bus it belongs to."""
+    """The part of the bus that a connection calls."""
 
     session_wait: float
 
@@ -57,12 +57,12 @@ class Bus(Protocol):
 
 
 class Connection:
-    """One client. `abort` ends its line at once; `frozen` lets all bytes vanish."""
+    """One client. `abort` resets its connection; while `frozen`, all bytes vanish."""
 
     def __init__(self, bus: Bus, *, write: Callable[[bytes], object], abort: Callable[[], object]) -> None:
         self.closed = False
         self.frozen = False
-        self.most_frame = 512
+        self.most_frame = 512  # until the client says more: the least that every peer takes (AMQP 2.7.1)
         self.last_written = time.monotonic()
         self.sessions: dict[int, Session] = {}
         self._abort = abort
@@ -84,7 +84,7 @@ class Connection:
         self.write(_FRAME.pack(len(body) + _FRAME.size, 2, kind, channel) + body)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes of the client. What is not AMQP ends the connection."""
+        """Take bytes of the client. Bytes that are not AMQP end the connection."""
         if self.frozen or self.closed:
             return
         self._buffer += data
@@ -101,6 +101,7 @@ class Connection:
         if self._buffer[:4] == b"AMQP":
             header = bytes(self._buffer[:8])
             del self._buffer[:8]
+            # The same header back, once for SASL and once for AMQP within it (AMQP 5.3.2).
             self.write(header)
             if header == _SASL:
                 mechanisms = Array(map(Symbol, ("MSSBCBS", "PLAIN", "ANONYMOUS", "EXTERNAL")))
@@ -119,7 +120,7 @@ class Connection:
         return True
 
     def end(self) -> None:
-        """Nothing comes and goes any more. What was given and not settled stays locked, as on the real bus."""
+        """End the connection. Deliveries that are not settled stay locked, as on the real bus."""
         if not self.closed:
             self.closed = True
             self._bus.forget(self)
@@ -128,7 +129,7 @@ class Connection:
                     link.leave()
 
     def lose(self) -> None:
-        """The line is gone."""
+        """End the connection with a reset."""
         self.end()
         self._abort()
 
@@ -139,6 +140,7 @@ class Connection:
             self.frame(0, typed(amqp.SASL_OUTCOME, UByte(0)), kind=1)
         elif code == amqp.OPEN:
             self.most_frame = min(number(fields, 2, _MOST_FRAME), _MOST_FRAME)
+            # Highest channel and idle timeout in milliseconds, as Service Bus has them.
             limits = UInt(_MOST_FRAME), UShort(4999), UInt(240_000)
             self.frame(0, typed(amqp.OPEN, f"bus-{uuid.uuid4().hex[:8]}", None, *limits))
         elif code == amqp.BEGIN:
@@ -172,9 +174,10 @@ class Connection:
                 session.flow(link, _CREDIT)
 
     def _bind(self, link: Link) -> bool:
-        """Connect a link to what it is for; False when the answer has been given or will be."""
+        """Connect a link to its node or entity; False when the answer has been given or will be."""
         path = link.path
         if path == "$cbs" or path.endswith("/$management"):
+            # A client opens a pair of links to a node; responses go over the one that it receives on.
             link.node = path
             if link.receives:
                 self._replies[path] = link
@@ -198,6 +201,7 @@ class Connection:
         link.wanted_session = wanted.value if isinstance(wanted, Described) else wanted
         queue.waiting.append(link)
         if not queue.grant(link):
+            # The attach stays unanswered until a session is free, which is how clients wait for the next one.
             asyncio.get_running_loop().call_later(self._bus.session_wait, self._no_session, link, queue)
 
     def _no_session(self, link: Link, queue: Queue) -> None:
@@ -210,6 +214,7 @@ class Connection:
         link = session.links.get(number(fields, 4, -1))
         if link is None or not link.receives:
             return
+        # Credit counts from the delivery count the client knew when it wrote the frame (AMQP 2.6.7).
         link.credit = number(fields, 5) + number(fields, 6) - link.delivery_count
         if isinstance(link.entity, Queue):
             link.entity.pump()
@@ -237,6 +242,7 @@ class Connection:
         link = session.links.get(number(fields, 0))
         if link is None:
             return  # sent before our detach was read
+        # Only the first transfer of a delivery has to carry its id, format and settlement (AMQP 2.7.5).
         link.first = link.first or fields
         link.buffer += payload
         if field(fields, 5, False):  # more to come
@@ -245,6 +251,7 @@ class Connection:
         link.first, link.buffer = None, bytearray()
         link.delivery_count += 1
         state = self._outcome(link, raw, is_batch=number(first, 3) == amqp.BATCH_FORMAT)
+        # The message is in the queue and its sender cannot know it: duplicates come from here.
         if link.entity is not None and self._bus.loses_confirmation():
             self.lose()
             return
@@ -319,20 +326,20 @@ class Connection:
 
 
 def manage(entity: Queue | Topic, operation: str, body: Value) -> dict[str, Value]:
-    """Do what a request to a management node asks for. Raises Refusal."""
-    asked = {str(key): value for key, value in body.items()} if isinstance(body, dict) else {}
+    """Do a request to a management node. Raises Refusal."""
+    parameters = {str(key): value for key, value in body.items()} if isinstance(body, dict) else {}
     if isinstance(entity, Topic):
         raise Refusal("amqp:not-implemented", "A topic has nothing to be managed.")
     match operation.rpartition(":")[2]:
         case "renew-lock":
-            tokens = asked.get("lock-tokens")
+            tokens = parameters.get("lock-tokens")
             until = [entity.renew(token) for token in tokens] if isinstance(tokens, list) else []
             return {"expirations": Array(Timestamp(each * 1000) for each in until)}
         case "renew-session-lock":
             return {"expiration": Timestamp((time.time() + entity.lock_seconds) * 1000)}
         case "get-session-state":
-            return {"session-state": entity.session_state.get(asked.get("session-id"))}
+            return {"session-state": entity.session_state.get(parameters.get("session-id"))}
         case "set-session-state":
-            entity.session_state[asked.get("session-id")] = asked.get("session-state")
+            entity.session_state[parameters.get("session-id")] = parameters.get("session-state")
             return {}
     raise Refusal("amqp:not-implemented", f"{operation} is not implemented here.")

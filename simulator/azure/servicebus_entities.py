@@ -1,7 +1,8 @@
-"""Queues and topics of the stand-in of Service Bus: what is ready, what is locked, what is dead.
+"""Queues and topics of the stand-in of Service Bus, in memory.
 
-Peek-lock with expiry, delivery counts, dead letters with reasons, duplicate detection by message id, and sessions; in
-memory. Not here: bytes and frames (`servicebus_connection`).
+Peek-lock with expiry, delivery counts, dead letters with reasons, duplicate detection by message id, and sessions.
+
+Not for: bytes and frames (`servicebus_connection`).
 """
 
 import asyncio
@@ -18,7 +19,7 @@ NO_LIMIT = 1 << 31
 
 
 class Consumer(Protocol):
-    """A client's link that receives."""
+    """A link over which a client receives."""
 
     credit: int
     session_id: object
@@ -32,7 +33,7 @@ class Consumer(Protocol):
 
 @dataclass(slots=True)
 class Lock:
-    """A message that a consumer has, and until when."""
+    """A message that a consumer has locked, and until when."""
 
     message: Message
     until: float
@@ -74,7 +75,7 @@ class Queue:
         if not self.duplicate_window:
             return False
         while self._seen and now - next(iter(self._seen.values())) >= self.duplicate_window:
-            del self._seen[next(iter(self._seen))]  # they stand in the order they came in
+            del self._seen[next(iter(self._seen))]  # a dict keeps the order of arrival
         if message_id in self._seen:
             return True
         self._seen[message_id] = now
@@ -84,7 +85,7 @@ class Queue:
         if not message.sequence:
             self._sequence += 1
             message.sequence, message.enqueued_at = self._sequence, time.time()
-        if self.ready and self.ready[-1].sequence > message.sequence:  # it is given back, to its place in the order
+        if self.ready and self.ready[-1].sequence > message.sequence:  # given back: to its place in the order
             later = (index for index, other in enumerate(self.ready) if other.sequence > message.sequence)
             self.ready.insert(next(later), message)
         else:
@@ -94,7 +95,8 @@ class Queue:
     # --- giving out ---------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
-        """Give what is ready to who has credit, one each in turn."""
+        """Deliver ready messages to consumers with credit, one each in turn."""
+        # A waiting client first: a message that has come may be the first of a session that it can have.
         for waiter in [*self.waiting] if self.sessions else ():
             self.grant(waiter)
         served = True
@@ -119,6 +121,7 @@ class Queue:
             return
         token, until = uuid.uuid4(), time.time() + self.lock_seconds
         self.locks[token] = Lock(message, until)
+        # 10 ms more, because a timer that fires early finds the lock still valid and is set again.
         asyncio.get_running_loop().call_later(self.lock_seconds + 0.01, self._expire, token)
         consumer.give(message.wire(locked_until=until), token.bytes_le, settled=False)
 
@@ -151,7 +154,7 @@ class Queue:
         return True
 
     def _give_back(self, message: Message, *, failed: bool) -> None:
-        message.delivery_count += failed
+        message.delivery_count += failed  # a release is no failed attempt, an expired lock is one
         if message.delivery_count < self.max_delivery:
             self._enqueue(message)
             return
@@ -165,7 +168,7 @@ class Queue:
         said = {"DeadLetterReason": reason, "DeadLetterErrorDescription": description}
         message.add_application({key: value for key, value in said.items() if value is not None})
         message.annotations[Symbol("x-opt-deadletter-source")] = self.name
-        message.sequence = 0
+        message.sequence = 0  # the dead-letter queue numbers it anew
         self.dead._enqueue(message)
 
     # --- sessions -----------------------------------------------------------------------------------------------------
@@ -185,10 +188,10 @@ class Queue:
         return True
 
     def leave(self, consumer: Consumer) -> None:
-        """Forget a consumer whose link has ended; what it has stays locked until it expires."""
-        for line in (self.consumers, self.waiting):
-            if consumer in line:
-                line.remove(consumer)
+        """Forget a consumer whose link has ended; its messages stay locked until the locks expire."""
+        for listed in (self.consumers, self.waiting):
+            if consumer in listed:
+                listed.remove(consumer)
         if self._owners.get(consumer.session_id) is consumer:
             del self._owners[consumer.session_id]
             self.pump()
@@ -196,7 +199,7 @@ class Queue:
 
 @dataclass
 class Topic:
-    """Copies what it takes to each of its subscriptions."""
+    """Copies each message to each of its subscriptions."""
 
     name: str
     subscriptions: list[Queue]

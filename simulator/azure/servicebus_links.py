@@ -1,6 +1,6 @@
-"""Links and sessions of the stand-in of Service Bus: numbers, windows, credit, and how a message becomes frames.
+"""Links and sessions of the stand-in of Service Bus: numbers, windows, credit, and the frames of a message.
 
-Not here: what a link is for (`servicebus_connection`).
+Not for: the entities and nodes behind a link (`servicebus_connection`).
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ _TICKS_OF_1970 = 621355968000000000
 
 
 class Frames(Protocol):
-    """What a session needs of its connection."""
+    """The part of a connection that a session calls."""
 
     closed: bool
     most_frame: int
@@ -34,6 +34,7 @@ class Link:
         self.session = session
         self.name, self.handle, self.receives = field(fields, 0), number(fields, 1), bool(field(fields, 2))
         self.source, self.target = field(fields, 5), field(fields, 6)
+        # Sender settles by default mixed (2), receiver first (0) (AMQP 2.8.2, 2.8.3).
         self.modes = UByte(number(fields, 3, 2)), UByte(number(fields, 4, 0))
         self.pre_settled = self.modes[0] == 1
         self.entity: Queue | Topic | None = None
@@ -46,7 +47,8 @@ class Link:
 
     @property
     def path(self) -> str:
-        """The address without the host that some clients write before it."""
+        """The entity's path, in lower case."""
+        # Some clients write the host before it.
         address = str(field(fields_of(self.source if self.receives else self.target), 0, ""))
         return (address.split("://", 1)[-1].partition("/")[2] if "://" in address else address).strip("/").lower()
 
@@ -60,6 +62,7 @@ class Link:
 
     def enter_session(self, session_id: object, *, until: float) -> None:
         self.session_id = session_id
+        # The answer names the session in the filter that asked for any; a client reads its id from there.
         fields = [*fields_of(self.source), *[None] * 8][:8]
         fields[7] = {SESSION_FILTER: session_id}
         self.source = typed(amqp.SOURCE, *fields)
@@ -75,7 +78,8 @@ class Link:
         )  # fmt: skip
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer the client's attach with no, which is an attach without a terminus and a detach."""
+        """Refuse the client's attach."""
+        # An attach without a terminus, and a detach with the reason (AMQP 2.6.3).
         self.session.links.pop(self.handle, None)
         first = UInt(0) if self.receives else None
         self.session.frame(
@@ -89,7 +93,7 @@ class Link:
 
 
 class Session:
-    """A session of AMQP: numbers for transfers, and a window of how many the client can take."""
+    """A session of AMQP: numbers of transfers, and the window of how many more the client takes."""
 
     def __init__(self, connection: Frames, channel: int, fields: list[Value]) -> None:
         self.connection = connection
@@ -109,7 +113,7 @@ class Session:
         delivery, self._delivery = self._delivery, self._delivery + 1
         if not settled:
             self.unsettled[delivery] = link, tag
-        most = self.connection.most_frame - 128
+        most = self.connection.most_frame - 128  # room for the header and the performative of the frame
         pieces = [message[at : at + most] for at in range(0, len(message), most)]
         for index, piece in enumerate(pieces):
             more = index < len(pieces) - 1
@@ -124,6 +128,7 @@ class Session:
             self.frame(amqp.TRANSFER, *fields, payload=piece)
 
     def take_window(self, fields: list[Value]) -> None:
+        # Transfers that the client had not seen when it wrote the frame count against its window (AMQP 2.5.6).
         self._window = number(fields, 0) + number(fields, 1) - self._outgoing
         self.push()
 

@@ -5,8 +5,8 @@
         ServiceBusClient.from_connection_string(bus.connection_string(), transport_type=TransportType.Amqp)
 
 The official clients for Python and JavaScript work against it: queues, topics, sessions, peek-lock, dead letters,
-duplicate detection, AMQP over TCP and over a websocket, shared keys and identities. It can be told to misbehave as the
-real one has been seen to (`Faults`, `freeze`, `cut`, `detach`).
+duplicate detection, AMQP over TCP and over a websocket, shared keys and identities. It has the faults that the real
+service has been seen to have (`Faults`, `freeze`, `cut`, `detach`).
 
 Not for: schedules, deferral, transactions, filters of subscriptions, and anything that outlives the process.
 """
@@ -28,13 +28,13 @@ from simulator.azure.servicebus_connection import Connection
 from simulator.azure.servicebus_entities import NO_LIMIT, Queue, Topic
 
 KEY_NAME, KEY = "simulated-key", "bm90IGEgc2VjcmV0"
-IDLE_SECONDS = 10
+IDLE_SECONDS = 10  # between empty frames; a client ends a connection that is silent for its idle timeout
 IDLE_WORDS = "The link is force detached. AmqpMessagePublisher.IdleTimerExpired: Idle timeout: 00:10:00."
 
 
 @dataclass
 class Faults:
-    """How often something goes wrong from now on: the next connections, tokens, messages or confirmations."""
+    """The number of the next connections, tokens, messages or confirmations that fail."""
 
     refuse_connection: int = 0
     refuse_token: int = 0
@@ -43,7 +43,7 @@ class Faults:
     lose_confirmation: int = 0
 
     def strike(self, name: str) -> bool:
-        """Whether this fault happens now; then it is one fewer."""
+        """Whether this fault happens now; counts it down."""
         left: int = getattr(self, name)
         setattr(self, name, max(0, left - 1))
         return left > 0
@@ -82,7 +82,8 @@ class Bus:
         return topic
 
     def connection_string(self, *, key: str = KEY) -> str:
-        """For AMQP over TCP without TLS, which the clients use for an emulator only."""
+        """For AMQP over TCP without TLS."""
+        # The clients do without TLS only where the string says that it is the emulator.
         address = f"Endpoint=sb://127.0.0.1:{self.port};SharedAccessKeyName={KEY_NAME};SharedAccessKey={key}"
         return f"{address};UseDevelopmentEmulator=true;"
 
@@ -96,14 +97,14 @@ class Bus:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen on the port it had before, or on any."""
+        """Listen on the port of the last start, or on any."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Line(self), "127.0.0.1", self._port)
         self.port = self._port = self._server.sockets[0].getsockname()[1]
         self._beat = loop.create_task(self._keep_alive())
 
     async def stop(self) -> None:
-        """Be gone, as at a restart of the service; what is queued stays."""
+        """End, as at a restart of the service; queued messages stay."""
         self._beat.cancel()
         self._server.close()
         self.cut()
@@ -113,6 +114,7 @@ class Bus:
             await asyncio.sleep(1)
             for connection in self.connections:
                 if time.monotonic() - connection.last_written > IDLE_SECONDS:
+                    # An empty frame: header alone (AMQP 2.4.5).
                     connection.write(b"\0\0\0\x08\x02\0\0\0")
 
     async def websocket(self, request: web.Request) -> web.WebSocketResponse:
@@ -133,23 +135,23 @@ class Bus:
             connection.lose()
         return ws
 
-    # --- faults at once, to the lines there are now -------------------------------------------------------------------
+    # --- faults at once, to the connections there are now -------------------------------------------------------------
 
     def freeze(self) -> int:
-        """Make the lines half open: they stay, nothing moves any more."""
+        """Make the connections half open: they stay, no byte moves."""
         for connection in self.connections:
             connection.frozen = True
         return len(self.connections)
 
     def cut(self) -> int:
-        """End the lines with a reset."""
+        """Reset the connections."""
         hit = list(self.connections)
         for connection in hit:
             connection.lose()
         return len(hit)
 
     def detach(self) -> None:
-        """What the service does to every link that was idle for ten minutes."""
+        """Detach every link, as the service does after ten idle minutes."""
         for connection in self.connections:
             for session in connection.sessions.values():
                 for link in [each for each in session.links.values() if not each.node]:
@@ -157,7 +159,7 @@ class Bus:
                     del session.links[link.handle]
                     session.frame(DETACH, UInt(link.handle), True, error("amqp:link:detach-forced", IDLE_WORDS))
 
-    # --- what connections ask -----------------------------------------------------------------------------------------
+    # --- called by connections ----------------------------------------------------------------------------------------
 
     def find(self, path: str, *, sending: bool) -> Queue | Topic:
         """The entity of a path. Raises Refusal."""
@@ -168,7 +170,7 @@ class Bus:
         raise Refusal("amqp:not-found", f"The messaging entity '{path}' could not be found.")
 
     def take(self, message: Message, entity: Queue | Topic) -> None:
-        """Put a message where it belongs. Raises Refusal."""
+        """Put a message into its queue or topic. Raises Refusal."""
         if self.faults.strike("busy"):
             raise Refusal("com.microsoft:server-busy", "The server is busy.")
         if not self.faults.strike("lose_message"):

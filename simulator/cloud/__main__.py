@@ -18,11 +18,11 @@ from gateway import log
 from simulator.cloud.programme import Cloud
 
 
-async def serve(*, port: int, door_port: int) -> None:
+async def serve(*, port: int, control_port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Cloud(port=port, door_port=door_port) as cloud:
+    async with Cloud(port=port, control_port=control_port) as cloud:
         facts = {**asdict(cloud.addresses), "settings": cloud.addresses.settings()}
         sys.stdout.write(json.dumps(facts) + "\n")
         sys.stdout.flush()
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--door-port", type=int, default=0, help="of the API and the door; 0 chooses a free one")
     options = parser.parse_args()
     log.configure("WARNING", process="cloud")
-    asyncio.run(serve(port=options.port, door_port=options.door_port))
+    asyncio.run(serve(port=options.port, control_port=options.door_port))
 
 
 if __name__ == "__main__":

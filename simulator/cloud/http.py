@@ -1,12 +1,12 @@
-"""The pretend cloud over HTTP: the programme's image API, and a door for demo and tests in another process.
+"""The pretend cloud over HTTP: the programme's API, and a remote control for demo and tests in another process.
 
 /api/v1/...   with `Authorization: Bearer <token>`, as the programme's cloud offers it
     GET status; PUT dicom/{action_id}; PATCH dicom/{action_id}/failure; POST events
-the door, local and without a token
+the remote control, local and without a token
     POST /actions         send this action to the gateway; its answer is the answer
-    GET /events[?type=]   what the gateway told, in order of arrival
-    GET /images           what was uploaded
-    POST /faults          {"what": "freeze", "connection": "actions"} and the like, see `faults`
+    GET /events[?type=]   the events received, in order of arrival
+    GET /images           the images uploaded
+    POST /faults          {"what": "freeze", "connection": "actions"} and the like, see `Cloud.fault`
     GET /state            counts
 """
 
@@ -23,11 +23,12 @@ from aiohttp.typedefs import Handler
 from gateway.errors import CloudError
 from simulator.cloud.memory import EventLog, ImageLog, ImageRefused
 
+# By the codes of an answer over the hybrid connection, because events have the same answers on both routes.
 _HTTP_STATUS = {"busy": HTTPStatus.SERVICE_UNAVAILABLE, "invalid": HTTPStatus.BAD_REQUEST}
 
 
 class Programme(Protocol):
-    """What the handlers need of the cloud."""
+    """The part of `Cloud` that the handlers call."""
 
     events: EventLog
     images: ImageLog
@@ -82,7 +83,8 @@ class _Api:
         if part is None:
             return web.json_response({"error": "No file was sent."}, status=422)
         if action_id not in self._programme.actions:
-            return web.json_response({"error": "Internal error"}, status=500)  # not 404: so the real one answers
+            # Not 404, because the real one answers so.
+            return web.json_response({"error": "Internal error"}, status=500)
         try:
             image = await self._programme.images.take(action_id, _chunks(part), now=datetime.now(UTC))
         except ImageRefused as refused:
@@ -99,7 +101,7 @@ class _Api:
 
     async def _post_event(self, request: web.Request) -> web.Response:
         answer = self._programme.events.take(await request.text(), via="https", now=datetime.now(UTC))
-        if not answer:
+        if not answer:  # the confirmation that gets lost
             return web.Response(status=500)
         return web.json_response(answer, status=_HTTP_STATUS.get(str(answer.get("code")), HTTPStatus.OK))
 
@@ -118,7 +120,7 @@ async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
         yield chunk
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- the remote control -----------------------------------------------------------------------------------------------
 
 
 class _Control:
@@ -141,6 +143,7 @@ class _Control:
         except ValueError:
             action = None
         try:
+            # All else is sent as it is, to see that the gateway refuses it.
             if isinstance(action, dict):
                 return web.json_response(await self._programme.send_action(action))
             return web.json_response(text=await self._programme.send_text(text))

@@ -1,4 +1,4 @@
-"""What the pretend cloud has taken and remembers: events by message id, images by action, and the actions it sent."""
+"""The pretend cloud's memory: events by message id, images by action. Not for: HTTP (`http`)."""
 
 import hashlib
 import json
@@ -28,11 +28,11 @@ class ReceivedEvent:
 
 
 class EventLog:
-    """Takes each fact once, however often it is told. `mishaps` happen to the next events, one each."""
+    """Remembers each event once, however often it arrives. `mishaps` happen to the next events, one each."""
 
     def __init__(self) -> None:
         self.received: dict[str, ReceivedEvent] = {}
-        self.told: Counter[str] = Counter()
+        self.arrivals: Counter[str] = Counter()
         self.mishaps: list[Mishap] = []
 
     def take(self, text: str, *, via: str, now: datetime) -> dict[str, object]:
@@ -44,14 +44,15 @@ class EventLog:
         if mishap == "busy":
             return _error("busy", "The programme cannot take events now.")
         message_id = str(envelope["message_id"])
-        self.told[message_id] += 1
+        self.arrivals[message_id] += 1
+        # The first of several stands: delivery is at least once, and a repeat has the same content.
         self.received.setdefault(message_id, ReceivedEvent(envelope, now.isoformat(timespec="milliseconds"), via))
         return {} if mishap == "lost" else {"status": "processed", "message_id": message_id}
 
     def listed(self, message_type: str | None = None) -> list[dict[str, object]]:
-        """The events in order of arrival, each with how often it was told."""
+        """The events in order of arrival, each with the number of times it arrived (`told`)."""
         return [
-            {"received_at": event.received_at, "via": event.via, "told": self.told[message_id], **event.envelope}
+            {"received_at": event.received_at, "via": event.via, "told": self.arrivals[message_id], **event.envelope}
             for message_id, event in self.received.items()
             if message_type in (None, event.envelope["message_type"])
         ]
@@ -89,7 +90,7 @@ class ReceivedImage:
 
 
 class ImageLog:
-    """Takes images and keeps what they are, not the pixels; `folder` is scratch space."""
+    """Takes images and keeps their UIDs and digest, not the pixels; `folder` is scratch space."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -106,6 +107,7 @@ class ImageLog:
             path.unlink(missing_ok=True)
         image = ReceivedImage(
             action_id=action_id,
+            # Name-based, so that a repeated upload is answered as the first one was.
             instance_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{action_id}/{instance}")),
             study_instance_uid=study,
             series_instance_uid=series,

@@ -1,8 +1,8 @@
 """The pretend programme in the cloud: sends worklist actions, takes events and images, and can have a bad day.
 
-It stands on a stand-in of the Hybrid Connections service and uses it as the real one does: actions go over one hybrid
-connection, on which the gateway listens; events come over another, on which the cloud listens. Beside that it serves
-the programme's HTTPS API (here without TLS) and a door for other processes (`http`).
+It uses the stand-in of the Hybrid Connections service as the real programme uses Azure: actions go over one hybrid
+connection, on which the gateway listens; events come over another, on which the cloud listens. It also serves the
+programme's HTTPS API (here without TLS) and a remote control for other processes (`http`).
 
 Not for: a process of its own (`__main__`), nor for anything but this machine. Its key and its token are no secrets.
 """
@@ -58,9 +58,9 @@ class Addresses:
 class Cloud:
     """`async with Cloud() as cloud:` serves until the block ends; ports 0 are chosen freely."""
 
-    def __init__(self, *, port: int = 0, door_port: int = 0, service: HybridService | None = None) -> None:
+    def __init__(self, *, port: int = 0, control_port: int = 0, service: HybridService | None = None) -> None:
         self._port = port
-        self._door_port = door_port
+        self._control_port = control_port
         self._stack = AsyncExitStack()
         self.service = service or HybridService()
         self.events = EventLog()
@@ -84,11 +84,12 @@ class Cloud:
         base, tokens = self.service.namespace.base, SasTokens(KEY_NAME, KEY)
         self._sender = HybridSender(endpoint(base, ACTIONS), tokens)
         self._stack.push_async_callback(self._sender.close)
-        # It neither proves nor replaces its own link: it is in one process with the service.
+        # Listener and service are one process, so nothing is gained by probing this channel or replacing it.
         lifetimes = Lifetimes(quiet_after=FOR_EVER, old_after=FOR_EVER)
         limits = LinkLimits(listeners=1, lifetimes=lifetimes, delays=(0, 0.2, 1))
         listener = HybridListener(endpoint(base, EVENTS), tokens, on_message=self._take_event, limits=limits)
         self._stack.push_async_callback(_cancel, asyncio.create_task(listener.run()))
+        # An event that is sent before the listener stands would be refused with 404.
         while listener.state.connected_since is None:
             await asyncio.sleep(0.01)
 
@@ -96,7 +97,7 @@ class Cloud:
         runner = web.AppRunner(application(self, token=API_TOKEN), shutdown_timeout=0.2, handle_signals=False)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", self._door_port).start()
+        await web.TCPSite(runner, "127.0.0.1", self._control_port).start()
         return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
     async def send_action(self, action: dict[str, object]) -> dict[str, object]:
@@ -106,7 +107,7 @@ class Cloud:
         return answer if isinstance(answer, dict) else {"answer": answer}
 
     async def send_text(self, text: str) -> str:
-        """Send anything at all to the gateway and give what it answers; raises CloudError when no answer came."""
+        """Send any text to the gateway and give its answer; raises CloudError when no answer came."""
         return await self._sender.exchange(text)
 
     async def _take_event(self, text: str) -> str:
@@ -114,7 +115,7 @@ class Cloud:
         return json.dumps(answer) if answer else ""
 
     async def fault(self, order: dict[str, object]) -> dict[str, object]:
-        """Do what `order` says and give how many listeners it hit. Raises KeyError or ValueError for an unknown one.
+        """Cause a fault and give the number of listeners that it hit. Raises KeyError or ValueError for an unknown one.
 
         {"what": "events", "value": ["busy", "invalid", "lost"]}: what happens to the next events.
         {"what": "freeze" | "mute" | "unlist" | "kill" | "close", "connection": "actions"}: to its listeners, at once.

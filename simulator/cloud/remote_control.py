@@ -1,4 +1,4 @@
-"""The door of the stand-in cloud, from outside: send an action, see what arrived, order a mishap.
+"""The remote control of the stand-in cloud: send an action, read the events that arrived, order a fault.
 
 Not for: the gateway, which knows the cloud only by its real protocols.
 """
@@ -14,7 +14,7 @@ Json = dict[str, object]
 
 
 class ControlError(GatewayError):
-    """The stand-in cloud could not do what it was asked; the message is its answer."""
+    """The stand-in cloud refused a request; the message is its answer."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class RemoteControl:
         return self._post("/actions", action)
 
     def events(self, message_type: str = "") -> list[Json]:
-        """What the gateway told the cloud so far, each fact once, in order of arrival."""
+        """The events that the cloud received so far, each once, in order of arrival."""
         found: list[Json] = json.loads(self._exchange(f"/events?type={message_type}" if message_type else "/events"))
         return found
 
     def fault(self, what: str, *, connection: str = "actions", value: object = None) -> Json:
-        """Order a mishap; `simulator.cloud.programme.Cloud.fault` lists them."""
+        """Order a fault; `simulator.cloud.programme.Cloud.fault` lists them."""
         return self._post("/faults", {"what": what, "connection": connection, "value": value})
 
     def listeners(self, connection: str = "actions") -> int:

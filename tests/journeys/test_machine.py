@@ -76,10 +76,10 @@ def follow(site: Site, planned: Plan, **changes: str) -> list[str]:
         Peer(title, "127.0.0.1", site.ports[name])
         for title, name in (("SCREENING_MWL", "worklist"), ("SCREENING_PACS", "pacs"))
     )
-    manners = planned.machine.model_copy(update=changes)
-    caller = Dialer(manners.ae_title or AE_TITLE, seconds=20)
+    behaviour = planned.machine.model_copy(update=changes)
+    caller = Dialer(behaviour.ae_title or AE_TITLE, seconds=20)
     hops = Hops()
-    Machine(manners, caller, worklist=worklist, pacs=pacs, clock=now).run(replace(planned, machine=manners), hops)
+    Machine(behaviour, caller, worklist=worklist, pacs=pacs, clock=now).run(replace(planned, machine=behaviour), hops)
     return [hop.name for hop in hops.seen if hop.state == "ok"]
 
 

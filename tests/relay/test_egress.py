@@ -107,7 +107,7 @@ async def test_listener_rendezvous_and_sender_go_through_the_proxy(tmp_path: Pat
             await until(lambda: listener.state.last_proven is not None)
         await sender.close()
         place = there.at.base.removeprefix("wss://")
-        assert (there.proxy.asked, there.proxy.turned_away) == ([place] * 3, 0)
+        assert (there.proxy.requested, there.proxy.turned_away) == ([place] * 3, 0)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ async def test_events_and_images_for_the_api_go_through_the_proxy(tmp_path: Path
         assert [await outcome(https), await outcome(manage)] == ["delivered", "delivered"]
         await https.close()
         await manage.close()
-        assert there.proxy.asked == [place] * 2
+        assert there.proxy.requested == [place] * 2
     assert [line.partition(" ")[0] for line in taken] == ["POST", "PUT"]
 
 
@@ -150,7 +150,7 @@ async def test_a_full_image_goes_to_its_blob_through_the_proxy(tmp_path: Path) -
         with (tmp_path / "image.dcm").open("rb") as file:
             await BlobUpload(blobs.signed("one.dcm"), file, digest, throttle=throttle, egress=there.egress()).run()
         assert blobs.blobs["one.dcm"].sha256 == digest
-        assert set(there.proxy.asked) == {blobs.url.removeprefix("https://")}
+        assert set(there.proxy.requested) == {blobs.url.removeprefix("https://")}
 
 
 async def test_the_identity_provider_is_asked_through_the_proxy(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ async def test_the_identity_provider_is_asked_through_the_proxy(tmp_path: Path) 
     async with fence(tmp_path) as there, served(app, there) as place:
         provider.url = f"https://{place}"
         found = await Tokens(Issuer(provider.url, AUDIENCE), egress=there.egress()).check(provider.token())
-        assert (isinstance(found, User), set(there.proxy.asked)) == (True, {place})
+        assert (isinstance(found, User), set(there.proxy.requested)) == (True, {place})
 
 
 async def test_people_sign_in_with_the_identity_provider_through_the_proxy(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_people_sign_in_with_the_identity_provider_through_the_proxy(tmp_p
         state, address = await code.begin("https://gateway.example", "/board")
         answer = urlsplit(provider.redirection(dict(parse_qsl(urlsplit(address).query)))).query
         user, begun = await code.finish(dict(parse_qsl(answer)), state)
-        assert (user.name, begun.where, set(there.proxy.asked)) == ("ida", "/board", {place})
+        assert (user.name, begun.where, set(there.proxy.requested)) == ("ida", "/board", {place})
 
 
 async def test_entra_id_is_asked_for_tokens_through_the_proxy(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_entra_id_is_asked_for_tokens_through_the_proxy(tmp_path: Path) ->
         )
         assert (await tokens.token("any")).text == "eyJ"
         await tokens.close()
-        assert set(there.proxy.asked) == {f"{LOGIN}:443"}
+        assert set(there.proxy.requested) == {f"{LOGIN}:443"}
 
 
 async def test_service_bus_goes_through_the_proxy_in_a_websocket(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ async def test_service_bus_goes_through_the_proxy_in_a_websocket(tmp_path: Path)
             destination = ServiceBusDestination(connect, entity="events", seconds=10)
             assert await outcome(destination) == "delivered"
             await destination.close()
-        assert (len(queue.ready), set(there.proxy.asked)) == (1, {f"{HOST}:443"})
+        assert (len(queue.ready), set(there.proxy.requested)) == (1, {f"{HOST}:443"})
 
 
 def test_plain_amqp_is_given_no_proxy_as_it_would_become_a_websocket_without_a_word() -> None:

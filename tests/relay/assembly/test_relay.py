@@ -166,7 +166,7 @@ async def test_several_destinations_are_served_side_by_side_and_each_is_a_hop(
         await until(lambda: stores[0].outbox.counts()["delivered"] > 0, "the delivery")
         checks = (await asyncio.to_thread(relay.health.report)).checks
         await stopped(running)
-        assert cloud.events.told["m1"] == 2
+        assert cloud.events.arrivals["m1"] == 2
         assert {name for name in checks if "delivery" in name} == {"delivery to hybrid", "delivery to https"}
 
 

@@ -94,7 +94,7 @@ class World:
 
     def told(self) -> int:
         """How many messages the clouds have taken, repeats included."""
-        return sum(cloud.events.told.total() for cloud in self.clouds.values()) + self.bus.taken
+        return sum(cloud.events.arrivals.total() for cloud in self.clouds.values()) + self.bus.taken
 
     def is_done(self) -> bool:
         return all(owner.outbox.counts()["open"] == 0 for owner in self.owners)

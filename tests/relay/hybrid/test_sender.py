@@ -68,7 +68,7 @@ def test_an_event_whose_confirmation_got_lost_is_tried_again_and_known_by_its_id
             destination = hybrid_destination(cloud)
             outcomes = [await outcome(destination) for _ in range(3)]
             assert outcomes == ["tried again", "tried again", "delivered"]
-            assert (len(cloud.events.received), cloud.events.told[UID]) == (1, 2)
+            assert (len(cloud.events.received), cloud.events.arrivals[UID]) == (1, 2)
             await destination.close()
 
     asyncio.run(run())

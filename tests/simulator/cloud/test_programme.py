@@ -99,7 +99,7 @@ def test_events_suffer_what_the_door_orders() -> None:
         async with doors() as door:
             await door.ask("POST", "/faults", {"what": "events", "value": ["busy", "invalid", "lost"]})
             statuses = [(await door.ask("POST", "/api/v1/events", ENVELOPE))[0] for _ in range(4)]
-            assert (statuses, door.cloud.events.told["1.2.3"]) == ([503, 400, 500, 200], 2)
+            assert (statuses, door.cloud.events.arrivals["1.2.3"]) == ([503, 400, 500, 200], 2)
 
     asyncio.run(run())
 

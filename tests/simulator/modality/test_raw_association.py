@@ -1,4 +1,4 @@
-"""An association with manners: how its bytes are written, and how its end is named."""
+"""An association of a test SCU: how its bytes are written, and how its end is named."""
 
 import socket
 from collections.abc import Iterator
@@ -43,10 +43,10 @@ class Recorder(socket.socket):
 
 
 @contextmanager
-def line(**manners: object) -> Iterator[tuple[RawAssociation, list[bytes]]]:
+def line(**behaviour: object) -> Iterator[tuple[RawAssociation, list[bytes]]]:
     with Recorder() as connection:
         connection.writes = []
-        yield RawAssociation(connection, Peer("A", "h", 1), Dialer("B", **manners)), connection.writes  # type: ignore[arg-type]
+        yield RawAssociation(connection, Peer("A", "h", 1), Dialer("B", **behaviour)), connection.writes  # type: ignore[arg-type]
 
 
 def test_pdus_are_written_at_once() -> None:

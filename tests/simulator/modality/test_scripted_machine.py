@@ -102,9 +102,9 @@ def listener(server: Listener) -> Listener:
     return server
 
 
-def follow(listener: Listener, *acts: dict[str, Any], **manners: object) -> Hops:
+def follow(listener: Listener, *acts: dict[str, Any], **behaviour: object) -> Hops:
     """Let a machine follow these acts."""
-    planned = plan(Script.model_validate_json(json.dumps({"machine": manners, "acts": acts})))
+    planned = plan(Script.model_validate_json(json.dumps({"machine": behaviour, "acts": acts})))
     peer, hops = Peer("LISTENER", "127.0.0.1", listener.port), Hops()
     caller = Dialer("MAMMO", seconds=5)
     Machine(planned.machine, caller, worklist=peer, pacs=peer, clock=lambda: NOW, sleep=slept.append).run(planned, hops)
@@ -216,7 +216,7 @@ def test_associations_are_one_each_or_one_for_all(listener: Listener, associatio
 
 
 @pytest.mark.parametrize(
-    ("acts", "manners", "said"),
+    ("acts", "behaviour", "said"),
     [
         ([{"do": "query", "expect": 2}], {}, "The worklist answered 1 items; 2 were expected."),
         ([{"do": "query"}, {"do": "begin", "items": 2}], {}, "1 items were found; the step is for 2."),
@@ -228,10 +228,10 @@ def test_associations_are_one_each_or_one_for_all(listener: Listener, associatio
     ],
 )
 def test_an_answer_that_is_not_right_ends_the_exam(
-    listener: Listener, acts: list[dict[str, Any]], manners: dict[str, object], said: str
+    listener: Listener, acts: list[dict[str, Any]], behaviour: dict[str, object], said: str
 ) -> None:
     with pytest.raises(HopFailed) as raised:
-        follow(listener, *acts, **manners)
+        follow(listener, *acts, **behaviour)
     assert raised.value.hop.detail == said
 
 
