@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.messages import ACTIONS, EVENTS
 from gateway.settings import GatewaySettings, variables
 
 ROOT = Path(__file__).parents[1]
@@ -373,3 +374,30 @@ def test_no_module_class_or_function_has_a_word_that_is_gone() -> None:
 @pytest.mark.parametrize("name", ONE_TYPE_EACH)
 def test_one_name_is_one_type(name: str) -> None:
     assert len([module for module in modules() if name in types_of(module)]) <= 1
+
+
+MESSAGE_TYPES = {*ACTIONS, *EVENTS}
+"""Message types, which look like modules."""
+
+REFERENCE = re.compile(rf"`((?:{'|'.join(HOUSES)})(?:\.\w+)+)`")
+
+
+def is_there(reference: str) -> bool:
+    """Whether a dotted name leads to a module, or to a name that its source or the stub beside it has."""
+    module, _, name = reference.rpartition(".")
+    path = ROOT.joinpath(*reference.split("."))
+    if path.with_suffix(".py").exists() or (path / "__init__.py").exists():
+        return True
+    place = ROOT.joinpath(*module.split("."))
+    sources = (place.with_suffix(".py"), place / "__init__.py", place / "__init__.pyi")
+    if any(source.exists() for source in sources):
+        return any(re.search(rf"\b{name}\b", source.read_text()) for source in sources if source.exists())
+    return bool(module) and is_there(module)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_what_a_text_names_of_the_house_is_there(module: str) -> None:
+    path = ROOT.joinpath(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    named = {name for name in REFERENCE.findall(source.read_text()) if name not in MESSAGE_TYPES}
+    assert sorted(name for name in named if not is_there(name)) == []

@@ -31,7 +31,7 @@ To = Annotated[str, typer.Option("--to", metavar="AET", help="The AE title of on
 
 
 class StateOption(StrEnum):
-    """`pacs.forward.queue_rows.State`, as typer wants it."""
+    """`pacs.forward.queue_rows.ForwardState`, as typer wants it."""
 
     OPEN = "open"
     DELIVERED = "delivered"

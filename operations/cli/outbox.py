@@ -34,7 +34,7 @@ EntryId = Annotated[int, typer.Argument(metavar="ID", help="Its id in `gateway o
 
 
 class OutboxState(StrEnum):
-    """`gateway.outbox.entries.State`, as typer wants it."""
+    """`gateway.outbox.entries.EntryState`, as typer wants it."""
 
     OPEN = "open"
     DELIVERED = "delivered"
