@@ -20,14 +20,18 @@ from tests.durability import objects
 from tests.durability.truth import Folder, faults, rows
 from tests.durability.zygote import Pacs, Zygote
 from tests.tools.raw_peer import RawPeer
+from tests.tools.waiting import wait_until
 
 SENDERS = 4
 LIVES_OF_A_FOLDER = 20
 """After so many kills a campaign goes on in an empty folder: making the first database is killed too, and checking all
 of a folder after every start stays quick."""
 
-LONGEST_LIFE = 0.08
-"""Seconds from the first byte sent to the kill, at most: some fifteen small objects."""
+MOST_OF_A_LIFE = 15
+"""Objects that are acknowledged in one life, at most, before the kill. Counted, so that a slow machine gets as far."""
+
+LAST_MOMENT = 0.02
+"""Seconds from the last of them to the kill, at most: twice as long as a small object takes."""
 
 KILLED_AT_START = 0.15
 """The share of lives that end while the process starts, cleans up or has just begun to listen."""
@@ -135,7 +139,9 @@ class _Lives:
     def _live_and_die(self) -> None:
         pacs = self._started()
         threads = self.machines.send(self._numbers())
-        time.sleep(self.chance.uniform(0, LONGEST_LIFE))
+        enough = len(self.machines.acknowledged) + self.chance.randint(0, MOST_OF_A_LIFE)
+        wait_until(lambda: len(self.machines.acknowledged) >= enough or not any(each.is_alive() for each in threads))
+        time.sleep(self.chance.uniform(0, LAST_MOMENT))
         pacs.kill()
         for thread in threads:
             thread.join()

@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from simulator.site import free_port
 from tests.durability import objects
 from tests.durability.killing import Machines, campaign
@@ -15,7 +13,6 @@ from tests.durability.zygote import ROOT, Pacs, Zygote, environment
 KILLS = 200
 
 
-@pytest.mark.timeout(240)
 def test_nothing_acknowledged_is_lost_and_nothing_partial_is_seen_however_often_it_is_killed(tmp_path: Path) -> None:
     with Zygote() as zygote:
         tally = campaign(zygote, tmp_path, kills=KILLS, seed=20261122, progress=lambda _: None)

@@ -21,10 +21,7 @@ from tests.tools.waiting import wait_until
 
 __all__ = ["browser", "judge", "window"]
 
-pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed"),
-    pytest.mark.timeout(240),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
 
 REASON = "The cloud answered 400: thumbnail is larger than it takes."
 
@@ -116,7 +113,7 @@ def test_a_page_of_care_breaks_no_rule_of_accessibility(
 def test_a_refusal_is_on_the_page_within_seconds(browser: Page, site: Site) -> None:
     opened(browser, site, "/refusals")
     refused(site, "NEW_MACHINE")
-    browser.wait("document.body?.innerText.includes('NEW_MACHINE at 127.0.0.1')", what="The refusal", seconds=10)
+    browser.wait("document.body?.innerText.includes('NEW_MACHINE at 127.0.0.1')", what="The refusal")
     text = browser.evaluate("document.querySelector('.refusals li').innerText")
     assert "The peer called 'ARCHIV', but this is 'SCREENING_PACS'" in text
     assert "What to do: Correct the called AE title" in text
@@ -147,7 +144,7 @@ def test_a_decision_about_two_objects_is_made_by_name_and_carried_out(browser: P
     browser.evaluate("document.getElementById('by').focus(), true")
     browser.call("Input.insertText", text="J. Smith")
     browser.evaluate("document.querySelector('main form button').click(), true")
-    browser.wait("document.body?.innerText.includes('by decision of J. Smith')", what="What became of it", seconds=15)
+    browser.wait("document.body?.innerText.includes('by decision of J. Smith')", what="What became of it")
     with closing(archive(site)) as kept:
         wait_until(lambda: before not in {each.id for each in kept.quarantine.objects()}, "the end of what was decided")
         [found] = kept.quarantine.objects()

@@ -11,6 +11,7 @@ from typing import TextIO
 import pytest
 
 from simulator.demo import HOPS
+from tests.tools.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +39,7 @@ def output(demo: subprocess.Popen[str]) -> TextIO:
 
 
 def ended(demo: subprocess.Popen[str]) -> tuple[int, str]:
-    rest, _ = demo.communicate(timeout=60)
+    rest, _ = demo.communicate(timeout=3 * PATIENCE_SECONDS)
     return demo.returncode, rest
 
 

