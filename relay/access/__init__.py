@@ -1,1 +1,1 @@
-"""Who may come in: accounts, sessions, tokens, the hospital's identity provider, and what each role may do."""
+"""Access over HTTP: users, sessions, the hospital's identity provider, and the permissions of each role."""

@@ -1,15 +1,11 @@
-"""What of HTTP goes into the audit trail, and when: before the first byte of an answer leaves.
+"""The audit trail of HTTP: which requests are recorded, and when.
 
-Rules. A request is recorded with how it ended (`relay.access.permissions` says as what). The answer waits until the
-line is on disk; if it cannot be written, the answer is 503 and nothing is shown, because an access that nobody can
-prove later is what the trail is there to prevent. Worklist and archive never wait for it. What is waiting at one time
-is written together.
+A request is on disk, with its outcome, before the first byte of its answer leaves; if it cannot be written, the answer
+is 503. Actions are recorded before they are done as well. Reading the same study by the same user from the same address
+is recorded once in FOLD_SECONDS; actions are never folded.
 
-The same person doing the same to the same study from the same place is recorded once in FOLD_SECONDS: a viewer asks
-for one study in hundreds of requests, and PS3.15 A.5.3.6 has one message for a study that is looked at. Actions are
-never folded, and are recorded before they are done as well: one that cannot be recorded does not happen.
-
-Not here: the files (`gateway.audit.trail`), the form of messages (`gateway.audit.messages`).
+Not here: files (`gateway.audit.trail`), messages (`gateway.audit.messages`), which message a request is
+(`relay.access.permissions`).
 """
 
 import asyncio
@@ -30,6 +26,7 @@ from gateway.errors import AuditNotWritten
 from pacs import Archive
 from relay.access.permissions import Recorded
 
+# A viewer reads one study in hundreds of requests, and PS3.15 A.5.3.6 has one message for an accessed study.
 FOLD_SECONDS = 60.0
 _FOLDED = 10_000
 
@@ -38,18 +35,19 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request and how it ended. `asked` is the path with its query; `study` the Study Instance UID it is about."""
+    """A request and the status of its answer. `target` is the path with its query; `study` the Study Instance UID of
+    the study concerned, empty for none."""
 
-    who: Actor
+    actor: Actor
     recorded: Recorded
     method: str
-    asked: str
+    target: str
     status: int
     study: str = ""
 
 
 class Recorder:
-    """Writes the trail for the relay. Everything that happens here happens at `site`."""
+    """Writes the relay's trail; `site` is the Audit Enterprise Site ID of every message."""
 
     def __init__(self, trail: Trail, *, site: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._trail = trail
@@ -62,8 +60,8 @@ class Recorder:
         """Why the trail could not be written the last time; empty when it could."""
 
     async def record(self, exchange: Exchange, *, patient_id: Callable[[str], str]) -> None:
-        """Write down an exchange, unless that has just been done. Raises AuditNotWritten; then nothing may be shown."""
-        key = (exchange.who, exchange.recorded, exchange.status >= 400, exchange.study or exchange.asked)
+        """Record an exchange, unless it is folded. Raises AuditNotWritten; then nothing may be shown."""
+        key = (exchange.actor, exchange.recorded, exchange.status >= 400, exchange.study or exchange.target)
         if exchange.recorded is not Recorded.ACTION and self._is_folded(key):
             return
         is_known = exchange.study and exchange.status < 400
@@ -71,24 +69,24 @@ class Recorder:
         await self.write(written(exchange, patient, self.event(outcome(exchange.status))))
         self._fold(key)
 
-    async def login(self, who: Actor, *, succeeded: bool) -> None:
-        """Write down that somebody logged in, or tried to. Raises AuditNotWritten."""
-        key = ("login", who, succeeded)
+    async def login(self, actor: Actor, *, succeeded: bool) -> None:
+        """Record a login or an attempt, unless it is folded. Raises AuditNotWritten."""
+        key = ("login", actor, succeeded)
         if not self._is_folded(key):
             result = EventOutcome.SUCCESS if succeeded else EventOutcome.MINOR_FAILURE
-            await self.write(messages.authentication(self.event(result), who))
+            await self.write(messages.authentication(self.event(result), actor))
             self._fold(key)
 
-    async def signed_in(self, who: Actor) -> None:
-        """Write down that a session of a browser begins, each one. Raises AuditNotWritten; then it may not."""
-        await self.write(messages.authentication(self.event(), who))
+    async def signed_in(self, actor: Actor) -> None:
+        """Record the begin of a browser session, every one. Raises AuditNotWritten; then it may not begin."""
+        await self.write(messages.authentication(self.event(), actor))
 
-    async def signed_out(self, who: Actor) -> None:
-        """Write down that a session of a browser has ended. Raises AuditNotWritten."""
-        await self.write(messages.authentication(self.event(), who, messages.LOGOUT))
+    async def signed_out(self, actor: Actor) -> None:
+        """Record the end of a browser session. Raises AuditNotWritten."""
+        await self.write(messages.authentication(self.event(), actor, messages.LOGOUT))
 
     def event(self, result: EventOutcome = EventOutcome.SUCCESS) -> AuditEvent:
-        """What happens now, and ends so."""
+        """Make the event of this moment."""
         return AuditEvent(self._clock(), self._site, result)
 
     async def write(self, message: str) -> Head:
@@ -100,16 +98,18 @@ class Recorder:
         return await done
 
     async def _write_all(self) -> None:
+        # Requests that wait at the same time share one sync of the disk.
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
                 head = await asyncio.to_thread(self._trail.append, [message for message, _ in batch])
             except AuditNotWritten as error:
-                if not self.trouble:
+                if not self.trouble:  # once per outage
                     log.error("audit trail not written", reason=str(error))
                 self.trouble = str(error)
                 for _, done in batch:
                     if not done.done():
+                        # One instance each: an exception that several tasks raise would collect all their tracebacks.
                         done.set_exception(AuditNotWritten(str(error)))
             else:
                 self.trouble = ""
@@ -128,32 +128,32 @@ class Recorder:
 
 
 def written(exchange: Exchange, patient: Patient, event: AuditEvent) -> str:
-    """The message of an exchange."""
+    """Write the message of an exchange (PS3.15 A.5.3)."""
     match exchange.recorded:
         case Recorded.TRANSFERRED:
-            return messages.transferred(event, exchange.who, patient)
+            return messages.transferred(event, exchange.actor, patient)
         case Recorded.ACCESSED if exchange.study:
-            return messages.accessed(event, exchange.who, patient)
+            return messages.accessed(event, exchange.actor, patient)
         case Recorded.ACTION:
-            told = f"{exchange.method} was answered with {exchange.status}"
-            return messages.alert(event, exchange.who, messages.RESTRICTED_FUNCTION, exchange.asked, told)
+            description = f"{exchange.method} was answered with {exchange.status}"
+            return messages.alert(event, exchange.actor, messages.RESTRICTED_FUNCTION, exchange.target, description)
         case _:
-            return messages.query(event, exchange.who, exchange.asked)
+            return messages.query(event, exchange.actor, exchange.target)
 
 
 def outcome(status: int) -> EventOutcome:
-    """How an HTTP status ends an event."""
+    """Translate an HTTP status to an Event Outcome Indicator (PS3.15 A.5)."""
     if status < 400:
         return EventOutcome.SUCCESS
     return EventOutcome.MINOR_FAILURE if status < 500 else EventOutcome.SERIOUS_FAILURE
 
 
 def patient_ids(archive: Archive) -> Callable[[str], str]:
-    """How the Patient ID of a study is found; empty for a study that is not here."""
+    """Return a function that looks up the Patient ID of a study; empty for a study that is not in the archive."""
 
-    def found(study_instance_uid: str) -> str:
+    def patient_id(study_instance_uid: str) -> str:
         identifier = Dataset()
         identifier.StudyInstanceUID = study_instance_uid
         return next((text(each, "PatientID") for each in archive.find("STUDY", identifier, limit=1)), "")
 
-    return found
+    return patient_id

@@ -1,9 +1,9 @@
-"""The cookies of signing in (RFC 6265bis), whether a request is a page for a person, and where one may be led to. Pure.
+"""The cookies of browser sessions (RFC 6265bis), and what kind of browser request is at hand. Pure.
 
-Rules. Where the browser speaks HTTPS, whoever ends TLS, the cookie is Secure and named `__Host-`, so that no other host
-and no plain connection can set it. What the browser speaks is in the Origin of the form that signs in.
+Where the browser speaks HTTPS, to us or to a proxy, the cookie is Secure and named `__Host-`, so that no other host and
+no plain connection can set it. The Origin of the sign-in form shows which scheme the browser speaks.
 
-Not here: what a cookie proves (`relay.access.sessions`), the forms (`relay.pages.sign_in`).
+Not here: what a cookie proves (`relay.access.sessions`), forms (`relay.pages.sign_in`).
 """
 
 import re
@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 SESSION, PROVIDER = "gateway-session", "gateway-provider"
-"""Who is signed in; and meanwhile, which browser was sent to the identity provider."""
+"""The session; and meanwhile, the browser that was sent to the identity provider."""
 
 DISPLAY_SECONDS = 400 * 86_400
 """The longest a browser keeps a cookie: a display that is switched off at night stays signed in."""
@@ -26,53 +26,58 @@ _NEVER = ("/sign-in", "/sign-out", "/session")
 
 
 def is_page(request: web.Request) -> bool:
-    """Does a person open a page? Scripts of pages, images and programs do not ask for HTML."""
+    """Is this a page load? Scripts of pages, images and programs do not accept HTML."""
     return request.method in _READING and is_page_or_form(request)
 
 
 def is_page_or_form(request: web.Request) -> bool:
-    """Will a person see the answer, to a page or to a form that was sent?"""
+    """Is the answer shown in a browser, to a page load or to a form?"""
     return "text/html" in request.headers.get("Accept", "")
 
 
 def is_by_person(request: web.Request) -> bool:
-    """Did a person do something? A page that asks for itself again, with `refresh` or by script, did not."""
+    """Does this request extend a session? Page loads and changes do; a page that renews itself, with `refresh` or by
+    script, does not."""
     return request.method not in _READING or (is_page(request) and "refresh" not in request.query)
 
 
 def is_browser(request: web.Request) -> bool:
-    """Was this sent by a browser, for a page or its script? (Fetch Metadata, or a cookie of ours)"""
+    """Does this come from a browser? Fetch Metadata or our session cookie shows it."""
     return "Sec-Fetch-Mode" in request.headers or bool(value(request, SESSION))
 
 
 def local(path: str) -> str:
-    """Where somebody may be led after signing in: the path, if it is one of this server, else the overview."""
+    """Return the page to open after signing in: `path` if it is one of this server, else the overview."""
+    # No open redirect; and not back to signing in or out.
     is_local = _LOCAL.fullmatch(path) and path.partition("?")[0] not in _NEVER and not path.startswith("/sign-in/")
     return path if is_local else "/"
 
 
 def sign_in_path(request: web.Request) -> str:
-    """The sign-in page that leads back to what is asked for; for a form, to the page that has it."""
-    asked = request.path_qs if request.method in _READING else _path(request.headers.get("Referer", ""))
-    return f"/sign-in?next={quote(local(asked), safe='/')}"
+    """Return the address of the sign-in page that leads back to this page; for a form, to the page that has it."""
+    back = request.path_qs if request.method in _READING else _path(request.headers.get("Referer", ""))
+    return f"/sign-in?next={quote(local(back), safe='/')}"
 
 
 def _path(url: str) -> str:
     try:
-        found = urlsplit(url)
+        parts = urlsplit(url)
     except ValueError:  # brackets that do not close
         return "/"
-    return f"{found.path}?{found.query}" if found.query else found.path
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def origin(request: web.Request) -> str:
-    """What the browser calls this server, behind whatever proxy; only for what passed the door as of the same site."""
-    said = request.headers.get("Origin", "null")
-    return said if said != "null" else f"{request.scheme}://{request.host}"
+    """Return the origin under which the browser knows this server, behind proxies as well.
+
+    Only for requests that the middleware has let pass as of the same site: they cannot lie about it.
+    """
+    sent = request.headers.get("Origin", "null")
+    return sent if sent != "null" else f"{request.scheme}://{request.host}"
 
 
 def value(request: web.Request, name: str) -> str:
-    """The value of a cookie; by HTTPS only of the one that was set by HTTPS."""
+    """Return the value of a cookie, empty when absent; over HTTPS only of the one that was set over HTTPS."""
     found = request.cookies.get(f"__Host-{name}", "")
     return found if found or request.secure else request.cookies.get(name, "")
 
@@ -86,7 +91,7 @@ def give(
     same_site: Literal["Strict", "Lax"] = "Strict",
     seconds: int | None = None,
 ) -> None:
-    """Let the browser keep a token, for so many seconds or as long as it runs."""
+    """Set a cookie for `seconds`, or without them for as long as the browser runs."""
     secure = origin.startswith("https://")
     response.set_cookie(
         f"__Host-{name}" if secure else name, token,
@@ -95,6 +100,6 @@ def give(
 
 
 def take(response: web.Response, name: str) -> None:
-    """Let the browser forget it, under both names."""
+    """Delete a cookie, under both names."""
     response.set_cookie(name, "", path="/", max_age=0, httponly=True, samesite="Strict")
     response.set_cookie(f"__Host-{name}", "", path="/", max_age=0, httponly=True, samesite="Strict", secure=True)

@@ -1,14 +1,9 @@
-"""The door of the HTTP server: every request passes it before a handler sees it, and every answer before it leaves.
+"""The authentication middleware of the HTTP server: every request passes it before its handler, every answer before it
+leaves.
 
-In this order: how often the address asks; whether it calls us by a name of ours; whether another site's page sent it;
-who it is (header or session); whether that person may do this; then the handler; then the audit trail, before the first
-byte leaves.
-
-Rules. As long as the door is open to everybody (loopback, no users), only requests that name this machine in Host are
-answered, because a page elsewhere can have its own name point here (DNS rebinding). Origins of CORS are exact, and they
-get no cookies or passwords of the browser. A password is never in a log; who may not do something is named. Somebody
-unknown who opens a page is led to the sign-in page; programs get 401 with the challenge, scripts of pages one that no
-browser asks for a password by, since what it then sent could not be signed out.
+In order: request rate of the address, Host and Origin, user (Basic, bearer or session), role, handler, audit trail. An
+unauthenticated page request is redirected to sign-in; API clients get 401 with `WWW-Authenticate: Basic`; our own page
+scripts get a scheme that browsers do not know. A password is never logged; a user who lacks a role is named.
 
 Not here: rules (`relay.access.permissions`), passwords (`relay.access.users`), tokens (`relay.access.oidc_tokens`),
 sessions (`relay.access.sessions`), the sign-in page (`relay.pages.sign_in`), counting (`relay.access.rate_limits`).
@@ -43,28 +38,29 @@ from relay.access.sessions import IDLE_MINUTES, Session, Sessions
 from relay.access.users import OWN, OwnToken, Passwords, User
 
 ANYBODY = User("anybody", Role.ADMIN)
-"""Who asks at an open door."""
+"""The user of every request while access is open."""
 
 USER = web.RequestKey("user", User)
-"""In each request that a handler sees: who it is. Names in what an operator decides come from here."""
+"""The user of a request, set before its handler runs. The names under operators' decisions come from here."""
 
 STUDY = web.RequestKey("study", str)
-"""The Study Instance UID that a request turns out to be about, for handlers whose path does not have it."""
+"""The Study Instance UID for the audit trail, set by handlers whose path does not have it."""
 
 ADDRESS = web.RequestKey("address", str)
 """The address a request comes from, behind the proxies that are trusted."""
 
 SIGNED_IN = web.RequestKey("signed_in", bool)
-"""Whether the user is known by a session of the browser, which can be ended."""
+"""Set for a request with a browser session, which can be ended."""
 
 _RULE = web.RequestKey("rule", Rule)
-_PASSED = web.RequestKey("passed", bool)
+_PASSED = web.RequestKey("passed", bool)  # the audit trail has this request
 
 _CORS_PATHS = ("/dicom-web", "/api/")
 _BASIC = 'Basic realm="screening-gateway", charset="UTF-8"'
 _BEARER = 'Bearer realm="screening-gateway"'
+# A scheme that browsers do not know: after a browser's own password dialog nobody could sign out.
 _PAGE = 'SignIn realm="screening-gateway"'
-_LONGEST_CREDENTIAL = 8000
+_LONGEST_CREDENTIAL = 8000  # characters; bounds the work for an unauthenticated client
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -73,19 +69,19 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class AccessPolicy:
-    """What the settings say about who may come in."""
+    """Access as the settings have it."""
 
     is_open: bool
-    """Nobody has to be known as long as there are no users: the address is loopback and nothing demands them."""
+    """No authentication as long as there are no users: the address is loopback and no setting demands them."""
     origins: frozenset[str] = frozenset()
-    """Sites whose pages may read here (CORS)."""
+    """Origins whose pages may read here (CORS), compared exactly."""
     proxies: tuple[Network, ...] = ()
-    """Who is believed about whom a request comes from."""
+    """Reverse proxies whose X-Forwarded-For or Forwarded is trusted."""
 
 
 @dataclass
 class AccessControl:
-    """Everything the door asks. Use `middleware`, and `before_headers` with `on_response_prepare`."""
+    """Access control of one HTTP server. Use `middleware`, and `before_headers` with `on_response_prepare`."""
 
     policy: AccessPolicy
     passwords: Passwords
@@ -97,7 +93,7 @@ class AccessControl:
     sessions: Sessions = field(init=False)
     idle_seconds: float = 60 * IDLE_MINUTES
     clock: Callable[[], float] = monotonic
-    """By which sessions end, in seconds."""
+    """Seconds, monotonic; sessions end by it."""
     buckets: Buckets = field(default_factory=lambda: Buckets(0, 1))
     guessing: Guessing = field(default_factory=Guessing)
     _checking: dict[tuple[str, str, str], asyncio.Task[User]] = field(default_factory=dict)
@@ -107,7 +103,7 @@ class AccessControl:
 
     @property
     def middleware(self) -> Middleware:
-        """What goes into the application, below what explains errors."""
+        """The aiohttp middleware; it goes inside the one that answers errors."""
 
         @web.middleware
         async def passing(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -116,10 +112,10 @@ class AccessControl:
         return passing
 
     async def pass_through(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let a request in, or raise why not; let its answer out when the trail has it."""
+        """Check a request, run its handler, record it. Raises Denied, AuditNotWritten, and errors of the handler."""
         request[ADDRESS] = self._address(request)
         self._not_too_often(request)
-        if is_preflight(request):
+        if is_preflight(request):  # before authentication, because browsers send it without credentials
             return self._preflight(request)
         needed = rule(request.method, request.path)
         await self._same_site(request)
@@ -133,7 +129,7 @@ class AccessControl:
             response = await handler(request)
         except AuditNotWritten:
             raise
-        except Exception as error:
+        except Exception as error:  # a failed request is recorded, too
             if not request.get(_PASSED, False):
                 await self._record(request, _status(error))
             raise
@@ -143,10 +139,14 @@ class AccessControl:
         return response
 
     async def before_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Record what a handler sends by itself, before it does; let a page of an allowed origin read the answer."""
+        """Record an answer that a handler streams, before its headers leave; add the headers of CORS.
+
+        Raises AuditNotWritten.
+        """
         origin = request.headers.get("Origin", "")
         if request.path.startswith(_CORS_PATHS):
             response.headers.add("Vary", "Origin")
+            # Without Allow-Credentials, so pages of these origins get no cookies or passwords of the browser.
             if origin in self.policy.origins:
                 response.headers["Access-Control-Allow-Origin"] = origin
                 response.headers["Access-Control-Expose-Headers"] = "ETag, Warning, Content-Disposition, Retry-After"
@@ -174,6 +174,8 @@ class AccessControl:
             raise _too_many("This address asks more often than RELAY_HTTP_RATE allows.", wait)
 
     async def _same_site(self, request: web.Request) -> None:
+        # DNS rebinding: a page elsewhere can make its own name resolve to 127.0.0.1, and as long as access is open the
+        # browser of this machine would let it do everything.
         if self.is_open() and not is_loopback(_host_name(request.host)):
             raise Denied(
                 "Without users, only this machine is answered, and only by the names localhost, 127.0.0.1 and ::1.",
@@ -181,6 +183,7 @@ class AccessControl:
             )  # fmt: skip
         if request.method in READING:
             return
+        # The cookie is Strict, but browsers repeat Basic credentials by themselves, for pages of other sites as well.
         headers, own = request.headers, f"{request.scheme}://{request.host}"
         fetch_site = headers.get("Sec-Fetch-Site")
         allowed = self.policy.origins if request.path.startswith(_CORS_PATHS) else frozenset()
@@ -192,7 +195,7 @@ class AccessControl:
             )  # fmt: skip
 
     def is_open(self) -> bool:
-        """May everybody who reaches this do everything, because nobody is known yet?"""
+        """Is access open, because there are no users yet?"""
         return self.policy.is_open and self.tokens is None and not self.passwords.any()
 
     async def _known(self, request: web.Request, needed: Rule) -> User | None:
@@ -212,22 +215,22 @@ class AccessControl:
         if found is None or (found.is_display and not _is_on_display(request)):
             return None
         if found.is_over:
-            await self._tell_of_end(found, request[ADDRESS])
+            await self._record_end(found, request[ADDRESS])
             return None
         if cookies.is_by_person(request):
             self.sessions.use(token)
         request[SIGNED_IN] = True
         return User(found.user.name, Role.VIEWER) if found.is_display else found.user
 
-    async def _tell_of_end(self, session: Session, address: str) -> None:
-        """Record the end of a session once: when its browser asks for the first time after it."""
-        if session.is_told:
+    async def _record_end(self, session: Session, address: str) -> None:
+        # A session that expires does so unnoticed, so its end is recorded at the first request after it.
+        if session.is_end_recorded:
             return
-        session.is_told = True  # before it is written: a viewer asks for many things at once
+        session.is_end_recorded = True  # before it is written, because a viewer sends many requests at once
         try:
             await self.recorder.signed_out(Actor(session.user.name, address))
         except AuditNotWritten:
-            session.is_told = False
+            session.is_end_recorded = False
             raise
 
     def _sign_in_first(self, request: web.Request) -> web.Response:
@@ -244,7 +247,7 @@ class AccessControl:
             return User(name, Role.VIEWER)
         if (user := self.passwords.remembered(name, password)) is not None:
             return user
-        # A viewer that begins sends the same password with dozens of requests at once: they share one check.
+        # A viewer starts with dozens of requests at once, each with the password: they share one check of 0.1 s.
         key = (request[ADDRESS], name, password)
         checking = self._checking.get(key)
         if checking is None:
@@ -258,10 +261,10 @@ class AccessControl:
         return user
 
     async def by_password(self, address: str, name: str, password: str) -> User:
-        """Who this is; whoever calls records that. Raises Denied: 401 for a wrong password, 429 after too many."""
+        """Check a password; the caller records the login. Raises Denied: 401 for a wrong one, 429 after too many."""
         if wait := self.guessing.wait(address, name):
             raise _too_many("Too many wrong passwords; wait, then try again.", wait)
-        self.guessing.wrong(address, name)  # before checking, so that guesses side by side count as well
+        self.guessing.wrong(address, name)  # before the check, so that concurrent guesses count as well
         user = await asyncio.to_thread(self.passwords.check, name, password)
         if user is None:
             log.warning("login refused", user=name[:64] if name.isprintable() else "?", address=address)
@@ -295,7 +298,7 @@ class AccessControl:
         )  # fmt: skip
 
     def _preflight(self, request: web.Request) -> web.Response:
-        """Answer what a browser asks before a page of another site may send something (Fetch Standard 3.2)."""
+        """Answer a CORS preflight (Fetch Standard 3.2). Raises Denied."""
         if request.headers.get("Origin") not in self.policy.origins or not request.path.startswith(_CORS_PATHS):
             raise Denied("No page of this origin may read here; RELAY_CORS_ORIGINS names those that may.",
                          status=403, code="cross_site")  # fmt: skip
@@ -310,53 +313,53 @@ class AccessControl:
 
     async def _record(self, request: web.Request, status: int) -> None:
         recorded = request[_RULE].recorded
-        if recorded is Recorded.NOTHING or status == 405:
+        if recorded is Recorded.NOTHING or status == 405:  # 405: no handler, so nothing was shown or done
             return
-        who = Actor(request[USER].name, request[ADDRESS])
+        actor = Actor(request[USER].name, request[ADDRESS])
         study = request.get(STUDY) or request.match_info.get("study", "")
-        exchange = Exchange(who, recorded, request.method, request.path_qs, status, study)
+        exchange = Exchange(actor, recorded, request.method, request.path_qs, status, study)
         await self.recorder.record(exchange, patient_id=self.patient_id)
 
     async def _announce(self, request: web.Request, needed: Rule) -> None:
-        """Record an action before it is done too: one that cannot be recorded may not happen."""
+        # An action that cannot be recorded must not happen, so it is recorded before, too. http_exception: no route.
         if needed.recorded is Recorded.ACTION and request.match_info.http_exception is None:
-            who = Actor(request[USER].name, request[ADDRESS])
-            await self._tell(request, who, EventOutcome.SUCCESS, f"{request.method} begins")
+            actor = Actor(request[USER].name, request[ADDRESS])
+            await self._write_alert(request, actor, EventOutcome.SUCCESS, f"{request.method} begins")
 
-    async def _alert(self, request: web.Request, who: Actor, why: str) -> None:
-        await self._tell(request, who, EventOutcome.MINOR_FAILURE, f"{request.method} was refused: {why}")
+    async def _alert(self, request: web.Request, actor: Actor, why: str) -> None:
+        await self._write_alert(request, actor, EventOutcome.MINOR_FAILURE, f"{request.method} was refused: {why}")
 
-    async def _tell(self, request: web.Request, who: Actor, result: EventOutcome, told: str) -> None:
+    async def _write_alert(self, request: web.Request, actor: Actor, result: EventOutcome, description: str) -> None:
         event = self.recorder.event(result)
-        await self.recorder.write(messages.alert(event, who, messages.RESTRICTED_FUNCTION, request.path_qs, told))
+        function = messages.RESTRICTED_FUNCTION
+        await self.recorder.write(messages.alert(event, actor, function, request.path_qs, description))
 
 
 def is_preflight(request: web.Request) -> bool:
-    """Does a browser ask whether it may (and not somebody what there is)?"""
+    """Is this a CORS preflight, and not another OPTIONS request?"""
     return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
 
 
 def _unprepare(request: web.Request) -> None:
-    """Let another answer be given: aiohttp has told the writer of the first one's form already, and sent nothing."""
+    # Another response takes the place of this one: aiohttp has set the writer up for its length, and sent nothing yet.
     if isinstance(request.writer, StreamWriter):
         request.writer.chunked, request.writer.length = False, None
 
 
 def _is_here(request: web.Request) -> bool:
-    """Does this machine ask itself?"""
     address, ours = request[ADDRESS], request.get_extra_info("sockname", ("",))[0]
     return is_loopback(address) or address == ours
 
 
 def _is_on_display(request: web.Request) -> bool:
-    """Is this what a wallboard asks for?"""
+    # A wallboard is never locked, and for that reason may show the board alone.
     if request.method in READING and request.path == "/board":
         return "wall" in request.query
     return request.path in {"/events", "/session"}
 
 
 def _basic(credential: str) -> tuple[str, str]:
-    """Name and password (RFC 7617); nobody's when it cannot be read."""
+    """Read name and password (RFC 7617); both empty when they cannot be read."""
     try:
         name, _, password = base64.b64decode(credential, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
@@ -365,7 +368,6 @@ def _basic(credential: str) -> tuple[str, str]:
 
 
 def _host_name(host: str) -> str:
-    """The name in a Host header, without the port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -378,7 +380,7 @@ def _too_many(message: str, wait: float) -> Denied:
 
 
 def _status(error: Exception) -> int:
-    """The status that an error will be answered with, as far as the trail has to know it."""
+    """Predict the status that `relay.web` answers an error with, as far as the trail needs it."""
     if isinstance(error, Denied):
         return error.status
     if isinstance(error, web.HTTPException):

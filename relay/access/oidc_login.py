@@ -1,11 +1,9 @@
-"""Signing in with the identity provider at a browser: authorization code with PKCE (OpenID Connect Core 1.0, 3.1).
+"""Browser sign-in with the identity provider: authorization code with PKCE (OpenID Connect Core 1.0, 3.1; RFC 7636).
 
-Rules. What a browser was sent away with (state, nonce, verifier) is kept here for PATIENCE_SECONDS, counts once, and
-only for the browser that has the state in a cookie as well. The provider is told to ask who it is (prompt=login): with
-the provider's own session, a locked screen would open for whoever presses the button. Where answers name their issuer
-(RFC 9207) it has to be the right one. The code goes from here to the provider, never a password.
+State, nonce and verifier of a sign-in are kept for PATIENCE_SECONDS, count once, and only for the browser that has the
+state in a cookie as well. The relay exchanges the code; it never sees a password.
 
-Not here: what an ID token has to be like (`relay.access.oidc_tokens`), pages and cookies (`relay.pages.sign_in`).
+Not here: checking ID tokens (`relay.access.oidc_tokens`), pages and cookies (`relay.pages.sign_in`).
 """
 
 import base64
@@ -27,7 +25,7 @@ from relay.access.permissions import require_https
 from relay.access.users import User, basic
 
 RETURN = "/sign-in/return"
-"""Where the provider sends people back to; it has to be registered there with this server's address in front."""
+"""Path of the redirect URI; the provider has to know it with this server's address in front."""
 
 PATIENCE_SECONDS = 600.0
 _REMEMBERED = 1000
@@ -37,7 +35,8 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A browser that was sent away: `origin` is what it calls this server, `where` the page it wants; `at` is Unix."""
+    """A sign-in that has begun: `origin` is this server's for the browser, `where` the page to return to, `at` Unix
+    time."""
 
     origin: str
     where: str
@@ -47,7 +46,7 @@ class Begun:
 
 
 class CodeFlow:
-    """The relay as a client of the provider; without a secret a public one."""
+    """The relay as a client of the provider; without a secret a public client."""
 
     def __init__(
         self, tokens: Tokens, client_id: str, *, secret: str = "", clock: Callable[[], float] = time.time
@@ -60,37 +59,43 @@ class CodeFlow:
 
     @property
     def host(self) -> str:
-        """What people know the provider by."""
+        """The provider's host name, for people."""
         return urlsplit(self._tokens.provider.url).hostname or self._tokens.provider.url
 
     async def begin(self, origin: str, where: str) -> tuple[str, str]:
-        """Give the state to keep in the browser, and the address to send it to. Raises Denied (503)."""
+        """Return the state for the browser's cookie, and the address of the authorization request.
+
+        Raises Denied (503) while the provider cannot be reached.
+        """
         address = await self._endpoint("authorization_endpoint")
         state, now = secrets.token_urlsafe(32), self._clock()
         begun = Begun(origin, where, secrets.token_urlsafe(32), secrets.token_urlsafe(48), now)
         self._begun[state] = begun
         if len(self._begun) > _REMEMBERED:
             self._begun.popitem(last=False)
-        asked = {
+        query = {
             "response_type": "code",
             "client_id": self._client_id,
+            # By the name under which the browser knows this server: no setting, and the provider checks it.
             "redirect_uri": origin + RETURN,
             "scope": "openid profile",
             "state": state,
             "nonce": begun.nonce,
             "code_challenge": challenge(begun.verifier),
             "code_challenge_method": "S256",
+            # A lock that the provider's own session opens is none.
             "prompt": "login",
         }
-        return state, f"{address}{'&' if '?' in address else '?'}{urlencode(asked)}"
+        return state, f"{address}{'&' if '?' in address else '?'}{urlencode(query)}"
 
     async def finish(self, answer: Mapping[str, str], state: str) -> tuple[User, Begun]:
-        """Who the provider's answer is about, for the browser that kept this state. Raises Denied."""
+        """Return the user whom the provider vouches for; `state` is that of the browser's cookie. Raises Denied."""
         begun = self._expected(answer, state)
         if error := answer.get("error", ""):
             word = error[:64] if error.isprintable() else "?"
             log.warning("identity provider refused", error=word)
             raise _refused(f"The identity provider signed nobody in: {word}.")
+        # RFC 9207: an answer that names its issuer has to name ours, against mix-up with another provider.
         if answer.get("iss", self._tokens.provider.url) != self._tokens.provider.url:
             raise _refused("The answer is of another identity provider than RELAY_OIDC_ISSUER.")
         token = await self._exchanged(answer.get("code", ""), begun)
@@ -99,13 +104,13 @@ class CodeFlow:
 
     def _expected(self, answer: Mapping[str, str], state: str) -> Begun:
         is_same = bool(state) and hmac.compare_digest(answer.get("state", "").encode(), state.encode())
-        begun = self._begun.pop(state, None) if is_same else None
+        begun = self._begun.pop(state, None) if is_same else None  # popped: a state counts once
         if begun is None or self._clock() - begun.at > PATIENCE_SECONDS:
             raise _refused("This sign-in was not begun here, or too long ago; begin again.")
         return begun
 
     async def _exchanged(self, code: str, begun: Begun) -> str:
-        """The ID token for a code (3.1.3)."""
+        # OpenID Connect Core 1.0, 3.1.3.
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -122,9 +127,9 @@ class CodeFlow:
         return str(found.get("id_token", ""))
 
     def _authorization(self) -> Mapping[str, str]:
-        """How the client names itself (RFC 6749 2.3.1: both parts encoded as in a form)."""
         if not self._secret:
             return {}
+        # RFC 6749 Section 2.3.1: both parts are form-encoded before they become Basic.
         return {"Authorization": basic(quote_plus(self._client_id), quote_plus(self._secret))}
 
     async def _endpoint(self, name: str) -> str:
@@ -140,7 +145,7 @@ class CodeFlow:
 
 
 def challenge(verifier: str) -> str:
-    """What is shown of a verifier beforehand (RFC 7636 4.2, S256)."""
+    """Return the code challenge of a verifier (RFC 7636 Section 4.2, S256)."""
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 

@@ -1,9 +1,9 @@
-"""Talking to the identity provider over HTTP, by the site's way out: its discovery document, its keys, its tokens.
+"""HTTP to the identity provider, by the site's egress: discovery document, keys and tokens.
 
-Rules. Only https, or http on this machine; no redirects; answers are short JSON objects. The discovery document has to
-name the issuer that is configured (OpenID Connect Discovery 1.0, 4.3).
+Only https, or http on this machine; no redirects; answers are JSON objects up to 1 MB. The discovery document has to
+name the configured issuer.
 
-Not here: what a token has to be like (`relay.access.oidc_tokens`), how a browser signs in (`relay.access.oidc_login`).
+Not here: checking tokens (`relay.access.oidc_tokens`), the flow at a browser (`relay.access.oidc_login`).
 """
 
 import json
@@ -19,7 +19,7 @@ _LONGEST_ANSWER = 1_000_000
 
 
 class ProviderAway(Exception):
-    """The identity provider does not give what it should; the message says why."""
+    """The identity provider gives no usable answer; the message says why."""
 
 
 class Provider:
@@ -30,21 +30,21 @@ class Provider:
         self._egress = egress
 
     async def discovery(self) -> Mapping[str, object]:
-        """What the issuer says of itself."""
+        """Fetch the discovery document."""
         found = await self.get(self.url.rstrip("/") + "/.well-known/openid-configuration")
-        if found.get("issuer") != self.url:
+        if found.get("issuer") != self.url:  # OpenID Connect Discovery 1.0, 4.3
             raise ProviderAway("its discovery document names another issuer than RELAY_OIDC_ISSUER")
         return found
 
     async def get(self, url: str) -> Mapping[str, object]:
-        """The JSON object at an address."""
-        return await self._asked("GET", url, None, {})
+        """Fetch the JSON object at an address."""
+        return await self._request("GET", url, None, {})
 
     async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, object]:
-        """What a form is answered with."""
-        return await self._asked("POST", url, dict(form), headers)
+        """Send a form; return the JSON object of the answer."""
+        return await self._request("POST", url, dict(form), headers)
 
-    async def _asked(
+    async def _request(
         self, method: str, url: str, form: dict[str, str] | None, headers: Mapping[str, str]
     ) -> Mapping[str, object]:
         try:
@@ -64,7 +64,7 @@ class Provider:
 async def _object(answer: aiohttp.ClientResponse) -> Mapping[str, object]:
     if answer.status != 200:
         raise ProviderAway(f"it answered {answer.status}")
-    body = bytearray()
+    body = bytearray()  # piece by piece, because a wrong address may answer with anything of any length
     async for piece in answer.content.iter_chunked(65536):
         body += piece
         if len(body) > _LONGEST_ANSWER:

@@ -1,12 +1,10 @@
-"""Bearer tokens of an identity provider (OpenID Connect Core 1.0, RFC 7519, RFC 9068), checked here and offline.
+"""Checks bearer and ID tokens of an identity provider, offline (OpenID Connect Core 1.0, RFC 7519, RFC 9068).
 
-Rules. The provider is found by its discovery document, which has to name the issuer that is configured. Its keys are
-kept for KEYS_SECONDS; a token with a key that is not among them has them read again, at most every AGAIN_SECONDS,
-which is how keys are rotated. While the provider is away, known keys go on. Only RS256 and ES256 are taken, with a key
-made for them; issuer, audience, expiry and subject have to be there and right. The role is the highest that the
-configured claim grants; a token that grants none is nobody's.
+Only RS256 and ES256 are accepted, with a key of that type; issuer, audience, expiry and subject are required. The role
+is the highest that the configured claim grants; a token that grants none is refused. Keys are kept for KEYS_SECONDS,
+and beyond that while the provider is away.
 
-Not here: how a browser gets one (`relay.access.oidc_login`), passwords (`relay.access.users`), what a role may do
+Not here: how a browser gets a token (`relay.access.oidc_login`), passwords (`relay.access.users`), roles
 (`relay.access.permissions`).
 """
 
@@ -27,7 +25,7 @@ from relay.access.users import User
 from relay.egress import DIRECT, Egress
 
 ALGORITHMS = {"RS256": "RSA", "ES256": "EC"}
-"""What is taken, and the type of key (RFC 7518 6.1) that it goes with."""
+"""Accepted algorithms, and the key type of each (RFC 7518 Section 6.1)."""
 
 KEYS_SECONDS, AGAIN_SECONDS = 3600.0, 30.0
 LEEWAY_SECONDS = 30
@@ -40,7 +38,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Whom to believe, and for what. `roles` maps values of the claim to roles; `claim` is a path with dots."""
+    """A trusted issuer. `roles` maps values of the claim to roles; `claim` is a path with dots."""
 
     url: str
     audience: str
@@ -61,19 +59,20 @@ class Tokens:
         self._lock = asyncio.Lock()
 
     async def check(self, token: str) -> User:
-        """Who this is. Raises Denied: 401 for a token that is not good, 403 without a role, 503 without keys."""
+        """Return the user of a token. Raises Denied: 401 for an invalid token, 403 without a role, 503 without keys."""
         return self._user(await self._claims(token, self._issuer.audience))
 
     async def check_identity(self, token: str, client_id: str, *, nonce: str, since: float) -> User:
-        """Who signed in by an ID token that was asked for with this nonce, at this time (Unix). Raises as `check` does.
+        """Return the user of an ID token that was requested with this nonce at `since` (Unix). Raises as `check` does.
 
-        OpenID Connect Core 1.0, 3.1.3.7. Where it says when the person showed who it is, that is not before `since`.
+        OpenID Connect Core 1.0, 3.1.3.7. An `auth_time`, where there is one, must not be before `since`.
         """
         claims = await self._claims(token, client_id)
         if not hmac.compare_digest(str(claims.get("nonce", "")).encode(), nonce.encode()):
             raise invalid("it was not made for this sign-in")
         if claims.get("azp", client_id) != client_id:
             raise invalid("it is for another application than RELAY_OIDC_CLIENT_ID")
+        # prompt=login was requested: an older time of authentication is the provider's own session.
         shown_at = claims.get("auth_time", since)
         if not isinstance(shown_at, int | float) or shown_at < since - LEEWAY_SECONDS:
             raise invalid("the identity provider has not asked who it is, although it was told to")
@@ -86,7 +85,7 @@ class Tokens:
             claims: Mapping[str, object] = jwt.decode(
                 token,
                 key.key,
-                algorithms=[str(header["alg"])],  # one of ours, and one that goes with the key: `_key` saw to it
+                algorithms=[str(header["alg"])],  # one of ALGORITHMS and of the key's type, which `_key` has checked
                 audience=audience,
                 issuer=self._issuer.url,
                 leeway=LEEWAY_SECONDS,
@@ -111,6 +110,8 @@ class Tokens:
     async def _key(self, kid: str, algorithm: str) -> jwt.PyJWK:
         if algorithm not in ALGORITHMS:
             raise invalid(f"it is not signed with {' or '.join(ALGORITHMS)}")
+        # An unknown key id reads the keys again, because that is how providers rotate them; at most every
+        # AGAIN_SECONDS, so that invented ids cannot make us flood the provider.
         async with self._lock:
             if self._is_old() or (kid not in self._keys and self._may_try()):
                 await self._read()
@@ -133,6 +134,7 @@ class Tokens:
             self._read_at = self._clock()
         except ProviderAway as error:
             log.warning("identity provider not reached", reason=str(error), keys_known=len(self._keys))
+            # Known keys go on: a clinic does not stop while the provider is away.
             if not self._keys:
                 raise Denied(
                     "The identity provider cannot be reached to check this token; try again in a minute.",
@@ -145,7 +147,7 @@ class Tokens:
 
 
 def usable(found: Mapping[str, object]) -> dict[str, jwt.PyJWK]:
-    """The keys of a JWK set (RFC 7517) that can sign what is taken here, by their id; others are passed over."""
+    """Return the keys of a JWK set (RFC 7517) for ALGORITHMS by their id; others are skipped."""
     keys: dict[str, jwt.PyJWK] = {}
     listed = found.get("keys")
     for each in listed if isinstance(listed, list) else []:
@@ -154,13 +156,13 @@ def usable(found: Mapping[str, object]) -> dict[str, jwt.PyJWK]:
         try:
             keys[str(each.get("kid", ""))] = jwt.PyJWK.from_dict(each)
         except (jwt.PyJWTError, ValueError, TypeError):
-            continue  # a key of a kind this library does not know; those that matter are looked up by id
+            continue  # a kind of key that the library does not know; a token that needs it fails by its id
     return keys
 
 
 def values(claims: Mapping[str, object], path: str) -> Iterable[str]:
-    """The texts of a claim, a list or one text with spaces, at a path such as realm_access.roles."""
-    found: object = claims.get(path, claims)
+    """Return the texts of a claim, a list or one text with spaces, at a path such as realm_access.roles."""
+    found: object = claims.get(path, claims)  # names of claims are often URLs, dots and all
     for name in () if path in claims else path.split("."):
         found = found.get(name) if isinstance(found, dict) else None
     if isinstance(found, str):
@@ -169,7 +171,7 @@ def values(claims: Mapping[str, object], path: str) -> Iterable[str]:
 
 
 def invalid(reason: str) -> Denied:
-    """Refuse a token (RFC 6750 3.1)."""
+    """Make the refusal of a token (RFC 6750 Section 3.1)."""
     challenge = {"WWW-Authenticate": 'Bearer realm="screening-gateway", error="invalid_token"'}
     return Denied(f"This token is not accepted: {reason}.", status=401, code="invalid_token", headers=challenge)
 

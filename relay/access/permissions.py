@@ -1,11 +1,10 @@
-"""Who may do what over HTTP, and what of it goes into the audit trail: one table, from routes to roles. Pure.
+"""One table from HTTP routes to the role that they need and the audit message that they are. Pure.
 
-Rules. The first row that fits decides. What no row names needs the role `operator`, or `viewer` when it only reads, and
-is in the audit trail; so a route that somebody adds is not open by mistake. A role may do what those below it may. What
-needs nobody known is named here and holds no patient data.
+The first row that matches decides. A path without a row needs `operator` (`viewer`, if it only reads) and is recorded,
+so that a new route is never open by mistake. A higher role may do all that a lower one may. Routes without
+authentication have rows, and hold no patient data.
 
-Not here: finding out who somebody is (`relay.access.users`, `relay.access.oidc_tokens`), saying no
-(`relay.access.middleware`).
+Not here: authentication (`relay.access.users`, `relay.access.oidc_tokens`), refusing (`relay.access.middleware`).
 """
 
 import ipaddress
@@ -18,10 +17,10 @@ from urllib.parse import urlsplit
 
 
 class Role(IntEnum):
-    """What somebody may do; a higher one may do all that a lower one may."""
+    """A role; a higher one may do all that a lower one may."""
 
     VIEWER = 1
-    """See worklist, studies, images and how the site is."""
+    """Read worklist, studies, images and the state of the site."""
     OPERATOR = 2
     """Also act: release, send, decide."""
     ADMIN = 3
@@ -29,7 +28,7 @@ class Role(IntEnum):
 
     @classmethod
     def named(cls, name: str) -> "Role":
-        """The role of this name in lower case. Raises ValueError."""
+        """Return the role of this name, in lower case. Raises ValueError."""
         try:
             return ROLES[name]
         except KeyError:
@@ -40,7 +39,7 @@ ROLES: Mapping[str, Role] = MappingProxyType({role.name.lower(): role for role i
 
 
 class Recorded(IntEnum):
-    """Which audit message (PS3.15 A.5.3) a request is."""
+    """The audit message (PS3.15 A.5.3) of a request."""
 
     NOTHING = 0
     """It shows no patient data and changes nothing."""
@@ -52,7 +51,7 @@ class Recorded(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a request needs and which audit message it is; `role` None: nobody has to be known."""
+    """Role and audit message of a request; `role` None: no authentication."""
 
     role: Role | None
     recorded: Recorded
@@ -76,9 +75,9 @@ _READ: tuple[tuple[str, Rule], ...] = (
     ("/assets/**", _PUBLIC),
     ("/sign-in", _PUBLIC),
     ("/sign-in/**", _PUBLIC),
-    ("/session", _HARMLESS),  # a page asks whether its session goes on
-    ("/metrics", _HARMLESS),  # numbers, asked for every few seconds
-    ("/viewer/**", _HARMLESS),  # its own program; what it shows it asks of DICOMweb
+    ("/session", _HARMLESS),  # a page polls whether its session goes on
+    ("/metrics", _HARMLESS),  # numbers, polled every few seconds
+    ("/viewer/**", _HARMLESS),  # OHIF's program; the images it shows come by DICOMweb
     (_WEB, _GIVEN),  # WADO-URI
     (f"{_WEB}/wado", _GIVEN),
     (f"{_WEB}/studies", _SEARCHED),
@@ -101,7 +100,7 @@ _READ: tuple[tuple[str, Rule], ...] = (
     (f"{_API}/studies/**", _SHOWN),
     (f"{_API}/instances/**", _SHOWN),
     ("/events", _HARMLESS),  # says that something changed, never what
-    ("/", _HARMLESS),  # these three name no patient, and an open one asks for itself every minute
+    ("/", _HARMLESS),  # these three name no patient, and an open one renews itself every minute
     ("/storage", _HARMLESS),
     ("/refusals", _HARMLESS),
     ("/board", _SEARCHED),
@@ -115,7 +114,7 @@ _READ: tuple[tuple[str, Rule], ...] = (
     ("/**", _SEARCHED),
 )
 _CHANGED: tuple[tuple[str, Rule], ...] = (
-    ("/sign-in", _PUBLIC),  # what comes of these is in the trail as User Authentication
+    ("/sign-in", _PUBLIC),  # their outcome is in the trail as User Authentication
     ("/sign-in/**", _PUBLIC),
     ("/sign-out", _PUBLIC),
     ("/session", _HARMLESS),
@@ -125,14 +124,14 @@ _DELETED: tuple[tuple[str, Rule], ...] = (("/**", Rule(Role.ADMIN, Recorded.ACTI
 
 
 def rule(method: str, path: str) -> Rule:
-    """What a request needs; `path` is the decoded path without the query."""
+    """Return the rule of a request; `path` is the decoded path without the query."""
     table = _READ if method in READING else _DELETED if method == "DELETE" else _CHANGED
     parts = path.split("/")[1:]
     return next(found for pattern, found in table if _fits(parts, pattern.split("/")[1:]))
 
 
 def _fits(parts: list[str], pattern: list[str]) -> bool:
-    """Compare part by part: `*` is any one part, `**` at the end any that follow."""
+    # Part by part: `*` is any one part, `**` at the end any that follow.
     if pattern[-1] == _ANY:
         pattern, parts = pattern[:-1], parts[: len(pattern) - 1]
     return len(parts) == len(pattern) and all(
@@ -140,20 +139,20 @@ def _fits(parts: list[str], pattern: list[str]) -> bool:
     )
 
 
-@lru_cache(maxsize=256)  # asked of every request
+@lru_cache(maxsize=256)  # called for every request
 def is_loopback(host: str) -> bool:
-    """Does only this machine reach what listens on this address, or is this address this machine?"""
+    """Is this host name or address, in brackets or not, this machine's loopback?"""
     name = host.strip("[]").partition("%")[0]
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
         return name.lower().rstrip(".") == "localhost"
-    mapped = getattr(address, "ipv4_mapped", None)
+    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1
     return (mapped or address).is_loopback
 
 
 def start_refusal(host: str, *, has_tls: bool, has_users: bool) -> str:
-    """Why the relay may not listen there, with the remedy; empty when it may."""
+    """Say why the relay may not listen on `host`, with the remedy; empty when it may."""
     if is_loopback(host):
         return ""
     if not has_tls:
@@ -170,13 +169,15 @@ def start_refusal(host: str, *, has_tls: bool, has_users: bool) -> str:
 
 
 def foreign_origin(origin: str | None, fetch_site: str | None, *, own: str, allowed: frozenset[str]) -> bool:
-    """Was a changing request sent by a page of another site (Fetch Metadata, RFC 6454)? Programs do not say.
+    """Was a changing request sent by a page of another site (Fetch Metadata, RFC 6454)?
 
-    What the browser says of both origins settles it: behind a proxy that speaks TLS, `own` is not what it was called.
+    `own` is this server's origin, `allowed` those of RELAY_CORS_ORIGINS. Programs send neither header: False.
     """
     if origin is not None and origin in allowed:
         return False
-    if fetch_site == "same-origin":  # no page can say so by itself, it is a forbidden header
+    # Before Origin, because behind a proxy that ends TLS `own` is not the name that the browser called. Pages cannot
+    # set it: it is a forbidden header name.
+    if fetch_site == "same-origin":
         return False
     if fetch_site is not None and fetch_site != "none":
         return True
@@ -184,10 +185,10 @@ def foreign_origin(origin: str | None, fetch_site: str | None, *, own: str, allo
 
 
 def require_https(url: str) -> str:
-    """Return the address of a provider. Raises ValueError unless it is https, or http on this machine."""
-    found = urlsplit(url)
-    if found.scheme == "https" and found.hostname:
+    """Return the URL of a provider. Raises ValueError unless it is https, or http on this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
         return url
-    if found.scheme == "http" and found.hostname and is_loopback(found.hostname):
+    if parts.scheme == "http" and parts.hostname and is_loopback(parts.hostname):
         return url
     raise ValueError("it has to be an https address")

@@ -1,10 +1,10 @@
-"""How often one address may ask, and how long somebody waits who named a wrong password. Values and a clock; no HTTP.
+"""Rate limits by address, and delays after wrong passwords. Values and a clock; no HTTP.
 
-Rules. A bucket holds `burst` requests and fills at `rate` a second (token bucket); IPv6 addresses count by their /64,
-since that is what one subscriber has. Wrong passwords count by address and by name: TRIES are free, then each doubles
-the wait up to LONGEST_WAIT, and a right one forgets them. What is remembered is bounded, the longest unused goes first.
+A token bucket holds `burst` requests and fills at `rate` a second. Wrong passwords count by address and by name: TRIES
+are free, then each doubles the wait up to LONGEST_WAIT, and a right one resets them. At most REMEMBERED are kept, the
+least recently used goes first.
 
-Not here: the answer to who asks too often (`relay.access.middleware`).
+Not here: the refusal (`relay.access.middleware`).
 """
 
 import ipaddress
@@ -20,16 +20,17 @@ TRIES = 5
 """Wrong passwords that are free; people mistype twice and try their old one."""
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0
-"""Seconds. Five minutes let 288 guesses a day through, and somebody who comes back from the phone in."""
+"""Seconds. Five minutes let 288 guesses a day through, and are short enough for a person who mistyped."""
 
 
 def client(address: str) -> str:
-    """Who counts as one."""
+    """Return the key under which an address is counted."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
     if isinstance(found, ipaddress.IPv6Address):
+        # A subscriber has a whole /64, and could change the address with each request.
         return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
     return str(found)
 
@@ -48,14 +49,14 @@ class Buckets:
         self._all: OrderedDict[str, _Bucket] = OrderedDict()
 
     def wait(self, address: str) -> float:
-        """Take one; 0 when there was one, else the seconds until there is."""
+        """Take a token; return 0, or the seconds until there is one."""
         if not self._rate:
             return 0.0
-        now, who = self._clock(), client(address)
-        bucket = self._all.pop(who, None) or _Bucket(self._burst, now)
+        now, key = self._clock(), client(address)
+        bucket = self._all.pop(key, None) or _Bucket(self._burst, now)
         bucket.left = min(self._burst, bucket.left + (now - bucket.at) * self._rate)
         bucket.at = now
-        self._all[who] = bucket
+        self._all[key] = bucket
         if len(self._all) > REMEMBERED:
             self._all.popitem(last=False)
         if bucket.left >= 1:
@@ -71,14 +72,14 @@ class _Guesses:
 
 
 class Guessing:
-    """Remembers wrong passwords."""
+    """Counts wrong passwords by address and by name."""
 
     def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._all: OrderedDict[str, _Guesses] = OrderedDict()
 
     def wait(self, address: str, name: str) -> float:
-        """Seconds until somebody may try again; 0 for now."""
+        """Return the seconds until the next try; 0 for now."""
         until = max((self._all[key].free_at for key in _keys(address, name) if key in self._all), default=0.0)
         return max(0.0, until - self._clock())
 
@@ -93,15 +94,15 @@ class Guessing:
                 self._all.popitem(last=False)
 
     def right(self, address: str, name: str) -> None:
-        """Forget what was wrong before."""
+        """Reset both counts."""
         for key in _keys(address, name):
             self._all.pop(key, None)
 
 
 def pause(wrong: int) -> float:
-    """Seconds to wait after so many wrong passwords in a row."""
+    """Return the seconds to wait after so many wrong passwords in a row."""
     beyond = wrong - TRIES
-    return 0.0 if beyond < 0 else min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(beyond, 20))
+    return 0.0 if beyond < 0 else min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(beyond, 20))  # 20: a float may overflow
 
 
 def _keys(address: str, name: str) -> tuple[str, str]:

@@ -1,11 +1,10 @@
-"""Who is signed in at a browser: random tokens, kept in the memory of this process, and when they end.
+"""Browser sessions: random tokens in the memory of this process, and when they end.
 
-Rules. A session is over when nobody has used it for the idle time (it is *locked*: what is remembered of it is whose it
-was), LONGEST_SECONDS after it began, when its user's password or role changes, and when the relay ends. A display, the
-wallboard in a room, has none of these two times; the door lets it see the wallboard and nothing else. What is kept is
-bounded, the longest unused goes first.
+A session ends after the idle time (it is *locked*), LONGEST_SECONDS after it began, when its user's password or role
+changes, and when the relay ends. A display, the wallboard in a room, has none of these two times; the middleware lets
+it see the wallboard alone. At most REMEMBERED are kept, the least recently used goes first.
 
-Not here: cookies and pages (`relay.pages.sign_in`), what a person's request is (`relay.access.middleware`), passwords
+Not here: cookies (`relay.access.cookies`), which requests extend a session (`relay.access.middleware`), passwords
 (`relay.access.users`).
 """
 
@@ -20,7 +19,7 @@ from relay.access.users import Account, User
 
 TOKEN_BYTES = 32
 LONGEST_SECONDS = 12 * 3600.0
-"""A shift; after that even who works without a pause signs in again."""
+"""A shift; then even a session in constant use ends."""
 
 IDLE_MINUTES = 15.0
 REMEMBERED = 1000
@@ -28,7 +27,8 @@ REMEMBERED = 1000
 
 @dataclass(slots=True)
 class Session:
-    """One browser's. `account` is what the password was checked against; None: an identity provider vouched."""
+    """A session of one browser. `account` is the one that the password was checked against, None after sign-in by the
+    identity provider; `began` and `used` are seconds of the clock."""
 
     user: User
     account: Account | None
@@ -36,12 +36,12 @@ class Session:
     began: float
     used: float
     is_over: bool = False
-    is_told: bool = False
-    """Whether the audit trail has its end."""
+    is_end_recorded: bool = False
+    """The audit trail has the end of the session."""
 
 
 class Sessions:
-    """All there are. `account` gives the account of a name as it is now, None when there is none."""
+    """All sessions. `account` returns the account of a name as it is now, None when there is none."""
 
     def __init__(
         self,
@@ -53,10 +53,11 @@ class Sessions:
         self._account = account
         self.idle_seconds = idle_seconds
         self._clock = clock
+        # In memory: a signed cookie would outlast signing out, and a file would be one more secret on disk.
         self._all: OrderedDict[bytes, Session] = OrderedDict()
 
     def begin(self, user: User, account: Account | None, *, is_display: bool = False) -> str:
-        """Sign somebody in; gives the token that proves it."""
+        """Begin a session; return its token for the cookie."""
         token, now = secrets.token_urlsafe(TOKEN_BYTES), self._clock()
         self._all[_key(token)] = Session(user, account, is_display, now, now)
         if len(self._all) > REMEMBERED:
@@ -64,23 +65,24 @@ class Sessions:
         return token
 
     def find(self, token: str) -> Session | None:
-        """The session of a token, over or not; None for one that is not known."""
+        """Return the session of a token, over or not; None for an unknown token."""
         found = self._all.get(_key(token))
         if found is not None and not found.is_over:
             found.is_over = self._must_end(found)
         return found
 
     def use(self, token: str) -> None:
-        """A person did something."""
+        """Restart the idle time."""
         if (found := self._all.get(_key(token))) is not None and not found.is_over:
             found.used = self._clock()
             self._all.move_to_end(_key(token))
 
     def end(self, token: str) -> Session | None:
-        """Forget a session; gives what it was."""
+        """Forget a session and return it; None for an unknown token."""
         return self._all.pop(_key(token), None)
 
     def _must_end(self, session: Session) -> bool:
+        # Bound to the account that was checked: a new password, another role or removal ends the session.
         if session.account is not None and self._account(session.user.name) != session.account:
             return True
         now = self._clock()
@@ -89,5 +91,5 @@ class Sessions:
 
 
 def _key(token: str) -> bytes:
-    """Looked up by its digest, so that the time it takes tells nothing of the tokens there are."""
+    # By digest, so that the time of a lookup shows nothing about the tokens there are.
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()

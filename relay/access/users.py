@@ -1,15 +1,13 @@
-"""Who may log in with a password: the file of users, and checking what somebody names.
+"""The file of users with passwords, the check of a password, and the relay's own credential.
 
-Rules. Passwords are kept as scrypt hashes (RFC 7914) with a salt each; a name that does not exist takes as long as one
-that does. A change of the file counts for the next request, without a restart. What was right once is remembered for
-REMEMBERED_SECONDS, as a keyed digest that only this process can make, because a viewer sends the password with each of
-its hundreds of requests. The file is written whole or not at all, and only its owner may read it.
+Passwords are scrypt hashes (RFC 7914) with a salt each. A change of the file counts for the next request. A right
+password is remembered for REMEMBERED_SECONDS. The file is replaced as a whole and readable by its owner only.
 
-The relay itself makes one more credential with each start, in a file only this service can read: `gateway check` proves
-with it that DICOMweb is answered. It may look, and nothing else, and only from this machine.
+At each start the relay writes a credential of its own to a file that only this service can read. `gateway check` proves
+with it that DICOMweb answers. It has the role viewer, and only from this machine.
 
-Not here: what a role may do (`relay.access.permissions`), logging in with tokens of others
-(`relay.access.oidc_tokens`), HTTP (`relay.access.middleware`).
+Not here: roles (`relay.access.permissions`), tokens of others (`relay.access.oidc_tokens`), HTTP
+(`relay.access.middleware`).
 """
 
 import base64
@@ -40,7 +38,7 @@ REMEMBERED_SECONDS = 300.0
 _REMEMBERED = 200
 
 CHECK, CLOUD = "gateway-check", "cloud"
-"""The names of who logs in with the relay's own credential: an operator's check, and the cloud through the relay."""
+"""User names that go with the relay's own credential: an operator's check, and the cloud through the relay."""
 OWN = frozenset({CHECK, CLOUD})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -48,7 +46,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who is known."""
+    """An authenticated user."""
 
     name: str
     role: Role
@@ -56,7 +54,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user as the file has it; salt and hash are hex."""
+    """A user as the file has it; `salt` and `hash` are hex, `n` is the cost of scrypt."""
 
     name: str
     role: Role
@@ -65,19 +63,19 @@ class Account:
     n: int = SCRYPT_N
 
     def fits(self, password: str) -> bool:
-        """Is this the password? Takes its time: call it in a thread."""
+        """Is this the password? Takes 0.1 s: call it in a thread."""
         return hmac.compare_digest(hashed(password, self.salt, self.n), self.hash)
 
 
 def hashed(password: str, salt: str, n: int = SCRYPT_N) -> str:
-    """The scrypt hash of a password."""
+    """Return the scrypt hash of a password, in hex; `salt` is hex as well."""
     raw = password.encode("utf-8", "replace")[: 4 * LONGEST_PASSWORD]
     found = hashlib.scrypt(raw, salt=bytes.fromhex(salt), n=n, r=SCRYPT_R, p=SCRYPT_P, maxmem=256 * n * SCRYPT_R)
     return found.hex()
 
 
 def account(name: str, role: Role, password: str, *, n: int = SCRYPT_N) -> Account:
-    """Make an account. Raises InvalidValue for a name or password that will not do."""
+    """Make an account. Raises InvalidValue for an unfit name or password."""
     if not _NAME.fullmatch(name) or name in OWN:
         raise InvalidValue("A user's name has 1 to 64 letters, digits and . _ @ -, and begins with a letter or digit.")
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
@@ -87,13 +85,13 @@ def account(name: str, role: Role, password: str, *, n: int = SCRYPT_N) -> Accou
 
 
 class UserFile:
-    """The file. Reading it raises SettingsError when it is not one, since then nobody can be told from anybody."""
+    """The file of users. Reading raises SettingsError when it cannot be read or is not such a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> dict[str, Account]:
-        """All accounts by name; none without a file."""
+        """Return all accounts by name; none without a file."""
         try:
             found = json.loads(self.path.read_text())
             return {each["name"]: Account(**{**each, "role": Role.named(each["role"])}) for each in found["users"]}
@@ -105,31 +103,31 @@ class UserFile:
             raise SettingsError(f"{self.path} is not a file of users; put it back from a backup.") from error
 
     def add(self, new: Account) -> None:
-        """Enter a new user. Raises Conflict."""
+        """Add a user. Raises Conflict."""
         self.refuse_known(new.name)
         self._write({**self.read(), new.name: new})
 
     def refuse_known(self, name: str) -> None:
-        """Raise Conflict for a user that there is."""
+        """Raise Conflict if there is a user of this name."""
         if name in self.read():
             raise Conflict(f"There is a user {name} already; 'gateway users passwd' changes the password.")
 
     def replace(self, new: Account) -> None:
-        """Exchange a user's account. Raises NotFound."""
+        """Replace a user's account. Raises NotFound."""
         self._write({**self._with(new.name), new.name: new})
 
     def remove(self, name: str) -> None:
-        """Forget a user. Raises NotFound."""
+        """Remove a user. Raises NotFound."""
         accounts = self._with(name)
         del accounts[name]
         self._write(accounts)
 
     def find(self, name: str) -> Account:
-        """One account. Raises NotFound."""
+        """Return one account. Raises NotFound."""
         return self._with(name)[name]
 
     def mark(self) -> tuple[int, int, int] | None:
-        """What differs when the file was written or exchanged."""
+        """Return a value that differs once the file was written or replaced; None without a file."""
         try:
             found = self.path.stat()
         except OSError:
@@ -151,40 +149,42 @@ class UserFile:
 
 
 class Passwords:
-    """Checks names and passwords against the file, whatever it says now. Its methods block: call them in a thread."""
+    """Checks names and passwords against the file as it is now. Its methods block: call them in a thread."""
 
     def __init__(self, file: UserFile, *, clock: Callable[[], float] = monotonic) -> None:
         self._file = file
         self._clock = clock
         self._mark: tuple[int, int, int] | None = None
         self._accounts: dict[str, Account] = {}
+        # Checked for unknown names, so that they take as long as known ones; no password has this hash.
         self._nobody = Account("", Role.VIEWER, secrets.token_hex(16), "")
         self._key = secrets.token_bytes(32)
+        # A viewer sends the password with each of hundreds of requests. Only digests, by a key of this process.
         self._right: OrderedDict[bytes, tuple[User, float]] = OrderedDict()
         self._lock = threading.Lock()
-        self._at_a_time = threading.Semaphore(2)  # guesses cost memory as well
+        self._at_a_time = threading.Semaphore(2)  # 32 MB and one core each
 
     def any(self) -> bool:
-        """Is there anybody?"""
+        """Are there any users?"""
         with self._lock:
             self._look()
             return bool(self._accounts)
 
     def account(self, name: str) -> Account | None:
-        """The account of this name as it is now."""
+        """Return the account of this name as it is now; None when there is none."""
         with self._lock:
             self._look()
             return self._accounts.get(name)
 
     def remembered(self, name: str, password: str) -> User | None:
-        """Who this is, if it was right a short time ago."""
+        """Return the user if this password was right in the last REMEMBERED_SECONDS, else None."""
         with self._lock:
             self._look()
             found = self._right.get(self._digest(name, password))
             return found[0] if found and found[1] > self._clock() else None
 
     def check(self, name: str, password: str) -> User | None:
-        """Who this is; None when name and password do not go together."""
+        """Return the user; None when name and password do not go together. Takes 0.1 s."""
         with self._lock:
             self._look()
             kept = self._accounts.get(name, self._nobody)
@@ -193,7 +193,7 @@ class Passwords:
                 return None
         user = User(kept.name, kept.role)
         with self._lock:
-            if self._accounts.get(name) == kept:
+            if self._accounts.get(name) == kept:  # the file may have changed during the check
                 self._right[self._digest(name, password)] = (user, self._clock() + REMEMBERED_SECONDS)
                 if len(self._right) > _REMEMBERED:
                     self._right.popitem(last=False)
@@ -218,25 +218,25 @@ class OwnToken:
         self._token = secrets.token_urlsafe(32)
 
     def write(self) -> None:
-        """Let whoever may read the file use it."""
+        """Write the credential to its file, readable by its owner only."""
         write_secret(self._path, self._token)
 
     def authorization(self, name: str) -> str:
-        """The header with which one of `OWN` logs in (RFC 7617)."""
+        """Return the Authorization header for one of `OWN` (RFC 7617)."""
         return basic(name, self._token)
 
     def fits(self, password: str) -> bool:
-        """Is it this?"""
+        """Is this the credential?"""
         return hmac.compare_digest(self._token.encode(), password.encode("utf-8", "replace"))
 
 
 def basic(name: str, password: str) -> str:
-    """The value of an Authorization header (RFC 7617)."""
+    """Return the value of a Basic Authorization header (RFC 7617)."""
     return f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Put a file that only its owner may read in the place of what was there, whole and synced."""
+    """Replace a file by one that only its owner may read, as a whole and synced."""
     make_folder(path.parent)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

@@ -1,8 +1,8 @@
-"""The REST for scripts as one table: each operation, what it takes, what it answers. Routes and the OpenAPI 3.1
-document are both made of it, and so is the reading of parameters, so that none of them can say something else than the
-others.
+"""The REST for scripts as one table: operations with their parameters and answers. Pure.
 
-Pure. Not here: doing it (`relay.api.handlers`), what answers look like (`relay.api.schemas`), roles
+Routes, the reading of parameters and the OpenAPI 3.1 document are made of it, so they cannot disagree.
+
+Not here: handlers (`relay.api.handlers`), schemas of the answers (`relay.api.schemas`), roles
 (`relay.access.permissions`; the document quotes them).
 """
 
@@ -27,19 +27,21 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """Something in the path or the query: what it may be, in words and as a pattern."""
+    """A parameter of the path or the query. `meaning` says the allowed values in words, `pattern` as a regular
+    expression of ASCII text, `longest` is in characters."""
 
     name: str
     meaning: str
     pattern: str
     longest: int
     otherwise: str = ""
-    """What an absent one of the query stands for, in words."""
+    """The meaning of an absent one, in words; query only."""
     numbers: tuple[int, int] | None = None
-    """For a whole number: the least and the most."""
+    """For a whole number: the lowest and the highest allowed."""
 
     def read(self, value: str) -> str:
-        """Return a value that may be. Raises InvalidQuery, which names the parameter and not the value."""
+        """Return an allowed value unchanged. Raises InvalidQuery, which names the parameter and not the value."""
+        # The patterns are JSON Schema's, with anchors; "$" of Python also matches before a newline at the end.
         fits = len(value) <= self.longest and re.fullmatch(self.pattern, value, re.ASCII) and not value.endswith("\n")
         if fits and (self.numbers is None or self.numbers[0] <= int(value) <= self.numbers[1]):
             return value
@@ -47,7 +49,7 @@ class Parameter:
 
     @property
     def schema(self) -> Json:
-        """As JSON Schema."""
+        """The parameter as JSON Schema."""
         if self.numbers is not None:
             return {"type": "integer", "minimum": self.numbers[0], "maximum": self.numbers[1]}
         return {"type": "string", "pattern": self.pattern, "maxLength": self.longest}
@@ -55,7 +57,8 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that can be asked or done. `answer` is a shape, or a media type of bytes."""
+    """One operation. `answer` is a dataclass of `relay.api.schemas` or a media type; `refusals` are its HTTP statuses
+    beyond those of every operation."""
 
     name: str
     method: str
@@ -76,6 +79,7 @@ PATH = {
     "instance": Parameter("instance", "a SOP Instance UID", UID, 64),
 }
 LIMIT = Parameter("limit", f"a whole number from 1 to {MOST}", _DIGITS, 4, str(DEFAULT_LIMIT), (1, MOST))
+# 18 digits: below the largest integer of SQLite, 2**63 - 1.
 CURSOR = Parameter("cursor", "`next` of the page before", _DIGITS, 18, "the first page", (0, 10**18 - 1))
 SINCE = Parameter("since", "`last` of the answer before", _DIGITS, 18, "0: from the beginning", (0, 10**18 - 1))
 DATE = Parameter("date", "a day written YYYYMMDD", r"^[0-9]{8}$", 8, "today, by the clock of the site")
@@ -122,11 +126,12 @@ _REFUSED = {
     500: "The picture could not be made.",
     503: "Cannot be answered now, for instance because the audit trail cannot be written.",
 }
+# The statuses of the middleware, and of reading parameters.
 _ALWAYS = (400, 401, 403, 429, 503)
 
 
 def parameters(operation: Operation, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Read a query string. Raises InvalidQuery for a parameter that is not one, twice there, or cannot be this."""
+    """Read a query string. Raises InvalidQuery for an unknown or repeated parameter, or a value that is not allowed."""
     known = {parameter.name: parameter for parameter in operation.query}
     found: dict[str, str] = {}
     for name, value in pairs:
@@ -140,7 +145,7 @@ def parameters(operation: Operation, pairs: Iterable[tuple[str, str]]) -> dict[s
 
 
 def destination(body: bytes) -> str:
-    """Read the body of an operation that sends. Raises InvalidQuery."""
+    """Read the body of an operation that sends: the AE title of a peer. Raises InvalidQuery."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -151,7 +156,7 @@ def destination(body: bytes) -> str:
 
 
 def document(version: str) -> Json:
-    """The OpenAPI document."""
+    """Make the OpenAPI document; `version` is the gateway's."""
     paths: dict[str, Json] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
@@ -165,7 +170,7 @@ def document(version: str) -> Json:
             "/dicom-web instead.",
         },
         "servers": [{"url": ROOT}],
-        "security": [{"password": []}, {"token": []}, {}],
+        "security": [{"password": []}, {"token": []}, {}],  # {}: a site without users answers this machine
         "paths": paths,
         "components": {
             "schemas": _schemas({*shown, shapes.Error}),
@@ -178,19 +183,19 @@ def document(version: str) -> Json:
 
 
 def path_parameters(operation: Operation) -> list[str]:
-    """The names in the path of an operation."""
+    """Return the parameter names in the path of an operation."""
     return re.findall(r"\{(\w+)\}", operation.path)
 
 
 def _described(operation: Operation) -> Json:
     needed = rule(operation.method, (ROOT + operation.path).replace("{", "").replace("}", "")).role
-    asked = [_parameter(PATH[name], "path") for name in path_parameters(operation)]
-    asked += [_parameter(parameter, "query") for parameter in operation.query]
+    listed = [_parameter(PATH[name], "path") for name in path_parameters(operation)]
+    listed += [_parameter(parameter, "query") for parameter in operation.query]
     described: Json = {
         "operationId": operation.name,
         "summary": operation.summary,
         "description": f"Needs the role {needed.name.lower()}." if needed else "Needs nobody known.",
-        "parameters": asked,
+        "parameters": listed,
         "responses": {str(operation.status): _answer(operation.answer), **_refusals(operation)},
     }
     if operation.body is not None:
@@ -227,7 +232,7 @@ def _reference(shape: type) -> Json:
 
 
 def _schemas(shown: set[type]) -> dict[str, Json]:
-    """Every shape that is shown, and those within them."""
+    # The docstring of a class is the description of its schema, so clients read it.
     schemas: dict[str, Json] = {}
     waiting = sorted(shown, key=lambda shape: shape.__name__)
     while waiting:

@@ -1,6 +1,7 @@
-"""What the REST for scripts answers: one frozen class for each JSON object, and how it is made of what is kept.
+"""The answers of the REST for scripts: one frozen class for each JSON object, and its making from rows.
 
-Dates and times of DICOM stay as DICOM writes them, our own are UTC text. What is unknown is an empty text.
+Dates and times of DICOM stay as DICOM writes them, our own are UTC ISO text. An unknown value is an empty text. Class
+docstrings are descriptions in the OpenAPI document.
 
 Not here: routes and the OpenAPI document (`relay.api.operations`), HTTP (`relay.api.handlers`).
 """
@@ -170,7 +171,7 @@ class Error:
 
 
 def study(row: StudyRow) -> Study:
-    """Of a study as the archive lists it."""
+    """Make the answer from a study of the archive's list."""
     data_set = row.data_set
     return Study(
         study_instance_uid=row.study_instance_uid,
@@ -192,7 +193,7 @@ def study(row: StudyRow) -> Study:
 
 
 def series(study_instance_uid: str, row: SeriesRow) -> Series:
-    """Of a series as the archive lists it."""
+    """Make the answer from a series of the archive's list."""
     data_set = row.data_set
     return Series(
         study_instance_uid=study_instance_uid,
@@ -205,12 +206,12 @@ def series(study_instance_uid: str, row: SeriesRow) -> Series:
 
 
 def instance(stored: Stored) -> Instance:
-    """Of a stored object."""
+    """Make the answer from a stored object."""
     return Instance(**{name: getattr(stored, name) for name in Instance.__slots__})
 
 
 def appointment(item: Item) -> Appointment:
-    """Of a worklist item."""
+    """Make the answer from a worklist item."""
     return Appointment(
         accession_number=item.accession_number,
         state=item.state,

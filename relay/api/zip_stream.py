@@ -1,10 +1,6 @@
 """A ZIP archive of stored files, made while it is sent: any size, one block of memory.
 
-Entries are stored, not deflated: images are compressed already or compress badly, and the box has two cores. Lengths
-and checksums stand behind each entry (APPNOTE 4.3.9), since they are known only then; ZIP64 is used where it has to
-be.
-
-Not here: which files (`relay.api.handlers`), sending (`relay.dicomweb.bodies` sends what needs no looking at).
+Not here: the choice of files (`relay.api.handlers`), sending single files (`relay.dicomweb.bodies`).
 """
 
 import zipfile
@@ -14,13 +10,13 @@ from pathlib import Path
 BLOCK_BYTES = 1024 * 1024
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The date of every entry: what a file is does not depend on when it is asked for, and ZIP knows no earlier one."""
+"""The date of every entry, ZIP's earliest: the same study gives the same bytes at any time."""
 
-_ZIP64_FROM = 2**31 - 1
+_ZIP64_FROM = 2**31 - 1  # bytes; zipfile's own limit, which it has to know before it writes an entry's header
 
 
 class _Written:
-    """What the ZIP writer has written and nobody has taken yet; it cannot go back, as a socket cannot."""
+    # Without `seek`, so zipfile puts lengths and checksums behind each entry (APPNOTE 4.3.9), where they are known.
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
@@ -30,7 +26,7 @@ class _Written:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing; zipfile calls it."""
 
     def take(self) -> bytes:
         taken, self._blocks = b"".join(self._blocks), []
@@ -38,12 +34,16 @@ class _Written:
 
 
 def zipped(entries: Iterable[tuple[str, Path, int]]) -> Iterator[bytes]:
-    """The archive block by block, of names, files and their sizes. Raises OSError for a file that cannot be read."""
+    """Yield the archive block by block; entries are names, files and their sizes in bytes.
+
+    Raises OSError for a file that cannot be read.
+    """
     written = _Written()
+    # Stored, not deflated: images are compressed already or compress badly, and the box has two cores.
     with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
         for name, path, size in entries:
             entry = zipfile.ZipInfo(name, EARLIEST)
-            entry.external_attr = 0o600 << 16
+            entry.external_attr = 0o600 << 16  # the Unix mode (APPNOTE 4.4.15); unzip would make files without rights
             with path.open("rb") as file, archive.open(entry, "w", force_zip64=size >= _ZIP64_FROM) as target:
                 while block := file.read(BLOCK_BYTES):
                     target.write(block)

@@ -1,9 +1,9 @@
-"""Sends bodies over HTTP: bytes from memory, slices of files by the kernel, parts as they are made.
+"""Sends HTTP bodies: bytes from memory, slices of files, parts as they are made.
 
-A stored object goes from the page cache to the socket (sendfile) without passing through this process. Once a body has
-begun it can only be completed or cut off, so whatever can fail is tried before.
+An answer of known length is sent by the kernel and may be requested in ranges. One that is made while it is
+sent is chunked. A body that has begun can only be completed or cut off.
 
-Not here: what the parts are (`relay.dicomweb.negotiation`), what a condition means (`relay.dicomweb.conditional`).
+Not here: the parts themselves (`relay.dicomweb.negotiation`), conditional requests (`relay.dicomweb.conditional`).
 """
 
 import asyncio
@@ -20,23 +20,25 @@ from relay.dicomweb import conditional, negotiation
 from relay.dicomweb.conditional import Version
 from relay.dicomweb.negotiation import Body, Part, Slice
 
-_READ = 1 << 20
+_READ = 1 << 20  # bytes
 
 
 async def send(
     request: web.Request, bodies: Iterable[Body], headers: Mapping[str, str], current: Version, *, status: int = 200
 ) -> web.StreamResponse:
-    """Send bodies one after the other, with the length of them all: 304 when the client has them, 206 for a range.
+    """Send bodies one after the other, with their common length in bytes: 304 when the client has this version, 206
+    for a range.
 
     Raises NotFound when a file is gone, RangeNotSatisfiable.
     """
     if conditional.is_known(current, request.headers):
         return web.Response(status=304, headers=current.headers)
     pieces = list(bodies)
+    # Before the status line, because a body that has begun can only be cut off.
     await asyncio.to_thread(_check_files, pieces)
     size = negotiation.size(pieces)
     sent = {**headers, **current.headers}
-    if status == 200:
+    if status == 200:  # a 206 of WADO-RS (not every object is acceptable) is no range of bytes
         sent["Accept-Ranges"] = "bytes"
         if (wanted := conditional.byte_range(current, request.headers, size)) is not None:
             status, pieces = 206, list(_within(pieces, *wanted))
@@ -55,7 +57,8 @@ async def send(
 async def send_parts(
     request: web.Request, parts: Iterable[Part], part_type: str, current: Version, *, status: int = 200
 ) -> web.StreamResponse:
-    """Send parts that are all there as multipart/related. The same version has the same boundary: the same bytes."""
+    """Send parts that are all there as multipart/related. The same version has the same bytes."""
+    # The version is the boundary, too: a random one would change the bytes, and ranges of them could not be joined.
     headers = {"Content-Type": negotiation.multipart_type(part_type, current.tag)}
     return await send(request, negotiation.multipart(parts, current.tag), headers, current, status=status)
 
@@ -63,9 +66,9 @@ async def send_parts(
 async def stream_parts(
     request: web.Request, parts: AsyncIterator[Part], part_type: str, *, status: int = 200
 ) -> web.StreamResponse:
-    """Send parts as they are made; what is raised before the first is answered as an error."""
+    """Send parts as they are made. An error of the first part becomes an error response; a later one cuts off."""
     boundary = secrets.token_hex(16)
-    part = await anext(parts, None)
+    part = await anext(parts, None)  # before the status line, so that its error can still become a status
     response = web.StreamResponse(
         status=status, headers={"Content-Type": negotiation.multipart_type(part_type, boundary)}
     )
@@ -79,8 +82,7 @@ async def stream_parts(
 
 
 class _Files(ExitStack):
-    """Keeps the file that was sent from last open: a frame may have many fragments."""
-
+    # The last file stays open, because a compressed frame may be many fragments of it.
     _last: tuple[Path, BinaryIO] | None = None
 
     async def opened(self, path: Path) -> BinaryIO:
@@ -97,11 +99,12 @@ async def _write(request: web.Request, response: web.StreamResponse, piece: Body
     if request.transport is None:
         raise ConnectionResetError("The client has gone.")
     file = await files.opened(piece.path)
+    # From the page cache to the socket, without passing through this process. uvloop has no sendfile.
     await asyncio.get_running_loop().sendfile(request.transport, file, piece.offset, piece.size)
 
 
 async def _write_chunked(response: web.StreamResponse, piece: Body) -> None:
-    """Without a length in front the body goes in chunks (RFC 9112 Section 7.1), which the kernel cannot write."""
+    # Without a length in front the body is chunked (RFC 9112 Section 7.1), which sendfile cannot write.
     if not isinstance(piece, Slice):
         await response.write(piece)
         return

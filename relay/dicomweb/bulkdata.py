@@ -1,7 +1,9 @@
-"""The values that metadata leaves out: finds them in the stored file by the path that metadata gave.
+"""Bulk data of a stored object, by the path that its metadata gave (PS3.18 Section 10.4.1.1.5).
 
-A path is tags and item numbers from 1: `7FE00010`, `00540220/1/00420011`. Values at the top of the data set are slices
-of the file and cost no memory; compressed pixels come frame by frame, as PS3.18 Section 8.7.3.5.3 wants them.
+A path is tags and item numbers from 1: `7FE00010`, `00540220/1/00420011`. A value at the top level of the data set is a
+slice of the file and costs no memory.
+
+Not here: compressed pixel data, which is sent as frames (`relay.dicomweb.wado_rs`).
 """
 
 from pathlib import Path
@@ -17,7 +19,7 @@ from relay.dicomweb.negotiation import Body, Slice
 PIXEL_DATA = "7FE00010"
 UNDEFINED = 0xFFFFFFFF
 LONG = 4096
-"""Values longer than this stay in the file while the rest is read."""
+"""Bytes; longer values stay in the file while the rest is read."""
 
 
 def value_at(stored: Stored, location: str) -> Body:
@@ -30,17 +32,19 @@ def value_at(stored: Stored, location: str) -> Body:
                 raise ValueError("items are numbered from 1")
             ds = ds[int(tag, 16)].value[int(number) - 1]
         return _body(stored.path, ds, int(last, 16))
+    # The path is the client's text: a wrong tag, item number or nesting raises any of these in pydicom.
     except (KeyError, IndexError, ValueError, TypeError, OverflowError, AttributeError, RecursionError) as error:
         raise NotFound("This object has no bulk data at this location.") from error
 
 
 def _read(path: Path, transfer_syntax_uid: str) -> Dataset:
-    # The places of values in a deflated data set are not places in the file.
+    # Offsets in a deflated data set are not offsets in the file, so nothing of it can be a slice.
     return dcmread(path, defer_size=None if transfer_syntax_uid == DeflatedExplicitVRLittleEndian else LONG)
 
 
 def _body(path: Path, ds: Dataset, tag: int) -> Body:
     element = ds.get_item(tag, keep_deferred=True)
+    # A value of undefined length is fragments or items, not one slice.
     if isinstance(element, RawDataElement) and element.value is None and element.length != UNDEFINED:
         return Slice(path, element.value_tell, element.length)
     value = ds[tag].value

@@ -1,9 +1,8 @@
 """Conditional and range requests (RFC 9110 Sections 13 and 14), decided without a socket.
 
-Rules. What is stored never changes, so the digests of what an answer is made of, and how it was asked for, name its
-version for ever. Such a name is a strong ETag: bodies are made so that the same version has the same bytes, multipart
-boundaries included. If-None-Match goes before If-Modified-Since. One range of bytes is served; what asks for several,
-or in a unit we do not know, gets the whole, as Section 14.2 allows.
+A version is named by the digests of the stored objects and the form of the answer. The name is a strong ETag: the same
+version has the same bytes, multipart boundaries included. One range of bytes is served; several ranges, or a range in
+another unit, get the whole answer.
 
 Not here: sending (`relay.dicomweb.bodies`).
 """
@@ -30,14 +29,15 @@ class RangeNotSatisfiable(Refusal):
 
 @dataclass(frozen=True)
 class Version:
-    """Which bytes an answer has. `modified` is the UTC text of when they came to be; empty where that says nothing."""
+    """Identity of an answer's bytes. `modified` is the time they were made, UTC ISO text; empty where there is none."""
 
     tag: str
     modified: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
-        """What tells the client; it asks again each time, since an object may be gone or its reader shut out."""
+        """ETag, Cache-Control and, if `modified` is set, Last-Modified."""
+        # no-cache: the client revalidates each time, because the object may be gone or its reader's access withdrawn.
         known = {"ETag": f'"{self.tag}"', "Cache-Control": "private, no-cache"}
         return known | (
             {"Last-Modified": format_datetime(_moment(self.modified), usegmt=True)} if self.modified else {}
@@ -45,13 +45,15 @@ class Version:
 
 
 def version(*parts: object, modified: str = "") -> Version:
-    """Name a version by all that it depends on; another release may write the same thing differently."""
+    """Name a version by the digests of the objects and the form of the answer, which together never change."""
+    # Our own version is one of the parts, because another release may write the same answer differently.
     text = "\n".join(map(str, (gateway.__version__, *parts)))
     return Version(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32], modified)
 
 
 def is_known(current: Version, headers: Mapping[str, str]) -> bool:
     """Does the client have this version already (304)?"""
+    # If-None-Match goes before If-Modified-Since (RFC 9110 Section 13.2.2).
     if (tags := headers.get("If-None-Match")) is not None:
         return tags.strip() == "*" or current.tag in re.findall(r'"([^"]*)"', tags)
     since = _date(headers.get("If-Modified-Since", ""))
@@ -59,17 +61,21 @@ def is_known(current: Version, headers: Mapping[str, str]) -> bool:
 
 
 def byte_range(current: Version, headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
-    """The first byte wanted and the one behind the last; None for the whole. Raises RangeNotSatisfiable."""
-    asked = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", headers.get("Range", "").replace(" ", ""), re.ASCII)
-    if asked is None or asked[0] == "bytes=-" or not _still_holds(current, headers.get("If-Range")):
+    """Offsets of the first requested byte and of the one behind the last; None for the whole answer.
+
+    Raises RangeNotSatisfiable.
+    """
+    # RFC 9110 Section 14.2 lets a server ignore Range: several ranges and unknown units do not match here.
+    requested = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", headers.get("Range", "").replace(" ", ""), re.ASCII)
+    if requested is None or requested[0] == "bytes=-" or not _still_holds(current, headers.get("If-Range")):
         return None
-    first, last = asked[1], asked[2]
-    if first == "":
+    first, last = requested[1], requested[2]
+    if first == "":  # "bytes=-500": the last 500
         begin, end = max(size - int(last), 0), size
     else:
         begin, end = int(first), min(int(last) + 1, size) if last else size
     if first and last and int(last) < int(first):
-        return None
+        return None  # invalid, not unsatisfiable (RFC 9110 Section 14.1.1)
     if begin >= end:
         raise RangeNotSatisfiable(f"There are {size} bytes; the range asked for lies behind them.")
     return begin, end
@@ -78,6 +84,7 @@ def byte_range(current: Version, headers: Mapping[str, str], size: int) -> tuple
 def _still_holds(current: Version, condition: str | None) -> bool:
     if condition is None:
         return True
+    # If-Range compares exactly, dates as well (RFC 9110 Section 13.1.5): the client appends the range to what it has.
     since = _date(condition)
     return condition.strip() == f'"{current.tag}"' or (
         since is not None and bool(current.modified) and _moment(current.modified) == since
@@ -85,13 +92,12 @@ def _still_holds(current: Version, condition: str | None) -> bool:
 
 
 def _moment(text: str) -> datetime:
-    """HTTP dates have seconds."""
-    return datetime.fromisoformat(text).astimezone(UTC).replace(microsecond=0)
+    return datetime.fromisoformat(text).astimezone(UTC).replace(microsecond=0)  # HTTP dates have whole seconds
 
 
 def _date(text: str) -> datetime | None:
     try:
-        found = parsedate_to_datetime(text)
+        parsed = parsedate_to_datetime(text)
     except (ValueError, TypeError):
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

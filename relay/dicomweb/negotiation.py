@@ -1,12 +1,8 @@
-"""WADO-RS (PS3.18 Section 10.4) without a socket: which form a client accepts, which parts a body has, what a rendering
-request asks for.
+"""WADO-RS content negotiation (PS3.18 Sections 8.7 and 10.4), multipart bodies and rendering parameters. Pure.
 
-Rules. The query parameter `accept` wins over the header (PS3.18 Section 8.3.3.1; OHIF depends on it). Types may be
-quoted or not. Stored objects are given as stored: without a transfer syntax, and for `transfer-syntax=*`, the client
-gets the syntax the modality sent, labelled in each part. PS3.18 Section 8.7.3.3 would have Explicit VR Little Endian as
-the default, which would cost a transcoding nobody asked for. A client that names another syntax than the stored one, or
-an image type that implies one, gets that when it can be made without loss, and is told so else (406). A body of several
-parts is always labelled multipart: a viewer shows a shifted picture otherwise.
+Objects go as stored unless the client names another transfer syntax: without one, and for `transfer-syntax=*`, it gets
+the stored syntax, labelled in each part. Another syntax, or an image type that implies one, is offered when it can be
+made without loss; otherwise NotAcceptable (406). The query parameter `accept` wins over the header.
 
 Not here: HTTP (`relay.dicomweb.routes`), pixels (`pacs`).
 """
@@ -27,6 +23,7 @@ JSON_TYPES = ("application/dicom+json", "application/json")
 IMAGE_TYPES = ("image/jpeg", "image/png")
 
 _MOST_FRAMES = 10_000
+# The SOP class that represents a series or study, best first: For Processing is raw and looks wrong.
 _SHOWN_FIRST = (
     "1.2.840.10008.5.1.4.1.1.1.2",  # Digital Mammography X-Ray, For Presentation
     "1.2.840.10008.5.1.4.1.1.13.1.4",  # Breast Projection X-Ray, For Presentation
@@ -49,7 +46,7 @@ class MediaRange:
 
 @dataclass(frozen=True)
 class Offer:
-    """A form in which something can be given; `part_type` is set for multipart forms only."""
+    """A media type that can be sent; `part_type` is set for multipart only."""
 
     media_type: str
     part_type: str = ""
@@ -78,7 +75,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Rendering:
-    """How a picture shall look; None leaves it to the object and to its own size."""
+    """Rendering parameters; `window` None takes the object's own, `viewport` None its own size. `quality`: 1 to 100."""
 
     window: Window | None
     viewport: Viewport | None
@@ -88,9 +85,13 @@ class Rendering:
 ANYTHING = (MediaRange("*/*"),)
 
 
-@lru_cache(maxsize=256)  # the few programs of a site each say the same every time
+@lru_cache(maxsize=256)  # the few programs of a site each send the same header every time
 def accepted(header: str, parameter: str = "") -> tuple[MediaRange, ...]:
-    """Read what a client accepts; nothing said means anything. Entries that are not media ranges are passed over."""
+    """Read an Accept header or parameter; an empty one accepts anything. Entries that are no media ranges are skipped.
+
+    Raises NotAcceptable when there are only such.
+    """
+    # The parameter wins (PS3.18 Section 8.3.3.1), and OHIF depends on it.
     # An unescaped "+" of application/dicom+json arrives as a space in a query parameter.
     text = parameter.strip().replace("dicom json", "dicom+json") or header
     ranges = tuple(r for r in map(_range, _split(text, ",")) if r is not None)
@@ -100,25 +101,25 @@ def accepted(header: str, parameter: str = "") -> tuple[MediaRange, ...]:
 
 
 def choose(offers: Sequence[Offer], ranges: Sequence[MediaRange]) -> Offer:
-    """Return the offer the client likes best, on a tie the first. Raises NotAcceptable naming all offers."""
-    liked = [(_quality(offer, ranges), -order, offer) for order, offer in enumerate(offers)]
-    quality, _, offer = max(liked, key=lambda entry: entry[:2])
+    """Return the offer with the highest quality, on a tie the first. Raises NotAcceptable naming all offers."""
+    ranked = [(_quality(offer, ranges), -order, offer) for order, offer in enumerate(offers)]
+    quality, _, offer = max(ranked, key=lambda entry: entry[:2])
     if quality <= 0:
         raise NotAcceptable(f"It can be given as {', '.join(map(_described, offers))}, not as the client asks.")
     return offer
 
 
 def object_offers(transfer_syntax_uid: str) -> list[Offer]:
-    """Say in which forms a stored object can be given, the stored one first."""
+    """List the media types of a stored object, the stored transfer syntax first."""
+    # Not Explicit VR Little Endian first, as PS3.18 Section 8.7.3.3 has it: that default would decode every mammogram
+    # for clients that did not say what they can read.
     syntaxes = [transfer_syntax_uid, *(uid for uid in RECODED_AS if uid != transfer_syntax_uid)]
     return [offer for uid in syntaxes for offer in (Offer(MULTIPART, DICOM, uid), Offer(DICOM, transfer_syntax=uid))]
 
 
 def frame_offers(media_type: str, transfer_syntax_uid: str) -> list[Offer]:
-    """Say in which forms the frames of an object can be given, the stored one first.
-
-    Compressed frames may be asked for as octets as well: the viewer does, and reads the transfer syntax of each part.
-    """
+    """List the media types of an object's frames, the stored one first."""
+    # Octets for compressed frames, too: OHIF requests them so, and reads the transfer syntax of each part.
     stored = [Offer(MULTIPART, kind, transfer_syntax_uid) for kind in dict.fromkeys((media_type, OCTETS))]
     others = [Offer(MULTIPART, kind, uid) for uid, kind in RECODED_AS.items() if uid != transfer_syntax_uid]
     return stored + others
@@ -137,22 +138,23 @@ def framed(part: Part, boundary: str) -> tuple[Body, ...]:
 
 
 def closing(boundary: str) -> bytes:
-    """Write the closing delimiter; viewers show nothing when it is absent."""
-    return f"--{boundary}--\r\n".encode()
+    """Write the closing delimiter (RFC 2046 Section 5.1.1)."""
+    return f"--{boundary}--\r\n".encode()  # viewers show nothing when it is absent
 
 
 def multipart_type(part_type: str, boundary: str) -> str:
     """Return the Content-Type of a multipart body; the type is quoted because it holds a slash (RFC 2045)."""
+    # Every body of parts is labelled so: a viewer that took the delimiter for pixels would show a shifted picture.
     return f'{MULTIPART}; type="{part_type}"; boundary={boundary}'
 
 
 def part_type(media_type: str, transfer_syntax_uid: str) -> str:
-    """Return the Content-Type of one part: compressed frames have to say what they are (PS3.18 Section 8.7.3.5.2)."""
+    """Return the Content-Type of one part; compressed frames need the transfer syntax (PS3.18 Section 8.7.3.5.2)."""
     return f"{media_type}; transfer-syntax={transfer_syntax_uid}"
 
 
 def size(bodies: Iterable[Body]) -> int:
-    """Bytes that the pieces take on the wire."""
+    """Count the bytes of the pieces."""
     return sum(body.size if isinstance(body, Slice) else len(body) for body in bodies)
 
 
@@ -169,12 +171,12 @@ def frame_numbers(text: str, count: int) -> tuple[int, ...]:
 
 
 def thumbnail_rank(sop_class_uid: str) -> int:
-    """Say how well an object of this class stands for its series or study; the smallest is chosen (Supplement 203)."""
+    """Rank a SOP class as the thumbnail of its series or study; the smallest is chosen (DICOM Supplement 203)."""
     return _SHOWN_FIRST.index(sop_class_uid) if sop_class_uid in _SHOWN_FIRST else _SHOWN_FIRST.index("any other")
 
 
 def rendering(parameters: Mapping[str, str]) -> Rendering:
-    """Read what a rendering shall look like (PS3.18 Section 8.3.5.1). Raises InvalidQuery."""
+    """Read the rendering parameters of a query (PS3.18 Section 8.3.5.1). Raises InvalidQuery."""
     quality = parameters.get("quality", "90")
     if not re.fullmatch(r"[0-9]{1,3}", quality) or not 1 <= int(quality) <= 100:
         raise InvalidQuery("The parameter quality is a whole number from 1 to 100.")
@@ -223,7 +225,7 @@ def _range(text: str) -> MediaRange | None:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Split outside quoted strings; an unclosed quote goes to the end."""
+    # Outside quoted strings only; an unclosed quote goes to the end.
     return re.findall(rf'(?:[^{separator}"]|"(?:\\.|[^"\\])*"?)+', text) or [""]
 
 
@@ -237,7 +239,7 @@ def _weight(text: str) -> float:
 
 
 def _quality(offer: Offer, ranges: Sequence[MediaRange]) -> float:
-    """The weight that the most specific matching range gives (RFC 9110 Section 12.5.1)."""
+    # The most specific range that matches decides (RFC 9110 Section 12.5.1), not the one with the highest weight.
     fitting = [r for r in ranges if _fits(offer, r)]
     return max(fitting, key=_specificity).quality if fitting else 0.0
 
@@ -251,8 +253,7 @@ def _fits(offer: Offer, wanted: MediaRange) -> bool:
 
 
 def _within(media_type: str, pattern: str) -> bool:
-    """Tell whether a type is in a range: */*, image/* or the type itself."""
-    main, _, sub = pattern.partition("/")
+    main, _, sub = pattern.partition("/")  # */*, image/* or the type itself
     return main in {"*", media_type.partition("/")[0]} and sub in {"*", media_type.partition("/")[2]}
 
 

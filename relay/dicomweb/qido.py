@@ -1,14 +1,9 @@
-"""QIDO-RS (PS3.18 Section 10.6) without a socket: a query string becomes the identifier that a C-FIND carries, and the
-archive's DICOM JSON becomes the answer that was asked for.
+"""QIDO-RS (PS3.18 Section 10.6) without a socket: query strings to identifiers as C-FIND has them, matches to answers.
 
-Rules. A parameter that is not understood is refused with a sentence: a filter that is silently ignored would answer
-with other people's images. Attributes are named by keyword or by eight hexadecimal digits; a dot goes into a sequence
-(PS3.18 Section 8.3.4.1). Every match key is also a return key. Required attributes are always in the answer, empty when
-unknown (PS3.18 Tables 10.6.3-3 to 10.6.3-5), and the attributes of the levels that the path does not fix are added
-(Table 10.6.1-2).
+Attributes are named by keyword or by eight hexadecimal digits; a dot goes into a sequence (PS3.18 Section 8.3.4.1).
+Every match key is also a return key. An unknown parameter is refused.
 
-Not here: matching itself (the archive does it, by the rules of `gateway.query.matching`), HTTP
-(`relay.dicomweb.routes`).
+Not here: matching (`gateway.query.matching`, by the archive), HTTP (`relay.dicomweb.routes`).
 """
 
 import re
@@ -37,6 +32,7 @@ FUZZY = "The fuzzymatching parameter is not supported. Only literal matching has
 STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID = "0020000D", "0020000E", "00080018"
 INSTANCE_AVAILABILITY, RETRIEVE_URL, CHARACTER_SET = "00080056", "00081190", "00080005"
 
+# PS3.18 Tables 10.6.3-3 to 10.6.3-5: always in the answer, empty when unknown.
 _REQUIRED: Mapping[Level, tuple[str, ...]] = {
     "STUDY": (
         "00080020",  # StudyDate
@@ -85,9 +81,7 @@ _PATH: Mapping[Level, tuple[tuple[str, str], ...]] = {
 _LEVELS: tuple[Level, ...] = ("STUDY", "SERIES", "IMAGE")
 _UID_OF: Mapping[Level, str] = {"STUDY": STUDY_INSTANCE_UID, "SERIES": SERIES_INSTANCE_UID, "IMAGE": SOP_INSTANCE_UID}
 
-_NEGOTIATION = frozenset(
-    {"accept", "accept-charset", "charset"}
-)  # PS3.18 Section 8.3.3: about the answer, not the query
+_NEGOTIATION = frozenset({"accept", "accept-charset", "charset"})  # PS3.18 Section 8.3.3: about the answer
 _SWITCHES = ("fuzzymatching", "emptyvaluematching", "multiplevaluematching")
 _CONTROLS = frozenset({"includefield", "limit", "offset", *_SWITCHES})
 _NOT_MATCHABLE = frozenset({"AT", "SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "UR"})
@@ -95,9 +89,9 @@ _NOT_MATCHABLE = frozenset({"AT", "SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN"
 
 @dataclass(frozen=True)
 class Search:
-    """What a query string asks for.
+    """A query as read.
 
-    `identifier` holds the match keys only; `fields` the keys (DICOM JSON, e.g. "00100020") that are wanted beyond the
+    `identifier` holds the match keys only; `fields` the keys (DICOM JSON, e.g. "00100020") requested beyond the
     required ones; `everything` is `includefield=all`; `warnings` go out as Warning 299 header fields.
     """
 
@@ -135,7 +129,7 @@ def read(level: Level, path: Mapping[str, str], parameters: Iterable[tuple[str, 
 
 
 def answers(search: Search, matches: Iterable[DicomJson], root: str) -> list[DicomJson]:
-    """Project the archive's data sets to what was asked for; `root` is the DICOMweb root without a final slash."""
+    """Project the archive's data sets to the requested attributes; `root` is the DICOMweb URL, no final slash."""
     required, known = _shape(search)
     return [_answer(search, match, root, required, known) for match in matches]
 
@@ -172,6 +166,7 @@ def _put(ds: Dataset, tags: TagPath, value: object) -> None:
         _put(ds[tag].value[0], tuple(inside), value)
         return
     try:
+        # Not validated: wildcards and ranges are no values of their VR.
         ds.add(DataElement(tag, _vr(tag), value, validation_mode=config.IGNORE))
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidQuery(f"{_shown(_key(tag))} has no value of its kind.") from error
@@ -190,6 +185,7 @@ def _tag(part: str, name: str) -> int:
         return int(part, 16)
     tag = tag_for_keyword(part) if part else None  # the dictionary has nameless entries
     if tag is None:
+        # A key that is silently ignored would answer with other people's images.
         raise InvalidQuery(
             f"{_shown(name)} is not an attribute or a parameter; give a DICOM keyword or eight hexadecimal digits."
         )
@@ -198,9 +194,8 @@ def _tag(part: str, name: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _vr(tag: int) -> str:
-    """The VR of the data dictionary; of a choice ("US or SS") the first; UN where the dictionary is silent."""
     try:
-        return dictionary_VR(tag)[:2]
+        return dictionary_VR(tag)[:2]  # of a choice ("US or SS") the first
     except KeyError:
         return "UN"
 
@@ -246,7 +241,9 @@ def _warnings(single: Mapping[str, str]) -> Iterator[str]:
         if value not in {"true", "false"}:
             raise InvalidQuery(f"The parameter {name} is either true or false.")
         if value == "true" and name == "fuzzymatching":
-            yield FUZZY  # PS3.18 10.6.3.1: the answer stands, the client is told
+            # PS3.18 Section 10.6.3.1: answered literally, with a warning. Names that sound alike are not near each
+            # other in an index, and the standard leaves open what fuzzy means.
+            yield FUZZY
         elif value == "true":
             raise InvalidQuery(f"The parameter {name} is not supported.")
 
@@ -263,7 +260,8 @@ def _answer(search: Search, match: DicomJson, root: str, required: frozenset[str
 
 
 def _shape(search: Search) -> tuple[frozenset[str], frozenset[str]]:
-    """Keys that must be there and keys that are there when known."""
+    # Keys that are always there, and keys that are there when known. PS3.18 Table 10.6.1-2 adds the attributes of the
+    # levels that the path does not fix.
     own = _LEVELS.index(search.level)
     levels = [level for level in _LEVELS[: own + 1] if level == search.level or _UID_OF[level] not in search.fixed]
     required = frozenset(key for level in levels for key in _REQUIRED[level])
@@ -280,6 +278,6 @@ def _key(tag: int) -> str:
 
 
 def _shown(name: str) -> str:
-    """A parameter's name for a sentence: the keyword where there is one, else cut and quoted."""
+    # The name comes from the client and goes into the message of an error: cut and quoted unless it is a keyword.
     known = keyword_for_tag(int(name, 16)) if re.fullmatch(r"[0-9A-Fa-f]{8}", name) else ""
     return known or repr(name[:64])

@@ -1,10 +1,9 @@
-"""Pictures of stored objects over HTTP: rendered (PS3.18 Section 10.4.1.1.3) and thumbnails (10.4.1.1.4).
+"""Rendered resources (PS3.18 Section 10.4.1.1.3) and thumbnails (10.4.1.1.4) over HTTP.
 
-Rules. A picture is made in a worker process, once for all who ask for it at the same time, and is kept in memory for
-the next, up to KEPT_BYTES; the one that was not asked for longest goes first. Its key is the digest of the file and all
-that was asked, so it can never be out of date.
+Pictures are rendered in a worker process and kept in memory up to KEPT_BYTES, least recently used first to go.
+Concurrent requests for the same picture share one rendering.
 
-Not here: how a picture is made (`pacs.images.pictures`), what parameters mean (`relay.dicomweb.negotiation`).
+Not here: rendering (`pacs.images.pictures`), query parameters (`relay.dicomweb.negotiation`).
 """
 
 import asyncio
@@ -28,11 +27,11 @@ KEPT_BYTES = 64 << 20
 """A hundred views of full size, or some thousand thumbnails: a day's clinic."""
 
 Target = tuple[Stored, int | None]
-"""What is rendered: an instance and one of its frames, None for the one that represents it."""
+"""An instance and the number of a frame, None for the one that represents it."""
 
 
 class Pictures:
-    """The handlers of pictures, and the pictures that are kept."""
+    """The handlers, and the cache of pictures."""
 
     def __init__(self, archive: Archive, renderer: Renderer, *, kept_bytes: int = KEPT_BYTES) -> None:
         self._archive = archive
@@ -41,7 +40,7 @@ class Pictures:
         self._being_made: dict[str, asyncio.Task[Picture]] = {}
 
     def routes(self) -> list[web.RouteDef]:
-        """The pictures of every level, and of frames."""
+        """List the resources: rendered and thumbnail of each level, and of frames."""
         return [
             route
             for path in (STUDY, SERIES, INSTANCE, FRAMES)
@@ -52,7 +51,7 @@ class Pictures:
         ]
 
     async def rendered(self, request: web.Request) -> web.StreamResponse:
-        """Render for people to look at; several pictures come as multipart."""
+        """Answer `/rendered`: one image, or several as multipart. Raises InvalidQuery, NotAcceptable, NotFound."""
         look = negotiation.rendering(request.query)
         targets = _targets(await self._located(request), request.match_info.get("frames"))
         multipart = [Offer(negotiation.MULTIPART, media_type) for media_type in negotiation.IMAGE_TYPES]
@@ -69,16 +68,16 @@ class Pictures:
         return await stream_parts(request, parts(), offer.part_type)
 
     async def thumbnail(self, request: web.Request) -> web.StreamResponse:
-        """Give one small JPEG of a study, series, instance or frame."""
+        """Answer `/thumbnail`: one small JPEG of a study, series, instance or frame."""
         resources.choice(request, [Offer(negotiation.IMAGE_TYPES[0])])
-        wanted = negotiation.rendering(request.query)
-        look = Rendering(wanted.window, wanted.viewport or THUMBNAIL, THUMBNAIL_QUALITY)
+        requested = negotiation.rendering(request.query)
+        look = Rendering(requested.window, requested.viewport or THUMBNAIL, THUMBNAIL_QUALITY)
         targets = _targets(await self._located(request), request.match_info.get("frames"))
         target = min(targets, key=lambda target: negotiation.thumbnail_rank(target[0].sop_class_uid))
         return await self.picture(request, target, look, negotiation.IMAGE_TYPES[0])
 
     async def picture(self, request: web.Request, target: Target, look: Rendering, media_type: str) -> web.Response:
-        """Send one picture, or 304 when the client has it: an object never changes, nor does its picture."""
+        """Send one picture, or 304 when the client has it."""
         current = _version(target, look, media_type)
         if conditional.is_known(current, request.headers):
             return web.Response(status=304, headers=current.headers)
@@ -89,7 +88,7 @@ class Pictures:
         return await asyncio.to_thread(self._archive.locate, *resources.uids(request))
 
     async def made(self, target: Target, look: Rendering, media_type: str) -> Picture:
-        """Find the picture, wait for who is making it, or make it."""
+        """Return the kept picture, join the rendering that runs, or start one."""
         key = _version(target, look, media_type).tag
         if (kept := self._kept.get(key)) is not None:
             return kept
@@ -97,12 +96,12 @@ class Pictures:
         if making is None:
             making = self._being_made[key] = asyncio.create_task(self._make(key, target, look, media_type))
             making.add_done_callback(lambda done: self._forget(key, done))
-        return await asyncio.shield(making)  # a client that goes away must not take it from the others
+        return await asyncio.shield(making)  # a client that disconnects must not cancel it for the others
 
     def _forget(self, key: str, done: asyncio.Task[Picture]) -> None:
         del self._being_made[key]
         if not done.cancelled():
-            done.exception()  # it has been seen, also when nobody waits any more
+            done.exception()  # retrieved, because all clients may have gone and asyncio would log it
 
     async def _make(self, key: str, target: Target, look: Rendering, media_type: str) -> Picture:
         stored, frame = target
@@ -120,7 +119,7 @@ class Pictures:
 
 
 class _Kept:
-    """Pictures by key, up to so many bytes together; what was used longest ago goes first."""
+    """Pictures by key, up to so many bytes together; the least recently used goes first."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
@@ -142,11 +141,12 @@ class _Kept:
 
 
 def _version(target: Target, look: Rendering, media_type: str) -> Version:
+    # The digest of the file and every parameter, so a kept picture is never out of date.
     return conditional.version(target[0].sha256, target[1], look, media_type)
 
 
-def _targets(found: Sequence[Stored], frame_list: str | None) -> list[Target]:
-    """What a rendering request shows: the frames it names, or every instance that has pixels, or else the first."""
+def _targets(instances: Sequence[Stored], frame_list: str | None) -> list[Target]:
     if frame_list is not None:
-        return [(found[0], number) for number in negotiation.frame_numbers(frame_list, found[0].frames)]
-    return [(stored, None) for stored in found if stored.frames] or [(found[0], None)]
+        return [(instances[0], number) for number in negotiation.frame_numbers(frame_list, instances[0].frames)]
+    # Without any pixels the first instance, whose rendering says why there is none.
+    return [(stored, None) for stored in instances if stored.frames] or [(instances[0], None)]

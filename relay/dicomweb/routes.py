@@ -1,11 +1,10 @@
-"""DICOMweb over HTTP (PS3.18), put together: what is searched here, what is deleted here, and where the rest is.
+"""The DICOMweb root over HTTP (PS3.18): its routes, searching (QIDO-RS) and deleting.
 
-Every handler does the same: read what is asked (`relay.dicomweb.resources`, `relay.dicomweb.qido`,
-`relay.dicomweb.negotiation`), ask the archive in a thread, send (`relay.dicomweb.bodies`). Errors are raised and become
-answers in `relay.web`.
+A handler reads the request, asks the archive in a thread, and sends. Errors are raised; `relay.web` answers them.
+Deleting is off unless a setting allows it, and obeys the rules of retention (`pacs.delete`).
 
-Deleting is no part of the standard; dicomweb-client has calls for it. It is off unless a setting allows it, and then it
-goes by the rules of retention, whatever the client says (`pacs.delete`).
+Not here: retrieval (`relay.dicomweb.wado_rs`, `relay.dicomweb.wado_uri`, `relay.dicomweb.rendered`), storing
+(`relay.dicomweb.stow`).
 """
 
 import asyncio
@@ -35,7 +34,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class NotOffered(Refusal):
-    """A site does not let DICOMweb do this; a setting would allow it."""
+    """The settings of this site do not allow the operation."""
 
     dimse_status: ClassVar[int] = 0x0124
     http_status: ClassVar[int] = 403
@@ -44,7 +43,7 @@ class NotOffered(Refusal):
 
 @dataclass(frozen=True)
 class Changes:
-    """What DICOMweb may change; None: nothing of the kind."""
+    """The changes that DICOMweb may make; `stow_store` or `deletes` None: none of the kind."""
 
     stow_store: StowStore | None = None
     largest_upload: int = 0
@@ -76,7 +75,7 @@ class DicomWeb:
             self._routes += [web.post(f"{ROOT}/studies", self.not_stored), web.post(ROOT + STUDY, self.not_stored)]
 
     def routes(self) -> list[web.RouteDef]:
-        """Return every resource that there is."""
+        """Return a route for each resource and method."""
         searches = [
             ("/studies", self._searching("STUDY")),
             ("/series", self._searching("SERIES")),
@@ -106,7 +105,7 @@ class DicomWeb:
         return response
 
     def _found(self, search: qido.Search, root: str) -> tuple[bytes, int]:
-        """The answer, and how many matches there are, one more than asked for telling that there are more."""
+        # One match more than the limit is looked for: it shows that the warning MORE is due.
         if names := self._archive.unmatched(search.level, search.identifier):
             raise InvalidQuery(f"{', '.join(names)} cannot be matched at this level.")
         matches = self._archive.find(search.level, search.identifier, limit=search.limit + 1, offset=search.offset)
@@ -114,7 +113,8 @@ class DicomWeb:
         return dumped(answers) if answers else b"", len(matches)
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Let a study, series or instance go when the rules allow it: 204, else 409 with every reason."""
+        """Delete a study, series or instance if retention allows it: 204, else 409 with every reason."""
+        # No part of the standard; dicomweb-client has calls for it.
         uids = resources.uids(request)
         if self._changes.deletes is None:
             raise NotOffered("Nothing is deleted over HTTP here; RELAY_DELETE would allow it.")
@@ -122,5 +122,5 @@ class DicomWeb:
         return web.Response(status=204)
 
     async def not_stored(self, _: web.Request) -> web.Response:
-        """Say that nothing can be uploaded."""
+        """Refuse an upload. Raises NotOffered."""
         raise NotOffered("Nothing can be uploaded over HTTP here; RELAY_LARGEST_UPLOAD would allow it.")

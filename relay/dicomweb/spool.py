@@ -1,7 +1,6 @@
-"""A folder for files that live as long as one request: what is being uploaded, what was made for one answer.
+"""A folder for files that live as long as one request: an object being uploaded, an object made for one answer.
 
-It is emptied when the relay starts, since what lies there then belongs to a process that was killed. Nothing in it is
-ever the only copy of an acknowledged object: who uploads is told Success when the archive has it.
+No file in it is ever the only copy of an acknowledged object, because an upload succeeds only when the archive has it.
 """
 
 import tempfile
@@ -19,12 +18,13 @@ class Spool:
     def open(self) -> None:
         """Make the folder, or empty it."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        # Files here are of a process that was killed: each request removes its own.
         for left in self._folder.glob("*.part"):
             left.unlink()
 
     @contextmanager
     def file(self) -> Iterator[Path]:
-        """A new empty file that is gone when the block is left."""
+        """Yield the path of a new empty file, and remove it when the block is left."""
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as made:
             path = Path(made.name)
         try:

@@ -1,12 +1,10 @@
-"""STOW-RS (PS3.18 Section 10.5): objects uploaded over HTTP, handed to the archive one after the other.
+"""STOW-RS (PS3.18 Section 10.5): objects uploaded over HTTP, stored one after the other.
 
-Rules. The body is streamed: one object at a time lies in the spool, and nothing of it in memory. Each is stored by
-itself (`relay.dicomweb.stow_store`), and each gets its result: stored, stored with a warning, or failed with the
-archive's reason. 200 when all are stored, 202 when some are, 409 when none is, 507 when none is for want of room. A
-request that breaks off has stored what it had sent whole until then; sending it again does no harm, since the same
-object twice is one.
+Each object has a result of its own: stored, stored with a warning, or failed with the archive's reason. 200 when all
+are stored, 202 when some are, 409 when none is, 507 when none is for want of space. A request that breaks off has
+stored the objects that were complete; sending it again does no harm.
 
-Not here: users and their roles; whether uploads are taken at all is a setting, and so is how much a request may have.
+Not here: users and roles, storing (`relay.dicomweb.stow_store`).
 """
 
 import asyncio
@@ -33,7 +31,7 @@ PIECE = 1 << 20
 """Bytes received at a time."""
 
 MOST_AT_ONCE = 4
-"""Uploads under way; each holds an object in the spool and a thread while the archive takes it."""
+"""Concurrent uploads; each holds an object in the spool and a thread while the archive takes it."""
 
 CANNOT_UNDERSTAND, OUT_OF_RESOURCES, NOT_OF_THE_STUDY = 0xC000, 0xA700, 0xA900
 """Failure reasons (PS3.18 Section 10.5.3.2: the statuses of C-STORE, PS3.4 B.2.3)."""
@@ -65,13 +63,14 @@ class BodyTooLarge(Refusal):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one object. `found` is None when it could not be read; `address` is where it is stored."""
+    """Result of one object. `found` is None when it could not be read; `address` is its URL once stored; `status` is
+    that of the C-STORE."""
 
     found: Part10 | None
     status: int
     address: str = ""
     lost: str = ""
-    """Why the archive could not be asked."""
+    """Why the archive gave no answer; empty when it did."""
 
     @property
     def is_stored(self) -> bool:
@@ -93,14 +92,17 @@ class Stow:
         self._under_way = 0
 
     def routes(self) -> list[web.RouteDef]:
-        """Where objects are uploaded: to any study, or to one."""
+        """List the two resources: any study, or one."""
         return [
             web.post(f"{resources.ROOT}/studies", self.store),
             web.post(resources.ROOT + resources.STUDY, self.store),
         ]
 
     async def store(self, request: web.Request) -> web.Response:
-        """Store what a request carries, and answer what became of each object."""
+        """Store the objects of a request; the answer has the result of each.
+
+        Raises BodyTooLarge, MalformedBody, UnsupportedMediaType, OutOfResources, NotAcceptable, InvalidQuery.
+        """
         media_type, root = resources.json_type(request), resources.root(request)
         study = next(iter(resources.uids(request)), "")
         if request.content_length is not None and request.content_length > self._most_bytes:
@@ -125,6 +127,7 @@ class Stow:
 
     async def _results(self, request: web.Request, study: str, root: str) -> AsyncIterator[Result]:
         left = self._most_bytes
+        # One object at a time is on disk, and none is in memory.
         async for part in _parts(request):
             with self._spool.file() as path:
                 left -= await _received(part, path, left)
@@ -138,14 +141,14 @@ class Stow:
         if study and found.study_instance_uid != study:
             return Result(found, NOT_OF_THE_STUDY)
         try:
-            became = await asyncio.to_thread(self._stow_store.store, path, found)
+            result_status = await asyncio.to_thread(self._stow_store.store, path, found)
         except PeerError as error:
             return Result(found, PROCESSING_FAILURE, lost=str(error))
-        result = Result(found, became)
+        result = Result(found, result_status)
         if not result.is_stored:
             return result
         stored = await asyncio.to_thread(self._archive.instance, found.sop_instance_uid)
-        return Result(found, became, address(stored, root))
+        return Result(found, result_status, address(stored, root))
 
 
 def status(results: Sequence[Result]) -> int:
@@ -195,12 +198,12 @@ def _us(number: int) -> dict[str, object]:
 
 
 def is_object(media: MediaRange) -> bool:
-    """Is a body, or a part, of this type one object?"""
+    """Is a body or part of this media type one object?"""
     return media.media_type in {negotiation.DICOM, negotiation.OCTETS}
 
 
 async def _parts(request: web.Request) -> AsyncIterator[BodyPartReader | StreamReader]:
-    """The objects of a body one after the other: of multipart/related, or the only one of application/dicom."""
+    """Yield the objects of a body: the parts of multipart/related, or the only one of application/dicom."""
     [media, *_] = negotiation.accepted(request.headers.get("Content-Type", ""))
     if media.media_type == negotiation.DICOM:
         yield request.content
@@ -220,7 +223,7 @@ async def _parts(request: web.Request) -> AsyncIterator[BodyPartReader | StreamR
 
 
 async def _received(part: BodyPartReader | StreamReader, path: Path, most: int) -> int:
-    """Stream one object into a file; gives its size. Raises TooLarge."""
+    """Stream one object into a file and return its size in bytes. Raises BodyTooLarge."""
     size = 0
     with path.open("wb", buffering=0) as file:
         while piece := await _piece(part):
@@ -237,8 +240,8 @@ async def _piece(part: BodyPartReader | StreamReader) -> bytes:
 
 @contextmanager
 def _only_refusals() -> Iterator[None]:
-    """What aiohttp raises on a body that is not multipart depends on where it stumbles."""
     try:
         yield
+    # Which of these aiohttp raises for a malformed multipart body depends on the place where it stops.
     except (ValueError, AssertionError, RuntimeError, HttpProcessingError) as error:
         raise MalformedBody("The body is not multipart as its Content-Type says, or breaks off.") from error

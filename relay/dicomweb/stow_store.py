@@ -1,9 +1,9 @@
-"""What is uploaded goes to the archive by C-STORE, over an association of our own: there is one way in for images.
+"""Stores an upload by C-STORE over an association with this site's own archive.
 
-So everything that is true of a modality's image is true of an upload: checked, synced, indexed, told to the cloud and
-forwarded before it is called stored, and refused for the same reasons. Blocking; called in a thread.
+An uploaded image is therefore checked, synced, indexed, enqueued for the cloud and forwarded before it is called
+stored, and refused for the same reasons as a modality's. Blocking; called in a thread.
 
-Not here: HTTP (`relay.dicomweb.stow`), calling (`gateway.dicom.requestor`).
+Not here: HTTP (`relay.dicomweb.stow`), associations (`gateway.dicom.requestor`).
 """
 
 from dataclasses import dataclass
@@ -28,14 +28,17 @@ CLASS_NOT_SUPPORTED, SYNTAX_NOT_SUPPORTED = 0x0122, 0xC122
 
 @dataclass(frozen=True)
 class StowStore:
-    """How the archive of this site is called, and as who."""
+    """The archive of this site, and the AE title that calls it."""
 
     archive: Peer
     ae_title: str
     tls: CallFiles | None = None
 
     def store(self, path: Path, found: Part10) -> int:
-        """Send one file; give the status of the C-STORE, or why there was none. Raises PeerError when it is lost."""
+        """Send one file and return the status of the C-STORE, or the one that says why there was none.
+
+        Raises PeerError when the association fails or breaks.
+        """
         kinds = proposals([(found.sop_class_uid, found.transfer_syntax_uid)])
         try:
             with calling(self.archive, kinds, ae_title=self.ae_title, tls=self.tls) as call:
@@ -44,7 +47,7 @@ class StowStore:
                 answer = self._sent(call, path, found)
         except NothingAccepted:
             return CLASS_NOT_SUPPORTED
-        if answer.status != 0x0000:  # the comment is the archive's own, and holds nothing of a patient
+        if answer.status != 0x0000:  # the error comment is the archive's own and holds no patient data
             log.info("upload refused", sop_instance_uid=found.sop_instance_uid, reason=answer.error_comment)
         return PROCESSING_FAILURE if answer.status is None else answer.status
 

@@ -1,7 +1,7 @@
-"""WADO-RS for objects, their metadata, frames and bulk data (PS3.18 Section 10.4): between aiohttp and the archive.
+"""WADO-RS objects, metadata, frames and bulk data (PS3.18 Section 10.4) over HTTP.
 
-What is stored goes out as it lies in its file, and what the archive wrote down about it as it was written. Only what is
-asked for in another transfer syntax is made, in a worker process, into a file that lives as long as the answer.
+Objects and frames are slices of the stored files, metadata is the text that the archive wrote on receipt. Another
+transfer syntax is made in a worker process, into a file that lives as long as the answer, and is never kept.
 
 Not here: negotiation (`relay.dicomweb.negotiation`), pictures (`relay.dicomweb.rendered`).
 """
@@ -38,17 +38,17 @@ class Retrieval:
         self._spool = spool
 
     def routes(self) -> list[web.RouteDef]:
-        """Every resource of a stored object that is not a picture."""
-        found = [web.get(resources.ROOT + path, self.objects) for path in (STUDY, SERIES, INSTANCE)]
-        found += [web.get(f"{resources.ROOT}{path}/metadata", self.metadata) for path in (STUDY, SERIES, INSTANCE)]
+        """List the resources of stored objects, without the rendered ones."""
+        routes = [web.get(resources.ROOT + path, self.objects) for path in (STUDY, SERIES, INSTANCE)]
+        routes += [web.get(f"{resources.ROOT}{path}/metadata", self.metadata) for path in (STUDY, SERIES, INSTANCE)]
         return [
-            *found,
+            *routes,
             web.get(f"{resources.ROOT}{INSTANCE}/bulkdata/{{location:.+}}", self.bulk_data),
             web.get(resources.ROOT + FRAMES, self.frames),
         ]
 
     async def objects(self, request: web.Request) -> web.StreamResponse:
-        """WADO-RS (PS3.18 Section 10.4.1.1.1): Part 10 files; 206 when some cannot be as the client takes them."""
+        """WADO-RS (PS3.18 Section 10.4.1.1.1): Part 10 files; 206 when some are not available in an accepted form."""
         found = await self.located(request)
         if "instance" in request.match_info:
             offer = resources.choice(request, negotiation.object_offers(found[0].transfer_syntax_uid))
@@ -86,13 +86,13 @@ class Retrieval:
         opening, left = b"[", iter(found)
         while request.method != "HEAD" and (some := list(islice(left, _BATCH))):
             described = await asyncio.to_thread(self._described, some, root)
-            await response.write(opening + described if described else b"")
+            await response.write(opening + described if described else b"")  # removed meanwhile: a batch may be empty
             opening = b"," if described else opening
         await response.write_eof(b"]" if opening == b"," else b"[]")
         return response
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
-        """WADO-RS frames (PS3.18 Section 10.4.1.1.6); each part says what it is."""
+        """WADO-RS frames (PS3.18 Section 10.4.1.1.6), each part labelled with its transfer syntax."""
         stored = (await self.located(request))[0]
         numbers = negotiation.frame_numbers(request.match_info["frames"], stored.frames)
         found = await asyncio.to_thread(frames, stored.path, numbers)
@@ -103,7 +103,7 @@ class Retrieval:
         return await self._stored_frames(request, stored, [first], found, offer.part_type)
 
     async def bulk_data(self, request: web.Request) -> web.StreamResponse:
-        """Give what metadata left out (PS3.18 Section 10.4.1.1.5), as multipart or, if asked, by itself."""
+        """Bulk data (PS3.18 Section 10.4.1.1.5), as multipart or, if the client prefers it, as octets alone."""
         stored, location = (await self.located(request))[0], request.match_info["location"]
         if location == PIXEL_DATA and UID(stored.transfer_syntax_uid).is_encapsulated:
             return await self._compressed_pixels(request, stored)
@@ -120,10 +120,11 @@ class Retrieval:
         return await send(request, [value], {"Content-Type": negotiation.OCTETS}, current)
 
     async def located(self, request: web.Request) -> list[Stored]:
-        """What the address names. Raises NotFound."""
+        """Return the instances that the path names. Raises NotFound, InvalidQuery."""
         return await asyncio.to_thread(self._archive.locate, *resources.uids(request))
 
     async def _compressed_pixels(self, request: web.Request, stored: Stored) -> web.StreamResponse:
+        # PS3.18 Section 8.7.3.5.3: the value is an encapsulated stream, so it goes frame by frame, each a part.
         found = await asyncio.to_thread(frames, stored.path, range(1, stored.frames + 1))
         first = await asyncio.to_thread(next, found)
         kinds = (negotiation.OCTETS, first.media_type)
@@ -142,20 +143,18 @@ class Retrieval:
         *,
         kind: str = "",
     ) -> web.StreamResponse:
-        """Send frames as they are; of a deflated object as they are unfolded, else all at once."""
-
         def part(frame: Frame) -> Part:
             return Part(
                 negotiation.part_type(kind or part_type, frame.transfer_syntax_uid), tuple(_pieces(stored, frame))
             )
 
+        # Frames of a deflated object are bytes in memory: sent while it is inflated. All others are slices of the file.
         if stored.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
             return await stream_parts(request, _each(begun, rest, part), part_type)
         parts = [part(frame) for frame in begun + await asyncio.to_thread(list, rest)]
         return await send_parts(request, parts, part_type, _version([stored], request.path, part_type, kind))
 
     async def _made(self, chosen: Sequence[tuple[Stored, str]]) -> AsyncIterator[Part]:
-        """Objects one after the other, each as stored or made for this answer."""
         for stored, syntax in chosen:
             if syntax == stored.transfer_syntax_uid:
                 yield Part(_object_type(syntax), (_whole_file(stored),))
@@ -177,7 +176,8 @@ class Retrieval:
 
 
 def _chosen(found: Sequence[Stored], ranges: Sequence[negotiation.MediaRange]) -> list[tuple[Stored, str]]:
-    """What can be given in a way that the client takes, and the transfer syntax. Raises NotAcceptable for nothing."""
+    # With the transfer syntax of each. An object that has none the client accepts is left out, and the answer is 206;
+    # NotAcceptable only when that is all of them.
     chosen: list[tuple[Stored, str]] = []
     refused: NotAcceptable | None = None
     for stored in found:
@@ -195,7 +195,6 @@ def _chosen(found: Sequence[Stored], ranges: Sequence[negotiation.MediaRange]) -
 
 
 async def _each(begun: list[Frame], rest: Iterator[Frame], part: Callable[[Frame], Part]) -> AsyncIterator[Part]:
-    """Draw from an iterator that blocks."""
     for frame in begun:
         yield part(frame)
     while (drawn := await asyncio.to_thread(next, rest, None)) is not None:
@@ -203,7 +202,7 @@ async def _each(begun: list[Frame], rest: Iterator[Frame], part: Callable[[Frame
 
 
 def _version(found: Iterable[Stored], *form: object) -> Version:
-    """One object came to be when it was received; of a study it cannot be told, because objects may also go."""
+    # Last-Modified for one object only: a study also changes when objects are removed, which no time of receipt shows.
     several = list(found)
     modified = several[0].received_at if len(several) == 1 else ""
     return conditional.version(*(stored.sha256 for stored in several), *form, modified=modified)
@@ -223,6 +222,6 @@ def _whole_file(stored: Stored) -> Slice:
 
 
 def address(stored: Stored, root: str) -> str:
-    """Where an instance is."""
+    """Return the URL of an instance; `root` is the DICOMweb root without a final slash."""
     series = f"{root}/studies/{stored.study_instance_uid}/series/{stored.series_instance_uid}"
     return f"{series}/instances/{stored.sop_instance_uid}"

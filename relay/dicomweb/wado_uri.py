@@ -1,11 +1,11 @@
-"""WADO-URI (PS3.18 Section 9): one object or picture by query parameters, as older viewers and report systems ask.
+"""WADO-URI (PS3.18 Section 9): one object or picture by query parameters, for older viewers and report systems.
 
-Rules. Names of parameters are written as the standard writes them. What is not understood is refused, and so is what
-would be a promise that is not kept: `anonymize`, `annotation`, presentation states. The transfer syntax of
-`application/dicom` is the stored one unless `transferSyntax` names another (see `relay.dicomweb.negotiation`). Without
-a content type a picture is given where there is one, else the object.
+Parameter names are case-sensitive, as the standard writes them. An unknown parameter is refused, and so are
+`anonymize`, `annotation` and presentation states, which are not supported. `application/dicom` has the stored transfer
+syntax unless `transferSyntax` names another. Without a content type the answer is a picture where there is one, else
+the object. `read` and `look` are pure.
 
-`read` is pure. Not here: making objects and pictures (`relay.dicomweb.wado_rs`, `relay.dicomweb.rendered`).
+Not here: objects and pictures themselves (`relay.dicomweb.wado_rs`, `relay.dicomweb.rendered`).
 """
 
 import asyncio
@@ -36,7 +36,8 @@ _DECIMAL = r"[-+]?[0-9]{1,9}(\.[0-9]{0,9})?([eE][-+]?[0-9]{1,2})?"
 
 @dataclass(frozen=True)
 class UriRequest:
-    """What a request asks. `region` is left, top, right and bottom as parts of the image from 0 to 1."""
+    """A request as read. `region` is left, top, right and bottom as fractions of the image from 0 to 1; `size` is
+    columns and rows in pixels; `frame` counts from 1; `quality` is 1 to 100."""
 
     study: str
     series: str
@@ -75,20 +76,20 @@ def read(parameters: Iterable[tuple[str, str]]) -> UriRequest:
     )
 
 
-def look(wanted: UriRequest, rows: int, columns: int) -> Rendering:
-    """Say how the picture of an image of this size has to look."""
+def look(parameters: UriRequest, rows: int, columns: int) -> Rendering:
+    """Translate to rendering parameters, for an image of `rows` and `columns` pixels."""
     viewport = None
-    if wanted.size or wanted.region:
-        left, top, right, bottom = wanted.region or (0.0, 0.0, 1.0, 1.0)
+    if parameters.size or parameters.region:
+        left, top, right, bottom = parameters.region or (0.0, 0.0, 1.0, 1.0)
         x, y = round(left * columns), round(top * rows)
         width, height = max(1, round(right * columns) - x), max(1, round(bottom * rows) - y)
-        size = wanted.size or (width, height)
+        size = parameters.size or (width, height)
         viewport = Viewport(size[0], size[1], x, y, width, height)
-    return Rendering(wanted.window, viewport, wanted.quality)
+    return Rendering(parameters.window, viewport, parameters.quality)
 
 
 def preferred(media_types: str) -> list[MediaRange]:
-    """What a content type asks for; of several the first is liked best (PS3.18 Section 9.1.2.2.1)."""
+    """Read a content type; of several the first is preferred (PS3.18 Section 9.1.2.2.1)."""
     ranges = negotiation.accepted(media_types)
     return [replace(each, quality=each.quality / place) for place, each in enumerate(ranges, start=1)]
 
@@ -102,13 +103,13 @@ class WadoUri:
         self._pictures = pictures
 
     def routes(self) -> list[web.RouteDef]:
-        """The DICOMweb root itself, which viewers take for it, and `/wado` below it."""
+        """List the two resources: the DICOMweb root, where some viewers expect it, and `/wado` below it."""
         return [web.get(resources.ROOT, self.retrieve), web.get(f"{resources.ROOT}/wado", self.retrieve)]
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
-        """Give the object, or a picture of it."""
+        """Answer with the object or a picture of it. Raises InvalidQuery, NotAcceptable, NotFound."""
         wanted = read(request.query.items())
-        request[STUDY] = wanted.study
+        request[STUDY] = wanted.study  # for the audit trail: the path does not have it
         [stored] = await asyncio.to_thread(self._archive.locate, wanted.study, wanted.series, wanted.instance)
         offer = negotiation.choose(_offers(stored, wanted), preferred(wanted.media_types))
         if offer.media_type == negotiation.DICOM:
@@ -157,7 +158,7 @@ def _whole(given: Mapping[str, str], name: str, otherwise: str, *, most: int = 9
 
 
 def _size(given: Mapping[str, str]) -> tuple[int, int] | None:
-    """Columns and rows; one of them alone leaves the other open, so that the shape is kept."""
+    # One of them alone leaves the other at its maximum: the picture is fitted into both, so the shape is kept.
     if "rows" not in given and "columns" not in given:
         return None
     return _whole(given, "columns", "8192", most=8192), _whole(given, "rows", "8192", most=8192)

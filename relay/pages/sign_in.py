@@ -120,7 +120,7 @@ class SignIn:
     async def _end(self, request: web.Request) -> None:
         """End the session of this browser, and tell so unless that was done when it was locked."""
         found = self._access.sessions.end(cookies.value(request, cookies.SESSION))
-        if found is not None and not found.is_told:
+        if found is not None and not found.is_end_recorded:
             await self._access.recorder.signed_out(Actor(found.user.name, request[ADDRESS]))
 
     def _form(
