@@ -1,1 +1,1 @@
-"""What people see in a browser: each page's values, its templates, and the viewer."""
+"""The pages in a browser: view models, templates, routes, and the viewer."""

@@ -1,12 +1,12 @@
-"""Bar plots as values: where each bar stands and how high, for a template that draws them as SVG. Pure.
+"""Bar charts as values: the place and height of each bar, for a template that draws SVG. Pure.
 
-No script and no style stands in them, so the content security policy lets them be; what they show is also in a table.
-Not here: SVG (`relay/pages/templates/plot.html`), what is plotted (`relay.pages.storage`).
+Not here: SVG (`relay/pages/templates/plot.html`), the data (`relay.pages.storage`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+# SVG and no script, because the content security policy allows neither inline script nor inline style.
 WIDTH, HEIGHT = 720, 200
 LEFT, BOTTOM, TOP = 70, 24, 8
 """Room for the numbers at the side and the days below, and above the highest bar."""
@@ -14,7 +14,7 @@ LEFT, BOTTOM, TOP = 70, 24, 8
 
 @dataclass(frozen=True)
 class Bar:
-    """A rectangle, and what it says in words. Lengths are those of the plot."""
+    """A rectangle, and its value in words. Lengths are in units of the plot's `width` and `height`."""
 
     x: float
     y: float
@@ -33,7 +33,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Plot:
-    """A whole plot; `name` is unique on its page, `description` says the gist in a sentence."""
+    """A whole plot; `name` is unique on its page, `description` sums it up in a sentence."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ class Plot:
 def plot(
     name: str, points: Sequence[tuple[str, int]], *, title: str, description: str, words: Callable[[int], str] = str
 ) -> Plot:
-    """Lay out one bar for each point, in order; `words` says a value."""
+    """Lay out one bar for each point (label, value), in order; `words` writes a value for people."""
     top = ceiling(max((value for _, value in points), default=0))
     room, base = HEIGHT - BOTTOM - TOP, HEIGHT - BOTTOM
     step = (WIDTH - LEFT) / max(1, len(points))
@@ -70,8 +70,8 @@ def plot(
 
 
 def ceiling(value: int) -> int:
-    """The next number of the form 1, 2, 4 or 8 times a power of ten that is not below a value, so that its half is
-    whole; 2 at least."""
+    """Return the top of the axis: the next 1, 2, 4 or 8 times a power of ten that is not below `value`; 2 at least."""
+    # All of these have a whole half, which is the label in the middle.
     power = 1
     while True:
         for factor in (1, 2, 4, 8):
@@ -81,5 +81,4 @@ def ceiling(value: int) -> int:
 
 
 def _labelled(count: int) -> list[int]:
-    """Which points get a label below: first, middle, last."""
-    return sorted({0, count // 2, count - 1}) if count else []
+    return sorted({0, count // 2, count - 1}) if count else []  # three dates are what fits below

@@ -1,10 +1,9 @@
-"""How values become HTML: the templates' environment, words for people, and the frame around every page.
+"""Values become HTML: the templates' environment, filters for people, and the frame of every page.
 
-Rules. Everything that comes from DICOM is text and is escaped; nothing here or in a template switches that off, and
-what cannot be seen of it is shown to be there. Ages and times are made of UTC text, and shown with the site's zone.
-Rendering asks and blocks, so it is done in a thread.
+Every text that comes from DICOM is escaped, and its invisible characters are shown. Ages and times are made of UTC ISO
+text, and shown with the site's zone. Pages are rendered in a thread, because their values are read from databases.
 
-Not here: what a page shows (`relay.pages.worklist_board` and its neighbours), routes (`relay.pages.routes`).
+Not here: the values (`relay.pages.worklist_board` and its neighbours), routes (`relay.pages.routes`).
 """
 
 import asyncio
@@ -38,7 +37,7 @@ Values = Mapping[str, object]
 
 @dataclass(frozen=True)
 class NavigationEntry:
-    """One entry of the navigation; `count` is how much waits for a person there."""
+    """One entry of the navigation; `count` is the number of things there that need a person."""
 
     path: str
     words: str
@@ -48,7 +47,8 @@ class NavigationEntry:
 
 @dataclass(frozen=True)
 class PageContext:
-    """What a page has around its content. `state` is what it was made of, `follows` names the parts of it that show."""
+    """The frame's values. `state` is the one that the page was made of, `follows` names the parts of it that the page
+    shows."""
 
     site: str
     now: datetime
@@ -56,15 +56,14 @@ class PageContext:
     state: Mapping[str, str]
     follows: tuple[str, ...]
     signed_in: str
-    """Who is signed in at this browser and can sign out; empty for others."""
+    """Name of the user of a browser session, who can sign out; empty for others."""
 
 
 @dataclass(frozen=True)
 class Frame:
     """Makes whole pages of one site.
 
-    `state` is what pages can follow (`relay.pages.live`), `counts` says for a path of the navigation how much waits
-    there.
+    `state` is what pages can follow (`relay.pages.live`), `counts` gives the count for a path of the navigation.
     """
 
     site: str
@@ -81,10 +80,10 @@ class Frame:
         current: str,
         follows: tuple[str, ...] = (),
     ) -> web.Response:
-        """Ask for the values and render them, in a thread.
+        """Read the values and render them, in a thread.
 
-        `current` is the path in the navigation, `follows` names the parts of the state that show on the page: when one
-        changes, the page is read again. Raises what asking raises.
+        `current` is the path in the navigation, `follows` names the parts of the state that the page shows: when one
+        changes, the page is read again. Raises the errors of `values`.
         """
         signed_in = request[USER].name if SIGNED_IN in request else ""
         text = await asyncio.to_thread(self._rendered, template, values, current, follows, signed_in)
@@ -93,11 +92,12 @@ class Frame:
     def _rendered(
         self, template: str, values: Callable[[], Values], current: str, follows: tuple[str, ...], signed_in: str
     ) -> str:
-        state, now = self.state(), self.clock().astimezone()  # before the values: what comes in between is newer
-        asked = values()
+        # Before the values: a change in between is then newer than the page's state, and the page is read again.
+        state, now = self.state(), self.clock().astimezone()
+        content = values()
         followed = ("run", "day", *follows) if follows else ()
-        around = PageContext(self.site, now, self._entries(current), state, followed, signed_in)
-        return _TEMPLATES.get_template(template).render(asked, around=around)
+        context = PageContext(self.site, now, self._entries(current), state, followed, signed_in)
+        return _TEMPLATES.get_template(template).render(content, context=context)
 
     def _entries(self, current: str) -> tuple[NavigationEntry, ...]:
         return tuple(
@@ -107,13 +107,14 @@ class Frame:
 
 
 def error_page(*, status: int, message: str) -> web.Response:
-    """Make the page that says why there is no page. It asks nothing, because that may be what does not work."""
+    """Make the page of an error."""
+    # Reads no database, because that may be the error.
     entries = tuple(NavigationEntry(path, words, 0, is_current=False) for path, words in NAVIGATION)
     return bare_page("error.html", status=status, http_status=status, message=message, entries=entries)
 
 
 def bare_page(template: str, *, status: int = 200, **values: object) -> web.Response:
-    """Make a page of these values alone, with nothing of the site around it."""
+    """Make a page of these values alone, without the site's frame."""
     text = _TEMPLATES.get_template(template).render(values)
     return web.Response(text=text, status=status, content_type="text/html")
 
@@ -131,7 +132,7 @@ def initials(name: str) -> str:
 
 
 def date(text: str) -> str:
-    """Write a DICOM date for people; what is not a date stays as it is."""
+    """Write a DICOM date for people; another text stays as it is."""
     try:
         return datetime.strptime(text, "%Y%m%d").strftime("%-d %b %Y")
     except ValueError:
@@ -139,7 +140,7 @@ def date(text: str) -> str:
 
 
 def clock(text: str) -> str:
-    """Write a DICOM time as hours and minutes; what is not a time stays as it is."""
+    """Write a DICOM time as hours and minutes; another text stays as it is."""
     return f"{text[:2]}:{text[2:4]}" if len(text) >= 4 and text[:4].isdecimal() else text
 
 
@@ -169,10 +170,8 @@ def ago(then: str | None, now: datetime) -> str:
 
 
 def seen(value: object) -> object:
-    """Show what cannot be seen: control characters, what turns the direction of writing, and halves of characters.
-
-    A name could otherwise hide a part of itself or turn its neighbours around, and half a character is no UTF-8.
-    """
+    """Replace control characters, marks of writing direction and lone surrogates by U+FFFD; other values stay."""
+    # Such a mark could hide a part of a name or reverse its neighbours, and a lone surrogate has no UTF-8.
     if isinstance(value, Markup) or not isinstance(value, str) or value.isprintable():
         return value
     return _UNSEEN.sub("\ufffd", value)
@@ -180,6 +179,8 @@ def seen(value: object) -> object:
 
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# StrictUndefined: a misspelt name is an error and not an empty place. Nothing switches autoescape off, because texts
+# of DICOM come from every machine that may send.
 _TEMPLATES = Environment(
     loader=FileSystemLoader(TEMPLATES),
     autoescape=True,

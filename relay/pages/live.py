@@ -1,11 +1,9 @@
-"""Tells open pages that something has changed, as server-sent events (HTML Standard, Section 9.2).
+"""Server-sent events (HTML Standard, Section 9.2) by which open pages learn that something changed.
 
-Rules. What is told is *that* a part changed, never what: a page then asks for itself again, through the door like
-everybody, so a stream holds no patient data. One watcher serves all streams, and looks only while there is one. Each
-message has the whole state, so that a lost one loses nothing, and comes every BEAT_SECONDS without any change as well:
-a page that hears nothing knows that it is old. Streams end when the server does; aiohttp would wait for them.
+A message has the whole state: which parts changed, never their content. A page then requests itself again, through the
+middleware. Messages come with each change and at least every BEAT_SECONDS. One watcher serves all streams.
 
-Not here: what pages show (`relay.pages.worklist_board`), and what they do about it (`relay/pages/static/app.js`).
+Not here: the pages' values (`relay.pages.worklist_board`), the script (`relay/pages/static/app.js`).
 """
 
 import asyncio
@@ -32,17 +30,17 @@ LOOK_SECONDS = 0.5
 """Between two looks; one costs 20 microseconds as long as nothing has changed."""
 
 HEALTH_SECONDS = 5.0
-"""Between two looks at the health report, which asks both databases and the disk."""
+"""Between two looks at the health report, which reads both databases and the disk."""
 
 BEAT_SECONDS = 10.0
-"""Between two messages at most; pages say after 25 seconds that they have heard nothing."""
+"""The longest time between two messages; after 25 seconds without one, a page says that it is old."""
 
 MOST_STREAMS = 64
 """Each is a connection of its own; a site has a handful of screens."""
 
 
 class Live:
-    """The state of everything that pages show, and the streams that tell of it."""
+    """The state of everything that pages show, and its streams."""
 
     def __init__(
         self,
@@ -70,12 +68,12 @@ class Live:
         return [web.get("/events", self.stream, allow_head=False)]
 
     def state(self) -> dict[str, str]:
-        """What pages can follow, by name; a part that has changed has another value. Never raises; it blocks.
+        """Return the parts that pages can follow, by name; a part that has changed has another value. Never raises;
+        blocks.
 
-        `run` is this run of the relay, `day` the site's date, `minute` its time, for what grows old by itself or is
-        dear to make; `worklist` and `images` are the two databases with what they owe the cloud, `health` is what the
-        report says, without how fresh its proofs are, `refusals` the file of these. Read it before what a page shows,
-        so that nothing falls in between.
+        `run` is this run of the relay, `day` the site's date, `minute` its time (for ages and expensive pages),
+        `worklist` and `images` the two databases with their outboxes, `health` the health report without the age of
+        its proofs, `refusals` the file of refusals. Read it before the values of a page.
         """
         with self._asking:
             now = self._clock().astimezone()
@@ -85,7 +83,10 @@ class Live:
             return parts | {name: _version(owner) for name, owner in self._owners.items()}
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Tell the state at once, whenever it changes, and every few seconds, until one of the two sides goes."""
+        """Send the state at once, with each change, and every BEAT_SECONDS, until one of the two sides closes.
+
+        Raises Denied (503) beyond MOST_STREAMS.
+        """
         if self._closing or len(self._wakes) >= MOST_STREAMS:
             raise Denied(
                 f"{MOST_STREAMS} pages are kept up to date already; this one is read again in a while.",
@@ -93,6 +94,7 @@ class Live:
             )  # fmt: skip
         wake = asyncio.Event()
         self._wakes.add(wake)
+        # X-Accel-Buffering: nginx would collect messages before it passes them on.
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         try:
             await response.prepare(request)
@@ -100,18 +102,19 @@ class Live:
             while not self._closing:
                 self._expect_watching()
                 wake.clear()
+                # Always the whole state, so a lost message loses nothing; no patient data, so the stream needs no lock.
                 await response.write(self._message())
                 with suppress(TimeoutError):  # not wait_for: in Python 3.11 it may lose a cancellation
                     async with asyncio.timeout(BEAT_SECONDS):
                         await wake.wait()
-        except ConnectionError:  # whoever looked has gone, which is how streams end
+        except ConnectionError:  # the page was closed, which is how streams end
             pass
         finally:
             self._wakes.discard(wake)
         return response
 
     async def close(self, _: web.Application) -> None:
-        """End every stream; for `on_shutdown`."""
+        """End every stream; for `on_shutdown`, because aiohttp waits for open requests."""
         self._closing = True
         if self._watching is not None:
             self._watching.cancel()
@@ -135,11 +138,12 @@ class Live:
                 wake.set()
 
     def _message(self) -> bytes:
-        told = {"at": self._clock().astimezone().strftime("%H:%M:%S %Z"), "state": self._state}
-        return f"event: state\ndata: {json.dumps(told)}\n\n".encode()
+        message = {"at": self._clock().astimezone().strftime("%H:%M:%S %Z"), "state": self._state}
+        return f"event: state\ndata: {json.dumps(message)}\n\n".encode()
 
     def _health_now(self) -> str:
         if time.monotonic() >= self._health_due:
+            # Not with every look: it reads both databases and the disk.
             self._health_state = _fingerprint(self._health())
             self._health_due = time.monotonic() + HEALTH_SECONDS
         return self._health_state
@@ -147,12 +151,12 @@ class Live:
 
 def _version(owner: Owner) -> str:
     try:
-        return str(owner.data_version())
-    except (DatabaseNotReady, OutOfResources):  # a state like any other: the page, asked again, says what is wrong
+        return str(owner.data_version())  # changes with each commit of any process, and reads no table
+    except (DatabaseNotReady, OutOfResources):  # a state like any other: the page, read again, shows the error
         return "unavailable"
 
 
 def _fingerprint(report: HealthReport) -> str:
-    """Another text for a report that says something else; a newer proof of the same is none, half of them are "now"."""
+    # Without the times of proofs: half of them are made at this moment, and every look would be a change.
     said = [(name, check.ok, check.detail) for name, check in report.checks.items()]
     return hashlib.sha256(json.dumps([report.healthy, said]).encode()).hexdigest()[:12]

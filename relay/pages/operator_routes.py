@@ -1,11 +1,10 @@
-"""The routes of the pages for who looks after a site: delivery, storage, quarantine, refusals; and what is done there.
+"""The operator's pages: delivery, storage, quarantine, refusals, and the actions on them.
 
-Rules. Looking changes nothing. What changes something is a POST of a form, with a page before it that says what will
-happen; a second press finds that it is done and says so. Who may do it, and that it is recorded, is the door's
-(`relay.access.permissions`): an operator, in the audit trail before it is done. What is decided has a name: that of the
-user, or the one that is typed in where the door is open to everybody.
+GET changes nothing. A change is a POST of a form, after a page that shows its effect; a second POST finds the work done
+and says so. Role and audit record are the middleware's (`relay.access.permissions`). Every decision has a name: the
+user's, or while access is open the one typed into the form.
 
-Not here: what the pages show (`relay.pages.queue`, `relay.pages.storage`), how it becomes HTML (`relay.pages.html`).
+Not here: the pages' values (`relay.pages.queue`, `relay.pages.storage`), HTML (`relay.pages.html`).
 """
 
 import asyncio
@@ -47,7 +46,7 @@ SAID: Mapping[str, str] = {
     "decided": "Decided. The archive carries it out within seconds.",
     "settled": "Noted. Both copies stay where they are.",
 }
-"""What a page says after something was done, by the word in its address."""
+"""The sentence that a page shows after an action, by the word in its address."""
 
 LARGEST_PICTURE = Viewport(640, 640)
 
@@ -77,7 +76,7 @@ class OperatorPages:
         self._storage = StorageBoard(archive, site_facts, clock=clock)
 
     def routes(self) -> list[web.RouteDef]:
-        """All of them."""
+        """List the routes of all pages and actions."""
         entry, aside = r"/queue/{of}/{id:\d{1,18}}", r"/quarantine/{id:\d{1,18}}"
         return [
             web.get("/queue", self.queue),
@@ -99,46 +98,47 @@ class OperatorPages:
     # ---- delivery ----------------------------------------------------------------------------------------------------
 
     async def queue(self, request: web.Request) -> web.Response:
-        """What is owed to whom, what waits for a person, and how far the cloud was told of the last exams."""
+        """Pending entries by destination, parked entries, and the delivery of the last exams."""
         return await self._frame.page(
             request,
             "queue.html",
-            lambda: {"queue": self._queue.queue(), **_around(request)},
+            lambda: {"queue": self._queue.queue(), **_shared(request)},
             current="/queue",
             follows=("worklist", "images", "health", "minute"),
         )
 
     async def confirm_release(self, request: web.Request) -> web.Response:
-        """Say what would be released."""
+        """Show the entries that would be released. Raises NotFound."""
         of, entry_id, what = _entry(request), int(request.match_info["id"]), request.match_info["what"]
 
         def values() -> dict[str, object]:
             where = request.query.get("destination")
             parked = self._queue.parked(of, entry_id, where)
             group = self._queue.alike(of, entry_id, where) if what == "release-alike" else None
-            return {"parked": parked, "group": group, "action": request.path_qs, **_around(request)}
+            return {"parked": parked, "group": group, "action": request.path_qs, **_shared(request)}
 
         return await self._frame.page(request, "outbox_release.html", values, current="/queue")
 
     async def release(self, request: web.Request) -> web.Response:
-        """Make a parked entry due again. Raises InvalidValue for one that is held back and nobody stands for."""
+        """Make a parked entry due again. Raises InvalidValue for one that is held back, without a name."""
         of, entry_id = _entry(request), int(request.match_info["id"])
         by = _name(request, await request.post())
         try:
             await asyncio.to_thread(self._queue.outbox(of).release, entry_id, by=by, now=self._clock())
-        except NotFound:  # pressed twice, or somebody else did
+        except NotFound:  # pressed twice, or done by another operator
             return _see("/queue", "already")
         log.info("entry released", of=of, entry=entry_id, user=_user(request))
         return _see("/queue", "released")
 
     async def release_alike(self, request: web.Request) -> web.Response:
-        """Make everything due again that is parked for the reason that was shown. Raises Conflict for another one."""
+        """Make all entries due again that are parked for the reason shown. Raises Conflict if it is another one now."""
         of, entry_id = _entry(request), int(request.match_info["id"])
         form = await request.post()
         shown, by = str(form.get("reason", "")), _name(request, form)
 
         def act() -> int:
             group = self._queue.alike(of, entry_id, request.query.get("destination")).alike
+            # The operator agreed to one reason: entries that were parked for another since then are not meant.
             if group.reason != shown:
                 raise Conflict("The reason has changed since the page was shown; look at it again.")
             return self._queue.outbox(of).release_alike(group.destination, group.reason, by=by, now=self._clock())
@@ -151,17 +151,17 @@ class OperatorPages:
         return _see("/queue", "released")
 
     async def confirm_discard(self, request: web.Request) -> web.Response:
-        """Ask whether an image that is held back shall never be sent."""
+        """Show the form by which an image that is held back is discarded. Raises NotFound."""
         of, entry_id = _entry(request), int(request.match_info["id"])
         return await self._frame.page(
             request,
             "outbox_discard.html",
-            lambda: {"parked": self._queue.parked(of, entry_id), **_around(request)},
+            lambda: {"parked": self._queue.parked(of, entry_id), **_shared(request)},
             current="/queue",
         )
 
     async def discard(self, request: web.Request) -> web.Response:
-        """Never send an image that is held back. Raises InvalidValue without a name or a reason."""
+        """Discard an image that is held back: it is never sent. Raises InvalidValue without a name or a reason."""
         of, entry_id = _entry(request), int(request.match_info["id"])
         form = await request.post()
         by, because = _name(request, form), str(form.get("because", ""))
@@ -173,7 +173,7 @@ class OperatorPages:
         return _see("/queue", "discarded")
 
     async def knock(self, request: web.Request) -> web.Response:
-        """Have what has a pause tried at once."""
+        """Make postponed entries of a destination due at once."""
         destination = request.match_info["destination"]
         count = await asyncio.to_thread(self._queue.knock, destination)
         log.info("entries hastened", destination=destination[:64], count=count, user=_user(request))
@@ -182,7 +182,7 @@ class OperatorPages:
     # ---- storage and refusals ----------------------------------------------------------------------------------------
 
     async def storage(self, request: web.Request) -> web.Response:
-        """What is kept, how it grows, when it is full, what may go."""
+        """Stored images, growth, free space, retention."""
         return await self._frame.page(
             request,
             "storage.html",
@@ -192,13 +192,13 @@ class OperatorPages:
         )
 
     async def refusals(self, request: web.Request) -> web.Response:
-        """What was refused lately, why, and what to do."""
+        """Recent refusals, each with its reason and remedy."""
         path = self._site_facts.refusals
 
         def values() -> dict[str, object]:
             try:
                 seen, lost = recent(path, MOST_ROWS) if path is not None else ([], Lost(0, None))
-            except GatewayError as error:  # said on the page, since there may be nothing but this that is wrong
+            except GatewayError as error:  # on the page, because nothing else need be wrong
                 return {"rows": [], "lost": Lost(0, None), "trouble": str(error)}
             return {"rows": [(each, remedy(each.kind)) for each in seen], "lost": lost, "trouble": ""}
 
@@ -207,17 +207,17 @@ class OperatorPages:
     # ---- quarantine --------------------------------------------------------------------------------------------------
 
     async def quarantine(self, request: web.Request) -> web.Response:
-        """What is kept aside, and what was decided about it."""
+        """Objects in the quarantine, and the decisions about them."""
 
         def values() -> dict[str, object]:
-            found = sorted(self._archive.quarantine.objects(), key=_first_who_waits)
+            found = sorted(self._archive.quarantine.objects(), key=_undecided_first)
             rows = [(each, self._bytes(each)) for each in found[:MOST_ROWS]]
-            return {"rows": rows, "total": len(found), **_around(request)}
+            return {"rows": rows, "total": len(found), **_shared(request)}
 
         return await self._frame.page(request, "quarantine.html", values, current="/quarantine", follows=("images",))
 
     async def set_aside(self, request: web.Request) -> web.Response:
-        """One of them beside what is stored under its UID: pictures, what differs, and what can be decided."""
+        """One object beside the stored one of the same UID: pictures, differences and possible decisions."""
         found, stored = await asyncio.to_thread(self._found, request)
         comparison, trouble = await self._compared(found, stored)
         values = {
@@ -227,14 +227,14 @@ class OperatorPages:
             "comparison": comparison,
             "trouble": trouble,
             "decisions": _possible(found, stored),
-            **_around(request),
+            **_shared(request),
         }
         return await self._frame.page(
             request, "quarantine_compare.html", lambda: values, current="/quarantine", follows=("images",)
         )
 
     async def picture(self, request: web.Request) -> web.Response:
-        """A picture of an object in the quarantine. Raises a Refusal when it has none, or is damaged."""
+        """Render an object of the quarantine as JPEG. Raises NotFound, or a Refusal if it has no usable pixels."""
         found, _ = await asyncio.to_thread(self._found, request)
         path = self._archive.quarantine.path(found)
         try:
@@ -244,7 +244,7 @@ class OperatorPages:
         return web.Response(body=made.data, content_type=made.media_type)
 
     async def confirm_decision(self, request: web.Request) -> web.Response:
-        """Say what a decision would do."""
+        """Show the effect of a decision. Raises NotFound."""
         found, stored = await asyncio.to_thread(self._found, request)
         decision = request.match_info["decision"]
         values = {
@@ -254,12 +254,12 @@ class OperatorPages:
             "words": DECISIONS[decision],
             "possible": decision in _possible(found, stored),
             "action": request.path,
-            **_around(request),
+            **_shared(request),
         }
         return await self._frame.page(request, "quarantine_decide.html", lambda: values, current="/quarantine")
 
     async def decide(self, request: web.Request) -> web.Response:
-        """Write down a decision, which the archive's process carries out. Raises Conflict when it cannot be done."""
+        """Record a decision, which the archive's process carries out. Raises Conflict if it is not possible now."""
         by = _decider(request, await request.post())
         decision = request.match_info["decision"]
         try:
@@ -277,17 +277,17 @@ class OperatorPages:
         return _see("/quarantine", "settled" if decision == "settle" else "decided")
 
     def _found(self, request: web.Request) -> tuple[SetAside, Stored | None]:
-        """What is asked about and what is stored under its UID; the trail is told of which study. Raises NotFound."""
+        """Return the object of the path and the stored one of the same UID. Raises NotFound."""
         found = self._archive.quarantine.object_with(int(request.match_info["id"]))
         try:
             stored = self._archive.instance(found.sop_instance_uid)
         except NotFound:
             return found, None
-        request[STUDY] = stored.study_instance_uid
+        request[STUDY] = stored.study_instance_uid  # for the audit trail: the path does not have it
         return found, stored
 
     async def _compared(self, found: SetAside, stored: Stored | None) -> tuple[Comparison | None, str]:
-        """What differs, or why nobody can say."""
+        """Return the differences, or None and the reason why there are none to show."""
         if stored is None:
             return None, ""
         try:
@@ -297,7 +297,7 @@ class OperatorPages:
             return None, f"The two cannot be compared: {getattr(error, 'strerror', None) or error}"
 
     def _bytes(self, found: SetAside) -> int | None:
-        """How large a file in the quarantine is; None when it is not there."""
+        """Return the size of a file in bytes; None when it is gone."""
         try:
             return self._archive.quarantine.path(found).stat().st_size
         except FileNotFoundError:
@@ -305,14 +305,14 @@ class OperatorPages:
 
 
 def _possible(found: SetAside, stored: Stored | None) -> list[str]:
-    """The decisions there are: what replaces needs something to replace, and what is settled needs no settling."""
+    # Replacing needs a stored object, with other bytes; a settled one cannot be settled again.
     if stored is None or stored.sha256 == found.sha256:
         return ["store"]
     return ["replace", *(["settle"] if found.settled_at is None or found.decision else [])]
 
 
-def _first_who_waits(found: SetAside) -> tuple[bool, int]:
-    """Sort what waits for a person first, then the newest."""
+def _undecided_first(found: SetAside) -> tuple[bool, int]:
+    # Then the newest. A decision that the archive could not carry out counts as none.
     waits = found.settled_at is None and (found.decision is None or bool(found.refusal))
     return not waits, -found.id
 
@@ -321,8 +321,8 @@ def _entry(request: web.Request) -> str:
     return request.match_info["of"]
 
 
-def _around(request: web.Request) -> dict[str, object]:
-    """What every page of these has: whether its reader may act, has a name, and what was just done."""
+def _shared(request: web.Request) -> dict[str, object]:
+    """Values of every page here: whether the user may act, must type a name, and the outcome of the last action."""
     user = _known(request)
     return {
         "may_act": user.role >= Role.OPERATOR,
@@ -341,16 +341,16 @@ def _known(request: web.Request) -> User:
 
 
 def _name(request: web.Request, form: Mapping[str, object]) -> str:
-    """Who does this: the user, or the name in the form where the door is open; '' when nobody says."""
+    """Return the user's name, or while access is open the one in the form; '' when that is empty."""
     user = _known(request)
     return str(form.get("by", "")).strip() if user == ANYBODY else user.name
 
 
 def _decider(request: web.Request, form: Mapping[str, object]) -> str:
-    """Who stands for a decision. Raises InvalidValue when nobody does."""
+    """Return the name that goes under a decision. Raises InvalidValue without one."""
     return require_decider(_name(request, form))
 
 
 def _see(path: str, said: str) -> web.Response:
-    """Send the browser to a page, so that loading it again repeats nothing."""
+    # 303 after every POST, so that loading the page again repeats nothing.
     return web.Response(status=303, headers={"Location": f"{path}?{urlencode({'said': said})}"})

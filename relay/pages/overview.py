@@ -1,10 +1,9 @@
-"""The first page: does it work, when was each hop last seen to, what came last, what is today, what needs a person.
+"""The first page: health, the last proof of each hop, the last image, today's exams, and what needs a person.
 
-Rules. Every number has an age. A state is a word and a shape, never a colour alone. What cannot be asked raises; it
-never looks like "none". No names here: whoever passes the screen may read it.
+Every number has an age. A state is a word and a shape, never a colour alone. A database that cannot be read raises; it
+never looks like "none". No names, because the screen hangs where people pass. Values for templates only.
 
-Values for templates only. Not here: judging (`relay.health.report`), HTML (`relay.pages.html`), the rows of the day
-(`relay.pages.worklist_board`).
+Not here: health (`relay.health.report`), HTML (`relay.pages.html`), the rows of the day (`relay.pages.worklist_board`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +31,7 @@ WORDS: Mapping[str, str] = {
     "audit": "Audit trail",
     "exams": "Exams",
 }
-"""What people call the checks of the health report; the others are named by their own words."""
+"""Names for people of the checks of the health report; another check is shown by its own name."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class HopLine:
 
 @dataclass(frozen=True)
 class Last:
-    """The image that came last; `view` is empty where the object does not say."""
+    """The last image received; `view` is empty where the object has none."""
 
     received_at: str
     calling_ae_title: str
@@ -69,7 +68,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class QueueSummary:
-    """What the cloud is owed, of both databases; `oldest` is UTC text, empty when nothing is open."""
+    """Entries for the cloud, of both databases; `oldest` is UTC ISO text, empty when none is open."""
 
     open: int
     parked: int
@@ -79,7 +78,7 @@ class QueueSummary:
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything of the first page; `started_at` is UTC text."""
+    """Everything of the first page; `started_at` is UTC ISO text."""
 
     healthy: bool
     sentence: str
@@ -95,7 +94,7 @@ class Overview:
 
 
 class Overviews:
-    """Asks both databases and the health report. Its methods block: call them in a thread."""
+    """Reads both databases and the health report. Its methods block: call them in a thread."""
 
     def __init__(
         self,
@@ -134,7 +133,7 @@ class Overviews:
         )
 
     def parked(self) -> int:
-        """How many events wait for a person."""
+        """Count the parked entries of both databases."""
         return sum(outbox.counts()["parked"] for outbox in self._outboxes)
 
     def _queue(self) -> QueueSummary:

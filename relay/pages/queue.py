@@ -1,8 +1,8 @@
-"""What the page of the delivery queue shows: destinations, what waits and what is parked there, and the last exams.
+"""The delivery page: destinations, waiting and parked entries, and the last exams.
 
-A destination is one line, whichever of the two databases owes it something. Values for templates only; what is done
-about an entry is `gateway.outbox.entries`'s to know. Not here: HTML (`relay/pages`), HTTP
-(`relay.pages.operator_routes`).
+Both databases have an outbox; a destination is one line for both. Values for templates only.
+
+Not here: rules of entries (`gateway.outbox.entries`), HTML (`relay/pages`), HTTP (`relay.pages.operator_routes`).
 """
 
 from collections import Counter
@@ -19,22 +19,22 @@ from relay.pages.site_facts import CircuitState, SiteFacts
 from worklist import Worklist
 
 CLASSES: Mapping[int, str] = {1: "status", 2: "images and thumbnails", 3: "other events", 4: "full images", 5: "tests"}
-"""Priorities of `gateway.messages` as people call them."""
+"""Priorities of `gateway.messages` in words."""
 
 REQUESTS = ("full images", "chores")
-"""Destinations that are the relay's own: what the cloud asked for and what is carried out here."""
+"""Destinations that are the relay's own: deferred actions of the cloud, carried out here."""
 
 MOST_PARKED = 100
 MOST_GROUPS = 50
-"""Of each database. Reasons name what is wrong and not with what, so a site has a handful."""
+"""Of each database. A reason names the fault and not the object, so a site has a handful."""
 
 EXAMS = 20
 
 
 @dataclass(frozen=True)
 class Route:
-    """One destination. Times are UTC text; `believed` is what its loop thinks, None when no loop of this relay sends
-    there. `reason` is why an entry that is tried again has failed."""
+    """One destination. Times are UTC ISO text; `believed` is the state of its circuit, None when no loop of this relay
+    sends there. `reason` is the last failure of the entry that is tried next."""
 
     name: str
     waiting: int
@@ -50,23 +50,23 @@ class Route:
 
     @property
     def is_own(self) -> bool:
-        """Are these requests that are carried out here?"""
+        """Is this one of REQUESTS?"""
         return self.name in REQUESTS
 
     @property
     def knock_at(self) -> str | None:
-        """When a destination that fails is asked again."""
+        """When a failing destination is tried again."""
         return utc_text(self.believed.knock_at) if self.believed and self.believed.knock_at else None
 
     @property
     def proven_at(self) -> str | None:
-        """When it confirmed something last, as far as this run of the relay knows."""
+        """Time of the last confirmation in this run of the relay."""
         return utc_text(self.believed.proven_at) if self.believed and self.believed.proven_at else None
 
 
 @dataclass(frozen=True)
 class Parked:
-    """An entry that waits for a person; `of` is the database it is in."""
+    """A parked entry; `of` is its database, worklist or pacs."""
 
     of: str
     entry: Entry
@@ -82,12 +82,12 @@ class Group:
 
 @dataclass(frozen=True)
 class ExamLine:
-    """How far the cloud was told of one study; both its images and what its steps said."""
+    """Delivery of one study: the entries of its images and of its performed steps."""
 
     study_instance_uid: str
     accession_number: str
     last_received_at: str
-    told: SubjectCounts
+    counts: SubjectCounts
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class QueuePage:
 
     @property
     def parked_in_groups(self) -> int:
-        """How many of them the groups have that are shown."""
+        """Parked entries in the groups shown."""
         return sum(group.alike.count for group in self.groups)
 
 
 class QueueBoard:
-    """Asks both outboxes, and has them do what a person decided. Its methods block: call them in a thread."""
+    """Reads both outboxes and carries out an operator's actions. Its methods block: call them in a thread."""
 
     def __init__(
         self, archive: Archive, worklist: Worklist, site_facts: SiteFacts, *, clock: Callable[[], datetime]
@@ -143,14 +143,14 @@ class QueueBoard:
         )
 
     def parked(self, of: str, entry_id: int, destination: str | None = None) -> Parked:
-        """One entry that waits for a person, there or anywhere. Raises NotFound when it is not parked (any more)."""
+        """Return a parked entry, at `destination` or at any. Raises NotFound when it is not parked (any more)."""
         entry = self.outbox(of).parked(entry_id, destination)
         if entry is None:
             raise NotFound(f"No parked entry of {of} has the id {entry_id}; it was released or told meanwhile.")
         return Parked(of, entry)
 
     def alike(self, of: str, entry_id: int, destination: str | None = None) -> Group:
-        """Everything that is parked at a destination for the reason of one entry. Raises NotFound as `parked`."""
+        """Return the entries parked at a destination for the reason of this one. Raises NotFound as `parked`."""
         entry = self.parked(of, entry_id, destination).entry
         alike = self.outbox(of).overview.alike(entry.destination, entry.reason)
         if alike is None:
@@ -158,36 +158,37 @@ class QueueBoard:
         return Group(of, alike)
 
     def outbox(self, of: str) -> Outbox:
-        """The outbox of a database, worklist or pacs. Raises NotFound for another name."""
+        """Return the outbox of a database, worklist or pacs. Raises NotFound for another name."""
         try:
             return self._outboxes[of]
         except KeyError:
             raise NotFound("Entries are of worklist or of pacs.") from None
 
     def discard(self, of: str, entry_id: int, *, by: str, because: str) -> None:
-        """Never send an image that is held back. Raises NotFound when none is (any more), InvalidValue as `discard`."""
+        """Discard an image that is held back. Raises NotFound if it is none (any more), and as `pacs.discard`."""
         if of != "pacs":
             raise NotFound("Only images are held back, and they are of pacs.")
         discard(self._archive, entry_id, by=by, because=because, now=self._clock())
 
     def knock(self, destination: str) -> int:
-        """Have everything tried at once that failed at a destination; say how much that is."""
+        """Make all postponed entries of a destination due at once; return their number."""
         return sum(box.knock(destination, now=self._clock()) for box in self._outboxes.values())
 
     def _routes(self) -> Iterator[Route]:
         now, believed = self._clock(), self._site_facts.circuits()
         lines = [line for box in self._outboxes.values() for line in box.overview.lines(now=now)]
         names = {line.destination for line in lines} | set(believed)
+        # Destinations that nothing waits for are shown as well, if a loop sends there; the relay's own come last.
         for name in sorted(names, key=lambda name: (name in REQUESTS, name)):
             yield _route(name, [line for line in lines if line.destination == name], believed.get(name))
 
     def _exams(self) -> Iterator[ExamLine]:
         for row in self._listing.newest_studies(EXAMS):
             uid, accession_number = str(row["study_instance_uid"]), str(row["accession_number"])
-            told = [self._outboxes["pacs"].overview.counts_of(uid)]
+            counts = [self._outboxes["pacs"].overview.counts_of(uid)]
             if accession_number:
-                told.append(self._outboxes["worklist"].overview.counts_of(f"mpps/{accession_number}"))
-            yield ExamLine(uid, accession_number, str(row["last_received_at"]), _sum(told))
+                counts.append(self._outboxes["worklist"].overview.counts_of(f"mpps/{accession_number}"))
+            yield ExamLine(uid, accession_number, str(row["last_received_at"]), _sum(counts))
 
 
 def _route(name: str, lines: list[DestinationOverview], believed: CircuitState | None) -> Route:
@@ -214,7 +215,7 @@ def _next_attempt(line: DestinationOverview) -> str:
     return line.next_attempt or ""
 
 
-def _sum(told: list[SubjectCounts]) -> SubjectCounts:
+def _sum(counts: list[SubjectCounts]) -> SubjectCounts:
     return SubjectCounts(
-        sum(each.delivered for each in told), sum(each.open for each in told), sum(each.parked for each in told)
+        sum(each.delivered for each in counts), sum(each.open for each in counts), sum(each.parked for each in counts)
     )

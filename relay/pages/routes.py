@@ -1,7 +1,7 @@
-"""The routes of everything that people look at, and of the health check, the metrics and the pages' own files.
+"""The routes of the site's pages, the health check, the metrics and the pages' own files.
 
-Not here: what the pages show (`relay.pages.overview`, `relay.pages.worklist_board`, `relay.pages.studies`), how it
-becomes HTML (`relay.pages.html`), the viewer (`relay.pages.viewer`).
+Not here: the pages' values (`relay.pages.overview`, `relay.pages.worklist_board`, `relay.pages.studies`), HTML
+(`relay.pages.html`), the viewer (`relay.pages.viewer`), the operator's pages (`relay.pages.operator_routes`).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from relay.dicomweb import qido
 from relay.pages.html import Frame
 from relay.pages.overview import Overviews
 from relay.pages.studies import Studies, wanted
-from relay.pages.worklist_board import Board, asked_date
+from relay.pages.worklist_board import Board, read_date
 
 STATIC = Path(str(files("relay") / "pages" / "static"))
 ASSETS = {
@@ -29,7 +29,7 @@ REFRESH_SECONDS = 15
 
 
 class SitePages:
-    """The handlers. `metrics` and `health` look into the databases and are called in threads."""
+    """The handlers. `metrics` and `health` read the databases and are called in threads."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class SitePages:
         ]
 
     async def overview(self, request: web.Request) -> web.Response:
-        """Say whether it works. With `?refresh` it reads itself again, for browsers without scripts."""
+        """Show the state of the site. `?refresh`: with a meta refresh, for browsers without scripts."""
         refresh = REFRESH_SECONDS if "refresh" in request.query else None
         return await self._frame.page(
             request,
@@ -73,7 +73,7 @@ class SitePages:
     async def board(self, request: web.Request) -> web.Response:
         """Show the worklist of a day: `date`, `q` (a part of a name or number), `wall` (`names`: with names)."""
         query = request.query
-        day = asked_date(query.get("date", ""))
+        day = read_date(query.get("date", ""))
         return await self._frame.page(
             request,
             "wallboard.html" if "wall" in query else "board.html",
@@ -83,12 +83,13 @@ class SitePages:
         )
 
     async def search(self, request: web.Request) -> web.Response:
-        """Search the studies. What cannot be searched is a page of its own, with the reason and no results."""
-        asked = wanted(request.query)
+        """Search the studies. Raises InvalidQuery."""
+        # Before the page is made: a search that failed must not look like one without results.
+        query = wanted(request.query)
         return await self._frame.page(
             request,
             "studies.html",
-            lambda: {"found": self._studies.search(asked)},
+            lambda: {"found": self._studies.search(query)},
             current="/studies",
             follows=("images",),
         )
@@ -105,22 +106,23 @@ class SitePages:
         )
 
     async def health(self, _: web.Request) -> web.Response:
-        """200 while every hop is proven, else 503; the facts are in the body either way."""
+        """Answer 200 while every hop is proven, else 503; the body is the health report in both cases."""
         report = await asyncio.to_thread(self._health)
         return web.Response(
             status=200 if report.healthy else 503, text=report.model_dump_json(), content_type="application/json"
         )
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """What Prometheus collects; its text format, 0.0.4."""
+        """Answer in Prometheus's text format, 0.0.4."""
         body = await asyncio.to_thread(self._metrics)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def asset(self, request: web.Request) -> web.StreamResponse:
-        """Give one of the pages' own files."""
+        """Send one of the pages' own files."""
         media_type = ASSETS.get(request.match_info["name"])
         if media_type is None:
             raise web.HTTPNotFound
+        # no-cache: the names stay the same, so that a browser asks after each update of the gateway.
         return web.FileResponse(
             STATIC / request.match_info["name"], headers={"Content-Type": media_type, "Cache-Control": "no-cache"}
         )

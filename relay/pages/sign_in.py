@@ -1,13 +1,10 @@
-"""Signing in and out at a browser: the form, the way back to where somebody was, and what a page asks of its session.
+"""Signing in and out at a browser: the form, the redirects, and the session's heartbeat.
 
-Rules. A page that nobody may see yet leads here (`relay.access.middleware`) and from here back, only ever to a path of
-this server. Signing in makes a new session and ends the one before; it is in the audit trail before it counts. Every
-form works without scripts. The cookie is SameSite=Strict: who comes by a link of another site has it with the next
-request, so such a visit is passed on by a page of ours first.
+The middleware redirects to the form, and the form redirects back, to a path of this server only. Signing in makes a new
+session, ends the previous one, and is in the audit trail before it counts. Every form works without scripts.
 
-Not here: checking passwords (`relay.access.middleware`), what the identity provider is asked
-(`relay.access.oidc_login`), how long sessions last (`relay.access.sessions`), how cookies look
-(`relay.access.cookies`).
+Not here: checking passwords (`relay.access.middleware`), the identity provider (`relay.access.oidc_login`), sessions
+(`relay.access.sessions`), cookies (`relay.access.cookies`).
 """
 
 from aiohttp import web
@@ -22,7 +19,7 @@ from relay.pages.html import bare_page
 
 
 class SignIn:
-    """The handlers. They are there as long as anybody can be known."""
+    """The handlers. Each raises NotFound where it has no use: without users, or without an identity provider."""
 
     def __init__(self, access: AccessControl) -> None:
         self._access = access
@@ -39,24 +36,25 @@ class SignIn:
         ]
 
     async def form(self, request: web.Request) -> web.Response:
-        """Ask who it is, and say who was here if the session is locked. Raises NotFound while nobody is known."""
+        """Show the form, with the user's name if the session is locked. Raises NotFound without users."""
         self._expect_users()
         where = cookies.local(request.query.get("next", ""))
+        # The cookie is SameSite=Strict: a visitor by a link of another site sends it with the next request only.
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             return onward(where)
         return self._form(request, where)
 
     async def sign_in(self, request: web.Request) -> web.Response:
-        """Begin a session and lead back. A wrong password gives the form again, with 403: 401 would ask in a window."""
+        """Begin a session and redirect back; with a wrong password show the form again."""
         self._expect_users()
         form = await request.post()
         name, password = str(form.get("name", "")).strip(), str(form.get("password", ""))
         where, is_display = cookies.local(str(form.get("next", ""))), form.get("display") == "on"
-        account = self._access.passwords.account(name)  # before the check: what changes meanwhile ends the session
+        account = self._access.passwords.account(name)  # before the check: a change during it ends the session
         try:
             user = await self._access.by_password(request[ADDRESS], name, password)
         except Denied as error:
-            status = 403 if error.status == 401 else error.status
+            status = 403 if error.status == 401 else error.status  # 401 would open the browser's password dialog
             page = self._form(request, where, status=status, name=name, trouble=str(error), is_display=is_display)
             if "Retry-After" in error.http_headers:
                 page.headers["Retry-After"] = error.http_headers["Retry-After"]
@@ -69,7 +67,7 @@ class SignIn:
         return response
 
     async def ask_provider(self, request: web.Request) -> web.Response:
-        """Lead to the identity provider. By a page of ours: a form may not be passed on to another site."""
+        """Send the browser to the identity provider."""
         code = self._expect_provider()
         form = await request.post()
         where, ours = cookies.local(str(form.get("next", ""))), cookies.origin(request)
@@ -77,15 +75,16 @@ class SignIn:
             state, address = await code.begin(ours, where)
         except Denied as error:
             return self._form(request, where, status=error.status, trouble=str(error))
+        # By a page of ours, because form-action forbids that a form is redirected to another site.
         response = onward(address)
-        # Lax: the way back is a visit from the provider's site.
+        # Lax: the browser comes back by a redirect from the provider's site.
         cookies.give(
             response, cookies.PROVIDER, state, origin=ours, same_site="Lax", seconds=round(oidc_login.PATIENCE_SECONDS)
         )
         return response
 
     async def come_back(self, request: web.Request) -> web.Response:
-        """Begin a session for whom the identity provider vouches, and lead back; else the form with what was wrong."""
+        """Begin a session for the identity provider's user and redirect back; else show the form with the reason."""
         code = self._expect_provider()
         state = cookies.value(request, cookies.PROVIDER)
         try:
@@ -96,7 +95,7 @@ class SignIn:
             cookies.take(response, cookies.PROVIDER)
             return response
         await self._exchange(request, user)
-        response = onward(begun.where)
+        response = onward(begun.where)  # a request from our own page has the Strict cookie, a redirect would not
         cookies.take(response, cookies.PROVIDER)
         cookies.give(response, cookies.SESSION, self._access.sessions.begin(user, None), origin=begun.origin)
         return response
@@ -109,16 +108,16 @@ class SignIn:
         return response
 
     async def session(self, _: web.Request) -> web.Response:
-        """Say that the session goes on; the door says 401 when it does not. POST: a person is there."""
+        """Answer 204: the session goes on; else the middleware answers 401. POST: a person is active."""
         return web.Response(status=204)
 
     async def _exchange(self, request: web.Request, user: User) -> None:
-        """Record that somebody signs in, before it counts, and end the session that was here."""
+        # Recorded before the session exists: one that cannot be recorded may not begin.
         await self._access.recorder.signed_in(Actor(user.name, request[ADDRESS]))
         await self._end(request)
 
     async def _end(self, request: web.Request) -> None:
-        """End the session of this browser, and tell so unless that was done when it was locked."""
+        # The end of a locked session is in the trail since the first request after it.
         found = self._access.sessions.end(cookies.value(request, cookies.SESSION))
         if found is not None and not found.is_end_recorded:
             await self._access.recorder.signed_out(Actor(found.user.name, request[ADDRESS]))
@@ -152,5 +151,5 @@ class SignIn:
 
 
 def onward(where: str) -> web.Response:
-    """Lead somewhere by a page of ours, so that the browser takes it for our own request."""
+    """Make a page that redirects to `where`, so that the browser takes the next request for one of this site."""
     return bare_page("redirect.html", where=where)

@@ -1,6 +1,6 @@
-"""What the pages of care know of a site beyond its two databases: settings, files of others, what the loops believe.
+"""Facts about a site beyond its two databases, for the operator's pages: settings, files, circuits of delivery.
 
-Values and where to find them. Not for: what pages show of it (`relay.pages.queue`, `relay.pages.storage`).
+Not here: the pages' values (`relay.pages.queue`, `relay.pages.storage`).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,8 @@ from pacs import RetentionPolicy
 
 @dataclass(frozen=True, slots=True)
 class CircuitState:
-    """What a loop believes of its destination. `failures` is 0 while it works; then nobody waits for `knock_at`."""
+    """State of a destination's circuit. `failures` in a row, 0 while it works; `knock_at` is the time of the next try
+    after a failure; `trouble` says the last one; `proven_at` is the last confirmation in this run."""
 
     failures: int
     knock_at: datetime | None
@@ -24,7 +25,8 @@ class CircuitState:
 
 @dataclass(frozen=True, slots=True)
 class SiteFacts:
-    """`policy` None: nothing goes by itself. `refusals` is the file of refusals, `backups` where backups are noted."""
+    """The facts. `policy` None: retention removes nothing by itself. `refusals` is the file of refusals, `backups` the
+    file with the last backup; None: there is no such file."""
 
     refusals: Path | None = None
     backups: Path | None = None

@@ -1,7 +1,8 @@
-"""What the page of the storage shows: what is kept, how it grows, when it is full, what may go, and what is damaged.
+"""The storage page: totals, growth, free space, retention, scrub and forwarding.
 
-Values for templates only. Every number is of the moment the page was made, but where a time stands with it. Not here:
-HTML (`relay/pages`), what may go (`pacs.maintenance.retention`), plots themselves (`relay.pages.bar_chart`).
+Numbers are of the moment that the page was made, unless a time stands with them. Values for templates only.
+
+Not here: HTML (`relay/pages`), rules of retention (`pacs.maintenance.retention`), plots (`relay.pages.bar_chart`).
 """
 
 from collections import Counter
@@ -25,14 +26,14 @@ GROWTH_DAYS = 30
 """Whole days of which the growth is the mean: weekends and weeks without a clinic are part of it."""
 
 MOST_STUDIES = 200
-"""Studies that are old enough and are asked whether they may go, the oldest: a page must not take minutes."""
+"""Studies old enough to go that are judged, the oldest first; more would make the page take minutes."""
 
 MOST_DAMAGED = 50
 
 
 @dataclass(frozen=True)
 class Day:
-    """What came on one day (UTC), 2026-11-22."""
+    """Receipts of one day (UTC, such as 2026-11-22)."""
 
     day: str
     studies: int
@@ -42,7 +43,8 @@ class Day:
 
 @dataclass(frozen=True)
 class Room:
-    """The volume of the images. `left_bytes` is what may still come until images stop; None days: it does not grow."""
+    """The volume of the images. `left_bytes` may still be received before images are refused; `days_left` None: no
+    growth."""
 
     volume: Volume
     fullness: Fullness
@@ -56,7 +58,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Release:
-    """What retention makes of the oldest studies. `held` has the reasons why others stay, the most frequent first."""
+    """Retention of the oldest studies. `held` counts the reasons why others stay, the most frequent first."""
 
     policy: RetentionPolicy
     looked_at: int
@@ -68,7 +70,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Scrubbing:
-    """How far the scrub has come. Times are UTC text; `percent` is of the files there are now."""
+    """Progress of the scrub. Times are UTC ISO text; `percent` is of the files that exist now."""
 
     began_at: str | None
     ended_at: str | None
@@ -79,7 +81,7 @@ class Scrubbing:
 
 @dataclass(frozen=True)
 class Storage:
-    """The page. `room` None: the volume cannot be looked at, and `trouble` says why."""
+    """The page. `room` None: the volume cannot be read, and `trouble` says why."""
 
     totals: dict[str, int]
     oldest: str | None
@@ -96,7 +98,7 @@ class Storage:
 
 
 class StorageBoard:
-    """Asks the archive. Its method blocks: call it in a thread."""
+    """Reads the archive. Its method blocks: call it in a thread."""
 
     def __init__(self, archive: Archive, site_facts: SiteFacts, *, clock: Callable[[], datetime]) -> None:
         self._archive = archive
@@ -139,6 +141,7 @@ class StorageBoard:
     def _scrub(self, instances: int) -> Scrubbing:
         condition = self._archive.condition()
         reached = condition.scrub
+        # The scrub may have read files that have since been removed.
         percent = min(100, 100 * reached.file_count // instances) if instances else 100
         return Scrubbing(
             began_at=reached.began_at,
@@ -150,20 +153,22 @@ class StorageBoard:
 
 
 def filled(rows: Iterable[dict[str, object]], now: datetime) -> tuple[Day, ...]:
-    """The last DAYS days up to today, the oldest first, also those on which nothing came."""
+    """Return the last DAYS days up to today, the oldest first, including days without receipts."""
     known = {str(row["day"]): row for row in rows}
     days = [(_first_day(now) + timedelta(days=number)).strftime("%Y-%m-%d") for number in range(DAYS)]
     return tuple(_day(day, known.get(day, {})) for day in days)
 
 
 def room(volume: Volume, marks: Watermarks, days: Sequence[Day], *, oldest: str | None, now: datetime) -> Room:
-    """Judge a volume: how much may still come, and for how many days that is enough at the present growth.
+    """Calculate the bytes that may still be received, and the days until then at the present growth.
 
-    The growth is that of whole days, at most GROWTH_DAYS, and none from before the first image.
+    `days` ends today; `oldest` is the time of the first image, UTC ISO text.
     """
+    # Today is not over, and days before the first image would make the growth too small.
     first = oldest[:10] if oldest else now.strftime("%Y-%m-%d")
     counted = [day for day in days[:-1] if day.day >= first][-GROWTH_DAYS:]
     growth = sum(day.bytes for day in counted) // len(counted) if counted else 0
+    # Images are refused at the stop watermark, not on a full volume.
     kept_free = floor(volume.total_bytes * (100 - marks.stop_percent) / 100)
     left = max(0, volume.free_bytes - kept_free)
     return Room(
@@ -178,8 +183,8 @@ def room(volume: Volume, marks: Watermarks, days: Sequence[Day], *, oldest: str 
 
 
 def release(policy: RetentionPolicy, outcomes: Iterable[RetentionOutcome]) -> Release:
-    """Count what would become of the oldest studies, as far as MOST_STUDIES."""
-    looked = list(islice(outcomes, MOST_STUDIES + 1))
+    """Sum up the outcomes of the oldest studies, as far as MOST_STUDIES."""
+    looked = list(islice(outcomes, MOST_STUDIES + 1))  # one more shows that there are more; each costs queries
     judged = looked[:MOST_STUDIES]
     going = [outcome.study for outcome in judged if not outcome.kept_because]
     held = Counter(reason for outcome in judged for reason in outcome.kept_because)
@@ -194,7 +199,7 @@ def release(policy: RetentionPolicy, outcomes: Iterable[RetentionOutcome]) -> Re
 
 
 def plots(days: Sequence[Day]) -> tuple[Plot, ...]:
-    """The plots of the page."""
+    """Lay out the plots of the page."""
     total = sum(day.bytes for day in days)
     studies = sum(day.studies for day in days)
     return (

@@ -1,10 +1,9 @@
-"""The studies that are kept: searched as people search, and the quick look at one of them.
+"""The study search, and the quick look at one study.
 
-Rules. Matching is the archive's, the same as for QIDO-RS and C-FIND. A name is looked for anywhere in the name, unless
-wildcards say where; all else has to be equal. What is not understood is refused in words, so that a search that failed
-never looks like one that found nothing.
+Matching is the archive's, as for QIDO-RS and C-FIND. A name matches anywhere in the name, unless it has wildcards;
+everything else has to be equal. A search that cannot be understood is refused. Values for templates only.
 
-Values for templates only. Not here: HTML (`relay.pages.html`), the rules of an exam (`relay.exams.exam`).
+Not here: HTML (`relay.pages.html`), the rules of an exam (`relay.exams.exam`).
 """
 
 import re
@@ -32,7 +31,7 @@ MOST_PAGES = 4000
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is searched, as it was typed; dates as 2026-11-22."""
+    """The search as typed; dates such as 2026-11-22."""
 
     name: str = ""
     participant: str = ""
@@ -49,7 +48,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class StudyLine:
-    """One study; `received_at` is when its last image came, UTC text."""
+    """One study; `received_at` is the time of its last image, UTC ISO text."""
 
     study_instance_uid: str
     accession_number: str
@@ -66,7 +65,7 @@ class StudyLine:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """One page of what was found."""
+    """One page of results."""
 
     wanted: Wanted
     lines: tuple[StudyLine, ...]
@@ -75,7 +74,7 @@ class StudyPage:
 
 @dataclass(frozen=True)
 class Object:
-    """One instance of a study: where it came from, and what it shows."""
+    """One instance of a study, and the view that it shows."""
 
     stored: Stored
     image: Image
@@ -85,8 +84,8 @@ class Object:
 class Study:
     """The quick look.
 
-    `exams` are of the items that belong to it by study or number, none for an unscheduled one; `viewer` is empty where
-    none is installed.
+    `exams` are of the items with its study UID or accession number, none for an unscheduled study; `viewer` is the
+    address in the viewer, empty where none is installed.
     """
 
     line: StudyLine
@@ -97,7 +96,7 @@ class Study:
 
 
 class Studies:
-    """Asks both databases. Its methods block: call them in a thread."""
+    """Reads both databases. Its methods block: call them in a thread."""
 
     def __init__(self, archive: Archive, instances: Instances, evidence: Evidence, *, viewer: Path) -> None:
         self._archive = archive
@@ -108,6 +107,7 @@ class Studies:
     def search(self, wanted: Wanted) -> StudyPage:
         """Find one page of studies, the newest first. Raises InvalidQuery."""
         offset = (wanted.page - 1) * PAGE_SIZE
+        # One match more than the page shows whether there is a next one.
         matches = self._archive.find("STUDY", identifier(wanted), limit=PAGE_SIZE + 1, offset=offset)
         page = matches[:PAGE_SIZE]
         by_study: dict[str, list[Instance]] = defaultdict(list)
@@ -138,9 +138,11 @@ class Studies:
 
 def wanted(query: Mapping[str, str]) -> Wanted:
     """Read what a form sent. Raises InvalidQuery."""
+    # A misspelt parameter that is ignored would find all studies.
     unknown = sorted(set(query) - set(Wanted.__dataclass_fields__))
     if unknown:
         raise InvalidQuery(f"A search has {', '.join(Wanted.__dataclass_fields__)}, and nothing else.")
+    # Lone surrogates have no UTF-8, so no database could compare them.
     if any("\ud800" <= letter <= "\udfff" for value in query.values() for letter in value):
         raise InvalidQuery("A search has a character that is none.")
     given = {name: value.strip() for name, value in query.items() if name != "page"}
@@ -148,7 +150,7 @@ def wanted(query: Mapping[str, str]) -> Wanted:
 
 
 def identifier(wanted: Wanted) -> Dataset:
-    """Say it as QIDO-RS and C-FIND do. Raises InvalidQuery."""
+    """Make the identifier of QIDO-RS and C-FIND. Raises InvalidQuery."""
     keys = {
         "PatientName": name_pattern(wanted.name),
         "PatientID": _plain(wanted.participant),
@@ -160,7 +162,7 @@ def identifier(wanted: Wanted) -> Dataset:
 
 
 def name_pattern(name: str) -> str:
-    """A name as people type it as one that DICOM matches: "smith, ann" is `*smith*ann*`, wildcards stay as they are."""
+    """Translate a typed name to a DICOM pattern: "smith, ann" is `*smith*ann*`; one with wildcards stays."""
     if set("*?^=") & set(name):
         return name
     words = name.replace(",", " ").split()
@@ -168,7 +170,7 @@ def name_pattern(name: str) -> str:
 
 
 def _plain(participant: str) -> str:
-    """An NHS number is written with blanks and kept without."""
+    # An NHS number is written with blanks and stored without.
     return participant.replace(" ", "") if re.fullmatch(r"[0-9]{3} [0-9]{3} [0-9]{4}", participant) else participant
 
 

@@ -1,12 +1,7 @@
-"""The viewer at /viewer: OHIF's files from the data folder, the page and the configuration that make it ours.
+"""The viewer at /viewer: OHIF's files from the data folder, with our own page, style and configuration.
 
-Rules. What OHIF's makers wrote is installed once (`gateway viewer install`) and lies in a folder of its own; what we
-wrote comes with this package, so that an update of the gateway updates it. Only names of a known kind are files, any
-other path is a page of the viewer. The gateway works without it, and says how to add it. Studies are opened from our
-own pages: OHIF's list shows a server that fails as one that is empty.
-
-OHIF's decoders of JPEG 2000, JPEG-LS and HTJ2K evaluate code that they put together. They run in workers, and a worker
-obeys the policy its script came with: so scripts come with one that allows it, and no page does.
+OHIF is installed by `gateway viewer install` into a folder of its own; our files come with this package. A path that is
+no file name of a known type is a page of the viewer. Without OHIF the handlers raise NotFound, with the remedy.
 
 Not here: OHIF's files themselves (`relay.pages.viewer_bundle`).
 """
@@ -25,14 +20,17 @@ from relay.pages import viewer_bundle
 from relay.pages.viewer_bundle import ROOT
 
 MARK = "installed.json"
-"""Written into the folder by the installer: which edition lies there."""
+"""Written by the installer: the edition in the folder."""
 
+# 'unsafe-inline' for styles alone, because OHIF writes them inline.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
     "style-src 'self' 'unsafe-inline'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# OHIF's decoders of JPEG 2000, JPEG-LS and HTJ2K build functions out of text; with wasm-unsafe-eval alone such images
+# stay black. They run in workers, and a worker obeys the policy of its own script.
 WORKER_POLICY = "default-src 'none'; script-src 'self' 'unsafe-eval'; connect-src 'self'"
-"""Counts for a script only where it is started as a worker, which has no page it could do harm to."""
+"""Has an effect only in a worker, which has no page; the page itself may not evaluate code."""
 
 _OURS = Path(str(files("relay") / "pages" / "viewer_page"))
 _PAGE = "index.html"
@@ -49,7 +47,7 @@ _TYPES = {
 
 
 def is_installed(folder: Path) -> bool:
-    """Whether the version of OHIF that this gateway is made for lies in the folder. Reads one small file."""
+    """Does the folder hold the edition of OHIF that this gateway is made for? Reads one small file."""
     try:
         mark = json.loads((folder / MARK).read_bytes())
     except (OSError, ValueError):
@@ -58,7 +56,7 @@ def is_installed(folder: Path) -> bool:
 
 
 def link(study_instance_uid: str) -> str:
-    """The address of a study in the viewer, on this server."""
+    """Return the path of a study in the viewer."""
     return f"{ROOT}viewer?StudyInstanceUIDs={quote(study_instance_uid, safe='')}"
 
 
@@ -76,12 +74,13 @@ class Viewer:
         ]
 
     async def entry(self, _: web.Request) -> web.StreamResponse:
-        """Lead to our own list of studies, where studies are found and errors are told from emptiness."""
+        """Redirect to our own list of studies."""
         await self._expect_installed()
+        # OHIF's own list says "no studies" when the server fails, and screen readers cannot use it.
         return web.Response(status=302, headers={"Location": "/studies"})
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """Give a file of the viewer, compressed if there is a compressed one, or the page for any other path."""
+        """Send a file of the viewer, compressed if there is a compressed one, or the page for any other path."""
         await self._expect_installed()
         name = request.match_info["name"]
         path = self._path(name) if Path(name).suffix else _OURS / _PAGE
@@ -97,7 +96,7 @@ class Viewer:
     def _path(self, name: str) -> Path | None:
         if not _NAME.fullmatch(name) or Path(name).suffix not in _TYPES:
             return None
-        ours = _OURS / name
+        ours = _OURS / name  # first, so that an update of the gateway updates them without a new installation
         return ours if ours.is_file() else self._folder / name
 
     async def _expect_installed(self) -> None:
@@ -109,11 +108,8 @@ class Viewer:
 
 
 def caching(name: str) -> str:
-    """How long a browser may keep a file.
-
-    For ever, when its name has the hash of its content; files that we change keep their name, so that it is asked for
-    them each time, as for all others.
-    """
+    """Return the Cache-Control of a file: for ever if its name has the hash of its content, else revalidated."""
+    # The files that we change keep OHIF's name, so the hash in it is not that of their content.
     return (
         "max-age=31536000, immutable" if _HASHED.fullmatch(name) and name not in viewer_bundle.CHANGES else "no-cache"
     )

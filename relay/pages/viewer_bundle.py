@@ -1,12 +1,10 @@
-"""OHIF as its makers publish it: which version we take, which of its files we keep, and what is changed in them.
+"""OHIF as published: the version we take, the files we keep, and the changes to them.
 
-Rules. The published files expect to lie at the root of a host, so that every place that says so is changed; how many
-there are in which file is written down here, and another count means that this is not the version we know. Nothing is
-changed to make OHIF behave differently: that is done in `relay/pages/viewer_page/app-config.js`, by its own means. Its
-page, its service worker and what tablets and other specialties need are left out. The page is ours
-(`relay/pages/viewer_page/index.html`).
+Only the location is changed, because the published files expect the root of a host. The count of changes in each file
+is fixed; another count means another version, and UnexpectedBundle. Our page replaces OHIF's, and its behaviour is set
+by `relay/pages/viewer_page/app-config.js`.
 
-Not here: where the files come from and go to (`operations.viewer.install`), how they are served (`relay.pages.viewer`).
+Not here: download and installation (`operations.viewer.install`), serving (`relay.pages.viewer`).
 """
 
 import hashlib
@@ -22,11 +20,12 @@ ROOT = "/viewer/"
 
 NAME, VERSION = "@ohif/app", "3.13.2"
 INTEGRITY = "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="
-"""Of the published archive, as npm writes it (Subresource Integrity): base 64 of the SHA-512."""
+"""SHA-512 of the published archive in base 64, as npm writes it (Subresource Integrity)."""
 
 SCRIPT, STYLE, LICENCE = "app.bundle.0f6159c501addfe9.js", "app.bundle.css", "LICENSE"
 _NEEDED = (SCRIPT, STYLE, LICENCE)
 
+# Not kept: OHIF's page and service worker, and files for tablets and other specialties.
 _KEPT = re.compile(
     r"""LICENSE
     | [\w-]+(\.bundle)?\.[0-9a-f]{16}\.js    # the application, its chunks and workers
@@ -67,21 +66,21 @@ CHANGES: Mapping[str, Change] = MappingProxyType(
         "polySeg.bundle.2c5892e4c5a6bdd5.js": _PUBLIC_PATH,
     }
 )
-"""What is replaced, by file. No other file that is kept may hold one of these texts."""
+"""Changes by file. No other kept file may contain one of these texts."""
 
 EDITION = f"{VERSION}+{hashlib.sha256(repr((_KEPT.pattern, CHANGES)).encode()).hexdigest()[:8]}"
-"""Version and recipe: what is installed is out of date when either has changed."""
+"""Version and recipe: an installation is out of date when either has changed."""
 
 
 def kept(member: str) -> str | None:
-    """The name under which a member of the archive is kept, such as `app.bundle.css`; None when it is left out."""
+    """Return the name under which a member of the archive is kept, such as `app.bundle.css`; None to leave it out."""
     source = _SOURCE.fullmatch(member)
     name = source.group(1) if source else ""
     return name if _KEPT.fullmatch(name) else None
 
 
 def patched(name: str, content: bytes) -> bytes:
-    """The file as it has to be to live below ROOT. Raises UnexpectedBundle when it is not the file we know."""
+    """Return the content changed for its place below ROOT. Raises UnexpectedBundle when it is another file."""
     expected = CHANGES.get(name)
     for change in (_PUBLIC_PATH, CHANGES[STYLE]) if name.endswith((".js", ".css")) else ():
         count, known = content.count(change.old), expected.count if expected == change else 0
@@ -94,6 +93,6 @@ def patched(name: str, content: bytes) -> bytes:
 
 
 def expect_whole(names: Iterable[str]) -> None:
-    """Raise UnexpectedBundle when something is missing without which the viewer cannot start."""
+    """Raise UnexpectedBundle when a file is missing that the viewer needs to start."""
     if missing := sorted({*_NEEDED, *CHANGES} - set(names)):
         raise UnexpectedBundle(f"The archive of {NAME} {VERSION} has no {', '.join(missing)}; it was not installed.")

@@ -1,12 +1,10 @@
-"""The worklist board: the appointments of one day, each put side by side with the images that have arrived of it.
+"""The worklist board: the appointments of one day, each with the images that have arrived for it.
 
-Rules. Rows stand in the order of the clinic. What a person has to look at is said in words (`problems`) on its row and
-counted for the day. An image belongs to an appointment by its study or by its accession number: one under the right
-number with a wrong study is a finding, not a missing view. What the machine reports (MPPS) to have made and what has
-not come is counted.
+Rows are in clinic order. Problems that need a person are sentences on the row, and counted for the day. An image
+belongs to an appointment by its study UID or its accession number. Images reported by MPPS that have not arrived are
+counted. Values for templates only; a database that cannot be read raises.
 
-Values for templates only; what cannot be asked raises. Not here: HTML (`relay.pages.html`), the rules of an exam
-(`relay.exams.exam`).
+Not here: HTML (`relay.pages.html`), the rules of an exam (`relay.exams.exam`).
 """
 
 import threading
@@ -24,20 +22,20 @@ from relay.pages.html import person
 from worklist import Item, Performed, Worklist
 
 MOST_DAYS = 3
-"""So many days before the one that is asked for are kept in memory."""
+"""Days kept in memory beside the one requested."""
 
 WALL_ROWS = 14
 """What fits on a screen in letters that are read from a few metres."""
 
-_TOLD = frozenset({"discontinued"})
-"""Findings that say how an exam ended, and that nobody has to look into."""
+_OUTCOMES = frozenset({"discontinued"})
+"""Findings that say how an exam ended, and need no person."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One appointment. `awaited` counts the images that were reported as made and have not come.
+    """One appointment. `awaited` counts the images reported by MPPS that have not arrived.
 
-    `latest` is when the last image came, UTC text, empty for none.
+    `latest` is the time of the last image, UTC ISO text, empty for none.
     """
 
     item: Item
@@ -51,13 +49,13 @@ class Row:
 
     @property
     def study_instance_uid(self) -> str:
-        """The study that its images are in; empty while there are none."""
+        """The Study Instance UID of its images; empty while there are none."""
         return self.exam.images[0].study_instance_uid if self.exam.images else ""
 
 
 @dataclass(frozen=True)
 class Day:
-    """One day; `rows` are those that the filter lets through, the counts are of all."""
+    """One day; `rows` are filtered by `sought`, the counts are of all."""
 
     on: date
     is_today: bool
@@ -70,7 +68,7 @@ class Day:
 
     @property
     def on_wall(self) -> tuple[Row, ...]:
-        """The rows for a screen that nobody scrolls: what needs a look, the last two that are over, what comes next."""
+        """Rows for a screen that does not scroll: earlier ones with problems, the last two over, then the next."""
         open_ = [place for place, row in enumerate(self.rows) if row.item.state in {"scheduled", "in_progress"}]
         last_page = max(0, len(self.rows) - WALL_ROWS)
         first = min(max(0, open_[0] - 2), last_page) if open_ else last_page
@@ -87,10 +85,10 @@ class Day:
 
 
 class Board:
-    """Asks both databases. Its methods block: call them in a thread.
+    """Reads both databases. Its methods block: call them in a thread.
 
-    A day is put together once for all who look, until one of the databases has changed; then only the rows are made
-    anew that what has changed belongs to.
+    A day is made once for all screens, until one of the databases changes; then only the rows that depend on the change
+    are made anew.
     """
 
     def __init__(
@@ -101,6 +99,7 @@ class Board:
         self._evidence = evidence
         self._clock = clock
         self._turn = threading.Lock()
+        # Every screen reads the board again with every change, so a day is made once for all.
         self._days: dict[date, tuple[tuple[int, int], list[Row]]] = {}
         self._rows: dict[str, tuple[object, Row]] = {}
 
@@ -122,7 +121,7 @@ class Board:
 
     def _rows_of(self, day: date) -> list[Row]:
         with self._turn:
-            # Read before the rows are: what comes in between makes them anew the next time.
+            # Read before the rows: a change in between makes them anew the next time.
             versions = self._worklist.data_version(), self._instances.version()
             known, rows = self._days.get(day, (None, []))
             if known != versions:
@@ -133,17 +132,17 @@ class Board:
     def _made(self, items: Sequence[Item]) -> Iterator[Row]:
         of_each = self._instances.of_exams((item.study_instance_uid, item.accession_number) for item in items)
         of_performed = [self._worklist.performed(item.accession_number) for item in items]
-        standings = self._evidence.hold_states({each.stored.sop_instance_uid for found in of_each for each in found})
+        hold_states = self._evidence.hold_states({each.stored.sop_instance_uid for found in of_each for each in found})
         absent = self._evidence.absent({uid for performed in of_performed for uid in performed.images})
         known, self._rows = self._rows, {}
         for item, found, performed in zip(items, of_each, of_performed, strict=True):
             arrived = {each.stored.sop_instance_uid: each for each in found}
             data_sets = [each.data_set for each in arrived.values()]
-            # Whatever the exam depends on: what is left out here stays on the board as it was.
+            # Everything that the row depends on: a change of anything left out would not show on the board.
             made_of = (
                 found,
                 performed,
-                [standings.get(uid) for uid in arrived],
+                [hold_states.get(uid) for uid in arrived],
                 absent.intersection(performed.images),
                 self._evidence.beside(item, data_sets),
             )
@@ -155,7 +154,7 @@ class Board:
             yield row
 
 
-def asked_date(text: str) -> date | None:
+def read_date(text: str) -> date | None:
     """Read the date of an address, 2026-11-22 or 20261122; None for none. Raises InvalidQuery."""
     try:
         return date.fromisoformat(text) if text else None
@@ -172,20 +171,20 @@ def _row(item: Item, seen: Exam, arrived: Mapping[str, Instance], performed: Per
         awaited=len(set(performed.images) - arrived.keys()),
         latest=max((instance.stored.received_at for instance in arrived.values()), default=""),
         problems=tuple(_problems(seen)),
-        remarks=tuple(finding.text for finding in seen.findings if finding.code in _TOLD),
+        remarks=tuple(finding.text for finding in seen.findings if finding.code in _OUTCOMES),
     )
 
 
 def _problems(seen: Exam) -> Iterator[str]:
-    """What somebody has to look into; the views that are missing are said in one sentence."""
+    # Missing views share one sentence; every other finding has its own.
     codes = {finding.code for finding in seen.findings}
     if "view_missing" in codes:
         yield f"Completed without {' and '.join(seen.missing)}."
-    yield from (each.text for each in seen.findings if each.code not in _TOLD | {"view_missing"})
+    yield from (each.text for each in seen.findings if each.code not in _OUTCOMES | {"view_missing"})
 
 
 def extras(seen: Exam) -> Iterator[str]:
-    """Count what came beside the four views, in words."""
+    """Count the images beside the four views, in words."""
     if displaced := sum(seen.implant_displaced.values()):
         yield f"{displaced} implant-displaced"
     if slices := sum(each.kind == "tomosynthesis" for each in seen.images):
@@ -207,7 +206,7 @@ def _count(number: int, thing: str) -> str:
 
 
 def _is_sought(item: Item, sought: str) -> bool:
-    """Is it in the accession number, or in the name as it is shown or sent? Without regard to case."""
+    # In the accession number, or in the name as it is shown ("Smith, Ann") or sent ("SMITH^ANN").
     part = sought.strip().casefold()
     return any(
         part in text.casefold() for text in (item.accession_number, item.patient_name, person(item.patient_name))

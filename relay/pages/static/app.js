@@ -1,13 +1,13 @@
-/* Keeps an open page true. The server says that something has changed (/events); then the page is asked for again, and
-   what differs is changed in place, so that focus, scroll position, open details and half-filled fields stay as they
-   are. A page that hears nothing for 25 seconds says so, and fades. Without this script every page works as it came. */
+/* Keeps an open page up to date. The server says that something has changed (/events); then the page is requested again
+   and its differences are applied in place, so that focus, scroll position, open details and half-filled fields stay.
+   A page without a message for 25 seconds says so, and fades. Without this script every page works as loaded. */
 "use strict";
 (() => {
   const SILENT = 25000, AGAIN = 5000, PAUSE = 1000; // milliseconds
   const body = document.body, follows = (body.dataset.follows || "").split(" ").filter(Boolean);
   const banner = document.getElementById("stale"), live = document.getElementById("live");
   let state = JSON.parse(body.dataset.state || "{}"), ahead = Date.parse(body.dataset.now) - Date.now();
-  let source, told = "", heard = Date.now(), failed = "", asking = false, wanted = false, paused = false;
+  let source, asOf = "", heard = Date.now(), failed = "", asking = false, wanted = false, paused = false;
 
   // --- changing in place
 
@@ -51,7 +51,7 @@
     }
   }
 
-  // --- asking again
+  // --- requesting the page again
 
   async function refresh() {
     wanted = true;
@@ -67,7 +67,8 @@
     asking = false;
   }
 
-  /** Ask for this page (not as a person, who would ask for text/html) and take over what differs; gives what was wrong, in words, or nothing. */
+  /** Request this page and apply the differences; returns the error as a sentence, or "". Without Accept: text/html, because
+      a page load would extend the session. */
   async function renewed() {
     const options = { cache: "no-store", signal: AbortSignal.timeout(20000) };
     const answer = await fetch(location.href, options);
@@ -84,15 +85,15 @@
     return "";
   }
 
-  // --- hearing
+  // --- listening
 
   function listen() {
     source?.close();
-    if (paused || (document.hidden && !body.classList.contains("wall"))) return; // a hidden page needs no connection
+    if (paused || (document.hidden && !body.classList.contains("wall"))) return; // browsers have six connections per server
     source = new EventSource("/events");
     source.addEventListener("state", (event) => {
       const news = JSON.parse(event.data);
-      [heard, told] = [Date.now(), news.at];
+      [heard, asOf] = [Date.now(), news.at];
       if (follows.some((part) => state[part] !== news.state[part])) refresh();
       show();
     });
@@ -105,11 +106,11 @@
     const silent = Date.now() - heard > SILENT;
     const why = failed || (silent ? `No word from the gateway for ${SILENT / 1000} seconds. ` : "");
     const stale = Boolean(why) && !paused;
-    const said = why + `What you see is old${told ? `: it is as of ${told}` : ""}. Trying again.`;
+    const said = why + `What you see is old${asOf ? `: it is as of ${asOf}` : ""}. Trying again.`;
     if (stale && banner.textContent !== said) banner.textContent = said;
     banner.hidden = !stale;
     body.classList.toggle("is-stale", stale);
-    if (live) document.getElementById("live-said").textContent = paused ? `Paused at ${told}` : stale ? "Not live" : "Live";
+    if (live) document.getElementById("live-said").textContent = paused ? `Paused at ${asOf}` : stale ? "Not live" : "Live";
   }
 
   // --- ages
@@ -131,7 +132,7 @@
   if (!follows.length) return;
   setInterval(show, 1000);
   document.addEventListener("visibilitychange", () => {
-    heard = Math.max(heard, Date.now() - SILENT + 3000); // what is looked at again has three seconds to hear something
+    heard = Math.max(heard, Date.now() - SILENT + 3000); // a page that is visible again has three seconds for a message
     listen();
   });
   if (live) {

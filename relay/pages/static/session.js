@@ -1,8 +1,9 @@
-/* Leaves the page when its session is over, so that an unattended screen shows no patient, and tells while somebody
-   works here without asking for anything: reading images, filling in a form. Pages that nobody signed in for do nothing. */
+/* Leaves the page when its session is over, so that an unattended screen shows no patient, and extends the session while
+   mouse or keyboard are used without any request, as for reading images or filling in a form. Without a
+   session (open access, Basic) no answer is 401, and nothing happens. */
 "use strict";
 (() => {
-  const LOOK = 15000; // milliseconds between two questions
+  const LOOK = 15000; // milliseconds between two requests
   let used = false;
   for (const name of ["pointerdown", "pointermove", "keydown", "wheel"]) {
     addEventListener(name, () => (used = true), { capture: true, passive: true });

@@ -47,7 +47,7 @@
 
   // --- The hanging: right breast on the left, chest walls against each other, CC above MLO ---------------------------
 
-  /* Processed images before raw ones: whoever reads For Processing sees an inverted, flat picture. */
+  /* Processed images before raw ones, because For Processing is an inverted, flat picture. */
   const selector = name => ({
     seriesMatchingRules: [
       { attribute: 'gatewayMammogram', required: true, weight: 10, constraint: { equals: { value: name } } },
@@ -130,7 +130,7 @@
 
   /*
    * OHIF's own leaves a MONOCHROME1 image as a negative: its flag says inverted and its colours are not (seen in
-   * 3.13.2, like OHIF/Viewers issue 5604). It is not asked to; window and inversion are set, which keeps them together.
+   * 3.13.2, like OHIF/Viewers issue 5604). It is not called; window and inversion are set, which keeps them together.
    */
   function resetActiveViewport(services) {
     const { viewportGridService, cornerstoneViewportService, displaySetService } = services;

@@ -13,7 +13,7 @@ from pacs import Archive
 from relay.exams.evidence import Evidence
 from relay.exams.holding import HoldRules
 from relay.exams.instances import Instances
-from relay.pages.worklist_board import WALL_ROWS, Board, Day, asked_date
+from relay.pages.worklist_board import WALL_ROWS, Board, Day, read_date
 from tests.relay import served
 from tests.relay.served import NOW
 from worklist import Worklist
@@ -168,12 +168,12 @@ def test_a_day_is_made_anew_for_what_has_changed_and_only_that(tmp_path: Path) -
     ("text", "day"), [("", None), ("2026-11-22", date(2026, 11, 22)), ("20261122", date(2026, 11, 22))]
 )
 def test_a_date_is_read_in_both_forms(text: str, day: date | None) -> None:
-    assert asked_date(text) == day
+    assert read_date(text) == day
 
 
 def test_what_is_no_date_is_refused() -> None:
     with pytest.raises(InvalidQuery):
-        asked_date("2026-02-30")
+        read_date("2026-02-30")
 
 
 def test_an_image_that_is_held_back_is_said_on_its_row(tmp_path: Path) -> None:
