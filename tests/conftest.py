@@ -1,4 +1,4 @@
-"""What all tests have in common: clients without a race of pynetdicom's, and children that Ctrl-C reaches."""
+"""What all tests have in common: clients without two races of pynetdicom's, and children that Ctrl-C reaches."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -8,16 +8,17 @@ import pytest
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
+from simulator.modality.pynetdicom_rejection import requested
 from simulator.modality.pynetdicom_responses import LEAVE_RESPONSES
 
 
 @pytest.fixture(scope="session", autouse=True)
-def responses_are_left() -> Iterator[None]:
-    """Close the race (`simulator.modality.pynetdicom_responses`) in every association that a test requests."""
+def steady_associations() -> Iterator[None]:
+    """Close both races (`simulator.modality.pynetdicom_*`) in every association that a test requests."""
     stock = AE.associate
 
     def associate(*where: Any, evt_handlers: Sequence[evt.EventHandlerType] | None = None, **how: Any) -> Association:
-        return stock(*where, **how, evt_handlers=[LEAVE_RESPONSES, *(evt_handlers or ())])
+        return requested(stock, *where, evt_handlers=[LEAVE_RESPONSES, *(evt_handlers or ())], **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AE, "associate", associate)

@@ -32,6 +32,7 @@ from simulator.exam import phantom, steps
 from simulator.exam.exam import SCREENING_VIEWS, Exam
 from simulator.exam.steps import Sent, sent_of
 from simulator.modality.commitment_scu import Answer, Reports, question, shortfall
+from simulator.modality.pynetdicom_rejection import requested
 from simulator.modality.pynetdicom_responses import LEAVE_RESPONSES
 
 __all__ = ["Modality", "ModalityError", "Peer", "Sent", "Step", "data_set_bytes", "standard_views"]
@@ -152,7 +153,7 @@ class Modality:
             ae.add_requested_context(sop_class, list(syntaxes))
         tls = (self._tls, peer.host) if self._tls else None
         bound = [LEAVE_RESPONSES, *handlers]
-        assoc = ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls, evt_handlers=bound)
+        assoc = requested(ae.associate, peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls, evt_handlers=bound)
         if not assoc.is_established:
             raise ModalityError(f"No association with {peer}: {_why_not(assoc)}.")
         try:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,9 @@ def test_events_go_over_https_as_well(tmp_path: Path) -> None:
 def test_the_three_run_together_and_stop_together(empty_site: Site) -> None:
     with readiness(empty_site) as ready:
         together = start_together(empty_site, NOTIFY_SOCKET=ready.getsockname())
-        assert [ready.recv(64) for _ in range(3)] == [b"READY=1"] * 3
+        said = Counter[bytes]()
+        while said[b"READY=1"] < 3:  # the first ones may be watched already
+            said[ready.recv(64)] += 1
     assert answers(empty_site)
     children = children_of(together.pid)
     together.send_signal(signal.SIGTERM)
