@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.access.permissions import Role
+from relay.access.sessions import IDLE_MINUTES
 from relay.access.users import UserFile, account
 from tests.journeys.test_pages import keep
 from tests.relay import served
@@ -17,6 +18,10 @@ from tests.relay.access.test_oidc_login import site_with
 from tests.relay.served import first_study, item
 from tests.tools import axe
 from tests.tools.browser import CHROMIUM, Page, page
+from tests.tools.clock import Clock
+from tests.tools.waiting import wait_until
+
+IDLE = 60 * IDLE_MINUTES
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
 
@@ -76,11 +81,12 @@ def test_somebody_signs_in_comes_to_where_they_wanted_and_signs_out(
 def test_an_open_page_is_locked_by_itself_and_its_reader_comes_back_to_it(
     tmp_path: Path, browser: Page, pytestconfig: pytest.Config
 ) -> None:
-    judge = axe.source(pytestconfig, tmp_path)
-    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, idle_seconds=5.0)) as site:
+    judge, clock = axe.source(pytestconfig, tmp_path), Clock()
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, clock=clock)) as site:
         opened(browser, f"{site.url}/board?q=bj", "Sign in")
         sign_in(browser, "otto")
         shown(browser, "Worklist")
+        clock.now += IDLE
         shown(browser, "Locked")
         assert "BJÖRK" not in browser.evaluate("document.body.textContent")
         assert axe.violations(browser, judge) == []
@@ -90,13 +96,21 @@ def test_an_open_page_is_locked_by_itself_and_its_reader_comes_back_to_it(
 
 
 def test_who_moves_the_mouse_is_not_locked(tmp_path: Path, browser: Page) -> None:
-    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, idle_seconds=20.0)) as site:
+    clock = Clock()
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, clock=clock)) as site:
         opened(browser, f"{site.url}/board", "Sign in")
         sign_in(browser, "otto")
         shown(browser, "Worklist")
-        for x in range(45):
-            browser.drag((100.0 + x, 100.0), (200.0, 150.0))
-            browser.wait("new Promise(done => setTimeout(() => done(true), 600))", what="a moment")
+
+        def moved_and_told() -> int:
+            browser.drag((100.0, 100.0), (200.0, 150.0))
+            return browser.posted.count(f"{site.url}/session")
+
+        for _ in range(2):
+            before = moved_and_told()
+            clock.now += 0.6 * IDLE
+            wait_until(lambda before=before: moved_and_told() > before, "the page's word that somebody is there")  # type: ignore[misc]
+        assert browser.evaluate("fetch('/session').then(answer => answer.status)") == 204
         assert where(browser) == "/board"
 
 
@@ -123,10 +137,12 @@ def test_somebody_signs_in_with_the_identity_provider_of_another_site(
 
 
 def test_a_wallboard_stays_on(tmp_path: Path, browser: Page) -> None:
-    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, idle_seconds=1.0)) as site:
+    clock = Clock()
+    with served.site(tmp_path, first_study(), [item()], access=door_in(tmp_path, clock=clock)) as site:
         opened(browser, f"{site.url}/", "Sign in")
         sign_in(browser, "vera", also="document.getElementById('display').checked = true")
         shown(browser, "Wallboard")
+        clock.now += IDLE
         site.worklist.schedule(item("ACC-2"), action_id="action-2", content_hash="2", now=served.NOW)
         browser.wait("document.body.textContent.includes('ACC-2')", what="the new appointment")
         assert where(browser) == "/board?wall"

@@ -276,7 +276,7 @@ def test_who_is_signed_in_at_the_browser_sees_the_pictures_and_is_led_out_after_
         browser.wait("location.pathname.startsWith('/viewer/')", what="The viewer")
         shows(browser, expected)
         assert browser.problems == []
-        assert browser.evaluate("fetch('/sign-out', {method: 'POST'}).then(answer => answer.ok)")
+        browser.evaluate("fetch('/sign-out', {method: 'POST'}); true")  # whose answer the page may not live to see
         browser.wait("document.title.startsWith('Sign in ')", what="The sign-in page again")
     finally:
         gateway(site, "users", "remove", "vera")

@@ -40,6 +40,8 @@ class Page:
         self._last = 0
         self.requests: list[str] = []
         """Every address that was asked for, by the page and by its workers."""
+        self.posted: list[str] = []
+        """Those of them that something was sent to with POST."""
         self.problems: list[str] = []
         """What the console got as errors, exceptions nobody caught, and what the browser itself complained of."""
 
@@ -108,8 +110,9 @@ class Page:
 
     def _note(self, message: dict[str, Any]) -> None:
         match message:
-            case {"method": "Network.requestWillBeSent", "params": {"request": {"url": url}}}:
+            case {"method": "Network.requestWillBeSent", "params": {"request": {"url": url, "method": method}}}:
                 self.requests.append(url)
+                self.posted += [url] if method == "POST" else []
             case {"method": "Runtime.consoleAPICalled", "params": {"type": "error" | "assert", "args": said}}:
                 self.problems.append(" ".join(str(each.get("value", each.get("description"))) for each in said))
             case {"method": "Runtime.exceptionThrown", "params": {"exceptionDetails": details}}:

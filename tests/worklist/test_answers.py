@@ -145,6 +145,18 @@ def _identifier(keywords: list[str], inner: list[str] | None, named: str) -> Dat
     return identifier
 
 
+def _unpadded(value: object) -> object:
+    """The same without blanks at the end, which are padding (PS3.5 Section 6.2).
+
+    pydicom leaves them where an escape sequence follows, as in the second of two single-byte sets.
+    """
+    if isinstance(value, dict):
+        return {key: _unpadded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_unpadded(each) for each in value]
+    return value.rstrip(" ") if isinstance(value, str) else value
+
+
 @given(data=st.data(), named=st.sampled_from(sorted(LETTERS)), transfer_syntax=st.sampled_from(SYNTAXES),
        foreign=st.sampled_from(["", "", FOREIGN]))  # fmt: skip
 @settings(deadline=None, max_examples=200)
@@ -166,7 +178,8 @@ def test_every_answer_is_what_pydicom_makes_of_the_same_data_set(
     named_terms: DicomJson = {"00080005": {"vr": "CS", "Value": list(terms)}} if terms else {}
     in_unicode = encode(_expected(identifier, stored, UTF_8), transfer_syntax)
     letters_of = decode(in_unicode, transfer_syntax).to_json_dict()
-    assert read_again.to_json_dict() == {key: letters_of[key] for key in letters_of if key not in UTF_8} | named_terms
+    expected = {key: letters_of[key] for key in letters_of if key not in UTF_8} | named_terms
+    assert _unpadded(read_again.to_json_dict()) == _unpadded(expected)
     if len(terms) <= 1 and terms != ("ISO_IR 13",):  # pydicom escapes in its own order, and does not mix in ISO_IR 13
         assert answered.data == encode(_expected(identifier, stored, named_terms), transfer_syntax)
     if FOREIGN not in str(read_again):
