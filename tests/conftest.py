@@ -5,11 +5,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
 from simulator.modality.pynetdicom_rejection import requested
 from simulator.modality.pynetdicom_responses import LEAVE_RESPONSES
+
+# Without a deadline for each example, because 200 ms say how busy the machine is and not whether a property holds.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
