@@ -29,7 +29,7 @@ from simulator.exam.exam import SCREENING_VIEWS, Exam
 from simulator.exam.phantom import mammogram, raw_mammogram, tomosynthesis
 from simulator.site import Site, SiteError, wait_until
 from tests.journeys.test_access import PASSWORD, gateway
-from tests.tools import corpus
+from tests.tools import axe, corpus
 from tests.tools.browser import CHROMIUM, Page, page
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
@@ -83,7 +83,7 @@ def archive(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactor
     assert pytestconfig.cache
     kept = pytestconfig.cache.mkdir("viewer") / f"ohif-app-{VERSION}.tgz"
     if not kept.exists():
-        shutil.copy(fetch(tmp_path_factory.mktemp("fetched"), say=print), kept)
+        axe.keep(fetch(tmp_path_factory.mktemp("fetched"), say=print), kept)
     verify(kept)
     return kept
 

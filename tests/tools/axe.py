@@ -6,6 +6,7 @@ It is fetched as the viewer is, with `npm pack` and a SHA-512, because `npm inst
 import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -30,13 +31,18 @@ def source(config: pytest.Config, folder: Path) -> str:
     if not kept.exists():
         command = ["npm", "pack", f"{NAME}@{VERSION}", "--ignore-scripts", "--no-update-notifier", "--logs-max=0"]
         subprocess.run([*command, f"--cache={folder / 'cache'}"], cwd=folder, check=True, capture_output=True)
-        shutil.copy(folder / kept.name, kept)
+        keep(folder / kept.name, kept)
     digest = base64.b64encode(hashlib.sha512(kept.read_bytes()).digest()).decode()
     assert f"sha512-{digest}" == INTEGRITY
     with tarfile.open(kept) as archive:
         program = archive.extractfile("package/axe.min.js")
         assert program
         return program.read().decode()
+
+
+def keep(fetched: Path, kept: Path) -> None:
+    """Put a file into the cache, whole at once: another worker of the tests may look for it."""
+    os.replace(shutil.copy(fetched, kept.with_name(f"{kept.name}.{os.getpid()}")), kept)
 
 
 def violations(page: Page, program: str) -> list[dict[str, Any]]:

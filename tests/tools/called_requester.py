@@ -1,6 +1,5 @@
 """A requester of storage commitment that is called: pynetdicom as the SCU that takes N-EVENT-REPORT on its own port."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,8 +7,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from gateway.remote_ae import Peer
-
-SECONDS = 20.0
+from tests.tools.waiting import wait_until
 
 
 def taking(*, scu: bool | None = False, scp: bool | None = True, syntax: str = "1.2.840.10008.1.2.1") -> AE:
@@ -41,10 +39,7 @@ class CalledRequester:
         server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         try:
             yield Peer("MAMMO", "127.0.0.1", server.server_address[1])
-            deadline = time.monotonic() + SECONDS
-            while self.went and self.went[-1] == "accepted":
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            wait_until(lambda: not self.went or self.went[-1] != "accepted", "the end of every association")
         finally:
             server.shutdown()
 

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from gateway.query import conditions, matching
 from simulator.site import free_port
 from tests.tools.dcmtk import is_open, with_dcmtk
 from tests.tools.raw_find import RawFinder, element, item
+from tests.tools.waiting import PATIENCE_SECONDS, wait_until
 from tests.worklist.crowd import A_DAY, FIRST_DAY, day, fill
 from worklist import Worklist
 from worklist.item_rows import FIND, KEYS, PAGE
@@ -69,14 +69,12 @@ def process(folder: Path) -> Iterator[tuple[int, int]]:
         [sys.executable, "-m", "worklist"], env={**os.environ, **settings}, stdout=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 20
-        while not is_open(port):
-            assert time.monotonic() < deadline and running.poll() is None, "the worklist does not listen"
-            time.sleep(0.05)
+        wait_until(lambda: is_open(port) or running.poll() is not None, "the worklist")
+        assert running.poll() is None, "the worklist has ended"
         yield port, running.pid
     finally:
         running.terminate()
-        running.wait(20)
+        running.wait(PATIENCE_SECONDS)
 
 
 def peak_mb(pid: int) -> float:
@@ -100,7 +98,7 @@ def test_a_reader_that_is_slow_holds_up_neither_writers_nor_the_emptying_of_thei
     with RawFinder(port, ExplicitVRLittleEndian, receive_bytes=1 << 14) as finder:
         finder.ask(EVERYTHING)
         next(finder.messages())  # the others are stuck on their way
-        with closing(sqlite3.connect(crowd / "worklist.db", isolation_level=None, timeout=5)) as other:
+        with closing(sqlite3.connect(crowd / "worklist.db", isolation_level=None, timeout=PATIENCE_SECONDS)) as other:
             other.execute("UPDATE items SET updated_at = updated_at WHERE accession_number = 'A0000001'")
             [emptied] = other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert emptied == (0, 0, 0)

@@ -98,7 +98,7 @@ def saying(answer: bytes) -> Iterator[Peer]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield Peer("ODD", "127.0.0.1", server.getsockname()[1])
-        thread.join(10)
+        thread.join()
 
 
 @pytest.mark.parametrize(

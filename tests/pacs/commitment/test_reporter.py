@@ -1,8 +1,7 @@
 """Reports on a new association: what is told, what is said of a requester that cannot be told, and what is left."""
 
 import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -17,17 +16,9 @@ from pacs.commitment.rows import CommitmentRows
 from pacs.commitment.rules import Reference, Transaction
 from tests.pacs.archive.test_archive import archive
 from tests.tools.called_requester import CalledRequester, taking
+from tests.tools.waiting import wait_until
 
 __all__ = ["archive"]
-
-WAIT_SECONDS = 20.0
-
-
-def eventually(fact: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def owing(archive: Archive, count: int = 1) -> CommitmentRows:
@@ -42,7 +33,7 @@ def owing(archive: Archive, count: int = 1) -> CommitmentRows:
 def reported(archive: Archive, promises: CommitmentRows, peers: Sequence[Peer]) -> list[dict[str, object]]:
     """Try what is due once; what the log says of it."""
     with capture_logs() as logs, Reporter(archive, peers):
-        eventually(lambda: not promises.due(now=datetime.now(UTC), limit=10))
+        wait_until(lambda: not promises.due(now=datetime.now(UTC), limit=10))
     return [dict(line) for line in logs if str(line["event"]).startswith("commitment ")]
 
 

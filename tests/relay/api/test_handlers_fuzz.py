@@ -13,6 +13,7 @@ import pytest
 from tests.relay import served
 from tests.relay.access.test_middleware import PASSWORD, door_in
 from tests.relay.served import STUDY, first_study, item, other_study
+from tests.tools.waiting import PATIENCE_SECONDS
 
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "10")
 
@@ -30,6 +31,8 @@ def test_no_request_gets_an_answer_that_the_document_does_not_have(tmp_path: Pat
             "run", f"{site.url}/api/v1/openapi.json", "--auth", f"otto:{PASSWORD}", "--phases", "coverage,fuzzing",
             "--max-examples", EXAMPLES, "--checks", "all", "--seed", "20261122", "--no-color",
         ]  # fmt: skip
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=4 * PATIENCE_SECONDS, check=False
+        )
     assert done.returncode == 0, done.stdout[-6000:]
     assert "Tested: 14" in done.stdout

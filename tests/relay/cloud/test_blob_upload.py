@@ -27,7 +27,7 @@ from relay.cloud.blob_upload import (
 from relay.cloud.throttle import Throttle
 from simulator.azure.blob_storage import Blobs
 from simulator.site import free_port
-from tests.tools.waiting import until
+from tests.tools.waiting import PATIENCE_SECONDS, until
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 SIZE = 3 * BLOCK_BYTES + 1000
@@ -188,4 +188,4 @@ async def test_an_upload_waits_while_something_comes_in(file: Path, content: Bin
 
 def test_a_receipt_in_the_future_is_a_clock_that_was_set_back() -> None:
     ahead = Throttle(0, received_last=lambda: datetime.now(UTC) + timedelta(hours=1))
-    asyncio.run(asyncio.wait_for(ahead.until_quiet(), 1))
+    asyncio.run(asyncio.wait_for(ahead.until_quiet(), PATIENCE_SECONDS))

@@ -102,7 +102,7 @@ async def test_an_answer_that_cannot_be_given_whole_is_never_taken_for_whole(ans
     async def give(_request: HttpRequest) -> HttpAnswer:
         return answer
 
-    async with site(on_request=give, limits=replace(PATIENT, http_answer=0.3)) as here:
+    async with site(on_request=give, limits=replace(PATIENT, http_answer=2.0)) as here:
         assert (await call(here.service, "GET", "/actions/x"))[0] == status
 
 

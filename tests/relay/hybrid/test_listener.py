@@ -83,7 +83,7 @@ def test_a_broken_exchange_is_answered_with_an_error(
     async def trouble(text: str) -> str:
         if text == "raise":
             raise KeyError("Doe^Jane")
-        await asyncio.sleep(5)
+        await asyncio.sleep(PATIENCE_SECONDS)
         return ""
 
     async def run() -> None:
@@ -414,11 +414,11 @@ def test_http_requests_are_refused_where_they_are_not_offered() -> None:
 def test_an_http_request_that_fails_or_takes_too_long_is_answered() -> None:
     async def trouble(request: HttpRequest) -> HttpAnswer:
         if request.target.endswith("slow"):
-            await asyncio.sleep(5)
+            await asyncio.sleep(PATIENCE_SECONDS)
         raise ValueError("Doe^Jane")
 
     async def run() -> None:
-        async with site(on_request=trouble, limits=replace(PATIENT, http_answer=0.2)) as here:
+        async with site(on_request=trouble, limits=replace(PATIENT, http_answer=2.0)) as here:
             failed = await call(here.service, "GET", "/actions/broken")
             assert (failed[0], b"Doe" in failed[1]) == (500, False)
             assert (await call(here.service, "GET", "/actions/slow"))[0] == 503
@@ -427,9 +427,10 @@ def test_an_http_request_that_fails_or_takes_too_long_is_answered() -> None:
 
 
 def test_more_http_requests_than_allowed_are_told_to_come_back() -> None:
-    release = asyncio.Event()
+    begun, release = asyncio.Event(), asyncio.Event()
 
     async def hold(_request: HttpRequest) -> HttpAnswer:
+        begun.set()
         await release.wait()
         return HttpAnswer(204)
 
@@ -437,8 +438,8 @@ def test_more_http_requests_than_allowed_are_told_to_come_back() -> None:
         async with site(on_request=hold, limits=replace(PATIENT, sessions=1)) as here:
             await until(lambda: here.listener.state.last_proven is not None)
             held = asyncio.create_task(call(here.service, "GET", "/actions"))
-            await until(lambda: here.connection.counts["http inline"] == 1)
-            await asyncio.sleep(0.05)
+            await begun.wait()
+            assert here.connection.counts["http inline"] == 1
             assert (await call(here.service, "GET", "/actions"))[0] == 503
             assert (await call(here.service, "POST", "/actions", b"b" * 100_000))[0] == 503
             release.set()

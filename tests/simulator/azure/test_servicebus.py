@@ -20,13 +20,14 @@ from azure.servicebus.exceptions import (
 )
 
 from simulator.azure.servicebus_service import Bus
+from tests.tools.waiting import PATIENCE_SECONDS, until
 
 
 @asynccontextmanager
 async def client(bus: Bus, **options: str) -> AsyncIterator[ServiceBusClient]:
     text = bus.connection_string(**options)
     made = ServiceBusClient.from_connection_string(
-        text, transport_type=TransportType.Amqp, retry_total=0, try_timeout=5
+        text, transport_type=TransportType.Amqp, retry_total=0, try_timeout=PATIENCE_SECONDS
     )
     try:
         yield made
@@ -37,7 +38,7 @@ async def client(bus: Bus, **options: str) -> AsyncIterator[ServiceBusClient]:
 def furnish(bus: Bus) -> None:
     bus.add_queue("plain")
     bus.add_queue("exact", duplicate_window=600)
-    bus.add_queue("short", lock_seconds=0.3, max_delivery=2)
+    bus.add_queue("short", lock_seconds=2.0, max_delivery=2)
     bus.add_queue("sessions", sessions=True)
     bus.add_topic("topic", "one", "other")
 
@@ -74,23 +75,24 @@ async def what_is_given_back_too_often_is_dead_with_the_reason(bus: Bus) -> None
     await send(bus, "short", ServiceBusMessage("poison"))
     async with client(bus) as made:
         async with made.get_queue_receiver("short") as receiver:
-            [message] = await receiver.receive_messages(max_wait_time=2)
+            [message] = await receiver.receive_messages(max_wait_time=PATIENCE_SECONDS)
             await receiver.abandon_message(message)
-            [message] = await receiver.receive_messages(max_wait_time=2)  # and its lock expires
+            [message] = await receiver.receive_messages(max_wait_time=PATIENCE_SECONDS)  # and its lock expires
             assert message.delivery_count == 1
-            await asyncio.sleep(0.5)
+            short = bus.find("short", sending=False)
+            await until(lambda: short.dead.ready, "the dead letter")  # type: ignore[union-attr]
         async with made.get_queue_receiver("short/$DeadLetterQueue") as receiver:
-            [dead] = await receiver.receive_messages(max_wait_time=2)
+            [dead] = await receiver.receive_messages(max_wait_time=PATIENCE_SECONDS)
             assert dead.dead_letter_reason == "MaxDeliveryCountExceeded"
 
 
 async def a_consumer_may_bury_a_message_itself(bus: Bus) -> None:
     await send(bus, "plain", ServiceBusMessage("odd"))
     async with client(bus) as made, made.get_queue_receiver("plain") as receiver:
-        [message] = await receiver.receive_messages(max_wait_time=2)
+        [message] = await receiver.receive_messages(max_wait_time=PATIENCE_SECONDS)
         await receiver.dead_letter_message(message, reason="odd", error_description="it is odd")
         async with made.get_queue_receiver("plain/$DeadLetterQueue") as dead:
-            [buried] = await dead.receive_messages(max_wait_time=2)
+            [buried] = await dead.receive_messages(max_wait_time=PATIENCE_SECONDS)
             assert (buried.dead_letter_reason, buried.dead_letter_error_description) == ("odd", "it is odd")
 
 
